@@ -1,0 +1,39 @@
+"""An exact device: the yardstick every other device is measured with, and the plugin a newcomer copies.
+
+Copy this folder, rename `ideal` to your device in pyproject.toml, here and in the presets, and write your physics into
+`program` (what is written is not what was asked for) and `age` (what was written does not stay).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mho import Field, Nonideality, Site, hookimpl
+from torch import Tensor
+
+
+class ExactDevice(Nonideality, kind="ideal.device"):
+    """A device that holds exactly one of its levels, for ever: g = g_max round(r (levels - 1))/(levels - 1), r = g/g_max.
+
+    With `levels: none` it holds any conductance. b-bit weights have 2^(b-1) levels per device, since the sign is kept
+    by the pair (R003-52, the fixed-point yardstick).
+    """
+
+    source = "definition"
+    strength = None
+    cellwise = True
+
+    levels: int | Literal["none"] = Field(
+        "none", ge=2, unit="count", description="number of conductance levels, equally spaced from 0 to g_max", source="definition"
+    )
+
+    def program(self, g: Tensor, site: Site) -> Tensor:
+        if self.levels == "none":
+            return g
+        step = site.g_max / (self.levels - 1)
+        return (g / step).round() * step
+
+
+@hookimpl
+def mho_nonidealities() -> list[type[Nonideality]]:
+    return [ExactDevice]

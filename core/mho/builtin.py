@@ -1,0 +1,29 @@
+"""Core's own parts, registered through the same hooks as anybody's plugin."""
+
+from __future__ import annotations
+
+from mho.compensation import ColumnDrift, GlobalDrift
+from mho.converter import Adc, Dac
+from mho.hooks import hookimpl
+from mho.layers import AnalogConv2d, AnalogLinear
+from mho.mapping import Direct, PerColumn, TileMax
+
+
+@hookimpl
+def mho_mappings() -> list[type]:
+    return [PerColumn, TileMax, Direct]
+
+
+@hookimpl
+def mho_converters() -> list[type]:
+    return [Dac, Adc]
+
+
+@hookimpl
+def mho_compensations() -> list[type]:
+    return [GlobalDrift, ColumnDrift]
+
+
+@hookimpl
+def mho_layers() -> list[type]:
+    return [AnalogLinear, AnalogConv2d]

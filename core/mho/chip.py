@@ -1,0 +1,246 @@
+"""Chips: program a network's weights on simulated devices, let them age, keep and restore them.
+
+A chip is a seed: its weights at time t are a pure function of (target weights, seed, t), regenerated on demand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mho import noise
+from mho.errors import MhoError
+from mho.layers import AnalogLayer
+from mho.run import Run, tile_arrays
+from mho.tile import TileArray
+from mho.units import format_seconds, seconds
+
+Time = str | float | int | timedelta
+
+STATE = ("target", "programmed", "reference")  # what a saved chip needs; the rest follows from its seed
+
+
+class Chip:
+    """One simulated chip that carries a network. Made by `program`; chip k of seed s is seed hash(s, k)."""
+
+    def __init__(self, net: nn.Module, seed: int, index: int = 0) -> None:
+        self.net, self.seed, self.index = net, seed, index
+        self.time = 0.0
+        self._weights = fingerprint(net)
+        self._file: Path | None = None
+
+    @property
+    def key(self) -> noise.Key:
+        return noise.key("chip", self.seed, self.index)
+
+    def age(self, t: Time) -> Chip:
+        """Let the chip age to `t` after programming; takes effect on the network if the chip is on it."""
+        self.time = seconds(t)
+        if self is run_of(self.net).chip:
+            _age(self.net, self.time)
+        return self
+
+    @contextmanager
+    def on(self, net: nn.Module | None = None) -> Iterator[nn.Module]:
+        """Use this chip inside the `with` block; whatever was on the network before comes back afterwards."""
+        net = self.net if net is None else net
+        before = chip_on(net)
+        try:
+            self.put_on(net)
+            yield net
+        finally:
+            put_back(net, before)
+
+    def save(self, path: str | Path) -> None:
+        """Write the programmed conductances and constants to a safetensors file; `load_chip` brings back the same bits."""
+        with self.on():
+            state = {f"{a.name}|{k}": v.contiguous() for a in tile_arrays(self.net) for k, v in _state(a).items()}
+        about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
+        save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
+
+    def put_on(self, net: nn.Module) -> None:
+        """Leave this chip on the network, at its age."""
+        if self._file is not None:
+            _restore(net, self, self._file)
+        elif fingerprint(net) != self._weights:
+            raise MhoError(
+                f"the weights have changed since {self!r} was programmed, so it cannot be regenerated from its seed; "
+                "program again, or save the chip before training and load it with mho.load_chip"
+            )
+        else:
+            for array, matrix in matrices(net):
+                array.program(matrix, self.key)
+        run_of(net).chip = self
+        _age(net, self.time)
+
+    def __repr__(self) -> str:
+        return f"Chip(seed={self.seed}, index={self.index}, age={format_seconds(self.time)})"
+
+
+def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int = 0) -> Any:
+    """Program `net` on simulated devices and leave the first chip on it, at age 0 s.
+
+    Returns one `Chip` (number `index` of this seed), or with `chips=K` a list of K independent ones. The trainable
+    weights are not touched.
+    """
+    if not tile_arrays(net):
+        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+    if chips is not None and chips < 1:
+        raise MhoError(f"chips must be at least 1, got {chips}")
+    made = [Chip(net, seed, index + k) for k in range(chips or 1)]
+    made[0].put_on(net)
+    return made[0] if chips is None else made
+
+
+def age(self, t: Time) -> Chip:
+        """Let the chip age to `t` after programming; takes effect on the network if the chip is on it."""
+        self.time = seconds(t)
+        if self is run_of(self.net).chip:
+            _age(self.net, self.time)
+        return self
+
+    @contextmanager
+    def on(self, net: nn.Module | None = None) -> Iterator[nn.Module]:
+        """Use this chip inside the `with` block; whatever was on the network before comes back afterwards."""
+        net = self.net if net is None else net
+        before = chip_on(net)
+        try:
+            self.put_on(net)
+            yield net
+        finally:
+            put_back(net, before)
+
+    def save(self, path: str | Path) -> None:
+        """Write the programmed conductances and constants to a safetensors file; `load_chip` brings back the same bits."""
+        with self.on():
+            state = {f"{a.name}|{k}": v.contiguous() for a in tile_arrays(self.net) for k, v in _state(a).items()}
+        about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
+        save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
+
+    def put_on(self, net: nn.Module) -> None:
+        """Leave this chip on the network, at its age."""
+        if self._file is not None:
+            _restore(net, self, self._file)
+        elif fingerprint(net) != self._weights:
+            raise MhoError(
+                f"the weights have changed since {self!r} was programmed, so it cannot be regenerated from its seed; "
+                "program again, or save the chip before training and load it with mho.load_chip"
+            )
+        else:
+            for array, matrix in matrices(net):
+                array.program(matrix, self.key)
+        run_of(net).chip = self
+        _age(net, self.time)
+
+    def __repr__(self) -> str:
+        return f"Chip(seed={self.seed}, index={self.index}, age={format_seconds(self.time)})"
+
+
+def program(net: nn.Module, seed: int, chips: int | None = None) -> Any:
+    """Program `net` on simulated devices and leave the first chip on it, at age 0 s.
+
+    Returns one `Chip`, or with `chips=K` a list of K independent ones. The trainable weights are not touched.
+    """
+    if not tile_arrays(net):
+        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+    if chips is not None and chips < 1:
+        raise MhoError(f"chips must be at least 1, got {chips}")
+    made = [Chip(net, seed, k) for k in range(chips or 1)]
+    made[0].put_on(net)
+    return made[0] if chips is None else made
+
+
+def age(net: nn.Module, t: Time) -> None:
+    """Let the chip on `net` age to `t` after programming ("1 h", a timedelta or seconds)."""
+    chip = run_of(net).chip
+    if chip is None:
+        raise MhoError("no chip is on this network; program one first: mho.program(net, seed=0)")
+    chip.age(t)
+
+
+def unprogram(net: nn.Module) -> None:
+    """Take the chip off: in eval, `net` computes with its target weights and every per-MVM effect again."""
+    for array in tile_arrays(net):
+        array.clear()
+    run_of(net).chip = None
+
+
+def chip_on(net: nn.Module) -> Chip | None:
+    """The chip that is on the network now."""
+    return run_of(net).chip
+
+
+def put_back(net: nn.Module, chip: Chip | None) -> None:
+    """Put a chip on that was on before; None takes the present one off."""
+    unprogram(net) if chip is None else chip.put_on(net)
+
+
+def load_chip(net: nn.Module, path: str | Path) -> Chip:
+    """Put a saved chip on `net`: the same bits as when it was saved, whatever the weights have become since."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    try:
+        with safe_open(str(path), "pt") as f:
+            about = json.loads((f.metadata() or {})["mho_chip"])
+    except (OSError, SafetensorError, KeyError, ValueError) as e:
+        raise MhoError(f"{path} is not a saved chip ({type(e).__name__}); chips are written by Chip.save") from None
+    chip = Chip(net, about["seed"], about["index"])
+    chip.time, chip._file = about["time"], path
+    chip.put_on(net)
+    return chip
+
+
+def matrices(net: nn.Module) -> Iterator[tuple[TileArray, Tensor]]:
+    """Every (tile array, weight matrix) of a network, shared ones once."""
+    for layer in net.modules():
+        if isinstance(layer, AnalogLayer):
+            yield from layer.matrices()
+
+
+def fingerprint(net: nn.Module) -> str:
+    """A hash of the analog weights and scales: tells whether a chip can be regenerated from its seed."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array, matrix in matrices(net):
+        for t in (matrix, array.gamma):
+            digest.update(t.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def run_of(net: nn.Module) -> Run:
+    """What the analog layers of a network share."""
+    runs = {id(a.run): a.run for a in tile_arrays(net)}
+    if len(runs) > 1:
+        raise MhoError("this model holds several separately converted networks; program each of them on its own")
+    return next(iter(runs.values())) if runs else Run()
+
+
+def _age(net: nn.Module, t: float) -> None:
+    for array in tile_arrays(net):
+        array.age(t)
+    run_of(net).sample = 0
+
+
+def _state(array: TileArray) -> dict[str, Tensor]:
+    state = {n: getattr(array, n) for n in STATE if getattr(array, n) is not None}
+    for index, names in enumerate(array.constants):
+        state.update({f"{index}.{n}": getattr(array, f"_{index}_{n}") for n in names})
+    return state
+
+
+def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
+    saved = load_file(str(path))
+    for array in tile_arrays(net):
+        own = {k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name}
+        if "programmed" not in own or own["target"].shape[1] != array.out_features:
+            raise MhoError(f"{path} was saved from another network: nothing in it fits layer {array.name!r}")
+        array.restore(chip.key, own)

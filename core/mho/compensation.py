@@ -1,0 +1,48 @@
+"""Drift compensation: known inputs are read right after programming and again later, and a digital gain restores the ratio."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mho.schema import Field, Kinded
+from mho.site import Geometry
+
+
+class Compensation(Kinded):
+    """What the periphery does about drift. `program` records the reference read-out, each `age` takes another.
+
+    The core drives the read-outs (through the full noisy tile, ADC included); a subclass says what is summed over.
+    """
+
+    CATEGORY: ClassVar[str] = "compensation"
+
+    inputs: Literal["random", "one_hot"] = Field(
+        "random", source="R003-22", description="read-out vectors: U(-1, 1), the same at every time, or one row after another"
+    )
+    vectors: int = Field(64, ge=1, unit="1", source="mho", description="number of random read-out vectors")
+
+    def gain(self, reference: Tensor, now: Tensor, geometry: Geometry) -> Tensor:
+        """Digital gain [tile, out] from two read-outs [vector, tile, out] of the same inputs."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it compensates: write gain(reference, now, geometry)")
+
+
+def ratio(reference: Tensor, now: Tensor) -> Tensor:
+    """reference/now, and 1 where a dead column reads nothing."""
+    return torch.where(now > 0, reference / now.clamp(min=1e-12), torch.ones_like(now))
+
+
+class GlobalDrift(Compensation, kind="mho.global_drift"):
+    """One gain per tile: sum |y| at programming over sum |y| now (R003-22)."""
+
+    def gain(self, reference: Tensor, now: Tensor, geometry: Geometry) -> Tensor:
+        return ratio(geometry.over_tile(reference.abs().sum(0)), geometry.over_tile(now.abs().sum(0)))
+
+
+class ColumnDrift(Compensation, kind="mho.column_drift"):
+    """One gain per output column (R003-22)."""
+
+    def gain(self, reference: Tensor, now: Tensor, geometry: Geometry) -> Tensor:
+        return ratio(reference.abs().sum(0), now.abs().sum(0))

@@ -1,0 +1,123 @@
+"""DAC and ADC: quantise and saturate at the edges of a tile (R003 Eqs. 3-5)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mho.schema import Field, Kinded
+
+Rounding = Literal["through", "zero", "ste"]
+
+
+class Converter(Kinded):
+    """A data converter. `bits: none` keeps the saturation and drops the rounding."""
+
+    CATEGORY: ClassVar[str] = "converter"
+
+    bits: int | Literal["none"] = Field(
+        8, ge=2, le=24, unit="bit", source="R003 Table A.1", description="resolution; b bits are 2^b - 1 levels, 0 is one of them"
+    )
+
+    @property
+    def top(self) -> int | None:
+        """The largest code, 2^(b-1) - 1: 127 for 8 bits (R003-02); None without rounding."""
+        return None if self.bits == "none" else 2 ** (self.bits - 1) - 1
+
+
+def quantise(z: Tensor, bound: float | Tensor, top: int | None, rounding: Rounding = "through") -> Tensor:
+    """`clip(s round(z/s), -b, b)` with s = b/top: 2 top + 1 levels (R003-02, Eq. 4 corrected, PHYSICS.md E2).
+
+    Gradient: `through` passes it where the result is not a saturated code; `ste` is the derivative of the clip with
+    rounding straight-through; `zero` is the true derivative, 0 wherever there is rounding.
+    """
+    if top is None:
+        return z.clamp(-bound, bound) if isinstance(bound, float) else torch.minimum(torch.maximum(z, -bound), bound)
+    step = bound / top
+    code = (z / step).round().clamp(-top, top)
+    value = code * step
+    if rounding == "zero":
+        return value
+    saturated = code.detach().abs() >= top if rounding == "through" else z.detach().abs() > bound
+    passed = torch.where(saturated, z.detach(), z)
+    return passed + (value - passed).detach()
+
+
+class Dac(Converter, kind="mho.dac"):
+    """Input side: x is scaled by the input range alpha, clipped to [-1, 1] and rounded (R003-04, R003-06)."""
+
+    range: float | Literal["learned", "dynamic"] = Field(
+        "learned",
+        gt=0,
+        unit="1",
+        source="R003-06",
+        description="input range alpha: learned (starts at 1.0; set by calibration and training), dynamic (abs-max of each vector) or a number",
+    )
+
+    @property
+    def start(self) -> float:
+        """alpha before any calibration."""
+        return self.range if isinstance(self.range, float) else 1.0
+
+    def encode(self, x: Tensor, alpha: Tensor, decay: float) -> Tensor:
+        """x [vector, tile, row] -> analog inputs in [-1, 1], straight through the rounding, alpha learned by R003-70."""
+        return EncodeInput.apply(x, alpha, self.top, decay)
+
+    def encode_exactly(self, x: Tensor, alpha: Tensor, rounding: Rounding) -> Tensor:
+        """The same values with the true derivative in x and alpha (mode `autograd`)."""
+        return quantise(x / alpha, 1.0, self.top, rounding)
+
+
+class Adc(Converter, kind="mho.adc"):
+    """Output side: saturates at `bound` and rounds (R003-05)."""
+
+    bound: float | Literal["none"] = Field(
+        10.0, gt=0, unit="1", source="R003 Table A.1", description="output bound: that many fully-on rows of full weights saturate the ADC"
+    )
+
+    @property
+    def limit(self) -> float:
+        return math.inf if self.bound == "none" else self.bound
+
+    def convert(self, y: Tensor, rounding: Rounding = "through") -> Tensor:
+        """y in analog units -> digital value in the same units."""
+        if self.bound == "none":
+            return y
+        return quantise(y, self.bound, self.top, rounding)
+
+
+class EncodeInput(torch.autograd.Function):
+    """clip and round x/alpha to [-1, 1].
+
+    Backward, with g the gradient of the result: the input gets g/alpha where |x| <= alpha, else 0 (straight through the
+    rounding). alpha learns as in R003-70: only clipped inputs whose gradient asks for a larger range contribute,
+    multiplied by alpha, so that sum over clipped of min(sign(x) g, 0); and `decay` * alpha pulls it down while more
+    than 95 % of the inputs are unclipped.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, alpha: Tensor, top: int | None, decay: float) -> Tensor:
+        z = (x / alpha).clamp(-1, 1)
+        return z if top is None else (z * top).round() / top
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, alpha, _, ctx.decay = inputs
+        ctx.save_for_backward(x, alpha)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, alpha = ctx.saved_tensors
+        inside = x.abs() <= alpha
+        gx = torch.where(inside, g / alpha, torch.zeros_like(g)) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return gx, None, None, None
+        asks = torch.where(inside, torch.zeros_like(g), (g * x.sign()).clamp(max=0))
+        mostly_inside = inside.to(g.dtype).mean((0, -1))[:, None] > 0.95
+        galpha = asks.sum((0, -1))[:, None] + ctx.decay * alpha * mostly_inside
+        return gx, galpha, None, None

@@ -1,0 +1,119 @@
+"""What accuracy survives: score a network on many simulated chips over drift time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from mho.chip import Time, program, put_back, run_of
+from mho.errors import MhoError
+from mho.tables import table
+from mho.units import format_seconds, seconds
+
+TIMES = ("1 s", "1 h", "1 day", "1 year")  # R003-31
+
+
+def normalised_accuracy(score: float, reference: float, chance: float) -> float:
+    """R003 Eq. 1 with scores in place of errors: 1 - (e - e_FP)/(e_chance - e_FP); 1 = the reference, 0 = guessing (R003-42)."""
+    if reference == chance:
+        raise MhoError("normalised accuracy needs a reference that differs from chance")
+    return (score - chance) / (reference - chance)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores [chip][time] of independent chips, each programmed once and read at every time (R003-31, R003-32)."""
+
+    times: tuple[float, ...]  # seconds
+    scores: tuple[tuple[float, ...], ...]
+    reference: float | None = None
+    chance: float | None = None
+
+    @property
+    def chips(self) -> int:
+        return len(self.scores)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean over chips at each time."""
+        return tuple(sum(column) / len(column) for column in zip(*self.scores))
+
+    @property
+    def sem(self) -> tuple[float, ...]:
+        """Standard error of the mean: std / sqrt(chips), with n - 1 in the variance; nan for a single chip."""
+        n = self.chips
+        if n < 2:
+            return tuple(math.nan for _ in self.times)
+        spread = (sum((v - m) ** 2 for v in column) / (n - 1) for column, m in zip(zip(*self.scores), self.mean))
+        return tuple(math.sqrt(s / n) for s in spread)
+
+    @property
+    def normalised(self) -> tuple[float, ...] | None:
+        """Normalised accuracy (Eq. 1) at each time, or None without reference and chance."""
+        if self.reference is None or self.chance is None:
+            return None
+        return tuple(normalised_accuracy(m, self.reference, self.chance) for m in self.mean)
+
+    def __str__(self) -> str:
+        head = ["time", "score", "SEM"]
+        columns = [[format_seconds(t) for t in self.times], [f"{m:.4f}" for m in self.mean], [f"{s:.4f}" for s in self.sem]]
+        if self.normalised is not None:
+            head.append("normalised")
+            columns.append([f"{v:.3f}" for v in self.normalised])
+        return table(head, list(zip(*columns)))
+
+
+def evaluate(
+    net: nn.Module,
+    score: Callable[[nn.Module], float],
+    times: Iterable[Time] | None = None,
+    chips: int = 25,
+    seed: int = 0,
+    *,
+    reference: float | None = None,
+    chance: float | None = None,
+    progress: bool = False,
+    done: dict[int, tuple[float, ...]] | None = None,
+    on_chip: Callable[[int, tuple[float, ...]], Any] | None = None,
+) -> Evaluation:
+    """Score `net` on `chips` chips at each of `times` (default: those of the hardware file).
+
+    `score(net)` returns a fraction, higher is better; it runs in eval mode without gradients. `reference` and `chance`
+    give normalised accuracy. `done` holds the scores of chips known already, `on_chip(k, scores)` is told of new ones:
+    that is how a run resumes. The network, the chip that was on it and its training mode are as before afterwards.
+    """
+    run = run_of(net)
+    hardware_times = run.hardware.times if run.hardware is not None else TIMES
+    at = tuple(seconds(t) for t in (hardware_times if times is None else times))
+    before, training = run.chip, net.training
+    rows: list[tuple[float, ...]] = []
+    try:
+        net.eval()
+        for k in tqdm(range(chips), desc="chips", disable=not progress, leave=False):
+            row = (done or {}).get(k)
+            if row is None:
+                row = _one_chip(net, score, at, seed, k)
+                if on_chip is not None:
+                    on_chip(k, row)
+            rows.append(row)
+    finally:
+        net.train(training)
+        put_back(net, before)
+    return Evaluation(at, tuple(rows), reference, chance)
+
+
+@torch.no_grad()
+def _one_chip(net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int) -> tuple[float, ...]:
+    chip = program(net, seed, index=k)
+    row = []
+    for t in times:
+        chip.age(t)
+        row.append(float(score(net)))
+    return tuple(row)
+

@@ -1,0 +1,129 @@
+"""Random numbers that are pure functions of a key and a position, so nothing random is ever stored.
+
+A draw depends on what it is for (the key: chip or mini-batch, layer, effect, purpose) and on where it stands
+(the counter: sample, position, tile, column), never on how often or in which order anything was asked. Results
+therefore do not depend on batch splits, thread counts or chip order, and asking again gives the same numbers.
+
+The generator hashes 32-bit counters (an integer finaliser with good avalanche), two words per element for
+24-bit uniforms and Box-Muller normals. It is built for simulation, not for cryptography;
+`tests/core/test_noise.py` holds its statistics against exact distributions.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Word = int | Tensor  # a 32-bit word: a Python int for a chip, a 0-d int32 tensor for a mini-batch
+
+
+class Key(NamedTuple):
+    """64 bits that name a stream. Two Python ints for a programmed chip; two 0-d tensors for a training step,
+    so that a training loop never waits for the device."""
+
+    a: Word
+    b: Word
+
+
+def _signed(v: int) -> int:
+    v &= 0xFFFFFFFF
+    return v - (1 << 32) if v >= (1 << 31) else v
+
+
+_M1, _M2 = _signed(0x7FEB352D), _signed(0x846CA68B)
+_STRIDE = _signed(0x9E3779B9)  # an odd constant spreads neighbouring counters over all bits
+
+
+def _shift(h: Tensor, n: int) -> Tensor:
+    """Logical shift right of int32 (torch's is arithmetic)."""
+    return (h >> n) & ((1 << (32 - n)) - 1)
+
+
+def _mix(h: Tensor) -> Tensor:
+    h = (h ^ _shift(h, 16)) * _M1
+    h = (h ^ _shift(h, 15)) * _M2
+    return h ^ _shift(h, 16)
+
+
+def _mix_int(h: int) -> int:
+    h &= 0xFFFFFFFF
+    h = ((h ^ (h >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    h = ((h ^ (h >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return _signed(h ^ (h >> 16))
+
+
+@functools.lru_cache(1 << 16)
+def words(*parts: object) -> tuple[int, int]:
+    """Two 32-bit words that stand for these parts (strings, numbers): the same on every machine."""
+    digest = hashlib.blake2s(repr(parts).encode(), digest_size=8).digest()
+    return _signed(int.from_bytes(digest[:4], "little")), _signed(int.from_bytes(digest[4:], "little"))
+
+
+def key(*parts: object) -> Key:
+    """The key that these parts name, e.g. `key("chip", seed, 3)`. Never `seed + i`."""
+    return Key(*words(*parts))
+
+
+def fold(base: Key, *parts: object) -> Key:
+    """The sub-stream of `base` that `parts` name."""
+    return fold_words(base, words(*parts))
+
+
+def fold_words(base: Key, w: tuple[int, int]) -> Key:
+    """`fold` with the words already at hand (a layer keeps those of its effects)."""
+    if isinstance(base.a, Tensor):
+        a = _mix(base.a ^ w[0])
+        return Key(a, _mix((base.b ^ w[1]) + a))
+    a_int = _mix_int(base.a ^ w[0])
+    return Key(a_int, _mix_int((int(base.b) ^ w[1]) + a_int))
+
+
+def fresh(device: torch.device | str = "cpu") -> Key:
+    """A new key from torch's default generator of the device: `torch.manual_seed` governs it."""
+    bits = torch.randint(-(1 << 31), 1 << 31, (2,), dtype=torch.int64, device=device).to(torch.int32)
+    return Key(bits[0], bits[1])
+
+
+def rows_of(k: Key, *axes: Tensor) -> tuple[Tensor, Tensor]:
+    """Two hash words for every index of the leading axes: `axes` are int32 vectors, the result has their outer shape."""
+    a: Word = k.a
+    b: Word = k.b
+    first = axes[0] * _STRIDE
+    wa, wb = _mix(first ^ a), _mix((first + _M2) ^ b)
+    for axis in axes[1:]:
+        step = axis * _STRIDE
+        wa, wb = _mix(wa.unsqueeze(-1) + step), _mix(wb.unsqueeze(-1) ^ step)
+    return wa, wb
+
+
+@functools.lru_cache(256)
+def _columns(n: int, device: torch.device) -> Tensor:
+    return _mix(torch.arange(n, dtype=torch.int32, device=device) * 2 + 1)
+
+
+def _hashes(row: tuple[Tensor, Tensor], n: int) -> tuple[Tensor, Tensor]:
+    first = _mix(row[0].unsqueeze(-1) ^ _columns(n, row[0].device))
+    return first, _mix(first ^ row[1].unsqueeze(-1))
+
+
+def _unit(h: Tensor) -> Tensor:
+    """Uniform in (0, 1), 24 bits, never 0 or 1."""
+    return (_shift(h, 8).to(torch.float32) + 0.5) * 2.0**-24
+
+
+def normal(row: tuple[Tensor, Tensor], columns: int) -> Tensor:
+    """Standard normal numbers [..., columns] in float32, by Box and Muller: both branches of one pair of hashes."""
+    first, second = _hashes(row, (columns + 1) // 2)
+    radius = torch.sqrt(torch.log(_unit(first)) * -2.0)
+    angle = second.to(torch.float32) * (math.pi / 2**31)
+    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], -1)[..., :columns]
+
+
+def uniform(row: tuple[Tensor, Tensor], columns: int) -> Tensor:
+    """Uniform numbers in (0, 1), [..., columns] in float32."""
+    return _unit(_hashes(row, columns)[1])

@@ -1,0 +1,69 @@
+"""Resolve the effects of a tile once, when a layer is built, into what runs at each stage.
+
+The forward pass loops over tuples of this plan; no hook, registry or schema is consulted there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mho import noise
+from mho.errors import ConfigError
+from mho.nonideality import STAGES, TERMS, Nonideality
+
+
+class Placed(NamedTuple):
+    """An effect in a layer: `path` names its random numbers, `index` its constants."""
+
+    effect: Nonideality
+    path: tuple[int, int]
+    index: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The active effects by stage, each tuple in the order of the hardware file."""
+
+    effects: tuple[Placed, ...]
+    program: tuple[Placed, ...]
+    prepare: tuple[Placed, ...]
+    age: tuple[Placed, ...]
+    fold: tuple[Placed, ...]
+    input: tuple[Placed, ...]
+    read: tuple[Placed, ...]
+    mvm: tuple[Placed, ...]
+    accumulate: tuple[Placed, ...]
+    output: tuple[Placed, ...]
+
+    def explain(self) -> list[tuple[str, str, str]]:
+        """(stage, kind, what it does there) in the order in which they act."""
+        return [(stage, p.effect.kind, _says(p.effect, stage)) for stage in STAGES for p in getattr(self, stage)]
+
+
+def resolve(effects: tuple[Nonideality, ...], layer: str) -> Plan:
+    """Place the effects of a layer. The n-th effect of a kind draws numbers of its own (occurrence n), so adding or
+    dropping another kind changes nobody's draws."""
+    seen: Counter[str] = Counter()
+    placed = []
+    for e in effects:
+        path = noise.words(layer, e.kind, seen[e.kind])
+        seen[e.kind] += 1
+        if e.active:
+            placed.append(Placed(e, path, len(placed)))
+    at = {stage: tuple(p for p in placed if stage in p.effect.stages()) for stage in STAGES}
+    if len(at["mvm"]) > 1:
+        names = " and ".join(p.effect.kind for p in at["mvm"])
+        raise ConfigError(f"{names} both replace the product of a tile; list one of them")
+    prepare = tuple(p for p in placed if p.effect.writes("prepare"))
+    return Plan(effects=tuple(placed), prepare=prepare, **at)
+
+
+def _says(effect: Nonideality, stage: str) -> str:
+    declared = effect.declares() and stage == ("accumulate" if effect.sides else "output")
+    if not declared or effect.writes(stage):
+        return "plain " + stage
+    terms = ", ".join(t for t in TERMS if effect.writes(t))
+    sides = ", ".join(f"{s.phi.__doc__ or s.phi.__name__} . {s.psi.__doc__ or s.psi.__name__}" for s in effect.sides.values())
+    return f"declared {terms}" + (f" over {sides}" if sides else "")

@@ -1,0 +1,142 @@
+"""What the layers of one network share while it runs: keys, the sample counter, and which chip is on.
+
+Two regimes (the only two sources of randomness in mho):
+
+training, or no chip   a root forward draws one weight key from torch's generator, kept on the layers until the next
+                       root forward, so that every use of a layer in it (shared, recurrent, checkpoint replay) sees the
+                       same weights; each layer call draws a call key. `torch.manual_seed` governs both.
+a chip in eval         keys are hashes of (chip, layer, effect, purpose, time, use); counters are (sample, position,
+                       tile, output), so results do not depend on how an evaluation is cut into batches.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from mho import noise
+from mho.site import Stream, Vectors
+
+if TYPE_CHECKING:
+    from mho.chip import Chip
+    from mho.hardware import Hardware
+    from mho.tile import TileArray
+
+
+class Run:
+    """Shared by all tile arrays of one converted network; a lone layer has one of its own."""
+
+    def __init__(self, report: Any = None, hardware: Hardware | None = None) -> None:
+        self.report, self.hardware = report, hardware  # of the conversion
+        self.depth = 0  # root forwards under way
+        self.batch: int | None = None  # samples of the current root forward
+        self.sample = 0  # number of its first sample, since the chip was programmed or aged
+        self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
+        self.chip: Chip | None = None  # the chip that is on
+        self.warned = False
+        self._hooks: tuple[RemovableHandle, ...] = ()
+
+    # -- root forward -----------------------------------------------------------------------------------------
+    def watch(self, root: nn.Module) -> None:
+        """Make `root` announce its forwards."""
+        self._hooks = (
+            root.register_forward_pre_hook(self._begin, with_kwargs=True),
+            root.register_forward_hook(self._end, always_call=True),
+        )
+
+    def unwatch(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = ()
+
+    def _begin(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.depth += 1
+        if self.depth > 1:
+            return
+        self.batch = _batch_size([*args, *kwargs.values()])
+        self.uses.clear()
+        arrays = [a for a in tile_arrays(root) if not a.deployed]
+        if arrays:
+            drawn = noise.fresh(arrays[0].gamma.device)
+            for array in arrays:
+                array.hold(drawn)
+
+    def _end(self, root: nn.Module, args: Any, output: Any) -> None:
+        self.depth -= 1
+        if self.depth:
+            return
+        self.sample += self.batch or 0
+        self.batch = None
+        self.uses.clear()
+
+    # -- layer calls ------------------------------------------------------------------------------------------
+    def enter(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
+        """The keys of one layer call on `vectors` input vectors."""
+        if array.deployed and array.chip_key is not None:
+            return self._deployed(array, array.chip_key, vectors)
+        return self._drawn(array, vectors, device)
+
+    def _deployed(self, array: TileArray, chip: noise.Key, vectors: int) -> Stream:
+        use = self.uses[array.name]
+        self.uses[array.name] = use + 1
+        call = noise.fold(chip, "call", array.time, use)
+        if not self.depth:  # called on its own: every vector is a sample
+            first, self.sample = self.sample, self.sample + vectors
+            self.uses.clear()
+            return self.stream(chip, call, array.time, vectors, first=first, samples=vectors)
+        return self.stream(chip, call, array.time, vectors, first=self.sample, samples=self.batch)
+
+    def _drawn(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
+        if not self.depth and not (array.held and _in_backward()):  # called on its own: a root forward of one layer
+            array.hold(noise.fresh(device), by_root=False)
+        assert array.weight_key is not None
+        base = noise.fold_words(noise.Key(array.weight_key[0], array.weight_key[1]), array.path)
+        return self.stream(base, noise.fresh(device), 0.0, vectors)
+
+    def warn_unattached(self) -> None:
+        """Training without `attach` is allowed, but clip, remap and ramp are then off: say so once."""
+        if self.warned or torch.compiler.is_compiling():
+            return
+        self.warned = True
+        warnings.warn(
+            "training an analog network without mho.attach(optimizer, net): noise is injected at full strength, and weights "
+            "are neither clipped nor remapped",
+            stacklevel=2,
+        )
+
+    @staticmethod
+    def stream(
+        chip: noise.Key, call: noise.Key, t: float, vectors: int, first: int = 0, samples: int | None = None
+    ) -> Stream:
+        """Number the vectors: sample-major where they divide into the samples of the root forward."""
+        if samples and vectors % samples == 0:
+            return Stream(chip, call, t, Vectors(first, samples, vectors // samples))
+        return Stream(chip, noise.fold(call, "forward", first), t, Vectors(0, vectors, 1))
+
+
+def _in_backward() -> bool:
+    """Activation checkpointing replays layers during backward, outside their root forward; they must see its weights."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def tile_arrays(model: nn.Module) -> list[TileArray]:
+    """Every tile array of a model, each once, in module order."""
+    from mho.tile import TileArray
+
+    return [m for m in model.modules() if isinstance(m, TileArray)]
+
+
+def _batch_size(values: list[Any]) -> int | None:
+    """First dimension of the first tensor of the arguments, looking into lists and dicts."""
+    for v in values:
+        if isinstance(v, Tensor) and v.ndim:
+            return v.shape[0]
+        inner = list(v.values()) if isinstance(v, dict) else list(v) if isinstance(v, (list, tuple)) else []
+        if inner and (found := _batch_size(inner)) is not None:
+            return found
+    return None

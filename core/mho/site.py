@@ -1,0 +1,175 @@
+"""What one effect knows in one layer: geometry, conductances, and random numbers that belong to their place.
+
+A site is made for one stage and one call and then thrown away; what stays is the key (which names the chip or the
+mini-batch) and the constants that `prepare` computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mho import noise
+from mho.errors import MhoError
+from mho.noise import Key
+
+Per = Literal["chip", "time", "call", "vector"]
+
+# How often a draw changes, unless the effect says otherwise.
+PER_STAGE: dict[str, Per] = {
+    "program": "chip",
+    "prepare": "chip",
+    "fold": "time",
+    "age": "time",
+    "read": "call",
+    "input": "vector",
+    "mvm": "vector",
+    "accumulate": "vector",
+    "output": "vector",
+}
+
+
+class Rows(NamedTuple):
+    """Rows of the tiles that one weight matrix is cut into. Tiles are padded to the same height; padding is not counted."""
+
+    n: Tensor  # [tile] occupied rows, float
+    depth: Tensor  # [tile, row] j/n, 0 next to the sense node
+    used: Tensor  # [tile, row] 1 where a row is occupied, 0 in the padding
+
+
+class Geometry(NamedTuple):
+    """What the effects of a layer may know of its tiles."""
+
+    rows: Rows
+    columns: int  # outputs of the layer
+    blocks: Tensor  # [out] number of the physical tile (column block) an output belongs to
+    block_count: int
+    g_min: float  # µS
+    g_max: float  # µS
+    bound: float  # output bound of the ADC in analog units; inf without one
+
+    def over_tile(self, v: Tensor) -> Tensor:
+        """The mean of v [..., out] over the outputs of each physical tile, at every output again."""
+        if self.block_count == 1:
+            return v.mean(-1, keepdim=True).expand_as(v)
+        member = torch.nn.functional.one_hot(self.blocks, self.block_count).to(v.dtype)  # [out, block]
+        return (v @ member / member.sum(0)) @ member.T
+
+
+class Vectors(NamedTuple):
+    """Which vectors a call sees: the first sample's number, samples, positions inside each sample."""
+
+    first: int
+    samples: int
+    positions: int
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The keys a layer call draws from. In training they come from torch's generator, for a chip from its seed."""
+
+    chip: Key  # one chip, or one mini-batch
+    call: Key  # one layer call
+    time: float = 0.0  # seconds after programming
+    vectors: Vectors = Vectors(0, 1, 1)
+
+    def key(self, per: Per) -> Key:
+        if per == "chip":
+            return self.chip
+        if per == "time":
+            return noise.fold(self.chip, "time", self.time)
+        return self.call
+
+
+@dataclass
+class Site:
+    """Handed to every method of an effect.
+
+    rows, columns, blocks, g_min, g_max, bound   geometry and device range (see `Rows`, `Geometry`)
+    target, programmed                           conductances in µS, in `program` and `age`
+    zeta, ...                                    whatever `prepare` has set
+    """
+
+    geometry: Geometry
+    stream: Stream
+    path: tuple[int, int]  # hash words of (layer, effect kind, occurrence)
+    stage: str
+    target: Tensor | None = None
+    programmed: Tensor | None = None
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Rows:
+        return self.geometry.rows
+
+    @property
+    def columns(self) -> int:
+        return self.geometry.columns
+
+    @property
+    def g_max(self) -> float:
+        return self.geometry.g_max
+
+    @property
+    def g_min(self) -> float:
+        return self.geometry.g_min
+
+    @property
+    def bound(self) -> float:
+        return self.geometry.bound
+
+    def randn_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
+        """Standard normal numbers shaped like `t`. `per` says how often they change (default: by stage), `name` tells
+        apart several draws of one effect. Asked again with the same `per` and `name`, the numbers are the same."""
+        return noise.normal(self._rows(t, per, name), t.shape[-1]).to(t.dtype)
+
+    def rand_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
+        """Uniform numbers in (0, 1) shaped like `t`; see `randn_like`."""
+        return noise.uniform(self._rows(t, per, name), t.shape[-1]).to(t.dtype)
+
+    def over_tile(self, v: Tensor) -> Tensor:
+        """The mean of v [..., out] over the outputs of each physical tile (column block), at every output again."""
+        return self.geometry.over_tile(v)
+
+    def _rows(self, t: Tensor, per: Per | None, name: str) -> tuple[Tensor, Tensor]:
+        per = per or PER_STAGE[self.stage]
+        k = noise.fold(noise.fold_words(self.stream.key(per), self.path), per, name)
+        if per != "vector":
+            return _reshape(noise.rows_of(k, _count(t.shape[:-1].numel(), t)), t.shape[:-1])
+        v = self.stream.vectors
+        if t.shape[0] != v.samples * v.positions:
+            raise MhoError(
+                f"a draw per vector needs a tensor whose first axis is the {v.samples * v.positions} vectors of this call, "
+                f"got {tuple(t.shape)}; for constants of the chip say per='chip'"
+            )
+        rest = t.shape[1:-1].numel()
+        words = noise.rows_of(k, _count(v.samples, t) + v.first, _count(v.positions, t), _count(rest, t))
+        return _reshape(words, t.shape[:-1])
+
+    def __getattr__(self, name: str) -> Tensor:
+        constants: dict[str, Tensor] = self.__dict__.get("constants", {})
+        if name in constants:
+            return constants[name]
+        raise AttributeError(f"site has no {name!r}; constants of a chip are set in prepare(site)")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dataclass_fields__:
+            object.__setattr__(self, name, value)
+            return
+        if self.stage != "prepare" or not isinstance(value, Tensor):
+            raise MhoError(
+                f"site.{name} can only be set in prepare(site), and to a tensor: effects keep no state, "
+                "and random numbers need none (ask again for the same draw)"
+            )
+        self.constants[name] = value
+
+
+def _count(n: int, like: Tensor) -> Tensor:
+    return torch.arange(n, dtype=torch.int32, device=like.device)
+
+
+def _reshape(words: tuple[Tensor, Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:
+    return words[0].reshape(shape), words[1].reshape(shape)

@@ -1,0 +1,409 @@
+"""The tiles of one weight matrix: periphery, analog product, and the chip that is programmed on them.
+
+A matrix [out, in] is cut along its inputs into row tiles; they are a batch axis of every tensor here, never a Python
+loop. Columns do not interact in the analog product, so the output axis stays whole, and `Geometry.blocks` says which
+physical tile an output sits on where that matters (R003-23, R003-24).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mho import noise
+from mho.compensation import Compensation
+from mho.converter import Adc, Dac, Rounding
+from mho.mapping import Mapping
+from mho.nonideality import product
+from mho.plan import Placed, Plan, resolve
+from mho.run import Run
+from mho.site import Geometry, Rows, Site, Stream
+
+if TYPE_CHECKING:
+    from mho.hardware import TileSpec, TrainingSpec
+
+
+def split_evenly(n: int, limit: int, unit: int = 1) -> list[int]:
+    """Cut n rows into the fewest parts of at most `limit`, as equal as they go, each a multiple of `unit`
+    (the rows of one input channel). 1300 rows of 512 -> 434, 433, 433 (R003-23)."""
+    unit = unit if unit <= limit else 1  # a channel larger than a tile has to be cut
+    items = n // unit
+    parts = max(1, math.ceil(items / (limit // unit)))
+    small, extra = divmod(items, parts)
+    return [(small + (i < extra)) * unit for i in range(parts)]
+
+
+class TileArray(nn.Module):
+    """All tiles of one weight matrix. Holds the digital scales and the chip; the weights stay with the layer.
+
+    State (saved): `gamma` [tile, out], `input_range` [tile, 1], `out_scale` [tile, out], `step` [1].
+    A programmed chip lives in buffers that are not saved with the model; `Chip.save` keeps it.
+
+    `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias:
+    y_i = sum_tiles alpha gamma_i out_scale_i ADC(F(DAC(x / alpha)))_i.
+    """
+
+    gamma: Tensor
+    step: Tensor
+    block: Tensor
+    used: Tensor
+    depth: Tensor
+    occupied: Tensor
+    rows_index: Tensor | None
+    weight_key: Tensor | None
+
+    def __init__(
+        self,
+        out_features: int,
+        in_features: int,
+        spec: TileSpec,
+        training: TrainingSpec,
+        *,
+        name: str = "",
+        channel: int = 1,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.out_features, self.in_features = out_features, in_features
+        self.spec, self.training_spec, self.name = spec, training, name
+        self.plan: Plan = resolve(spec.nonidealities, name)
+        self.run = Run()
+        self.ramp_steps = 0.0  # set by attach; 0 = full strength at once
+        self.path = noise.words("layer", name)
+
+        self.sizes = split_evenly(in_features, spec.rows, channel if spec.split == "channel" else 1)
+        tiles, height = len(self.sizes), max(self.sizes)
+        self.height = height
+        n = torch.tensor(self.sizes, dtype=torch.float32)
+        j = torch.arange(height, dtype=torch.float32)
+        used = (j < n[:, None]).float()
+        columns = split_evenly(out_features, spec.columns)
+        self.block_count = len(columns)
+        self._fixed("occupied", n, device)
+        self._fixed("depth", j / n[:, None] * used, device)
+        self._fixed("used", used, device)
+        self._fixed("block", torch.arange(len(columns)).repeat_interleave(torch.tensor(columns)), device)
+        self._fixed("rows_index", None if len(set(self.sizes)) == 1 else self._row_numbers(), device)
+        self._fixed("weight_key", None, device)
+
+        start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
+        factory = {"device": device, "dtype": dtype}
+        self.register_buffer("gamma", torch.ones(tiles, out_features, **factory))
+        self.register_buffer("step", torch.zeros(1, device=device))
+        learned = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
+        self.input_range = nn.Parameter(torch.full((tiles, 1), start, **factory), requires_grad=learned)
+        self.out_scale = nn.Parameter(torch.ones(tiles, out_features, **factory), requires_grad=training.out_scale != "fixed")
+
+        for chip_state in ("target", "programmed", "aged", "reference", "gain"):
+            self._fixed(chip_state, None, device)
+        self.constants: list[list[str]] = [[] for _ in self.plan.effects]
+        self.time = 0.0
+        self.chip_key: noise.Key | None = None
+        self.held = False  # whether the weight key came from a root forward
+        self.remap_after_load = False
+        self.attached = False
+        self.exact = False  # compute the plain product, as calibration does while it watches inputs
+
+    # -- shapes -----------------------------------------------------------------------------------------------
+    def _fixed(self, name: str, value: Tensor | None, device: Any) -> None:
+        self.register_buffer(name, None if value is None else value.to(device), persistent=False)
+
+    def _row_numbers(self) -> Tensor:
+        """[tile * row] number of the input that feeds each row; padding points one past the last input."""
+        index = torch.full((len(self.sizes), max(self.sizes)), self.in_features)
+        for t, part in enumerate(torch.arange(self.in_features).split(self.sizes)):
+            index[t, : len(part)] = part
+        return index.flatten()
+
+    def cut(self, v: Tensor) -> Tensor:
+        """[..., in] -> [..., tile, row], padded with zeros."""
+        if self.rows_index is not None:
+            v = nn.functional.pad(v, (0, 1)).index_select(-1, self.rows_index)
+        return v.unflatten(-1, (len(self.sizes), self.height))
+
+    def cut_weight(self, weight: Tensor) -> Tensor:
+        """[out, in] -> [tile, out, row]."""
+        return self.cut(weight).transpose(0, 1)
+
+    def spread(self, v: Tensor) -> Tensor:
+        """[tile, out] -> [out, in]: the value that belongs to every weight."""
+        sizes = torch.tensor(self.sizes, device=v.device)
+        return v.t().repeat_interleave(sizes, dim=1, output_size=self.in_features)
+
+    @property
+    def geometry(self) -> Geometry:
+        device, adc = self.spec.device, self.spec.adc
+        rows = Rows(self.occupied, self.depth, self.used)
+        bound = adc.limit if isinstance(adc, Adc) else math.inf
+        return Geometry(rows, self.out_features, self.block, self.block_count, device.g_min, device.g_max, bound)
+
+    @property
+    def tile_count(self) -> int:
+        """Physical tiles: row tiles times column blocks."""
+        return len(self.sizes) * self.block_count
+
+    # -- mapping ----------------------------------------------------------------------------------------------
+    @property
+    def mapping(self) -> Mapping:
+        return cast(Mapping, self.spec.mapping)
+
+    @torch.no_grad()
+    def remap(self, weight: Tensor) -> None:
+        """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
+        gamma scales the conductances down exactly as it scales the outputs up."""
+        self.gamma.copy_(self.mapping.gamma(self.cut_weight(weight.detach()), self.geometry))
+
+    @torch.no_grad()
+    def clip_(self, weight: Tensor, limit: float) -> None:
+        """|w| <= limit gamma, in place (R003-68)."""
+        bound = self.spread(self.gamma * limit).to(weight.dtype)
+        weight.copy_(torch.minimum(torch.maximum(weight, -bound), bound))
+
+    def normalised(self, weight: Tensor) -> Tensor:
+        """w / gamma, saturated at the device range, [tile, out, row]."""
+        w = self.cut_weight(weight) / self.gamma.unsqueeze(-1)
+        return w.clamp(-1, 1)
+
+    # -- a chip -----------------------------------------------------------------------------------------------
+    def _site(self, placed: Placed, stage: str, stream: Stream, **conductances: Tensor) -> Site:
+        constants = {n: getattr(self, f"_{placed.index}_{n}") for n in self.constants[placed.index]}
+        return Site(self.geometry, stream, placed.path, stage, constants=constants, **conductances)
+
+    def _physical(self, g: Tensor) -> Tensor:
+        """Conductances are never negative (R003-17), and there are no devices in the padding."""
+        return g.clamp(min=0) * self.used[:, None, :]
+
+    def _programmed(self, target: Tensor, stream: Stream) -> Tensor:
+        g = goal = self._physical(target)
+        for p in self.plan.program:
+            g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal)))
+        return g
+
+    def _signed(self, g: Tensor, normalised: Tensor) -> Tensor:
+        return self.mapping.weights(g, normalised.sign(), self.spec.device.pair, self.geometry)
+
+    def _target(self, normalised: Tensor) -> Tensor:
+        return self.mapping.conductances(normalised, self.spec.device.pair, self.geometry)
+
+    @torch.no_grad()
+    def program(self, weight: Tensor, key: noise.Key) -> None:
+        """Write the weights of the layer to the chip that `key` names; age 0 s follows."""
+        self.chip_key = noise.fold_words(key, self.path)
+        self.target = self.normalised(weight.detach())
+        self.programmed = self._programmed(self._target(self.target), Stream(self.chip_key, self.chip_key))
+        self._prepare()
+        self.age(0.0)
+
+    def restore(self, key: noise.Key, state: dict[str, Tensor]) -> None:
+        """Put a saved chip on these tiles (see `Chip.save`); `age` follows."""
+        self.clear()
+        self.chip_key = noise.fold_words(key, self.path)
+        for name, value in state.items():
+            index, _, constant = name.partition(".")
+            if not constant:
+                setattr(self, name, value)
+                continue
+            self.constants[int(index)].append(constant)
+            self._fixed(f"_{index}_{constant}", value, value.device)
+
+    @torch.no_grad()
+    def _prepare(self) -> None:
+        assert self.chip_key is not None
+        for p in self.plan.prepare:
+            site = Site(self.geometry, Stream(self.chip_key, self.chip_key), p.path, "prepare")
+            p.effect.prepare(site)
+            self.constants[p.index] = list(site.constants)
+            for name, value in site.constants.items():
+                self._fixed(f"_{p.index}_{name}", value, value.device)
+
+    @torch.no_grad()
+    def age(self, t: float) -> None:
+        """The weights t seconds after programming, always computed from the programmed conductances."""
+        assert self.chip_key is not None
+        self.time = t
+        stream = Stream(self.chip_key, self.chip_key, t)
+        g = self.programmed
+        goal = self._physical(self._target(self.target))
+        for p in self.plan.age:
+            site = self._site(p, "age", stream, target=goal, programmed=self.programmed)
+            g = self._physical(p.effect.apply("age", g, t, site))
+        w = self._signed(g, self.target)
+        for p in self.plan.fold:
+            w = p.effect.apply("fold", w, self._site(p, "fold", stream))
+        self.aged = w
+        self._compensate(t)
+
+    def _compensate(self, t: float) -> None:
+        """Record the reference read-out after age 0 s, where the gain is exactly 1; later, compare (R003-22)."""
+        compensation = self.spec.compensation
+        if not isinstance(compensation, Compensation):
+            return
+        if t == 0:
+            self.reference, self.gain = self._read_out(compensation, t), None
+            return
+        self.gain = compensation.gain(self.reference, self._read_out(compensation, t), self.geometry)
+
+    def _read_out(self, compensation: Compensation, t: float) -> Tensor:
+        """Digital outputs [vector, tile, out] for known inputs in DAC units, through the full noisy tile."""
+        assert self.chip_key is not None
+        like, rows = self.aged, (len(self.sizes), self.height)
+        if compensation.inputs == "one_hot":
+            x = torch.eye(self.height, dtype=like.dtype, device=like.device)[:, None, :].expand(-1, *rows)
+        else:
+            count = torch.arange(compensation.vectors * rows[0], dtype=torch.int32, device=like.device)
+            draws = noise.uniform(noise.rows_of(noise.fold_words(noise.key("read-out"), self.path), count), rows[1])
+            x = (2 * draws - 1).to(like.dtype).view(-1, *rows)
+        x = x * self.used
+        if isinstance(self.spec.dac, Dac):
+            x = self.spec.dac.encode(x, torch.ones_like(self.input_range), 0.0)
+        call = noise.fold(self.chip_key, "read-out", t)
+        return self._analog(x, self.aged, Run.stream(self.chip_key, call, t, len(x)), "through")
+
+    def clear(self) -> None:
+        """Take the chip off: the layer computes with its target weights again."""
+        self.target = self.programmed = self.aged = self.reference = self.gain = None
+        self.chip_key, self.time = None, 0.0
+        for p, names in zip(self.plan.effects, self.constants):
+            for n in names:
+                delattr(self, f"_{p.index}_{n}")
+        self.constants = [[] for _ in self.plan.effects]
+
+    # -- forward ----------------------------------------------------------------------------------------------
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.exact:
+            return nn.functional.linear(x, weight * self.spread(self.out_scale))
+        mode = self.training_spec.backward.mode
+        dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32
+        with torch.autocast(x.device.type, enabled=False):  # analog values need fp32 up to the ADC
+            flat = x.reshape(-1, x.shape[-1]).to(dtype)
+            w = weight.to(dtype)
+            if mode == "ste":
+                with torch.no_grad():
+                    y = self._forward(flat, w, "through", x.shape)
+                y = Straight.apply(flat, w * self.spread(self.out_scale), y)
+            else:
+                y = self._forward(flat, w, self._rounding, x.shape)
+        return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    @property
+    def _rounding(self) -> Rounding:
+        backward = self.training_spec.backward
+        return backward.rounding if backward.mode == "autograd" else "through"
+
+    def _forward(self, x: Tensor, weight: Tensor, rounding: Rounding, shape: torch.Size) -> Tensor:
+        """x [vector, in], weight [out, in] -> [vector, out]."""
+        stream = self.run.enter(self, len(x), x.device)
+        xs = self.cut(x)
+        alpha = self._input_range(xs)
+        code = self._encode(xs, alpha, rounding)
+        for p in self.plan.input:
+            code = p.effect.apply("input", code, self._live_site(p, "input", stream))
+        w = self._weights(weight, stream)
+        for p in self.plan.read:
+            w = p.effect.apply("read", w, self._live_site(p, "read", stream))
+        y = self._analog(code, w, stream, rounding)
+        scale = self.gamma * self.out_scale if self.gain is None or not self.deployed else self.gamma * self.out_scale * self.gain
+        if alpha is not None:
+            scale = scale * (alpha if rounding != "through" else alpha.detach())
+        return (y * scale).sum(-2)
+
+    @property
+    def deployed(self) -> bool:
+        """Whether a chip is in use: one is programmed, and the network is not being trained."""
+        return self.chip_key is not None and not self.training
+
+    def hold(self, drawn: noise.Key, by_root: bool = True) -> None:
+        """Keep the weight key of the root forward until the next one."""
+        self.weight_key = torch.stack([torch.as_tensor(v) for v in drawn]).to(self.gamma.device)
+        self.held = by_root
+
+    def _input_range(self, xs: Tensor) -> Tensor | None:
+        dac = self.spec.dac
+        if not isinstance(dac, Dac):
+            return None
+        if dac.range != "dynamic":
+            return self.input_range
+        top = xs.detach().abs().amax(-1, keepdim=True)  # [vector, tile, 1]
+        return torch.where(top > 0, top, torch.ones_like(top))
+
+    def _encode(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding) -> Tensor:
+        if alpha is None:
+            return xs
+        dac = cast(Dac, self.spec.dac)
+        if rounding == "through":
+            return dac.encode(xs, alpha, self.training_spec.range_decay if self.training else 0.0)
+        return dac.encode_exactly(xs, alpha, rounding)
+
+    def _weights(self, weight: Tensor, stream: Stream) -> Tensor:
+        """The normalised weights of this call: the chip's, or the target with the noise that training injects."""
+        if self.deployed:
+            return self.aged
+        w = self.normalised(weight)
+        inject = self.training_spec.inject
+        if not self.training or inject is None or not inject.scale or not self.plan.program:
+            return w
+        if not self.attached:
+            self.run.warn_unattached()
+        with torch.no_grad():
+            clean = self._physical(self._target(w.detach()))
+            strength = inject.scale * self._ramp()
+            noisy = self._physical(clean + strength * (self._programmed(clean, stream) - clean))
+            change = self._signed(noisy, w.detach()) - self._signed(clean, w.detach())
+        return w + change
+
+    def _ramp(self) -> Tensor | float:
+        """Share of the injected noise at this step (R003-66)."""
+        return (self.step / self.ramp_steps).clamp(max=1.0) if self.ramp_steps else 1.0
+
+    def _live_site(self, placed: Placed, stage: str, stream: Stream) -> Site:
+        """A site of the forward pass. Without a chip its constants belong to the mini-batch and are derived here."""
+        if self.deployed or not placed.effect.writes("prepare"):
+            return self._site(placed, stage, stream)
+        site = Site(self.geometry, stream, placed.path, "prepare")
+        placed.effect.prepare(site)
+        return Site(self.geometry, stream, placed.path, stage, constants=site.constants)
+
+    def _analog(self, x: Tensor, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
+        """R003 Eq. 6 and the ADC: x [vector, tile, row], w [tile, out, row] -> [vector, tile, out]."""
+        if self.plan.mvm:
+            p = self.plan.mvm[0]
+            y = p.effect.mvm(x, w, self._live_site(p, "mvm", stream))
+        else:
+            y = product(x, w)
+        for stage, args in (("accumulate", (x, w)), ("output", ())):
+            for p in getattr(self.plan, stage):
+                new = p.effect.apply(stage, y, *args, self._live_site(p, stage, stream))
+                straight = rounding == "through" and not p.effect.writes(stage) and p.effect.backward != "exact"
+                y = y + (new - y).detach() if straight else new
+        return self.spec.adc.convert(y, rounding) if isinstance(self.spec.adc, Adc) else y
+
+    def extra_repr(self) -> str:
+        tiles = f"{len(self.sizes)}x{self.block_count} tiles"
+        return f"{self.out_features}x{self.in_features} weights on {tiles}, {len(self.plan.effects)} effects"
+
+
+class Straight(torch.autograd.Function):
+    """The value of an analog forward with the backward of the clean product x @ w.T (mode `ste`, R001-02): nothing of
+    the noise chain is kept, and the forward may be any code."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
+        return y.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        x, w, _ = inputs
+        ctx.save_for_backward(x, w)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, w = ctx.saved_tensors
+        gx = g @ w if ctx.needs_input_grad[0] else None
+        gw = g.mT @ x if ctx.needs_input_grad[1] else None
+        return gx, gw, None
