@@ -101,64 +101,6 @@ def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int =
     return made[0] if chips is None else made
 
 
-def age(self, t: Time) -> Chip:
-        """Let the chip age to `t` after programming; takes effect on the network if the chip is on it."""
-        self.time = seconds(t)
-        if self is run_of(self.net).chip:
-            _age(self.net, self.time)
-        return self
-
-    @contextmanager
-    def on(self, net: nn.Module | None = None) -> Iterator[nn.Module]:
-        """Use this chip inside the `with` block; whatever was on the network before comes back afterwards."""
-        net = self.net if net is None else net
-        before = chip_on(net)
-        try:
-            self.put_on(net)
-            yield net
-        finally:
-            put_back(net, before)
-
-    def save(self, path: str | Path) -> None:
-        """Write the programmed conductances and constants to a safetensors file; `load_chip` brings back the same bits."""
-        with self.on():
-            state = {f"{a.name}|{k}": v.contiguous() for a in tile_arrays(self.net) for k, v in _state(a).items()}
-        about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
-        save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
-
-    def put_on(self, net: nn.Module) -> None:
-        """Leave this chip on the network, at its age."""
-        if self._file is not None:
-            _restore(net, self, self._file)
-        elif fingerprint(net) != self._weights:
-            raise MhoError(
-                f"the weights have changed since {self!r} was programmed, so it cannot be regenerated from its seed; "
-                "program again, or save the chip before training and load it with mho.load_chip"
-            )
-        else:
-            for array, matrix in matrices(net):
-                array.program(matrix, self.key)
-        run_of(net).chip = self
-        _age(net, self.time)
-
-    def __repr__(self) -> str:
-        return f"Chip(seed={self.seed}, index={self.index}, age={format_seconds(self.time)})"
-
-
-def program(net: nn.Module, seed: int, chips: int | None = None) -> Any:
-    """Program `net` on simulated devices and leave the first chip on it, at age 0 s.
-
-    Returns one `Chip`, or with `chips=K` a list of K independent ones. The trainable weights are not touched.
-    """
-    if not tile_arrays(net):
-        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
-    if chips is not None and chips < 1:
-        raise MhoError(f"chips must be at least 1, got {chips}")
-    made = [Chip(net, seed, k) for k in range(chips or 1)]
-    made[0].put_on(net)
-    return made[0] if chips is None else made
-
-
 def age(net: nn.Module, t: Time) -> None:
     """Let the chip on `net` age to `t` after programming ("1 h", a timedelta or seconds)."""
     chip = run_of(net).chip

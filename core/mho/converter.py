@@ -14,18 +14,18 @@ Rounding = Literal["through", "zero", "ste"]
 
 
 class Converter(Kinded):
-    """A data converter. `bits: none` keeps the saturation and drops the rounding."""
+    """A data converter. `bits: none` keeps the saturation and drops the rounding; the whole converter `none` is ideal."""
 
     CATEGORY: ClassVar[str] = "converter"
 
-    bits: int | Literal["none"] = Field(
-        8, ge=2, le=24, unit="bit", source="R003 Table A.1", description="resolution; b bits are 2^b - 1 levels, 0 is one of them"
+    bits: int | None = Field(
+        8, ge=2, le=24, unit="bit", source="R003 Table A.1", description="resolution: b bits are 2^b - 1 levels; none: no rounding"
     )
 
     @property
     def top(self) -> int | None:
         """The largest code, 2^(b-1) - 1: 127 for 8 bits (R003-02); None without rounding."""
-        return None if self.bits == "none" else 2 ** (self.bits - 1) - 1
+        return None if self.bits is None else 2 ** (self.bits - 1) - 1
 
 
 def quantise(z: Tensor, bound: float | Tensor, top: int | None, rounding: Rounding = "through") -> Tensor:
@@ -74,17 +74,17 @@ class Dac(Converter, kind="mho.dac"):
 class Adc(Converter, kind="mho.adc"):
     """Output side: saturates at `bound` and rounds (R003-05)."""
 
-    bound: float | Literal["none"] = Field(
+    bound: float | None = Field(
         10.0, gt=0, unit="1", source="R003 Table A.1", description="output bound: that many fully-on rows of full weights saturate the ADC"
     )
 
     @property
     def limit(self) -> float:
-        return math.inf if self.bound == "none" else self.bound
+        return math.inf if self.bound is None else self.bound
 
     def convert(self, y: Tensor, rounding: Rounding = "through") -> Tensor:
         """y in analog units -> digital value in the same units."""
-        if self.bound == "none":
+        if self.bound is None:
             return y
         return quantise(y, self.bound, self.top, rounding)
 

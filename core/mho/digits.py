@@ -17,7 +17,7 @@ class Digits(Task):
 
     name = "digits"
     chance = 0.1
-    epochs = 20
+    epochs = 30
     hwa_epochs = 30
     hwa_lr = 1e-3
     batch_size = 64
@@ -56,4 +56,4 @@ class Digits(Task):
 
     def score(self, model: nn.Module) -> float:
         _, _, x, y = self.data
-        return float((model(x).argmax(1) == y).float().mean())
+        return float((model(x).argmax(1) == y).double().mean())

@@ -29,16 +29,17 @@ from tqdm import tqdm
 
 import mho
 from mho import noise
-from mho.calibration import calibrate
+from mho.calibration import Method, calibrate
 from mho.checkpoint import load_model, save_model
 from mho.convert import conversion_report, to_analog
 from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
-from mho.hardware import Hardware
+from mho.hardware import Hardware, load
 from mho.task import Task
 from mho.training import attach
 
-DIRECT_CLIP = "2.5 sigma"  # R003 sec. 2.2
+DIRECT_CLIPS = ("none", "2.5 sigma")
+DIRECT_RANGES: tuple[Method, ...] = ("abs_max", "mse")
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -50,7 +51,7 @@ class Variant:
     about: str
 
 
-DIRECT = Variant("direct", "trained digitally, clipped at 2.5 sigma, mapped, input ranges calibrated")
+DIRECT = Variant("direct", "trained digitally, then mapped and calibrated")
 TRAINED = Variant("hwa", "trained further with the hardware in the loop")
 
 
@@ -66,6 +67,7 @@ class Job:
     progress: bool = True
     command: str = ""
     started: float = field(default_factory=time.time)
+    chosen: str = ""  # how the direct deployment was made
 
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
@@ -93,11 +95,28 @@ class Job:
             return model, float(self.task.score(model))
 
     def _direct(self, digital: nn.Module) -> nn.Module:
-        """No straw man: weights clipped at 2.5 sigma, then mapped, input ranges calibrated (R003-80 without its SGD on alpha)."""
-        clipped = {n: t.with_mapping_clip(DIRECT_CLIP) for n, t in self.hardware.tiles.items()}
-        net = to_analog(digital, self.hardware.model_copy(update={"tiles": clipped}))
-        calibrate(net, self.task.calibration_batches(), forward=self.task.predict)
+        """No straw man: with and without the 2.5 sigma clip of R003 sec. 2.2, input ranges calibrated in two ways; whichever
+        has the smallest training loss on chips of its own is deployed."""
+        choices = []
+        for clip in DIRECT_CLIPS:
+            hw = load(self.hardware, set=[f"tiles.{tile}.mapping.clip={clip}" for tile in self.hardware.tiles])
+            for method in DIRECT_RANGES:
+                net = to_analog(digital, hw)
+                calibrate(net, self.task.calibration_batches(), method, forward=self.task.predict)
+                choices.append((self._training_loss(net), f"clip {clip}, input ranges by {method}", net))
+        _, self.chosen, net = min(choices, key=lambda c: c[0])
         return net
+
+    @torch.no_grad()
+    def _training_loss(self, net: nn.Module) -> float:
+        """Mean loss on the calibration batches, two chips, first and last evaluation time."""
+
+        def loss(model: nn.Module) -> float:
+            batches = list(self.task.calibration_batches())
+            return sum(float(self.task.loss(self.task.predict(model, b), b)) for b in batches) / len(batches)
+
+        ends = [self.hardware.times[0], self.hardware.times[-1]]
+        return sum(evaluate(net, loss, ends, chips=2, seed=noise.words("choose", self.seed)[0]).mean)
 
     def _trained(self, digital: nn.Module) -> nn.Module:
         """Hardware-aware training from the digital network (R003-60 ... R003-70), or its saved result."""
@@ -111,13 +130,13 @@ class Job:
         params = [p for p in net.parameters() if p.requires_grad]
         optimizer = OPTIMIZERS[spec.optimizer](params, lr=lr) if spec.optimizer else self.task.optimizer(params, lr)
         attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
-        self._fit(net, optimizer, epochs, "hardware-aware training", schedule=True)
+        self._fit(net, optimizer, epochs, "hardware-aware training")
         _atomically(file, lambda f: save_model(net, f))
         return net
 
-    def _fit(self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, what: str, schedule: bool = False) -> None:
+    def _fit(self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, what: str) -> None:
         net.train()
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs) if schedule else None
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
         with tqdm(range(epochs), desc=what, disable=not self.progress, leave=False) as bar:
             for epoch in bar:
                 for batch in self.task.train_batches(noise.words("epoch", self.seed, epoch)[0] & 0x7FFFFFFF):
@@ -126,8 +145,7 @@ class Job:
                     loss.backward()
                     optimizer.step()
                 bar.set_postfix(loss=f"{loss.item():.4f}")
-                if decay is not None:
-                    decay.step()
+                decay.step()
         net.eval()
 
     def _curve(self, variant: Variant, net: nn.Module, reference: float) -> Evaluation:
@@ -137,8 +155,9 @@ class Job:
 
         def keep(k: int, scores: tuple[float, ...]) -> None:
             line = {"variant": variant.name, "chip": k, "seed": self.seed, "times": list(self.hardware.times), "scores": list(scores)}
+            cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
             with file.open("a") as f:
-                f.write(json.dumps(line) + "\n")
+                f.write("\n" * cut + json.dumps(line) + "\n")
 
         return evaluate(
             net, self.task.score, self.hardware.times, self.chips, self.seed,
@@ -179,7 +198,7 @@ class Job:
             "chips": self.chips,
             "seed": self.seed,
             "variants": [
-                {"name": v.name, "about": v.about, "mean": c.mean, "sem": c.sem, "normalised": c.normalised, "scores": c.scores}
+                {"name": v.name, "about": f"{v.about} ({self.chosen})" if v is DIRECT else v.about, "mean": c.mean, "sem": c.sem, "normalised": c.normalised, "scores": c.scores}
                 for v in (DIRECT, TRAINED)
                 if (c := curves[v.name])
             ],

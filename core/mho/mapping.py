@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ class Mapping(Kinded):
 
     CATEGORY: ClassVar[str] = "mapping"
 
-    clip: Literal["none"] | Sigmas = Field(
-        "none",
+    clip: Sigmas | None = Field(
+        None,
         description="clip weights at this many standard deviations of the layer before mapping, e.g. '2.5 sigma'",
         source="R003 sec. 2.2",
     )
@@ -33,7 +33,7 @@ class Mapping(Kinded):
 
     def gamma(self, w: Tensor, geometry: Geometry) -> Tensor:
         """`scale` after clipping; 1 where a whole column is zero, so that nothing is divided by zero."""
-        if isinstance(self.clip, Sigmas):
+        if self.clip is not None:
             used = geometry.rows.used[:, None, :].to(w.dtype).expand_as(w)
             mean = (w * used).sum() / used.sum()
             sigma = (((w - mean) ** 2 * used).sum() / used.sum()).sqrt()

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def mvm_error(exact: Tensor, analog: Tensor) -> float:
     """R003 Eq. 20: mean_k |y_k - y~_k| / mean_k |y_k| over vectors k, y [vector, out] (R003-40)."""
-    error = (exact - analog).double().norm(dim=-1).mean()
-    return float(error / exact.double().norm(dim=-1).mean())
+    error = (exact - analog).detach().double().norm(dim=-1).mean()
+    return float(error / exact.detach().double().norm(dim=-1).mean())
 
 
 class MvmExperiment(NamedTuple):
@@ -64,3 +64,39 @@ def standard_mvm_error(
     values = torch.tensor(errors, dtype=torch.float64)
     sem = float(values.std() / len(errors) ** 0.5) if len(errors) > 1 else float("nan")
     return MvmResult(float(values.mean()), sem)
+
+
+class EffectError(NamedTuple):
+    """One row of the table of `effect_table`."""
+
+    time: float | None
+    what: str
+    mean: float
+    sem: float
+
+
+def effect_table(
+    hw: Hardware, t: float | None = None, experiment: MvmExperiment | None = None, tick: Callable[[], object] = lambda: None
+) -> list[EffectError]:
+    """Standard MVM error of all effects together, of each alone (ideal converters), and with each removed."""
+    tile = hw.tiles[hw.default]
+    ideal = tile.model_copy(update={"nonidealities": (), "dac": None, "adc": None})
+    cases = [("all", tile), ("converters alone", tile.model_copy(update={"nonidealities": ()}))]
+    names = _distinct([e.kind for e in tile.nonidealities])
+    for e, name in zip(tile.nonidealities, names):
+        # A transfer curve is drawn relative to the output bound, so it keeps the bound and loses only the rounding.
+        adc = tile.adc.model_copy(update={"bits": None}) if e.writes("transfer") and tile.adc is not None else None
+        cases.append((f"{name} alone", ideal.model_copy(update={"nonidealities": (e,), "adc": adc})))
+    for i, name in enumerate(names):
+        rest = tuple(e for j, e in enumerate(tile.nonidealities) if j != i)
+        cases.append((f"without {name}", tile.model_copy(update={"nonidealities": rest})))
+    out = []
+    for what, spec in cases:
+        result = standard_mvm_error(hw.model_copy(update={"tiles": {**hw.tiles, hw.default: spec}}), t, experiment, tick)
+        out.append(EffectError(t, what, *result))
+    return out
+
+
+def _distinct(kinds: list[str]) -> list[str]:
+    """Number the kinds that occur more than once."""
+    return [k if kinds.count(k) == 1 else f"{k} #{kinds[:i].count(k) + 1}" for i, k in enumerate(kinds)]

@@ -381,6 +381,18 @@ class TileArray(nn.Module):
                 y = y + (new - y).detach() if straight else new
         return self.spec.adc.convert(y, rounding) if isinstance(self.spec.adc, Adc) else y
 
+    @torch.no_grad()
+    def error_per_tile(self, xs: Tensor, weight: Tensor, alpha: Tensor, key: noise.Key) -> Tensor:
+        """MVM error (R003 Eq. 20) of each row tile [tile] for inputs xs [vector, tile, row] and a trial input range; `key`
+        names the chip that the weights are programmed on for it."""
+        w = self.normalised(weight)
+        chip = noise.fold_words(key, self.path)
+        stream = Run.stream(chip, noise.fold(chip, "call"), 0.0, len(xs))
+        noisy = self._signed(self._programmed(self._target(w), stream), w)
+        y = self._analog(self._encode(xs, alpha, "through"), noisy, stream, "through") * self.gamma * alpha
+        exact = product(xs, self.cut_weight(weight))
+        return (y - exact).norm(dim=-1).mean(0) / exact.norm(dim=-1).mean(0).clamp(min=1e-12)
+
     def extra_repr(self) -> str:
         tiles = f"{len(self.sizes)}x{self.block_count} tiles"
         return f"{self.out_features}x{self.in_features} weights on {tiles}, {len(self.plan.effects)} effects"

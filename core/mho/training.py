@@ -25,7 +25,7 @@ class Attached:
         for array, _ in pairs:
             inject = array.training_spec.inject
             array.ramp_steps = self._steps(inject.ramp, "training.inject.ramp") if inject and inject.ramp else 0.0
-            if array.training_spec.remap != "none":
+            if array.training_spec.remap is not None:
                 self._steps(array.training_spec.remap, "training.remap")
             array.attached = True
         self._handle = optimizer.register_step_post_hook(self._after_step)
@@ -47,7 +47,7 @@ class Attached:
             count = self._count(array) + 1
             self._clip(array, matrix)
             remap = array.training_spec.remap
-            if remap != "none" and count % max(1, round(self._steps(remap, "training.remap"))) == 0:
+            if remap is not None and count % max(1, round(self._steps(remap, "training.remap"))) == 0:
                 array.remap(matrix)
             array.input_range.data.clamp_(min=1e-6)  # a range cannot be 0 or negative
             array.step += 1
@@ -62,7 +62,7 @@ class Attached:
     @staticmethod
     def _clip(array: TileArray, matrix: Tensor) -> None:
         clip = array.training_spec.clip
-        if clip == "none":
+        if clip is None:
             return
         if isinstance(clip, Sigmas):
             bound = clip.count * matrix.std()

@@ -6,8 +6,6 @@ Copy this folder, rename `ideal` to your device in pyproject.toml, here and in t
 
 from __future__ import annotations
 
-from typing import Literal
-
 from mho import Field, Nonideality, Site, hookimpl
 from torch import Tensor
 
@@ -23,12 +21,12 @@ class ExactDevice(Nonideality, kind="ideal.device"):
     strength = None
     cellwise = True
 
-    levels: int | Literal["none"] = Field(
-        "none", ge=2, unit="count", description="number of conductance levels, equally spaced from 0 to g_max", source="definition"
+    levels: int | None = Field(
+        None, ge=2, unit="count", description="number of conductance levels, equally spaced from 0 to g_max", source="definition"
     )
 
     def program(self, g: Tensor, site: Site) -> Tensor:
-        if self.levels == "none":
+        if self.levels is None:
             return g
         step = site.g_max / (self.levels - 1)
         return (g / step).round() * step

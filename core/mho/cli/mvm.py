@@ -1,0 +1,47 @@
+"""`mho mvm`: the error of one analog matrix-vector product, and what causes it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from mho.hardware import load
+from mho.tables import table
+
+
+@click.command()
+@click.argument("hardware")
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a value of the hardware file.")
+@click.option("--matrices", default=8, show_default=True, type=click.IntRange(1), help="Random matrices, each on a chip of its own.")
+@click.option("--size", default=512, show_default=True, type=click.IntRange(1), help="Rows and columns of the matrices.")
+@click.option("--time", "times", multiple=True, metavar="TIME", help="Also at this age, e.g. '1 year' (repeatable).")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def mvm(
+    hardware: str, settings: tuple[str, ...], matrices: int, size: int, times: tuple[str, ...], seed: int, as_json: bool
+) -> None:
+    """Standard MVM error of HARDWARE's default tile (R003 Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
+
+    The total, each effect alone (between ideal converters), and each effect removed. Without --time: right after
+    programming, long-term read noise included.
+    """
+    from tqdm import tqdm
+
+    from mho.metrics import MvmExperiment, effect_table
+    from mho.units import format_seconds, seconds
+
+    hw = load(hardware, set=settings)
+    experiment = MvmExperiment(size=size, matrices=matrices, seed=seed)
+    ages = [None, *(seconds(t) for t in times)]
+    with tqdm(desc="matrices", disable=not sys.stderr.isatty(), leave=False) as bar:
+        rows = [r for t in ages for r in effect_table(hw, t, experiment, bar.update)]
+    if as_json:
+        click.echo(json.dumps([r._asdict() for r in rows], indent=1))
+        return
+    cells = [
+        ("programming" if r.time is None else format_seconds(r.time), r.what, f"{100 * r.mean:.2f}", f"{100 * r.sem:.2f}") for r in rows
+    ]
+    click.echo(f"{hw.description or hardware}: {hw.tiles[hw.default].mapping.kind}, {size}x{size}, {matrices} matrices, inputs U(-1, 1)")
+    click.echo(table(("time", "", "MVM error %", "SEM"), cells))
