@@ -61,9 +61,9 @@ class Problem:
 
 
 class ConfigError(MhoError):
-    """Everything that is wrong with a configuration, sorted by position."""
+    """Everything that is wrong with a configuration: located problems sorted by position, or one sentence."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        unique = dict.fromkeys(problems)
-        self.problems = sorted(unique, key=lambda p: (p.mark.source.name, p.mark.line, p.mark.column))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+    def __init__(self, problems: Iterable[Problem] | str) -> None:
+        given = () if isinstance(problems, str) else dict.fromkeys(problems)
+        self.problems = sorted(given, key=lambda p: (p.mark.source.name, p.mark.line, p.mark.column))
+        super().__init__(problems if isinstance(problems, str) else "\n".join(map(str, self.problems)))

@@ -24,7 +24,7 @@ _KIND = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 def problem(message: str, type_: str = VALUE_ERROR) -> PydanticCustomError:
     """A validation error that says exactly `message`."""
-    return PydanticCustomError(type_, "{message}", {"message": message})  # type: ignore[arg-type]
+    return PydanticCustomError(type_, "{message}", {"message": message})
 
 
 def suggest(name: str, known: Iterable[str], what: str) -> str:
@@ -93,13 +93,13 @@ def Field(  # noqa: N802 (reads like pydantic's, which it extends)
 ) -> Any:
     """A field that knows its unit and where its default comes from.
 
-    unit         "uS", "s", "ohm", …: text with a unit is accepted and converted ("25 uS"); "1", "bit", "count": numbers only
+    unit         "uS", "s", "ohm", …: text with a unit is accepted and converted ("25 uS"); "1", "bit": numbers only
     source       paper or requirement behind the default
     ge gt le lt  bounds, on every number that the field may hold
 
     Everything else is passed to `pydantic.Field`.
     """
-    extra = {k: v for k, v in (("unit", unit), ("source", source)) if v is not None}
+    extra: dict[str, Any] = {k: v for k, v in (("unit", unit), ("source", source)) if v is not None}
     info: FieldInfo = pydantic.Field(
         default, description=description, json_schema_extra=extra or None, **pydantic_options
     )
@@ -207,9 +207,12 @@ class Kinded(Strict):
         names = list(cls.__pydantic_fields__)
         if kind is not None:
             if not _KIND.fullmatch(kind):
-                raise TypeError(f"{cls.__qualname__}: kind {kind!r} is not of the form family.effect (lower case, digits, _)")
+                raise TypeError(
+                    f"{cls.__qualname__}: kind {kind!r} is not of the form family.effect (lower case, digits, _)"
+                )
             cls.KIND = kind
-            cls.__pydantic_fields__["kind"] = FieldInfo(annotation=Literal[kind], default=kind, description="family.effect")
+            literal: Any = Literal[kind]
+            cls.__pydantic_fields__["kind"] = FieldInfo(annotation=literal, default=kind, description="family.effect")
         cls._adjust_fields(cls.__pydantic_fields__)
         if kind is not None or names != list(cls.__pydantic_fields__):
             cls.model_rebuild(force=True)
@@ -364,14 +367,21 @@ def limits_of(info: FieldInfo | None) -> str:
 def _note(name: str, info: FieldInfo) -> FieldNote:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     default = info.get_default(call_default_factory=True) if not info.is_required() else PydanticUndefined
-    return FieldNote(
-        name, default, unit_of(info), _accepts(info), info.description or "", str(extra.get("source", ""))
-    )
+    return FieldNote(name, default, unit_of(info), _accepts(info), info.description or "", str(extra.get("source", "")))
 
 
 def _accepts(info: FieldInfo) -> str:
     words = dict.fromkeys(w for m in _members(info.annotation) or (info.annotation,) for w in _names(m))
     return ", ".join(w for w in (*words, limits_of(info)) if w)
+
+
+_TYPES: dict[Any, str] = {
+    float: "number",
+    int: "whole number",
+    bool: "true, false",
+    str: "text",
+    type(None): "none",
+}
 
 
 def _names(annotation: Any) -> list[str]:
@@ -381,6 +391,12 @@ def _names(annotation: Any) -> list[str]:
         return _names(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (tuple, list):
         return ["list"]
-    known = {float: "number", int: "whole number", bool: "true, false", str: "text", type(None): "none", dict: "keys"}
-    what = getattr(annotation, "WHAT", None)
-    return [known.get(annotation) or what or getattr(annotation, "__name__", str(annotation))]
+    known: dict[Any, str] = {
+        float: "number",
+        int: "whole number",
+        bool: "true, false",
+        str: "text",
+        type(None): "none",
+        dict: "keys",
+    }
+    return [known.get(annotation) or getattr(annotation, "WHAT", None) or getattr(annotation, "__name__", "")]

@@ -19,7 +19,16 @@ DIMENSIONS: dict[str, tuple[str, str, dict[str, str]]] = {
     "time": (
         "a time",
         "1 h",
-        {"ns": "1e-9", "us": "1e-6", "ms": "1e-3", "s": "1", "min": "60", "h": "3600", "day": "86400", "year": "31536000"},
+        {
+            "ns": "1e-9",
+            "us": "1e-6",
+            "ms": "1e-3",
+            "s": "1",
+            "min": "60",
+            "h": "3600",
+            "day": "86400",
+            "year": "31536000",
+        },
     ),
     "conductance": ("a conductance", "25 uS", {"nS": "1e-9", "uS": "1e-6", "mS": "1e-3", "S": "1"}),
     "resistance": ("a resistance", "0.35 ohm", {"ohm": "1", "kohm": "1e3", "Mohm": "1e6"}),

@@ -130,21 +130,22 @@ def _checked_text(text: str | bytes, name: str) -> tuple[str, Source]:
     if size > MAX_BYTES:
         raise ConfigError([Problem(Mark(Source(name), 0, 0), "", f"the file is larger than {MAX_BYTES // 2**20} MiB")])
     problems: list[tuple[int, str]] = []
+    decoded = text if isinstance(text, str) else text.decode("utf-8", "replace")
     if isinstance(text, bytes):
         try:
-            text = text.decode("utf-8")
+            text.decode("utf-8")
         except UnicodeDecodeError as error:
-            problems.append((len(text[: error.start].decode("utf-8")), "this is not UTF-8 text; save the file as UTF-8"))
-            text = text.decode("utf-8", "replace")
-    text = text.removeprefix("\ufeff")
-    source = Source(name, tuple(_LINE.split(_FORBIDDEN.sub("\ufffd", text))))
-    for match in _FORBIDDEN.finditer(text):
+            readable = len(text[: error.start].decode("utf-8"))
+            problems.append((readable, "this is not UTF-8 text; save the file as UTF-8"))
+    decoded = decoded.removeprefix("\ufeff")
+    source = Source(name, tuple(_LINE.split(_FORBIDDEN.sub("\ufffd", decoded))))
+    for match in _FORBIDDEN.finditer(decoded):
         problems.append((match.start(), f"character U+{ord(match[0]):04X} is not allowed; remove it"))
-    for match in _TAB_INDENT.finditer(text):
+    for match in _TAB_INDENT.finditer(decoded):
         problems.append((match.end() - 1, "a tab in the indentation; use spaces"))
     if problems:
-        raise ConfigError(Problem(_mark_at(source, text, at), "", message) for at, message in problems[:20])
-    return text, source
+        raise ConfigError(Problem(_mark_at(source, decoded, at), "", message) for at, message in problems[:20])
+    return decoded, source
 
 
 def _mark_at(source: Source, text: str, offset: int) -> Mark:
@@ -266,7 +267,7 @@ class _Builder:
     def _take_key(self, value: Any, text: str, mark: Mark, quoted: bool) -> None:
         top = self.stack[-1]
         if not isinstance(value, str):
-            self._complain(mark, f"a key must be text; write \"{text}\" in quotes if you mean it")
+            self._complain(mark, f'a key must be text; write "{text}" in quotes if you mean it')
         elif text == "<<" and not quoted:
             self._complain(mark, "merge keys (<<) are not used here; use 'like:'")
         elif isinstance(top.value, dict) and text in top.value:
@@ -303,7 +304,7 @@ class _Builder:
             return (*top.path, len(top.value))
         return (*top.path, top.pending) if top.pending is not None else top.path
 
-    def _mark(self, mark: yaml.Mark | None) -> Mark:
+    def _mark(self, mark: Any) -> Mark:
         if mark is None:
             return Mark(self.source, 0, 0)
         return Mark(self.source, mark.line, mark.column)
