@@ -140,7 +140,7 @@ class TileSpec(Strict):
     )
     device: DeviceSpec = Field(DeviceSpec(), description="the conductance range of a device")
     mapping: Annotated[Kinded, SLOTS["mapping"]] = Field(
-        None, validate_default=True, source="R003 Eq. 21", description="from weights to target conductances"
+        "mho.per_column", validate_default=True, source="R003 Eq. 21", description="from weights to target conductances"
     )
     dac: Annotated[Kinded, SLOTS["dac"]] | None = Field(
         None, source="R003 Eq. 3", description="digital-to-analog converters of the inputs; none: ideal"
@@ -154,11 +154,6 @@ class TileSpec(Strict):
     compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
         None, source="R003-22", description="digital drift compensation; none: off"
     )
-
-    @field_validator("mapping", mode="before")
-    @classmethod
-    def _usual_mapping(cls, value: Any) -> Any:
-        return {} if value is None else value
 
 
 class LayerRule(Strict):
@@ -484,11 +479,12 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterator[Problem]:
-    """Validation errors with their places; those about a path that already has a problem are left out."""
+    """Validation errors with their places, except those that follow from a problem that is known already."""
     taken = {p.path for p in known}
     for e in error.errors(include_url=False):
         path = tuple(e["loc"])
-        if dotted(path) not in taken:
+        follows = dotted(path) in taken or (known and e["msg"].startswith(("missing key", "no tile")))
+        if not follows:
             yield Problem(tree.mark_of(path, of_key=e["type"] == KEY_ERROR), dotted(path), e["msg"])
 
 
@@ -505,9 +501,8 @@ class _Files:
     def resolved(self, tree: Node, chain: tuple[str, ...]) -> tuple[Node, _Files]:
         """The tree of a file with everything inherited filled in; `chain` are the presets being read."""
         if not isinstance(tree.value, dict):
-            message = f"expected a hardware file such as 'mho: 1', got {shown(tree.data)}"
-            self.problems.append(Problem(tree.mark, "", message))
-            return tree.with_value({}), self
+            message = f"expected a hardware file that begins with 'mho: 1', got {shown(tree.data)}"
+            raise ConfigError([Problem(tree.mark, "", message)])
         base = None
         if "like" in tree.value:
             base = self._preset(tree.value["like"], "like", chain)
@@ -614,6 +609,8 @@ class _Tiles:
         own = node.with_value({k: v for k, v in node.value.items() if k not in ("like", "override", "append")})
         tile = merged(_spelled_out(base), own)
         path = f"tiles.{name}"
+        if like is not None and base is None:  # whatever is to be overridden is not there
+            return tile
         if (override := node.child("override")) is not None:
             tile = self._overridden(tile, override, f"{path}.override")
         if (append := node.child("append")) is not None:

@@ -175,7 +175,7 @@ class Registry:
             return _of_category(known[kind], category)
         fitting = [k for k, cls in known.items() if category in (None, cls.CATEGORY) and k.startswith(family + ".")]
         near = suggest(kind, fitting, f"{family} provides")
-        listed = f"; {family} provides: {', '.join(fitting)}" if near.startswith("did") else ""
+        listed = f" ({family} provides: {', '.join(fitting)})" if near.startswith("did") else ""
         raise PluginError(f"unknown kind {kind!r}; {near}{listed}")
 
     def load(self, family: str) -> _Family:

@@ -180,6 +180,8 @@ class Strict(BaseModel):
         for name, info in cls.model_fields.items():
             if name in properties and allows_none(info.annotation):
                 properties[name] = _or_word_none(properties[name])
+        if cls.SHORTHAND in properties and "const" not in properties[cls.SHORTHAND]:
+            return {"anyOf": [result, properties[cls.SHORTHAND]]}
         return result
 
 
@@ -296,8 +298,12 @@ def _as_choice(group: list[ErrorDetails], loc: tuple[Any, ...], info: FieldInfo)
 def _plain(cls: type[Strict], error: ErrorDetails, info: FieldInfo | None) -> InitErrorDetails:
     loc, value = error["loc"], error["input"]
     kept: InitErrorDetails = {"type": problem(error["msg"]), "loc": loc, "input": value}
+    none = " or none" if info is not None and len(loc) == 1 and allows_none(info.annotation) else ""
     if error["type"] in (VALUE_ERROR, KEY_ERROR):
-        return {**kept, "type": problem(error["msg"], error["type"])}
+        what, got, rest = error["msg"].partition(", got ")
+        if got and what.startswith("expected ") and not what.endswith(" or none"):
+            what += none
+        return {**kept, "type": problem(what + got + rest, error["type"])}
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         key = str(loc[-1])
         hint = suggest(key, cls.model_fields, "known keys")
@@ -309,7 +315,6 @@ def _plain(cls: type[Strict], error: ErrorDetails, info: FieldInfo | None) -> In
         return {**kept, "type": problem(error["msg"].partition(", ")[2] or error["msg"])}
     if error["type"] == "frozen_instance":
         return kept
-    none = " or none" if info is not None and len(loc) == 1 and allows_none(info.annotation) else ""
     message = f"expected {_wanted(error, info)}{none}, got {shown(value)}"
     if error["type"] == "literal_error" and isinstance(value, str):
         near = difflib.get_close_matches(value, re.findall(r"'([^']*)'", error["ctx"]["expected"]), 1)
@@ -391,12 +396,6 @@ def _names(annotation: Any) -> list[str]:
         return _names(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (tuple, list):
         return ["list"]
-    known: dict[Any, str] = {
-        float: "number",
-        int: "whole number",
-        bool: "true, false",
-        str: "text",
-        type(None): "none",
-        dict: "keys",
-    }
-    return [known.get(annotation) or getattr(annotation, "WHAT", None) or getattr(annotation, "__name__", "")]
+    if annotation in _TYPES:
+        return [_TYPES[annotation]]
+    return [str(getattr(annotation, "WHAT", "") or getattr(annotation, "__name__", annotation))]

@@ -126,13 +126,20 @@ class Quantity:
     def convert(self, value: Any) -> Any:
         """Text becomes a number; everything else is left to the field's own checks."""
         if isinstance(value, tuple):
-            return tuple(self.convert(v) for v in value)
+            return tuple(self._item(v) for v in value)
         if not isinstance(value, str) or value == "none":
             return value
         try:
             return parse(value, self.unit)
         except MhoError as error:
             raise PydanticCustomError("mho", "{message}", {"message": str(error)}) from None
+
+    def _item(self, value: Any) -> Any:
+        """An item of a list; text that is no quantity stays, so that the error names the item and not the list."""
+        try:
+            return self.convert(value)
+        except PydanticCustomError:
+            return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(self.convert, handler(source))
@@ -146,7 +153,8 @@ class Quantity:
         if number.get("type") == "array" and "items" in number:
             return {**number, "items": self._or_text(number["items"])}
         text = {"type": "string", "examples": [DIMENSIONS[UNITS[self.unit][0]][1]]}
-        return {"anyOf": [*number.get("anyOf", [number]), text]}
+        choices = number.get("anyOf", [number])
+        return {"anyOf": choices if text in choices else [*choices, text]}
 
 
 Seconds = Annotated[float, Quantity("s")]
