@@ -1,0 +1,225 @@
+"""`mho check`, `show`, `init`, `schema`: look at hardware files and explain them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic_core import PydanticUndefined
+
+from mho import registry
+from mho.errors import MhoError, PluginError
+from mho.hardware import SLOTS, Hardware, TileSpec, find, json_schema, load
+from mho.schema import FieldNote, Kinded, Strict, kind_form, suggest
+from mho.tables import table
+from mho.units import format_seconds
+
+SET = click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a value (repeatable).")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="HW...")
+@SET
+def check(files: tuple[str, ...], changes: tuple[str, ...]) -> None:
+    """Say everything that is wrong with hardware files or presets.
+
+    \b
+    examples:
+      mho check pcm.yaml
+      mho check pcm.yaml --set tiles.pcm.adc.bits=6
+    """
+    wrong = 0
+    for file in files:
+        try:
+            hardware = load(file, set=changes)
+        except MhoError as error:
+            wrong += 1
+            click.echo(str(error), err=True)
+        else:
+            click.echo(f"{file}: ok, {summary(hardware)}")
+    if wrong:
+        raise click.exceptions.Exit(1)
+
+
+def summary(hardware: Hardware) -> str:
+    """Tiles and effects of a hardware in one line."""
+    effects = dict.fromkeys(str(e.KIND) for tile in hardware.tiles.values() for e in tile.nonidealities)
+    tiles = ", ".join(f"{name} {t.rows}x{t.columns}" for name, t in hardware.tiles.items())
+    return f"tiles: {tiles or 'none'}; effects: {', '.join(effects) or 'none'}"
+
+
+@click.command()
+@click.argument("name", metavar="KIND|HW")
+@SET
+@JSON
+def show(name: str, changes: tuple[str, ...], as_json: bool) -> None:
+    """Explain every field of a kind, a preset or a hardware file: value, unit, range, meaning and source.
+
+    \b
+    examples:
+      mho show pcm.drift
+      mho show pcm.standard
+      mho show pcm.yaml --json
+    """
+    cls = _kind(name)
+    if cls is not None:
+        click.echo(json.dumps(explain_kind(cls), indent=2) if as_json else kind_text(cls))
+        return
+    hardware = load(name, set=changes)
+    click.echo(json.dumps(hardware.to_data(), indent=2) if as_json else hardware_text(hardware))
+    if not as_json:
+        show_plan(hardware)
+
+
+def show_plan(hardware: Hardware) -> None:
+    """Where the route of every effect will be explained."""
+
+
+def _kind(name: str) -> type[Kinded] | None:
+    """The class of that kind; None if the name is a file or a preset."""
+    if not kind_form(name) or name in registry.presets() or Path(name).is_file():
+        return None
+    try:
+        return registry.resolve(name)
+    except PluginError as error:
+        if not str(error).startswith("unknown kind"):
+            raise
+        names = [*registry.kinds(), *registry.presets()]
+        raise PluginError(f"no kind, preset or file {name!r}; {suggest(name, names, 'known')}") from None
+
+
+# --- text ---
+
+
+def kind_text(cls: type[Kinded]) -> str:
+    """All that is known about a kind."""
+    lines = [f"{cls.KIND}  ({cls.CATEGORY})", "", *_indented(inspect.cleandoc(cls.__doc__ or "")), ""]
+    if cls.source:
+        lines += [f"  source: {cls.source}"]
+    if cls.strength:
+        lines += [f"  strength: {cls.strength} (0 removes the effect)"]
+    notes = [note for note in cls.notes() if note.name != "kind"]
+    return "\n".join([*lines, "", _fields(notes, {}) if notes else "  no fields"])
+
+
+def explain_kind(cls: type[Kinded]) -> dict[str, Any]:
+    """All that is known about a kind, as data."""
+    fields = [
+        {
+            "name": n.name,
+            "default": None if n.default is PydanticUndefined else _as_text(n.default, n.unit),
+            "required": n.default is PydanticUndefined,
+            "unit": n.unit,
+            "accepts": n.accepts,
+            "description": n.description,
+            "source": n.source,
+        }
+        for n in cls.notes()
+    ]
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    return {"kind": cls.KIND, "category": cls.CATEGORY, "doc": doc, "source": cls.source, "fields": fields}
+
+
+def hardware_text(hardware: Hardware) -> str:
+    """All fields of a hardware: tiles first, then training, then the rest."""
+    parts = [_block("hardware", hardware, skip=("tiles", "layers", "training"))]
+    for name, tile in hardware.tiles.items():
+        parts += _tile_blocks(name, tile)
+    if hardware.layers:
+        rows = [(r.match, r.tile, where) for r, where in zip(hardware.layers, hardware.rule_sources)]
+        parts.append("layers\n" + table(("match", "tile", "written at"), rows, indent=2))
+    parts.append(_block("training", hardware.training, skip=("backward", "inject")))
+    parts.append(_block("training.backward", hardware.training.backward))
+    if hardware.training.inject is not None:
+        parts.append(_block("training.inject", hardware.training.inject))
+    return "\n\n".join(parts)
+
+
+def _tile_blocks(name: str, tile: TileSpec) -> list[str]:
+    path = f"tiles.{name}"
+    blocks = [_block(path, tile, skip=(*SLOTS, "device", "nonidealities")), _block(f"{path}.device", tile.device)]
+    for field in SLOTS:
+        part = getattr(tile, field)
+        blocks.append(f"{path}.{field}: none" if part is None else _block(f"{path}.{field}", part))
+    blocks += [_block(f"{path}.nonidealities[{i}]", e) for i, e in enumerate(tile.nonidealities)]
+    return blocks
+
+
+def _block(title: str, model: Strict, skip: tuple[str, ...] = ()) -> str:
+    """One model as a titled table."""
+    kind = f": {model.KIND}" if isinstance(model, Kinded) else ""
+    notes = [n for n in type(model).notes() if n.name not in (*skip, "kind")]
+    values = {n.name: getattr(model, n.name) for n in notes}
+    return f"{title}{kind}" + (f"\n{_fields(notes, values)}" if notes else "")
+
+
+def _fields(notes: list[FieldNote], values: dict[str, Any]) -> str:
+    """A table of fields; with values, a star marks those that are not the default."""
+    rows = []
+    for n in notes:
+        value = values.get(n.name, n.default)
+        changed = "*" if n.name in values and value != n.default else ""
+        unit = n.unit if n.unit not in ("1", "") else ""
+        rows.append((n.name, _as_text(value, n.unit) + changed, unit, n.accepts, n.description, n.source))
+    return table(("field", "value" if values else "default", "unit", "accepts", "meaning", "source"), rows, indent=2)
+
+
+def _as_text(value: Any, unit: str) -> str:
+    if value is PydanticUndefined:
+        return "(required)"
+    if isinstance(value, tuple):
+        return ", ".join(_as_text(v, unit) for v in value) or "-"
+    if isinstance(value, float):
+        return format_seconds(value) if unit == "s" else f"{value:g}"
+    if isinstance(value, Kinded):
+        return str(value.KIND)
+    return "none" if value is None else str(value) or "-"
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  {line}".rstrip() for line in text.splitlines()]
+
+
+# --- init and schema ---
+
+
+@click.command()
+@click.argument("preset")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+def init(preset: str, file: Path | None, force: bool) -> None:
+    """Copy PRESET into FILE (default: PRESET.yaml), to be changed.
+
+    \b
+    examples:
+      mho init pcm.standard
+      mho init pcm.standard my_chip.yaml
+    """
+    path, name = find(preset)
+    if name is None:
+        raise MhoError(f"{preset!r} is a file; expected a preset: {', '.join(registry.presets()) or 'none installed'}")
+    target = file or Path(f"{name}.yaml")
+    try:
+        with target.open("wb" if force else "xb") as out:
+            out.write(path.read_bytes())
+    except FileExistsError:
+        raise MhoError(f"{target} exists already; choose another file, or overwrite it with --force") from None
+    except OSError as error:
+        raise MhoError(f"cannot write {target}: {error.strerror}") from None
+    click.echo(f"wrote {target}; next: mho mvm {target}")
+
+
+@click.command()
+@click.argument("families", nargs=-1, metavar="[FAMILY...]")
+def schema(families: tuple[str, ...]) -> None:
+    """Print a JSON schema of hardware files with the kinds of all installed plugins, or of these families.
+
+    \b
+    example:
+      mho schema > mho.schema.json
+    """
+    click.echo(json.dumps(json_schema(families or None), indent=2))

@@ -1,0 +1,73 @@
+"""`mho plugins` and `doctor`: what is installed, and whether it works."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from dataclasses import asdict
+
+import click
+
+from mho import registry
+from mho.errors import MhoError
+from mho.tables import table
+
+# What mho needs to run, as distributions.
+NEEDS = ("torch", "numpy", "pluggy", "pydantic", "pyyaml", "safetensors", "click", "tqdm")
+
+
+@click.command()
+@click.option("--load", "load_all", is_flag=True, help="Import every plugin and list its kinds.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def plugins(load_all: bool, as_json: bool) -> None:
+    """List installed plugins. Without --load nothing is imported, so a broken plugin does no harm."""
+    found = registry.default().load_all() if load_all else registry.providers()
+    if as_json:
+        click.echo(json.dumps([asdict(p) for p in found], indent=2))
+        return
+    if not found:
+        click.echo("no plugins are installed; try: pip install mho-ideal mho-pcm")
+        return
+    head = ("family", "distribution", "version", "state", "presets", "kinds")
+    rows = [(p.family, p.distribution, p.version, p.state, _short(p.presets), _short(p.kinds)) for p in found]
+    click.echo(table(head, rows))
+    for p in found:
+        if p.reason:
+            click.echo(f"\n{p.family} ({p}): {p.reason}")
+
+
+def _short(names: tuple[str, ...]) -> str:
+    """pcm.drift, pcm.read_noise -> drift, read_noise: the family stands in the first column."""
+    return ", ".join(name.partition(".")[2] for name in names)
+
+
+@click.command()
+def doctor() -> None:
+    """Load every plugin and every preset, and say what is broken and what to do."""
+    rows = [("python", platform.python_version(), "ok", ""), *map(_need, NEEDS)]
+    rows += [(f"plugin {p.family}", p.version, p.state, p.reason) for p in registry.default().load_all()]
+    rows += [(f"preset {name}", "", *_preset(name)) for name in registry.presets()]
+    click.echo(table(("what", "version", "state", "why"), rows))
+    broken = sum(row[2] != "ok" for row in rows)
+    if broken:
+        raise MhoError(f"{broken} of {len(rows)} are not in order")
+    click.echo("all is in order")
+
+
+def _need(name: str) -> tuple[str, str, str, str]:
+    try:
+        return name, importlib.metadata.version(name), "ok", ""
+    except importlib.metadata.PackageNotFoundError:
+        return name, "", "missing", f"try: pip install {name}"
+
+
+def _preset(name: str) -> tuple[str, str]:
+    """Whether a preset is a valid hardware file."""
+    from mho.hardware import load
+
+    try:
+        load(name)
+    except MhoError as error:
+        return "failed", " ".join(str(error).splitlines()[:2])
+    return "ok", ""
