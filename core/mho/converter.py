@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from mho.gradient import straight
 from mho.schema import Field, Kinded
 
 Rounding = Literal["through", "zero", "ste"]
@@ -43,7 +44,7 @@ def quantise(z: Tensor, bound: float | Tensor, top: int | None, rounding: Roundi
         return value
     saturated = code.detach().abs() >= top if rounding == "through" else z.detach().abs() > bound
     passed = torch.where(saturated, z.detach(), z)
-    return passed + (value - passed).detach()
+    return straight(passed, value)
 
 
 class Dac(Converter, kind="mho.dac"):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mho import noise
 from mho.compensation import Compensation
 from mho.converter import Adc, Dac, Rounding
+from mho.gradient import CleanProduct, straight
 from mho.mapping import Mapping
 from mho.nonideality import product
 from mho.plan import Placed, Plan, resolve
@@ -284,7 +285,7 @@ class TileArray(nn.Module):
             if mode == "ste":
                 with torch.no_grad():
                     y = self._forward(flat, w, "through", x.shape)
-                y = Straight.apply(flat, w * self.spread(self.out_scale), y)
+                y = CleanProduct.apply(flat, w * self.spread(self.out_scale), y)
             else:
                 y = self._forward(flat, w, self._rounding, x.shape)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
@@ -343,8 +344,11 @@ class TileArray(nn.Module):
         if self.deployed:
             return self.aged
         w = self.normalised(weight)
+        if not self.training:
+            return w
+        w = self._drop_connect(w, stream)
         inject = self.training_spec.inject
-        if not self.training or inject is None or not inject.scale or not self.plan.program:
+        if inject is None or not inject.scale or not self.plan.program:
             return w
         if not self.attached:
             self.run.warn_unattached()
@@ -352,8 +356,17 @@ class TileArray(nn.Module):
             clean = self._physical(self._target(w.detach()))
             strength = inject.scale * self._ramp()
             noisy = self._physical(clean + strength * (self._programmed(clean, stream) - clean))
-            change = self._signed(noisy, w.detach()) - self._signed(clean, w.detach())
-        return w + change
+            used = self._signed(noisy, w)
+        return straight(w, used)
+
+    def _drop_connect(self, w: Tensor, stream: Stream) -> Tensor:
+        """Set a share p of the weights to 0 for this mini-batch (R003-67)."""
+        p = self.training_spec.drop_connect
+        if not p:
+            return w
+        cells = torch.arange(w.shape[:-1].numel(), dtype=torch.int32, device=w.device)
+        draw = noise.uniform(noise.rows_of(noise.fold(stream.chip, "drop-connect"), cells), w.shape[-1])
+        return w * (draw.view_as(w) >= p)
 
     def _ramp(self) -> Tensor | float:
         """Share of the injected noise at this step (R003-66)."""
@@ -377,8 +390,8 @@ class TileArray(nn.Module):
         for stage, args in (("accumulate", (x, w)), ("output", ())):
             for p in getattr(self.plan, stage):
                 new = p.effect.apply(stage, y, *args, self._live_site(p, stage, stream))
-                straight = rounding == "through" and not p.effect.writes(stage) and p.effect.backward != "exact"
-                y = y + (new - y).detach() if straight else new
+                identity = rounding == "through" and not p.effect.writes(stage) and p.effect.backward != "exact"
+                y = straight(y, new) if identity else new
         return self.spec.adc.convert(y, rounding) if isinstance(self.spec.adc, Adc) else y
 
     @torch.no_grad()
@@ -397,25 +410,3 @@ class TileArray(nn.Module):
         tiles = f"{len(self.sizes)}x{self.block_count} tiles"
         return f"{self.out_features}x{self.in_features} weights on {tiles}, {len(self.plan.effects)} effects"
 
-
-class Straight(torch.autograd.Function):
-    """The value of an analog forward with the backward of the clean product x @ w.T (mode `ste`, R001-02): nothing of
-    the noise chain is kept, and the forward may be any code."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
-        return y.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        x, w, _ = inputs
-        ctx.save_for_backward(x, w)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, w = ctx.saved_tensors
-        gx = g @ w if ctx.needs_input_grad[0] else None
-        gw = g.mT @ x if ctx.needs_input_grad[1] else None
-        return gx, gw, None
