@@ -123,7 +123,7 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
             continue
         if not _is_open(module):
             closed.append(name)
-        size, kind = sum(p.numel() for p in own), _type_name(module)
+        size, kind = sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in own), _type_name(module)
         matched.update(i for i, rule in enumerate(hw.layers) if rule.matches(name, type(module).__name__, size))
         tile, rule = hw.rule_for(name, type(module).__name__, size)
         if tile == "digital":
