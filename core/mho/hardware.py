@@ -86,8 +86,9 @@ class Slot:
         kinds = registry.kinds(self.category)
         choices: list[dict[str, Any]] = [{"type": "string", "enum": list(kinds)}]
         for kind, cls in kinds.items():
-            required = {} if kind == self.kind else {"required": ["kind"]}
-            choices.append({**handler(cls.__pydantic_core_schema__), **required})
+            fields = handler(cls.__pydantic_core_schema__)
+            named = [] if kind == self.kind else ["kind"]
+            choices.append({**fields, "required": [*named, *fields.get("required", ())]})
         return {"anyOf": choices}
 
 
@@ -287,7 +288,6 @@ class Hardware(Strict):
         (1.0, 3600.0, 86_400.0, 31_536_000.0),
         ge=0,
         min_length=1,
-        unit="s",
         source="R003 Fig. 3",
         description="when to evaluate, after programming",
     )

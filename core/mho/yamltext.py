@@ -64,8 +64,8 @@ class Node:
         node = self
         for step in path:
             found = node.child(step)
-            if found is None:
-                of_key = True
+            if found is None:  # not written: point at the key of what it is missing in, or at a shorthand
+                of_key = isinstance(node.value, (dict, tuple))
                 break
             node = found
         return node.key if node.key is not None and (of_key or isinstance(node.value, (dict, tuple))) else node.mark
