@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -394,9 +395,9 @@ def find(source: str | Path) -> tuple[Path, str | None]:
     if isinstance(source, str) and kind_form(source) and source in registry.presets():
         return registry.preset_path(source), source
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, quiet about impossible names
         return path, None
-    if path.exists():
+    if os.path.exists(path):
         raise MhoError(f"{str(source)!r} is not a file; expected a hardware file or a preset")
     if isinstance(source, str) and kind_form(source) and path.suffix not in (".yaml", ".yml"):
         return registry.preset_path(source), source  # says what there is

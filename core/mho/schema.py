@@ -407,4 +407,4 @@ def _names(annotation: Any) -> list[str]:
         return ["list"]
     if annotation in _TYPES:
         return [_TYPES[annotation]]
-    return [str(getattr(annotation, "WHAT", "") or getattr(annotation, "__name__", annotation))]
+    return [str(getattr(annotation, "EXAMPLE", "") or getattr(annotation, "__name__", annotation))]

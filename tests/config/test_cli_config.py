@@ -179,6 +179,45 @@ def test_help_lists_every_verb() -> None:
     assert all(f"\n  {verb} " in text for verb in VERBS)
 
 
+@pytest.fixture
+def verb(tmp_path: Path) -> Callable[[str], None]:
+    """Installs a distribution with a verb `greet` whose body is given."""
+
+    def install(body: str) -> None:
+        info = tmp_path / "site" / "greet-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mho-greet\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[mho.commands]\ngreet = fake_greet:greet\n")
+        (tmp_path / "site" / "fake_greet.py").write_text(f"import click\n@click.command()\ndef greet():\n    {body}\n")
+
+    return install
+
+
+def test_a_plugin_can_add_a_verb_which_is_imported_on_use(verb: Callable[[str], None]) -> None:
+    verb("click.echo('hello')")
+    assert "greet     From mho-greet." in mho("--help").output
+    assert "fake_greet" not in sys.modules
+    assert mho("greet").output == "hello\n"
+
+
+def test_an_interrupt_ends_with_a_word_and_130(verb: Callable[[str], None]) -> None:
+    verb("raise KeyboardInterrupt")
+    result = mho("greet")
+    assert (result.exit_code, result.stderr) == (130, "stopped\n")
+
+
+def test_a_verb_that_cannot_be_imported_is_named(verb: Callable[[str], None]) -> None:
+    verb("(")
+    assert "verb 'greet' of mho-greet cannot be used: SyntaxError" in mho("greet").stderr
+
+
+def test_a_long_column_is_broken_where_the_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = table(("field", "meaning", "source"), [("nu", "word " * 20, "R003")], wrap=1)
+    assert all(len(line) <= 40 for line in text.splitlines())
+    assert text.count("word") == 20
+
+
 def test_tables_align_and_leave_out_empty_columns() -> None:
     assert table(("a", "n", "why"), [("xyz", 1, ""), ("µ", 20, "")], right=[1]) == (
         "a     n\n───────\nxyz   1\nµ    20"

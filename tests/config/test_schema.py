@@ -34,6 +34,7 @@ class Drift(Effect, kind="pcm.drift"):
     g: float | None = Field(25.0, gt=0, unit="uS")
     span: float | Literal["learned", "dynamic"] = Field("learned", gt=0)
     clip: float | Sigmas | None = Field(1.0, gt=0)
+    limit: float | Literal["auto"] = Field("auto", gt=0, unit="V")
     ramp: Span | None = None
     times: tuple[Seconds, ...] = Field((1.0,), ge=0)
     bits: int | None = Field(8, ge=2, le=16)
@@ -83,6 +84,7 @@ def test_an_unknown_key_like_no_other_lists_the_known_keys() -> None:
         ({"g": "25 s"}, "expected a conductance such as '25 uS' or none, got '25 s'"),
         ({"span": "learnt"}, "expected a number > 0 or 'learned' or 'dynamic', got 'learnt'"),
         ({"span": -1.0}, "expected a number > 0 or 'learned' or 'dynamic', got -1.0"),
+        ({"limit": "25 uS"}, "expected a voltage such as '0.2 V', > 0 V or 'auto', got '25 uS'"),
         ({"ramp": 10}, "expected a stretch of training such as '10 epochs' or '500 steps' or none, got 10"),
         ({"kind": "pcm.other"}, "expected 'pcm.drift', got 'pcm.other'"),
         ({"times": 3.0}, "expected a list, got 3.0"),
@@ -113,6 +115,10 @@ def test_the_word_none_means_none_where_none_is_allowed(name: str) -> None:
 
 def test_a_field_without_none_does_not_take_the_word() -> None:
     assert message(nu_mean="none") == "expected a number ≥ 0, got 'none'"
+
+
+def test_a_quantity_may_share_a_field_with_a_word() -> None:
+    assert (Drift(limit="200 mV").limit, Drift(limit="auto").limit) == (0.2, "auto")
 
 
 def test_models_are_immutable() -> None:

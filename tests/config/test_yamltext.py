@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mho.errors import ConfigError
-from mho.yamltext import parse, plain_scalar, write
+from mho.errors import ConfigError, MhoError
+from mho.yamltext import parse, plain_scalar, read, write
 
 
 def data(text: str | bytes) -> Any:
@@ -153,6 +154,19 @@ def test_marks_point_at_values_of_scalars_and_at_keys_of_collections() -> None:
     assert str(tree.mark_of(("a", "b"), of_key=True)) == "hw.yaml:2:3"
     assert str(tree.mark_of(("a", "c"))) == "hw.yaml:3:3"
     assert str(tree.mark_of(("a", "missing"))) == "hw.yaml:1:1"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_yaml_or_a_located_error(raw: bytes) -> None:
+    try:
+        parse(raw, "hw.yaml")
+    except ConfigError as error:
+        assert error.problems
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MhoError, match=r"cannot read .*: Is a directory"):
+        read(tmp_path)
 
 
 scalars = st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False, allow_infinity=False)

@@ -97,13 +97,13 @@ def _kind(name: str) -> type[Kinded] | None:
 
 def kind_text(cls: type[Kinded]) -> str:
     """All that is known about a kind."""
-    lines = [f"{cls.KIND}  ({cls.CATEGORY})", "", *_indented(inspect.cleandoc(cls.__doc__ or "")), ""]
+    parts = [f"{cls.KIND}  ({cls.CATEGORY})", *_indented(inspect.cleandoc(cls.__doc__ or ""))]
     if cls.source:
-        lines += [f"  source: {cls.source}"]
+        parts.append(f"  source: {cls.source}")
     if cls.strength:
-        lines += [f"  strength: {cls.strength} (0 removes the effect)"]
+        parts.append(f"  strength: {cls.strength} (0 removes the effect)")
     notes = [note for note in cls.notes() if note.name != "kind"]
-    return "\n".join([*lines, "", _fields(notes, {}) if notes else "  no fields"])
+    return "\n".join([*parts, "", _fields(notes, {}) if notes else "  no fields"])
 
 
 def explain_kind(cls: type[Kinded]) -> dict[str, Any]:
@@ -165,7 +165,8 @@ def _fields(notes: list[FieldNote], values: dict[str, Any]) -> str:
         changed = "*" if n.name in values and value != n.default else ""
         unit = n.unit if n.unit not in ("1", "") else ""
         rows.append((n.name, _as_text(value, n.unit) + changed, unit, n.accepts, n.description, n.source))
-    return table(("field", "value" if values else "default", "unit", "accepts", "meaning", "source"), rows, indent=2)
+    head = ("field", "value" if values else "default", "unit", "accepts", "meaning", "source")
+    return table(head, rows, wrap=4, indent=2)
 
 
 def _as_text(value: Any, unit: str) -> str:
