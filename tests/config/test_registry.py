@@ -243,10 +243,14 @@ def test_a_missing_file_is_named(found: Registry) -> None:
     assert refusal(found.load_file, "nope.py") == "no file 'nope.py'; expected a Python file with mho hooks"
 
 
-def test_layers_of_loaded_plugins_are_collected(plugin: Plugin, found: Registry) -> None:
-    plugin("lay", "from mho.hooks import hookimpl\nclass L: ...\n@hookimpl\ndef mho_layers():\n    return [L]")
-    found.load("lay")
-    assert [cls.__name__ for cls in registry.layer_classes()] == ["L"]
+def test_layers_of_plugins_come_before_those_of_the_core(plugin: Plugin, tmp_path: Path) -> None:
+    code = "from mho.hooks import hookimpl\nclass {0}: ...\n@hookimpl\ndef mho_layers():\n    return [{0}]"
+    plugin("mho", code.format("Core"), distribution="mho", module="fake_core")
+    plugin("lay", code.format("Mine"))
+    with registry.using(Registry([str(tmp_path / "site")])) as found:
+        found.load("mho")
+        found.load("lay")
+        assert [cls.__name__ for cls in registry.layer_classes()] == ["Mine", "Core"]
 
 
 def test_another_registry_can_be_used_for_a_while(found: Registry) -> None:
