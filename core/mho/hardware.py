@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -86,8 +87,9 @@ class Slot:
         kinds = registry.kinds(self.category)
         choices: list[dict[str, Any]] = [{"type": "string", "enum": list(kinds)}]
         for kind, cls in kinds.items():
-            required = {} if kind == self.kind else {"required": ["kind"]}
-            choices.append({**handler(cls.__pydantic_core_schema__), **required})
+            fields = handler(cls.__pydantic_core_schema__)
+            named = [] if kind == self.kind else ["kind"]
+            choices.append({**fields, "required": [*named, *fields.get("required", ())]})
         return {"anyOf": choices}
 
 
@@ -287,7 +289,6 @@ class Hardware(Strict):
         (1.0, 3600.0, 86_400.0, 31_536_000.0),
         ge=0,
         min_length=1,
-        unit="s",
         source="R003 Fig. 3",
         description="when to evaluate, after programming",
     )
@@ -394,9 +395,9 @@ def find(source: str | Path) -> tuple[Path, str | None]:
     if isinstance(source, str) and kind_form(source) and source in registry.presets():
         return registry.preset_path(source), source
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, quiet about impossible names
         return path, None
-    if path.exists():
+    if os.path.exists(path):
         raise MhoError(f"{str(source)!r} is not a file; expected a hardware file or a preset")
     if isinstance(source, str) and kind_form(source) and path.suffix not in (".yaml", ".yml"):
         return registry.preset_path(source), source  # says what there is

@@ -262,8 +262,10 @@ class Registry:
         return dict(sorted(found.items()))
 
     def provided(self, category: str) -> tuple[type, ...]:
-        """All classes without a kind ("layer", "training") loaded so far."""
-        return tuple(cls for f in (*self._loaded.values(), self._local) for cls in f.other.get(category, ()))
+        """All classes without a kind ("layer", "training") loaded so far, core's own last: what comes first counts."""
+        others = [f for name, f in self._loaded.items() if name != CORE]
+        core = [self._loaded[CORE]] if CORE in self._loaded else []
+        return tuple(cls for f in (self._local, *others, *core) for cls in f.other.get(category, ()))
 
 
 # --- looking at one plugin ---
@@ -440,7 +442,7 @@ def provided(category: str) -> tuple[type, ...]:
 
 
 def layer_classes() -> tuple[type, ...]:
-    """All analog layers: core's own and those of plugins loaded so far."""
+    """All analog layers: those of plugins loaded so far, then core's own."""
     default().load(CORE)
     return default().provided("layer")
 

@@ -325,6 +325,8 @@ def _plain(cls: type[Strict], error: ErrorDetails, info: FieldInfo | None) -> In
 def _wanted(error: ErrorDetails, info: FieldInfo | None) -> str:
     """What was expected, as words that follow "expected"."""
     type_, context = error["type"], error.get("ctx", {})
+    if type_ == "too_short":
+        return f"a list of at least {context['min_length']}"
     if type_ in (VALUE_ERROR, KEY_ERROR) and error["msg"].startswith("expected "):
         return error["msg"].removeprefix("expected ").partition(", got ")[0]
     if type_ == "literal_error":
@@ -349,7 +351,7 @@ def shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "keys with values"
     if isinstance(value, (tuple, list)):
-        return "a list"
+        return "a list" if value else "an empty list"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
@@ -360,8 +362,15 @@ def shown(value: Any) -> str:
 def unit_of(info: FieldInfo) -> str:
     """The unit of a field, "" if it has none."""
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    marks = [m.unit for m in info.metadata if isinstance(m, Quantity)]
-    return str(extra.get("unit") or (marks[0] if marks else ""))
+    units = [m.unit for m in (*info.metadata, *_marks(info.annotation)) if isinstance(m, Quantity)]
+    return str(extra.get("unit") or (units[0] if units else ""))
+
+
+def _marks(annotation: Any) -> Iterator[Any]:
+    """What annotates the parts of a type: the seconds of `tuple[Seconds, ...]`."""
+    yield from getattr(annotation, "__metadata__", ())
+    for part in typing.get_args(annotation):
+        yield from _marks(part)
 
 
 def limits_of(info: FieldInfo | None) -> str:
@@ -398,4 +407,4 @@ def _names(annotation: Any) -> list[str]:
         return ["list"]
     if annotation in _TYPES:
         return [_TYPES[annotation]]
-    return [str(getattr(annotation, "WHAT", "") or getattr(annotation, "__name__", annotation))]
+    return [str(getattr(annotation, "EXAMPLE", "") or getattr(annotation, "__name__", annotation))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,8 +15,17 @@ def width(text: str) -> int:
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[int] = (), indent: int = 0) -> str:
-    """Aligned columns under a line; columns in `right` are right-aligned, empty columns are left out.
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    right: Iterable[int] = (),
+    wrap: int | None = None,
+    indent: int = 0,
+) -> str:
+    """Aligned columns under a line; empty columns are left out.
+
+    `right`: columns to align to the right; `wrap`: the column that is broken into lines where the terminal is narrow.
 
     >>> print(table(["kind", "n"], [["pcm.drift", 3]], right=[1]))
     kind       n
@@ -24,11 +35,29 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable
     cells = [[str(c) for c in row] for row in rows]
     kept = [i for i in range(len(head)) if not cells or any(row[i] for row in cells)]
     lines = [[head[i] for i in kept], *([row[i] for i in kept] for row in cells)]
-    widths = [max(width(line[j]) for line in lines) for j in range(len(kept))]
+    if wrap in kept:
+        lines = _wrapped(lines, kept.index(wrap), shutil.get_terminal_size((120, 24)).columns - indent)
+    widths = _widths(lines)
     to_right = {kept.index(i) for i in right if i in kept}
     text = [_line(line, widths, to_right) for line in lines]
     text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(" " * indent + line for line in text)
+
+
+def _widths(lines: list[list[str]]) -> list[int]:
+    return [max(width(line[j]) for line in lines) for j in range(len(lines[0]))]
+
+
+def _wrapped(lines: list[list[str]], column: int, to: int) -> list[list[str]]:
+    """The same lines with one column broken so that all fit; continuation lines are empty elsewhere."""
+    widths = _widths(lines)
+    room = max(24, to - sum(widths) + widths[column] - 2 * (len(widths) - 1))
+    result = []
+    for line in lines:
+        first, *more = textwrap.wrap(line[column], room) or [""]
+        result.append([*line[:column], first, *line[column + 1 :]])
+        result += [[part if j == column else "" for j in range(len(line))] for part in more]
+    return result
 
 
 def _line(cells: list[str], widths: list[int], to_right: set[int]) -> str:

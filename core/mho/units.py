@@ -135,14 +135,18 @@ class Quantity:
             raise PydanticCustomError("mho", "{message}", {"message": str(error)}) from None
 
     def _item(self, value: Any) -> Any:
-        """An item of a list; text that is no quantity stays, so that the error names the item and not the list."""
+        """Like `convert`, but text that is no quantity stays: an error then names the item, not the whole list."""
         try:
             return self.convert(value)
         except PydanticCustomError:
             return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return core_schema.no_info_before_validator_function(self.convert, handler(source))
+        inner = handler(source)
+        core: Any = inner["schema"] if inner["type"] == "nullable" else inner
+        # In a union such as `float | Literal["learned"]`, text that is no quantity is for the other branches.
+        convert = self._item if core["type"] == "union" else self.convert
+        return core_schema.no_info_before_validator_function(convert, inner)
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
@@ -170,6 +174,7 @@ class _Word:
     """A value that is written as one piece of text, e.g. "10 epochs"; base of Span and Sigmas."""
 
     WHAT = ""
+    EXAMPLE = ""
     PATTERN = ""
 
     @classmethod
@@ -210,6 +215,7 @@ class Span(_Word):
     unit: str
 
     WHAT = "a stretch of training such as '10 epochs' or '500 steps'"
+    EXAMPLE = "10 epochs"
     PATTERN = r"^[1-9][0-9]{0,11} (epoch|step)s?$"
 
     def __post_init__(self) -> None:
@@ -235,6 +241,7 @@ class Sigmas(_Word):
     count: float
 
     WHAT = "a number of standard deviations such as '2.5 sigma'"
+    EXAMPLE = "2.5 sigma"
     PATTERN = r"^[0-9.eE+-]+ sigma$"
 
     def __post_init__(self) -> None:

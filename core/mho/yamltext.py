@@ -18,7 +18,7 @@ from yaml.parser import Parser
 from yaml.reader import Reader
 from yaml.scanner import Scanner
 
-from mho.errors import ConfigError, Mark, Problem, Source
+from mho.errors import ConfigError, Mark, MhoError, Problem, Source
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 64
@@ -64,8 +64,8 @@ class Node:
         node = self
         for step in path:
             found = node.child(step)
-            if found is None:
-                of_key = True
+            if found is None:  # not written: point at the key of what it is missing in, or at a shorthand
+                of_key = isinstance(node.value, (dict, tuple))
                 break
             node = found
         return node.key if node.key is not None and (of_key or isinstance(node.value, (dict, tuple))) else node.mark
@@ -85,8 +85,11 @@ def dotted(path: Path_) -> str:
 
 def read(path: Path | str) -> Node:
     """The tree of a file."""
-    with open(path, "rb") as file:
-        raw = file.read(MAX_BYTES + 1)
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise MhoError(f"cannot read {path}: {error.strerror}") from None
     return parse(raw, str(path))
 
 

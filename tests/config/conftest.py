@@ -109,15 +109,17 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
     monkeypatch.syspath_prepend(str(site))
     before = set(sys.modules)
 
-    def install(family: str, code: str, *, distribution: str = "", module: str = "", version: str = "1.0", **presets: str) -> None:
+    def install(
+        family: str, code: str, *, distribution: str = "", module: str = "", version: str = "1.0", **presets: str
+    ) -> None:
         distribution, module = distribution or f"fake-{family}", module or f"fake_{family}"
         (site / module / "presets").mkdir(parents=True, exist_ok=True)
         (site / module / "__init__.py").write_text(textwrap.dedent(code))
         for name, text in presets.items():
             (site / module / "presets" / f"{name}.yaml").write_text(text)
-        info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[mho]\n{family} = {module}\n")
         importlib.invalidate_caches()
 

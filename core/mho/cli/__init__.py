@@ -26,6 +26,9 @@ VERBS = {
 }
 
 
+Resolved = tuple[str | None, click.Command | None, list[str]]
+
+
 class LazyGroup(click.Group):
     """Commands from the table above and from the entry-point group `mho.commands`, imported on use."""
 

@@ -97,13 +97,13 @@ def _kind(name: str) -> type[Kinded] | None:
 
 def kind_text(cls: type[Kinded]) -> str:
     """All that is known about a kind."""
-    lines = [f"{cls.KIND}  ({cls.CATEGORY})", "", *_indented(inspect.cleandoc(cls.__doc__ or "")), ""]
+    parts = [f"{cls.KIND}  ({cls.CATEGORY})", *_indented(inspect.cleandoc(cls.__doc__ or ""))]
     if cls.source:
-        lines += [f"  source: {cls.source}"]
+        parts.append(f"  source: {cls.source}")
     if cls.strength:
-        lines += [f"  strength: {cls.strength} (0 removes the effect)"]
+        parts.append(f"  strength: {cls.strength} (0 removes the effect)")
     notes = [note for note in cls.notes() if note.name != "kind"]
-    return "\n".join([*lines, "", _fields(notes, {}) if notes else "  no fields"])
+    return "\n".join([*parts, "", _fields(notes, {}) if notes else "  no fields"])
 
 
 def explain_kind(cls: type[Kinded]) -> dict[str, Any]:
@@ -126,7 +126,8 @@ def explain_kind(cls: type[Kinded]) -> dict[str, Any]:
 
 def hardware_text(hardware: Hardware) -> str:
     """All fields of a hardware: tiles first, then training, then the rest."""
-    parts = [_block("hardware", hardware, skip=("tiles", "layers", "training"))]
+    title = f"hardware: {hardware.description}" if hardware.description else "hardware"
+    parts = [_block(title, hardware, skip=("mho", "description", "tiles", "layers", "training"))]
     for name, tile in hardware.tiles.items():
         parts += _tile_blocks(name, tile)
     if hardware.layers:
@@ -158,14 +159,15 @@ def _block(title: str, model: Strict, skip: tuple[str, ...] = ()) -> str:
 
 
 def _fields(notes: list[FieldNote], values: dict[str, Any]) -> str:
-    """A table of fields; with values, a star marks those that are not the default."""
+    """A table of fields; a star marks values that are not the default."""
     rows = []
     for n in notes:
         value = values.get(n.name, n.default)
-        changed = "*" if n.name in values and value != n.default else ""
+        changed = "*" if n.name in values and n.default not in (value, PydanticUndefined) else ""
         unit = n.unit if n.unit not in ("1", "") else ""
         rows.append((n.name, _as_text(value, n.unit) + changed, unit, n.accepts, n.description, n.source))
-    return table(("field", "value" if values else "default", "unit", "accepts", "meaning", "source"), rows, indent=2)
+    head = ("field", "value" if values else "default", "unit", "accepts", "meaning", "source")
+    return table(head, rows, wrap=4, indent=2)
 
 
 def _as_text(value: Any, unit: str) -> str:

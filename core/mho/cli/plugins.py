@@ -10,7 +10,7 @@ from dataclasses import asdict
 import click
 
 from mho import registry
-from mho.errors import MhoError
+from mho.errors import ConfigError, MhoError
 from mho.tables import table
 
 # What mho needs to run, as distributions.
@@ -68,6 +68,10 @@ def _preset(name: str) -> tuple[str, str]:
 
     try:
         load(name)
+    except ConfigError as error:
+        first, more = error.problems[0], len(error.problems) - 1
+        why = f"{first.mark}  {first.path}: {first.message}"
+        return "failed", f"{why} (and {more} more; try: mho check {name})" if more else why
     except MhoError as error:
-        return "failed", " ".join(str(error).splitlines()[:2])
+        return "failed", str(error)
     return "ok", ""

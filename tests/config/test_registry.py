@@ -1,0 +1,260 @@
+"""Finding, loading and refusing plugins."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from mho import registry
+from mho.errors import PluginError
+from mho.registry import Registry
+from mho.schema import Kinded
+
+HEAD = """
+from typing import ClassVar
+from mho.hooks import hookimpl
+from mho.schema import Field, Kinded
+
+class Effect(Kinded):
+    CATEGORY: ClassVar[str] = "nonideality"
+"""
+
+Plugin = Callable[..., None]
+
+
+class Base(Kinded):
+    CATEGORY: ClassVar[str] = "nonideality"
+
+
+@pytest.fixture
+def found(plugins: Registry) -> Registry:
+    return plugins
+
+
+def refusal(function: Callable[..., Any], *args: Any) -> str:
+    with pytest.raises(PluginError) as error:
+        function(*args)
+    return str(error.value)
+
+
+def test_a_kind_is_found_in_its_plugin(found: Registry) -> None:
+    assert found.resolve("pcm.drift", "nonideality").KIND == "pcm.drift"
+
+
+def test_providers_are_listed_without_importing_them(found: Registry) -> None:
+    states = [(p.family, str(p), p.state, p.presets) for p in found.providers()]
+    assert states == [("mho", "mho 1.0", "not loaded", ()), ("pcm", "fake-pcm 1.0", "not loaded", ("pcm.standard",))]
+    assert "fake_pcm" not in sys.modules
+
+
+def test_only_the_family_that_is_named_is_imported(found: Registry) -> None:
+    found.resolve("mho.dac")
+    assert "fake_pcm" not in sys.modules
+    assert "fake_core" in sys.modules
+
+
+def test_presets_are_found_without_importing_the_plugin(found: Registry) -> None:
+    assert found.presets() == ("pcm.standard",)
+    assert found.preset_path("pcm.standard").name == "standard.yaml"
+    assert "fake_pcm" not in sys.modules
+
+
+def test_an_unknown_family_says_what_to_install(plugin: Plugin, tmp_path: Path) -> None:
+    for family in ("rram", "circuit", "pcm", "ideal"):
+        plugin(family, "")
+    plugin("mho", "", distribution="mho", module="fake_core")
+    assert refusal(Registry([str(tmp_path / "site")]).resolve, "fefet.noise") == (
+        "no installed plugin provides 'fefet'; try: pip install mho-fefet; installed: circuit, ideal, pcm, rram"
+    )
+
+
+def test_a_misspelt_family_is_suggested(found: Registry) -> None:
+    assert refusal(found.resolve, "pmc.drift").startswith("no installed plugin provides 'pmc'; did you mean 'pcm'?")
+
+
+def test_a_misspelt_kind_is_suggested_and_the_kinds_listed(found: Registry) -> None:
+    assert refusal(found.resolve, "pcm.drit") == (
+        "unknown kind 'pcm.drit'; did you mean 'pcm.drift'? (pcm provides: pcm.drift, pcm.read_noise)"
+    )
+
+
+def test_a_kind_of_another_category_is_named_as_what_it_is(found: Registry) -> None:
+    assert refusal(found.resolve, "pcm.drift", "mapping") == "'pcm.drift' is a nonideality, not a mapping"
+
+
+def test_what_is_no_kind_is_refused(found: Registry) -> None:
+    assert refusal(found.resolve, "off").startswith("'off' is not a kind; expected family.name")
+
+
+def test_an_unknown_preset_is_suggested(found: Registry) -> None:
+    assert refusal(found.preset_path, "pcm.standrd") == "no preset 'pcm.standrd'; did you mean 'pcm.standard'?"
+
+
+BROKEN = {
+    "ModuleNotFoundError: No module named 'not_there'": "import not_there",
+    "SystemExit: 3": "import sys; sys.exit(3)",
+    "ValueError: from the hook": HEAD + "@hookimpl\ndef mho_nonidealities():\n    raise ValueError('from the hook')",
+    "mho_nonidealities must return a list of classes, not 3": HEAD
+    + "@hookimpl\ndef mho_nonidealities():\n    return 3",
+    "mho_nonidealities must return a list of classes, not 'ab'": HEAD
+    + "@hookimpl\ndef mho_nonidealities():\n    return 'ab'",
+    "mho_nonidealities must return classes, not 1": HEAD + "@hookimpl\ndef mho_nonidealities():\n    return [1]",
+    "fake_bad.Effect has no kind": HEAD + "@hookimpl\ndef mho_nonidealities():\n    return [Effect]",
+    "unknown hook 'mho_nonidealitys'": HEAD + "@hookimpl\ndef mho_nonidealitys():\n    return []",
+    "mho_nonidealities is not marked; write @hookimpl above it": HEAD + "def mho_nonidealities():\n    return []",
+    "kind 'bad.a' is given twice: fake_bad.A and fake_bad.B": HEAD
+    + "class A(Effect, kind='bad.a'): ...\nclass B(Effect, kind='bad.a'): ...\n"
+    + "@hookimpl\ndef mho_nonidealities():\n    return [A, B]",
+    "fake_bad.A has kind 'pcm.drift'; kinds of this plugin must start with 'bad.'": HEAD
+    + "class A(Effect, kind='pcm.drift'): ...\n@hookimpl\ndef mho_nonidealities():\n    return [A]",
+    "'bad.a' is a nonideality, not a mapping": HEAD
+    + "class A(Effect, kind='bad.a'): ...\n@hookimpl\ndef mho_mappings():\n    return [A]",
+    "'bad.taken' is both a kind and a preset (taken.yaml); rename one of them": HEAD
+    + "class A(Effect, kind='bad.taken'): ...\n@hookimpl\ndef mho_nonidealities():\n    return [A]",
+    "TypeError: A: kind 'bad' is not of the form": HEAD + "class A(Effect, kind='bad'): ...",
+    "Argument(s) {'x'} are declared in the hookimpl": HEAD + "@hookimpl\ndef mho_nonidealities(x):\n    return []",
+}
+
+
+@pytest.mark.parametrize("cause", BROKEN)
+def test_a_broken_plugin_is_named_with_its_cause_and_harms_no_other(
+    cause: str, plugin: Plugin, found: Registry
+) -> None:
+    plugin("bad", BROKEN[cause], distribution="mho-bad", taken="mho: 1")
+    text = refusal(found.resolve, "bad.a")
+    assert text.startswith("plugin 'bad' (mho-bad 1.0) cannot be used: ")
+    assert cause in text
+    assert not [k for k in found.kinds() if k.startswith("bad.")]
+    assert found.resolve("pcm.drift").KIND == "pcm.drift"
+
+
+def test_a_broken_plugin_fails_in_the_same_words_the_second_time(plugin: Plugin, found: Registry) -> None:
+    plugin("bad", "import not_there")
+    assert refusal(found.resolve, "bad.a") == refusal(found.resolve, "bad.a")
+
+
+def test_load_all_says_which_plugin_failed_and_why(plugin: Plugin, found: Registry) -> None:
+    plugin("bad", "import not_there")
+    states = {p.family: (p.state, p.reason) for p in found.load_all()}
+    assert states["bad"] == ("failed", "ModuleNotFoundError: No module named 'not_there'")
+    assert states["pcm"] == ("ok", "")
+
+
+def test_two_distributions_with_one_family_are_both_refused_and_named(plugin: Plugin, found: Registry) -> None:
+    plugin("twin", HEAD, distribution="mho-one", module="fake_one", nice="mho: 1")
+    plugin("twin", HEAD, distribution="mho-two", module="fake_two")
+    text = refusal(found.resolve, "twin.a")
+    assert text.startswith("2 distributions claim the family 'twin': ")
+    assert "mho-one 1.0" in text
+    assert "mho-two 1.0" in text
+    assert [p.state for p in found.providers() if p.family == "twin"] == ["conflict", "conflict"]
+    assert "twin.nice" not in found.presets()
+
+
+def test_nobody_else_may_claim_the_family_of_the_core(plugin: Plugin, found: Registry) -> None:
+    plugin("mho", "import not_there", distribution="impostor", module="fake_impostor")
+    states = {p.distribution: p.state for p in found.providers() if p.family == "mho"}
+    assert states == {"mho": "not loaded", "impostor": "conflict"}
+    assert found.resolve("mho.dac").KIND == "mho.dac"
+
+
+def test_a_class_can_be_registered_by_hand(found: Registry) -> None:
+    @found.register
+    class Mine(Base, kind="mine.noise"):
+        pass
+
+    assert found.resolve("mine.noise", "nonideality") is Mine
+
+
+def test_registering_a_class_of_the_same_name_again_replaces_it(found: Registry) -> None:
+    def make() -> type[Kinded]:
+        class Mine(Base, kind="mine.noise"):
+            pass
+
+        return found.register(Mine)
+
+    make()
+    again = make()
+    assert found.resolve("mine.noise") is again
+
+
+def test_another_class_of_a_registered_kind_is_refused(found: Registry) -> None:
+    class Mine(Base, kind="mine.noise"):
+        pass
+
+    class Other(Base, kind="mine.noise"):
+        pass
+
+    found.register(Mine)
+    assert "kind 'mine.noise' is already registered by" in refusal(found.register, Other)
+
+
+def test_the_family_of_an_installed_plugin_cannot_be_registered_by_hand(found: Registry) -> None:
+    class Mine(Base, kind="pcm.noise"):
+        pass
+
+    assert "family 'pcm' belongs to fake-pcm 1.0; choose another family" in refusal(found.register, Mine)
+
+
+def test_a_class_without_a_kind_cannot_be_registered(found: Registry) -> None:
+    assert "has no kind; write: class Base(Base, kind=" in refusal(found.register, Base)
+
+
+MINE = HEAD + "class Mine(Effect, kind='mine.noise'): ...\n@hookimpl\ndef mho_nonidealities():\n    return [Mine]\n"
+
+
+def test_a_file_can_be_loaded_and_loaded_again(found: Registry, tmp_path: Path) -> None:
+    file = tmp_path / "my_effects.py"
+    file.write_text(MINE)
+    assert found.load_file(file) == ("mine.noise",)
+    first = found.resolve("mine.noise")
+    found.load_file(file)
+    assert found.resolve("mine.noise") is not first
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "cause"),
+    [
+        ("x = 1\nx / 0\n", 2, "ZeroDivisionError: division by zero"),
+        ("x = (\n", 1, "SyntaxError: '\\(' was never closed"),
+        ("import not_there", 1, "ModuleNotFoundError: No module named 'not_there'"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(
+    code: str, line: int, cause: str, found: Registry, tmp_path: Path
+) -> None:
+    file = tmp_path / "my_effects.py"
+    file.write_text(code)
+    assert re.match(rf"{re.escape(str(file))}:{line}: {cause}", refusal(found.load_file, file))
+    assert "mho_file_my_effects" not in sys.modules
+
+
+def test_a_file_without_hooks_is_refused(found: Registry, tmp_path: Path) -> None:
+    file = tmp_path / "empty.py"
+    file.write_text("x = 1\n")
+    assert "provides nothing; expected a function such as mho_nonidealities" in refusal(found.load_file, file)
+
+
+def test_a_missing_file_is_named(found: Registry) -> None:
+    assert refusal(found.load_file, "nope.py") == "no file 'nope.py'; expected a Python file with mho hooks"
+
+
+def test_layers_of_plugins_come_before_those_of_the_core(plugin: Plugin, tmp_path: Path) -> None:
+    code = "from mho.hooks import hookimpl\nclass {0}: ...\n@hookimpl\ndef mho_layers():\n    return [{0}]"
+    plugin("mho", code.format("Core"), distribution="mho", module="fake_core")
+    plugin("lay", code.format("Mine"))
+    with registry.using(Registry([str(tmp_path / "site")])) as found:
+        found.load("mho")
+        found.load("lay")
+        assert [cls.__name__ for cls in registry.layer_classes()] == ["Mine", "Core"]
+
+
+def test_another_registry_can_be_used_for_a_while(found: Registry) -> None:
+    with registry.using(Registry([])) as empty:
+        assert registry.default() is empty
+        assert registry.presets() == ()
+    assert registry.default() is found
