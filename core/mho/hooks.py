@@ -1,0 +1,154 @@
+"""What a plugin may tell mho. Hooks run once, when the plugin is loaded, never in a forward pass.
+
+A plugin is a module with functions of these names, marked with `@hookimpl`; its project names the module in the
+entry-point group `mho`: `telegraph = "mho_telegraph"`. The entry point's name is the family of all its kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from mho.schema import Kinded
+
+hookspec = pluggy.HookspecMarker("mho")
+hookimpl = pluggy.HookimplMarker("mho")
+
+
+@hookspec
+def mho_nonidealities() -> Iterable[type[Kinded]]:
+    """Device and circuit effects, for the `nonidealities:` of a tile.
+
+    Example:
+
+        import torch
+        from mho import Field, Nonideality, hookimpl
+
+        class TelegraphNoise(Nonideality, kind="telegraph.rtn"):
+            "Traps that fill and empty at random lower a conductance while they are filled."
+            source = "Ielmini, Nardi, Cagli 2010"
+            strength = "depth"
+            depth: float = Field(0.1, ge=0, lt=1, unit="1", description="conductance drop of a filled trap")
+
+            def read(self, w, site):
+                return torch.where(site.rand_like(w) < 0.05, w * (1 - self.depth), w)
+
+        @hookimpl
+        def mho_nonidealities():
+            return [TelegraphNoise]
+    """
+    return ()
+
+
+@hookspec
+def mho_mappings() -> Iterable[type[Kinded]]:
+    """Ways to turn weights into target conductances, for the `mapping:` of a tile.
+
+    Example:
+
+        from mho import Field, Mapping, hookimpl
+
+        class HalfRange(Mapping, kind="half.range"):
+            "The largest weight of a column uses half of the conductance range."
+            source = "an example"
+
+            def scale(self, w, geometry):
+                return 2 * w.abs().amax(-1)
+
+        @hookimpl
+        def mho_mappings():
+            return [HalfRange]
+    """
+    return ()
+
+
+@hookspec
+def mho_converters() -> Iterable[type[Kinded]]:
+    """Data converters, for the `dac:` and `adc:` of a tile.
+
+    Example:
+
+        from mho import Field, hookimpl
+        from mho.converter import Adc
+
+        class OffsetAdc(Adc, kind="offset.adc"):
+            "An ADC whose result is shifted by a constant."
+            source = "an example"
+            offset: float = Field(0.1, unit="1", description="added to every result")
+
+            def convert(self, y, rounding="through"):
+                return super().convert(y, rounding) + self.offset
+
+        @hookimpl
+        def mho_converters():
+            return [OffsetAdc]
+    """
+    return ()
+
+
+@hookspec
+def mho_compensations() -> Iterable[type[Kinded]]:
+    """Ways to compensate drift digitally, for the `compensation:` of a tile.
+
+    Example:
+
+        from mho import hookimpl
+        from mho.compensation import Compensation
+
+        class Halved(Compensation, kind="halved.drift"):
+            "Corrects only half of the measured drift."
+            source = "an example"
+
+            def gain(self, reference, now, geometry):
+                return (1 + reference.abs().sum(0) / now.abs().sum(0)) / 2
+
+        @hookimpl
+        def mho_compensations():
+            return [Halved]
+    """
+    return ()
+
+
+@hookspec
+def mho_layers() -> Iterable[type]:
+    """Analog layers, each a subclass of the torch layer that it replaces.
+
+    Example:
+
+        from mho import hookimpl
+        from mho.layers import AnalogLinear
+
+        class NamedLinear(AnalogLinear):
+            "A linear layer that says so."
+
+            def extra_repr(self):
+                return "analog, " + super().extra_repr()
+
+        @hookimpl
+        def mho_layers():
+            return [NamedLinear]
+    """
+    return ()
+
+
+@hookspec
+def mho_training() -> Iterable[type]:
+    """What happens to analog layers after an optimizer step, besides clipping and remapping.
+
+    Example:
+
+        from mho import hookimpl
+
+        class CountSteps:
+            "Counts the optimizer steps."
+            steps = 0
+
+            def __call__(self, layer):
+                self.steps += 1
+
+        @hookimpl
+        def mho_training():
+            return [CountSteps]
+    """
+    return ()
