@@ -156,6 +156,12 @@ def test_it_is_honest_where_hardware_aware_training_does_not_help(
     assert said in page_of(tmp_path, DIRECT, variant("hwa", hwa))[0].text
 
 
+def test_a_score_above_the_digital_one_is_explained(tmp_path: Path) -> None:
+    explained = "it was trained for longer, starting from the digital network"
+    assert explained in page_of(tmp_path, DIRECT, HWA, reference=0.93)[0].text
+    assert explained not in page_of(tmp_path, DIRECT, HWA)[0].text
+
+
 def test_two_chips_do_not_prove_what_many_would(tmp_path: Path) -> None:
     """3.2 standard errors apart, but the 95 % point of Student's t for one degree of freedom is 12.7."""
     a, b = variant("direct", [[0.9, 0.80], [0.9, 0.82]]), variant("hwa", [[0.9, 0.845], [0.9, 0.865]])

@@ -90,7 +90,18 @@ def caution(study: Study) -> str:
         return "One chip was simulated, so there is no error bar: another chip can come out differently."
     return (
         f"± is the standard error of the mean over {chips} simulated chips, each programmed anew. "
-        "It does not cover training again with another seed."
+        "It does not cover training again with another seed, nor other test data."
+    )
+
+
+def above_digital(study: Study) -> str:
+    """Why a score above the digital one is no wonder of the hardware; empty where there is none."""
+    hwa = next((c for c in _ranked(study) if c.name == "hwa"), None)
+    if hwa is None or study.reference is None or (hwa.mean[-1] or 0) <= study.reference:
+        return ""
+    return (
+        "Trained for the hardware, the network scores above the digital one. That need not be the hardware's doing: "
+        "it was trained for longer, starting from the digital network."
     )
 
 
