@@ -1,0 +1,217 @@
+"""What a result folder holds, read once and put in order: the numbers behind a report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, quantiles
+from typing import Any
+
+import yaml
+
+from mho.errors import MhoError
+from mho.units import format_seconds
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores of one variant over time; None where there is no number."""
+
+    name: str
+    about: str
+    mean: tuple[float | None, ...]
+    sem: tuple[float | None, ...]
+    normalised: tuple[float | None, ...]
+    chips: tuple[tuple[float | None, ...], ...]  # [chip][time]
+
+    @property
+    def last(self) -> tuple[float, ...]:
+        """The scores of the chips at the last time."""
+        return tuple(row[-1] for row in self.chips if row and row[-1] is not None)
+
+    def spread(self) -> tuple[float, ...] | None:
+        """(lowest, lower quartile, median, upper quartile, highest) of `last`, or None without chips."""
+        if not self.last:
+            return None
+        inner = quantiles(self.last, n=4, method="inclusive") if len(self.last) > 1 else [self.last[0]] * 3
+        return (min(self.last), *inner, max(self.last))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What became of one layer, and how it lies on its tiles."""
+
+    name: str
+    type: str
+    where: str
+    why: str
+    tile: str
+    matrix: str
+    tiles: int
+    parameters: int
+    occupied: tuple[tuple[float, float], ...]  # (columns, rows) of each tile in use, as shares; empty if not known
+
+    @property
+    def utilisation(self) -> float | None:
+        """The share of the cells of its tiles that hold a weight."""
+        return fmean(w * h for w, h in self.occupied) if self.occupied else None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One run: task, hardware, curves, layers."""
+
+    task: str
+    hardware: str
+    times: tuple[float, ...]  # seconds, ascending
+    reference: float | None
+    chance: float | None
+    curves: tuple[Curve, ...]
+    layers: tuple[Layer, ...]
+    hardware_text: str
+    summary: dict[str, Any]
+
+    @cached_property
+    def time_names(self) -> tuple[str, ...]:
+        return tuple(format_seconds(t) for t in self.times)
+
+    @property
+    def analog(self) -> tuple[Layer, ...]:
+        return tuple(x for x in self.layers if x.where == "analog")
+
+    @property
+    def left_digital(self) -> tuple[Layer, ...]:
+        """Layers with weights that could not be put on tiles although no rule kept them digital."""
+        return tuple(x for x in self.layers if x.where == "left digital")
+
+
+def read_study(folder: Path) -> Study:
+    """The study in `folder`."""
+    summary = _summary(folder / "summary.json")
+    text = _text(folder / "hardware.yaml")
+    try:
+        return _study(summary, _lines(folder / "results.jsonl"), text)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
+        raise MhoError(f"{folder / 'summary.json'} is not a summary that mho wrote: {type(e).__name__}: {e}") from e
+
+
+def plain(text: Any) -> str:
+    """Text on one line, without control characters.
+
+    >>> plain("a\\n\\x00b")
+    'a �b'
+    """
+    return "".join(c if c.isprintable() else "�" for c in " ".join(str(text).split()))
+
+
+def _study(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> Study:
+    order = sorted(range(len(summary["times"])), key=lambda i: summary["times"][i])
+    sizes = _tile_sizes(text)
+    return Study(
+        task=plain(summary.get("task") or "this task"),
+        hardware=plain(summary.get("hardware") or ""),
+        times=tuple(float(summary["times"][i]) for i in order),
+        reference=_number(summary.get("reference")),
+        chance=_number(summary.get("chance")),
+        curves=tuple(_curve(v, lines, order) for v in summary["variants"]),
+        layers=tuple(_layer(x, sizes) for x in summary.get("layers", ())),
+        hardware_text=text,
+        summary=summary,
+    )
+
+
+def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int]) -> Curve:
+    """A curve with its times in order. Single chips are in the summary, else in results.jsonl."""
+
+    def numbers(values: Sequence[Any] | None) -> tuple[float | None, ...]:
+        return tuple(_number(values[i]) if values is not None else None for i in order)
+
+    scores = variant.get("scores") or [x["scores"] for x in lines if x.get("variant") == variant["name"]]
+    return Curve(
+        name=plain(variant["name"]),
+        about=plain(variant.get("about") or ""),
+        mean=numbers(variant["mean"]),
+        sem=numbers(variant.get("sem")),
+        normalised=numbers(variant.get("normalised")),
+        chips=tuple(numbers(row) for row in scores),
+    )
+
+
+def _layer(entry: dict[str, Any], sizes: dict[str, tuple[int, int]]) -> Layer:
+    tile, matrix, tiles = str(entry.get("tile") or ""), plain(entry.get("matrix") or ""), int(entry.get("tiles") or 0)
+    return Layer(
+        name=plain(entry["name"]) or "(root)",
+        type=plain(entry.get("type") or ""),
+        where=plain(entry["where"]),
+        why=plain(entry.get("why") or ""),
+        tile=plain(tile),
+        matrix=matrix,
+        tiles=tiles,
+        parameters=int(entry.get("parameters") or 0),
+        occupied=_occupied(matrix, tiles, sizes.get(tile)),
+    )
+
+
+def _occupied(matrix: str, tiles: int, size: tuple[int, int] | None) -> tuple[tuple[float, float], ...]:
+    """Shares of (columns, rows) that each tile uses; empty where the number of tiles does not follow from the sizes.
+
+    Matrices ("64x512": out x in) are cut as evenly as possible, so the mean share stands for each tile.
+    """
+    if size is None or not tiles:
+        return ()
+    rows, columns = size
+    shapes = [(int(out), int(into)) for out, _, into in (m.partition("x") for m in matrix.split())]
+    blocks = [math.ceil(out / columns) for out, _ in shapes]
+    cuts = [math.ceil(into / rows) for _, into in shapes]
+    if len(shapes) == 1 and tiles % blocks[0] == 0:  # cutting at whole channels can need more tiles than the sizes say
+        cuts = [tiles // blocks[0]]
+    if sum(b * c for b, c in zip(blocks, cuts)) != tiles:
+        return ()
+    return tuple(
+        (out / b / columns, into / c / rows) for (out, into), b, c in zip(shapes, blocks, cuts) for _ in range(b * c)
+    )
+
+
+def _tile_sizes(text: str) -> dict[str, tuple[int, int]]:
+    """(rows, columns) of every tile of the hardware file that says so."""
+    with contextlib.suppress(yaml.YAMLError, AttributeError, TypeError, ValueError):
+        tiles = yaml.safe_load(text)["tiles"].items()
+        return {str(k): (int(t["rows"]), int(t["columns"])) for k, t in tiles if _sized(t)}
+    return {}
+
+
+def _sized(tile: Any) -> bool:
+    return isinstance(tile, dict) and bool(tile.get("rows")) and bool(tile.get("columns"))
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, or None: JSON has NaN in Python's dialect only, others write null."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as e:
+        raise MhoError(f"no finished run in {file.parent}: cannot read {file.name}; `mho run … --out` makes one") from e
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(_text(file)))
+    except (TypeError, ValueError) as e:
+        raise MhoError(f"{file} is not JSON that mho wrote: {e}") from e
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """The complete lines of results.jsonl; a line that a crash cut short does not count."""
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
