@@ -182,7 +182,9 @@ def _state(array: TileArray) -> dict[str, Tensor]:
 def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
     saved = load_file(str(path))
     for array in tile_arrays(net):
-        own = {k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name}
+        own = {
+            k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name
+        }
         if "programmed" not in own or own["target"].shape[1] != array.out_features:
             raise MhoError(f"{path} was saved from another network: nothing in it fits layer {array.name!r}")
         array.restore(chip.key, own)

@@ -20,13 +20,17 @@ class Compensation(Kinded):
     CATEGORY: ClassVar[str] = "compensation"
 
     inputs: Literal["random", "one_hot"] = Field(
-        "random", source="R003-22", description="read-out vectors: U(-1, 1), the same at every time, or one row after another"
+        "random",
+        source="R003-22",
+        description="read-out vectors: U(-1, 1), the same at every time, or one row after another",
     )
     vectors: int = Field(64, ge=1, unit="1", source="mho", description="number of random read-out vectors")
 
     def gain(self, reference: Tensor, now: Tensor, geometry: Geometry) -> Tensor:
         """Digital gain [tile, out] from two read-outs [vector, tile, out] of the same inputs."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it compensates: write gain(reference, now, geometry)")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how it compensates: write gain(reference, now, geometry)"
+        )
 
 
 def ratio(reference: Tensor, now: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import difflib
 import json
 import warnings
 from dataclasses import asdict, dataclass
+from typing import cast
 
 from torch import nn
 
@@ -57,7 +58,10 @@ class ConversionReport(tuple[Converted, ...]):
         return [e for e in self if e.where == "left digital"]
 
     def __str__(self) -> str:
-        rows = [(e.name or "(root)", e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", e.why) for e in self]
+        rows = [
+            (e.name or "(root)", e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", e.why)
+            for e in self
+        ]
         share = sum(e.parameters for e in self.analog) / max(1, sum(e.parameters for e in self))
         head = ("layer", "type", "where", "tile", "matrix", "tiles", "parameters", "why")
         return f"{table(head, rows)}\n{sum(e.tiles for e in self)} tiles hold {share:.1%} of the parameters"
@@ -75,7 +79,9 @@ def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> 
     """
     hw = load(hw)
     if tile_arrays(model):
-        raise MhoError("this model is analog already; convert the torch model it came from, or mho.to_digital(net) first")
+        raise MhoError(
+            "this model is analog already; convert the torch model it came from, or mho.to_digital(net) first"
+        )
     net, report = _convert(copy.deepcopy(model), hw)
     if not report.analog:
         raise MhoError(f"nothing in this {type(model).__name__} went on analog tiles:\n{report}")
@@ -110,7 +116,7 @@ def to_digital(net: nn.Module) -> nn.Module:
 
 def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]:
     """Decide about every module of `net`, then exchange those that go on tiles."""
-    classes = registry.layer_classes()
+    classes = cast(tuple[type[AnalogLayer], ...], registry.layer_classes())
     entries: list[Converted] = []
     new: dict[int, nn.Module] = {}
     closed: list[str] = []  # modules whose children must not be converted one by one
@@ -126,8 +132,9 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
         size, kind = sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in own), _type_name(module)
         matched.update(i for i, rule in enumerate(hw.layers) if rule.matches(name, type(module).__name__, size))
         tile, rule = hw.rule_for(name, type(module).__name__, size)
+        why = "default" if rule is None else f"rule {hw.layers[rule].match!r}"
         if tile == "digital":
-            entries.append(Converted(name, kind, "digital", f"rule {hw.layers[rule].match!r}", parameters=size))
+            entries.append(Converted(name, kind, "digital", why, parameters=size))
             continue
         cls = next((c for c in classes if isinstance(module, c.torch_type)), None)
         if reason := _not_convertible(module, cls, own):
@@ -136,7 +143,6 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
         assert cls is not None
         layer = cls.from_torch(module, hw.tile(tile), hw.training, name)
         new[id(module)] = layer
-        why = "default" if rule is None else f"rule {hw.layers[rule].match!r}"
         arrays = tile_arrays(layer)
         shape = " ".join(f"{a.out_features}x{a.in_features}" for a in arrays)
         entries.append(Converted(name, kind, "analog", why, tile, shape, sum(a.tile_count for a in arrays), size))
@@ -152,7 +158,9 @@ def _is_open(module: nn.Module) -> bool:
     )
 
 
-def _not_convertible(module: nn.Module, cls: type[AnalogLayer] | None, own: list[nn.Parameter]) -> tuple[str, str] | None:
+def _not_convertible(
+    module: nn.Module, cls: type[AnalogLayer] | None, own: list[nn.Parameter]
+) -> tuple[str, str] | None:
     """(where it stays, why), or None if `cls` can replace the module."""
     if isinstance(module, DIGITAL_BY_DESIGN):
         return "digital", "by design"

@@ -20,7 +20,12 @@ class Converter(Kinded):
     CATEGORY: ClassVar[str] = "converter"
 
     bits: int | None = Field(
-        8, ge=2, le=24, unit="bit", source="R003 Table A.1", description="resolution: b bits are 2^b - 1 levels; none: no rounding"
+        8,
+        ge=2,
+        le=24,
+        unit="bit",
+        source="R003 Table A.1",
+        description="resolution: b bits are 2^b - 1 levels; none: no rounding",
     )
 
     @property
@@ -55,7 +60,7 @@ class Dac(Converter, kind="mho.dac"):
         gt=0,
         unit="1",
         source="R003-06",
-        description="input range alpha: learned (starts at 1.0; set by calibration and training), dynamic (abs-max of each vector) or a number",
+        description="input range: learned (by calibration and training), dynamic (abs-max of each vector), or a number",
     )
 
     @property
@@ -76,7 +81,11 @@ class Adc(Converter, kind="mho.adc"):
     """Output side: saturates at `bound` and rounds (R003-05)."""
 
     bound: float | None = Field(
-        10.0, gt=0, unit="1", source="R003 Table A.1", description="output bound: that many fully-on rows of full weights saturate the ADC"
+        10.0,
+        gt=0,
+        unit="1",
+        source="R003 Table A.1",
+        description="output bound: that many fully-on rows of full weights saturate the ADC",
     )
 
     @property

@@ -62,7 +62,11 @@ class Evaluation:
 
     def __str__(self) -> str:
         head = ["time", "score", "SEM"]
-        columns = [[format_seconds(t) for t in self.times], [f"{m:.4f}" for m in self.mean], [f"{s:.4f}" for s in self.sem]]
+        columns = [
+            [format_seconds(t) for t in self.times],
+            [f"{m:.4f}" for m in self.mean],
+            [f"{s:.4f}" for s in self.sem],
+        ]
         if self.normalised is not None:
             head.append("normalised")
             columns.append([f"{v:.3f}" for v in self.normalised])
@@ -109,11 +113,12 @@ def evaluate(
 
 
 @torch.no_grad()
-def _one_chip(net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int) -> tuple[float, ...]:
+def _one_chip(
+    net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int
+) -> tuple[float, ...]:
     chip = program(net, seed, index=k)
     row = []
     for t in times:
         chip.age(t)
         row.append(float(score(net)))
     return tuple(row)
-

@@ -154,7 +154,13 @@ class Job:
         done = {r["chip"]: tuple(r["scores"]) for r in _lines(file) if r["variant"] == variant.name}
 
         def keep(k: int, scores: tuple[float, ...]) -> None:
-            line = {"variant": variant.name, "chip": k, "seed": self.seed, "times": list(self.hardware.times), "scores": list(scores)}
+            line = {
+                "variant": variant.name,
+                "chip": k,
+                "seed": self.seed,
+                "times": list(self.hardware.times),
+                "scores": list(scores),
+            }
             cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
             with file.open("a") as f:
                 f.write("\n" * cut + json.dumps(line) + "\n")
@@ -187,7 +193,9 @@ class Job:
         file.write_text(json.dumps(key, indent=1))
         (self.folder / "hardware.yaml").write_text(self.hardware.to_yaml())
 
-    def _summarise(self, digital: nn.Module, net: nn.Module, reference: float, curves: dict[str, Evaluation]) -> dict[str, Any]:
+    def _summarise(
+        self, digital: nn.Module, net: nn.Module, reference: float, curves: dict[str, Evaluation]
+    ) -> dict[str, Any]:
         report = conversion_report(net)
         summary = {
             "task": self.task.name,
@@ -198,7 +206,14 @@ class Job:
             "chips": self.chips,
             "seed": self.seed,
             "variants": [
-                {"name": v.name, "about": f"{v.about} ({self.chosen})" if v is DIRECT else v.about, "mean": c.mean, "sem": c.sem, "normalised": c.normalised, "scores": c.scores}
+                {
+                    "name": v.name,
+                    "about": f"{v.about} ({self.chosen})" if v is DIRECT else v.about,
+                    "mean": c.mean,
+                    "sem": c.sem,
+                    "normalised": c.normalised,
+                    "scores": c.scores,
+                }
                 for v in (DIRECT, TRAINED)
                 if (c := curves[v.name])
             ],
@@ -214,8 +229,17 @@ class Job:
 
 def versions() -> dict[str, str]:
     """Versions of everything a result depends on: mho, its plugins, torch, Python."""
-    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if any(e.group == "mho" for e in d.entry_points)}
-    return {**dict(sorted(found.items())), "mho": mho.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    found = {
+        d.metadata["Name"]: d.version
+        for d in importlib.metadata.distributions()
+        if any(e.group == "mho" for e in d.entry_points)
+    }
+    return {
+        **dict(sorted(found.items())),
+        "mho": mho.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

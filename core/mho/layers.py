@@ -31,8 +31,8 @@ class AnalogLayer(nn.Module):
 
     torch_type: ClassVar[type[nn.Module]]
     overridable: ClassVar[tuple[str, ...]] = ("forward",)
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Any
+    bias: Any
     tiles: TileArray
 
     @classmethod
@@ -57,7 +57,14 @@ class AnalogLayer(nn.Module):
         """Put the weight matrix on tiles."""
         columns, rows, channel = self.matrix_of(self)
         self.tiles = TileArray(
-            columns, rows, spec, training, name=name, channel=channel, device=self.weight.device, dtype=self.weight.dtype
+            columns,
+            rows,
+            spec,
+            training,
+            name=name,
+            channel=channel,
+            device=self.weight.device,
+            dtype=self.weight.dtype,
         )
         self.tiles.train(self.training)
         self.tiles.remap(self.matrix)
@@ -116,7 +123,14 @@ class AnalogLinear(AnalogLayer, nn.Linear):
     torch_type = nn.Linear
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, hw: Hardware, tile: str | None = None, **factory: Any
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        hw: Hardware,
+        tile: str | None = None,
+        **factory: Any,
     ) -> None:
         nn.Linear.__init__(self, in_features, out_features, bias, **factory)
         self._place(hw.tile(tile or hw.default), hw.training)
@@ -138,7 +152,14 @@ class AnalogConv2d(AnalogLayer, nn.Conv2d):
     overridable = ("forward", "_conv_forward")
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Any, *args: Any, hw: Hardware, tile: str | None = None, **kwargs: Any
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        *args: Any,
+        hw: Hardware,
+        tile: str | None = None,
+        **kwargs: Any,
     ) -> None:
         nn.Conv2d.__init__(self, in_channels, out_channels, kernel_size, *args, **kwargs)
         if reason := self.refuses(self):

@@ -29,7 +29,9 @@ class Mapping(Kinded):
 
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
         """gamma [tile, out] for weights w [tile, out, row] (padding is 0)."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how weights are scaled: write scale(w, geometry)")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how weights are scaled: write scale(w, geometry)"
+        )
 
     def gamma(self, w: Tensor, geometry: Geometry) -> Tensor:
         """`scale` after clipping; 1 where a whole column is zero, so that nothing is divided by zero."""

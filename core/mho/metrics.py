@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from mho.chip import Time
 from mho.layers import Tile
+from mho.nonideality import Nonideality
 
 if TYPE_CHECKING:
     from mho.hardware import Hardware
@@ -45,7 +46,10 @@ class MvmResult(NamedTuple):
 
 
 def standard_mvm_error(
-    hw: Hardware, t: Time | None = None, experiment: MvmExperiment | None = None, tick: Callable[[], object] = lambda: None
+    hw: Hardware,
+    t: Time | None = None,
+    experiment: MvmExperiment | None = None,
+    tick: Callable[[], object] = lambda: None,
 ) -> MvmResult:
     """MVM error of a hardware's default tile on the standard experiment (R003-41), each matrix on a chip of its own.
 
@@ -76,14 +80,17 @@ class EffectError(NamedTuple):
 
 
 def effect_table(
-    hw: Hardware, t: float | None = None, experiment: MvmExperiment | None = None, tick: Callable[[], object] = lambda: None
+    hw: Hardware,
+    t: float | None = None,
+    experiment: MvmExperiment | None = None,
+    tick: Callable[[], object] = lambda: None,
 ) -> list[EffectError]:
     """Standard MVM error of all effects together, of each alone (ideal converters), and with each removed."""
     tile = hw.tiles[hw.default]
     ideal = tile.model_copy(update={"nonidealities": (), "dac": None, "adc": None})
     cases = [("all", tile), ("converters alone", tile.model_copy(update={"nonidealities": ()}))]
     names = _distinct([e.kind for e in tile.nonidealities])
-    for e, name in zip(tile.nonidealities, names):
+    for e, name in zip(cast(tuple[Nonideality, ...], tile.nonidealities), names):
         # A transfer curve is drawn relative to the output bound, so it keeps the bound and loses only the rounding.
         adc = tile.adc.model_copy(update={"bits": None}) if e.writes("transfer") and tile.adc is not None else None
         cases.append((f"{name} alone", ideal.model_copy(update={"nonidealities": (e,), "adc": adc})))
@@ -92,7 +99,9 @@ def effect_table(
         cases.append((f"without {name}", tile.model_copy(update={"nonidealities": rest})))
     out = []
     for what, spec in cases:
-        result = standard_mvm_error(hw.model_copy(update={"tiles": {**hw.tiles, hw.default: spec}}), t, experiment, tick)
+        result = standard_mvm_error(
+            hw.model_copy(update={"tiles": {**hw.tiles, hw.default: spec}}), t, experiment, tick
+        )
         out.append(EffectError(t, what, *result))
     return out
 

@@ -15,11 +15,11 @@ from mho.nonideality import STAGES, TERMS, Nonideality
 
 
 class Placed(NamedTuple):
-    """An effect in a layer: `path` names its random numbers, `index` its constants."""
+    """An effect in a layer: `path` names its random numbers, `number` its constants."""
 
     effect: Nonideality
     path: tuple[int, int]
-    index: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def resolve(effects: tuple[Nonideality, ...], layer: str) -> Plan:
     """Place the effects of a layer. The n-th effect of a kind draws numbers of its own (occurrence n), so adding or
     dropping another kind changes nobody's draws."""
     seen: Counter[str] = Counter()
-    placed = []
+    placed: list[Placed] = []
     for e in effects:
         path = noise.words(layer, e.kind, seen[e.kind])
         seen[e.kind] += 1
@@ -65,5 +65,7 @@ def _says(effect: Nonideality, stage: str) -> str:
     if not declared or effect.writes(stage):
         return "plain " + stage
     terms = ", ".join(t for t in TERMS if effect.writes(t))
-    sides = ", ".join(f"{s.phi.__doc__ or s.phi.__name__} . {s.psi.__doc__ or s.psi.__name__}" for s in effect.sides.values())
+    sides = ", ".join(
+        f"{s.phi.__doc__ or s.phi.__name__} . {s.psi.__doc__ or s.psi.__name__}" for s in effect.sides.values()
+    )
     return f"declared {terms}" + (f" over {sides}" if sides else "")

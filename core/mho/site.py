@@ -67,6 +67,9 @@ class Vectors(NamedTuple):
     positions: int
 
 
+ONE_VECTOR = Vectors(0, 1, 1)
+
+
 @dataclass(frozen=True)
 class Stream:
     """The keys a layer call draws from. In training they come from torch's generator, for a chip from its seed."""
@@ -74,7 +77,7 @@ class Stream:
     chip: Key  # one chip, or one mini-batch
     call: Key  # one layer call
     time: float = 0.0  # seconds after programming
-    vectors: Vectors = Vectors(0, 1, 1)
+    vectors: Vectors = ONE_VECTOR
 
     def key(self, per: Per) -> Key:
         if per == "chip":

@@ -24,9 +24,13 @@ class StuckAt(Nonideality):
     own_scale = True
     source: ClassVar[str] = ""
 
-    off: float = Field(0.0, ge=0, le=1, unit="1", description="share of cells stuck at the lowest conductance", source="R003 Fig. 5")
+    off: float = Field(
+        0.0, ge=0, le=1, unit="1", description="share of cells stuck at the lowest conductance", source="R003 Fig. 5"
+    )
     on: float = Field(0.0, ge=0, le=1, unit="1", description="share of cells stuck at g_max", source="R003 Fig. 5")
-    random: float = Field(0.0, ge=0, le=1, unit="1", description="share of cells stuck at U(g_min, g_max)", source="R003 Fig. 5")
+    random: float = Field(
+        0.0, ge=0, le=1, unit="1", description="share of cells stuck at U(g_min, g_max)", source="R003 Fig. 5"
+    )
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -69,7 +69,8 @@ class Task:
     def fingerprint(self) -> str:
         """A hash of the code and the data version: part of the key of every result."""
         module = sys.modules[type(self).__module__]
-        code = Path(module.__file__).read_bytes() if getattr(module, "__file__", None) else b""
+        file = getattr(module, "__file__", None)
+        code = Path(file).read_bytes() if file else b""
         return hashlib.sha256(code + self.data_version.encode()).hexdigest()[:16]
 
 
@@ -82,7 +83,9 @@ def load_task(name: str | Task) -> Task:
         return getattr(importlib.import_module(module), cls)()
     path = Path(name)
     if path.suffix != ".py":
-        raise MhoError(f"no task {name!r}; built in: {', '.join(BUILT_IN)}; or give a Python file that defines a mho.Task")
+        raise MhoError(
+            f"no task {name!r}; built in: {', '.join(BUILT_IN)}; or give a Python file that defines a mho.Task"
+        )
     if not path.is_file():
         raise MhoError(f"no such task file: {path}")
     return _from_file(path)
@@ -98,7 +101,9 @@ def _from_file(path: Path) -> Task:
     except Exception as e:
         raise MhoError(f"{path} failed to import: {type(e).__name__}: {e}") from e
     found = [
-        c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Task) and c.__module__ == module.__name__
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Task) and c.__module__ == module.__name__
     ]
     if len(found) != 1:
         names = ", ".join(c.__name__ for c in found) or "none"

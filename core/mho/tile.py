@@ -18,7 +18,7 @@ from mho.compensation import Compensation
 from mho.converter import Adc, Dac, Rounding
 from mho.gradient import CleanProduct, straight
 from mho.mapping import Mapping
-from mho.nonideality import product
+from mho.nonideality import Nonideality, product
 from mho.plan import Placed, Plan, resolve
 from mho.run import Run
 from mho.site import Geometry, Rows, Site, Stream
@@ -55,6 +55,12 @@ class TileArray(nn.Module):
     occupied: Tensor
     rows_index: Tensor | None
     weight_key: Tensor | None
+    # Tensors while a chip is on, else None (Any spares a check at every use).
+    target: Any  # [tile, out, row] signed, normalised
+    programmed: Any  # [dev, tile, out, row] µS
+    aged: Any  # [tile, out, row] the weights now
+    reference: Any  # [vector, tile, out] read-out right after programming
+    gain: Any  # [tile, out] of the compensation; None at age 0
 
     def __init__(
         self,
@@ -71,7 +77,7 @@ class TileArray(nn.Module):
         super().__init__()
         self.out_features, self.in_features = out_features, in_features
         self.spec, self.training_spec, self.name = spec, training, name
-        self.plan: Plan = resolve(spec.nonidealities, name)
+        self.plan: Plan = resolve(cast(tuple[Nonideality, ...], spec.nonidealities), name)
         self.run = Run()
         self.ramp_steps = 0.0  # set by attach; 0 = full strength at once
         self.path = noise.words("layer", name)
@@ -97,7 +103,9 @@ class TileArray(nn.Module):
         self.register_buffer("step", torch.zeros(1, device=device))
         learned = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
         self.input_range = nn.Parameter(torch.full((tiles, 1), start, **factory), requires_grad=learned)
-        self.out_scale = nn.Parameter(torch.ones(tiles, out_features, **factory), requires_grad=training.out_scale != "fixed")
+        self.out_scale = nn.Parameter(
+            torch.ones(tiles, out_features, **factory), requires_grad=training.out_scale != "fixed"
+        )
 
         for chip_state in ("target", "programmed", "aged", "reference", "gain"):
             self._fixed(chip_state, None, device)
@@ -171,7 +179,7 @@ class TileArray(nn.Module):
 
     # -- a chip -----------------------------------------------------------------------------------------------
     def _site(self, placed: Placed, stage: str, stream: Stream, **conductances: Tensor) -> Site:
-        constants = {n: getattr(self, f"_{placed.index}_{n}") for n in self.constants[placed.index]}
+        constants = {n: getattr(self, f"_{placed.number}_{n}") for n in self.constants[placed.number]}
         return Site(self.geometry, stream, placed.path, stage, constants=constants, **conductances)
 
     def _physical(self, g: Tensor) -> Tensor:
@@ -217,9 +225,9 @@ class TileArray(nn.Module):
         for p in self.plan.prepare:
             site = Site(self.geometry, Stream(self.chip_key, self.chip_key), p.path, "prepare")
             p.effect.prepare(site)
-            self.constants[p.index] = list(site.constants)
+            self.constants[p.number] = list(site.constants)
             for name, value in site.constants.items():
-                self._fixed(f"_{p.index}_{name}", value, value.device)
+                self._fixed(f"_{p.number}_{name}", value, value.device)
 
     @torch.no_grad()
     def age(self, t: float) -> None:
@@ -270,7 +278,7 @@ class TileArray(nn.Module):
         self.chip_key, self.time = None, 0.0
         for p, names in zip(self.plan.effects, self.constants):
             for n in names:
-                delattr(self, f"_{p.index}_{n}")
+                delattr(self, f"_{p.number}_{n}")
         self.constants = [[] for _ in self.plan.effects]
 
     # -- forward ----------------------------------------------------------------------------------------------
@@ -307,7 +315,11 @@ class TileArray(nn.Module):
         for p in self.plan.read:
             w = p.effect.apply("read", w, self._live_site(p, "read", stream))
         y = self._analog(code, w, stream, rounding)
-        scale = self.gamma * self.out_scale if self.gain is None or not self.deployed else self.gamma * self.out_scale * self.gain
+        scale = (
+            self.gamma * self.out_scale
+            if self.gain is None or not self.deployed
+            else self.gamma * self.out_scale * self.gain
+        )
         if alpha is not None:
             scale = scale * (alpha if rounding != "through" else alpha.detach())
         return (y * scale).sum(-2)
@@ -409,4 +421,3 @@ class TileArray(nn.Module):
     def extra_repr(self) -> str:
         tiles = f"{len(self.sizes)}x{self.block_count} tiles"
         return f"{self.out_features}x{self.in_features} weights on {tiles}, {len(self.plan.effects)} effects"
-

@@ -38,7 +38,9 @@ class Attached:
         if span.unit == "steps":
             return span.count
         if self.steps_per_epoch is None:
-            raise MhoError(f"{key} counts in epochs ('{span}'): call mho.attach(..., steps_per_epoch=len(loader)), or count in steps")
+            raise MhoError(
+                f"{key} counts in epochs ('{span}'): call mho.attach(..., steps_per_epoch=len(loader)), or count in steps"
+            )
         return span.count * self.steps_per_epoch
 
     @torch.no_grad()

@@ -1,9 +1,8 @@
 """Fixtures of the core tests: devices, and small hardware descriptions made in Python."""
 
+import mho
 import pytest
 import torch
-
-import mho
 
 
 def pytest_generate_tests(metafunc):

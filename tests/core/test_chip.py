@@ -3,11 +3,10 @@
 import copy
 from datetime import timedelta
 
+import mho
 import pytest
 import torch
 from torch import nn
-
-import mho
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -90,7 +89,15 @@ def test_an_evaluation_does_not_depend_on_how_it_is_cut_into_batches(net, x):
     whole = run(net, x)
     mho.age(net, 0)
     parts = torch.cat([run(net, part) for part in x.split([1, 4, 7])])
-    step = 10 / 127 * float(torch.stack([a.gamma.max() for a in net.modules() if isinstance(a, mho.AnalogLinear) for a in [a.tiles]]).max())
+    step = (
+        10
+        / 127
+        * float(
+            torch.stack(
+                [a.gamma.max() for a in net.modules() if isinstance(a, mho.AnalogLinear) for a in [a.tiles]]
+            ).max()
+        )
+    )
     assert (whole - parts).abs().max() < 2 * step
     assert (whole - parts).abs().mean() < 0.02 * whole.abs().mean()
 
@@ -139,7 +146,8 @@ def test_a_reloaded_chip_has_the_same_bits_even_after_training(net, x, tmp_path)
 
 def test_a_saved_chip_keeps_the_constants_of_its_converters(tmp_path):
     hw = mho.Hardware.from_yaml(
-        "mho: 1\ndefault: t\ntiles:\n  t: {rows: 9, adc: {bits: 8, bound: 10}, nonidealities: [{kind: circuit.adc_s_curve, std: 0.3}]}"
+        "mho: 1\ndefault: t\ntiles:\n  t:\n    rows: 9\n    adc: {bits: 8, bound: 10}\n"
+        "    nonidealities: [{kind: circuit.adc_s_curve, std: 0.3}]"
     )
     w, x = torch.rand(5, 9), torch.rand(4, 9)
     tile = mho.Tile(w, hw).program(seed=1)
@@ -188,7 +196,9 @@ def test_the_gain_at_programming_is_exactly_1_and_grows_with_drift(net):
 def test_compensation_restores_equal_drift_exactly(hardware, kind, inputs):
     """R003-22: the same nu everywhere, no noise, no ADC: restored to 1e-6."""
     drift = "{kind: pcm.drift, nu_std: 0}"
-    w = torch.where(torch.rand(6, 10, generator=torch.Generator().manual_seed(0)) < 0.5, -0.4, 0.4)  # one level: one mean of nu
+    w = torch.where(
+        torch.rand(6, 10, generator=torch.Generator().manual_seed(0)) < 0.5, -0.4, 0.4
+    )  # one level: one mean of nu
     hw = hardware(f"rows: 5\nnonidealities: [{drift}]\ncompensation: {{kind: {kind}, inputs: {inputs}}}")
     tile, x = mho.Tile(w, hw).program(seed=0), torch.rand(3, 10)
     tile.age("1 year")

@@ -2,13 +2,12 @@
 
 import copy
 
+import mho
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
-
-import mho
 
 
 class Net(nn.Module):
@@ -230,7 +229,9 @@ def test_folding_the_scales_leaves_the_function(model):
 def test_analog_convolutions_have_torchs_shapes_values_and_gradients(options):
     torch.manual_seed(0)
     conv = nn.Conv2d(5, 7, **options)
-    analog = mho.to_analog(conv, mho.Hardware.from_yaml("mho: 1\ndefault: t\ntiles: {t: {rows: 30}}\ntraining: {inject: none}"))
+    analog = mho.to_analog(
+        conv, mho.Hardware.from_yaml("mho: 1\ndefault: t\ntiles: {t: {rows: 30}}\ntraining: {inject: none}")
+    )
     a, b = (torch.randn(2, 5, 9, 8, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2))
     ya, yb = analog(a), conv(b)
     assert ya.shape == yb.shape and torch.allclose(ya, yb, atol=1e-5)

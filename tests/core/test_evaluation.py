@@ -2,12 +2,11 @@
 
 import math
 
+import mho
 import pytest
 import torch
-from torch import nn
-
-import mho
 from mho.evaluation import Evaluation
+from torch import nn
 
 LEARNED = "rows: 8\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}"
 
@@ -65,7 +64,9 @@ def test_an_evaluation_repeats_bit_for_bit_and_gives_the_network_back(net):
 def test_chips_are_the_same_whatever_was_evaluated_before(net):
     three = mho.evaluate(net, score, ["1 h"], chips=3)
     seen = []
-    partly = mho.evaluate(net, score, ["1 h"], chips=3, done={0: (7.0,), 1: (8.0,)}, on_chip=lambda k, s: seen.append((k, s)))
+    partly = mho.evaluate(
+        net, score, ["1 h"], chips=3, done={0: (7.0,), 1: (8.0,)}, on_chip=lambda k, s: seen.append((k, s))
+    )
     assert partly.scores == ((7.0,), (8.0,), three.scores[2]) and seen == [(2, three.scores[2])]
 
 
@@ -123,7 +124,9 @@ def test_calibration_by_mvm_error_is_never_worse_than_its_start(hardware):
         model.weight.abs_()
     x = torch.rand(512, 256)
     errors = {}
-    hw = hardware("rows: 256\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}\nnonidealities: [circuit.output_noise]")
+    hw = hardware(
+        "rows: 256\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}\nnonidealities: [circuit.output_noise]"
+    )
     for method in ("abs_max", "mse"):
         net = mho.to_analog(model, hw)
         mho.calibrate(net, [x], method)

@@ -3,7 +3,6 @@
 import math
 
 import torch
-
 from mho import noise
 
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution
@@ -46,7 +45,7 @@ def test_uniform_numbers_are_equidistributed_and_never_0_or_1():
     counts = torch.histc(u, 256, 0, 1).double()
     chi2 = ((counts - N / 256) ** 2 / (N / 256)).sum()
     assert abs(chi2 - 255) < 5 * math.sqrt(2 * 255)
-    assert 0 < u.min() and u.max() < 1
+    assert u.min() > 0 and u.max() < 1
 
 
 def test_neighbours_branches_and_other_keys_are_uncorrelated():
@@ -89,8 +88,6 @@ def test_a_number_depends_on_its_place_only():
 def test_the_same_parts_give_the_same_key_on_every_machine():
     assert noise.key("chip", 7, 0) == noise.Key(*noise.words("chip", 7, 0))
     assert noise.words("chip", 7, 0) == (529799825, 1872997936)
-
-
 
 
 def test_torch_manual_seed_governs_fresh_keys():

@@ -2,13 +2,12 @@
 
 import math
 
+import mho
 import pytest
 import torch
-from torch.nn import functional as F
-
-import mho
 from mho.converter import quantise
 from mho.tile import split_evenly
+from torch.nn import functional as F
 
 STANDARD = """
 rows: 512
@@ -71,7 +70,9 @@ def test_rows_are_split_into_parts_as_equal_as_they_go():
     """R003-23: 1300 rows make three tiles of 433 and 434."""
     assert split_evenly(1300, 512) == [434, 433, 433]
     assert split_evenly(512, 512) == [512]
-    assert split_evenly(512 * 9, 512, unit=9) == [468] * 2 + [459] * 8 or sum(split_evenly(512 * 9, 512, unit=9)) == 4608
+    assert (
+        split_evenly(512 * 9, 512, unit=9) == [468] * 2 + [459] * 8 or sum(split_evenly(512 * 9, 512, unit=9)) == 4608
+    )
 
 
 def test_convolutions_are_split_by_whole_input_channels():
@@ -92,7 +93,9 @@ def test_split_and_unsplit_exact_tiles_agree(rows, hardware):
 def test_the_column_split_changes_nothing_where_nothing_is_defined_per_tile(hardware):
     """R003-24: per-column mapping, no noise: the same bits with 512 and with 20 columns a tile."""
     w, x = data(100, 64)
-    body = "rows: 64\ndac: {bits: 8, range: 1.0}\nadc: {bits: 8, bound: 10}\nnonidealities: [circuit.ir_drop]\ncolumns: "
+    body = (
+        "rows: 64\ndac: {bits: 8, range: 1.0}\nadc: {bits: 8, bound: 10}\nnonidealities: [circuit.ir_drop]\ncolumns: "
+    )
     a, b = (mho.Tile(w, hardware(body + c))(x) for c in ("512", "20"))
     assert torch.equal(a, b)
 
@@ -116,7 +119,9 @@ def test_padding_of_uneven_tiles_never_reaches_an_output(hardware):
     assert torch.equal(a, b)
     uneven = mho.Tile(torch.ones(2, 11), hardware("rows: 4")).tiles
     assert uneven.sizes == [4, 4, 3] and uneven.cut(torch.ones(11)).tolist()[2] == [1, 1, 1, 0]
-    assert torch.equal(uneven.spread(torch.tensor([[1.0, 4], [2, 5], [3, 6]]))[0], torch.tensor([1.0] * 4 + [2] * 4 + [3] * 3))
+    assert torch.equal(
+        uneven.spread(torch.tensor([[1.0, 4], [2, 5], [3, 6]]))[0], torch.tensor([1.0] * 4 + [2] * 4 + [3] * 3)
+    )
 
 
 def test_per_column_mapping_fills_every_column_and_restores_the_weights():
@@ -203,7 +208,9 @@ def test_an_effect_of_strength_0_is_bit_identical_to_an_absent_one(hardware):
     """Dropping an effect leaves the numbers of all others unchanged."""
     w, x = data(8, 40)
     rest = "{kind: pcm.programming_noise}, {kind: pcm.read_noise_1f}"
-    a = hardware(f"rows: 40\nnonidealities: [{{kind: pcm.drift, scale: 0}}, {{kind: circuit.output_noise, std: 0}}, {rest}]")
+    a = hardware(
+        f"rows: 40\nnonidealities: [{{kind: pcm.drift, scale: 0}}, {{kind: circuit.output_noise, std: 0}}, {rest}]"
+    )
     b = hardware(f"rows: 40\nnonidealities: [{rest}]")
     ya, yb = (mho.Tile(w, hw).program(seed=3).age("1 h")(x) for hw in (a, b))
     assert torch.equal(ya, yb)
@@ -213,7 +220,8 @@ def test_the_scale_of_a_declared_effect_multiplies_its_shift(hardware):
     """R003-12: scale s multiplies the drop, not the load a."""
     w, x = data(8, 40)
     full, half, none = (
-        mho.Tile(w, hardware(f"rows: 40\nnonidealities: [{{kind: circuit.ir_drop, g_line: 500 uS, scale: {s}}}]"))(x) for s in (1, 0.5, 0)
+        mho.Tile(w, hardware(f"rows: 40\nnonidealities: [{{kind: circuit.ir_drop, g_line: 500 uS, scale: {s}}}]"))(x)
+        for s in (1, 0.5, 0)
     )
     assert torch.allclose(half, (full + none) / 2, atol=1e-6) and not torch.equal(full, none)
 

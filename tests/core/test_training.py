@@ -3,13 +3,12 @@
 import copy
 import warnings
 
+import mho
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-
-import mho
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 
@@ -66,7 +65,10 @@ def test_the_gradient_of_the_input_goes_through_the_noisy_weights(hardware):
 
 def test_injected_noise_has_the_law_of_programming_times_the_scale(hardware):
     """R003-64: std of w_noisy at full weights is scale * sigma(1)/25; n = 20,000, alpha = 1e-5 is 2.2 %."""
-    net = mho.to_analog(nn.Linear(200, 100, bias=False), hardware("rows: 200\nnonidealities: [pcm.programming_noise]", training(inject="{scale: 2}")))
+    net = mho.to_analog(
+        nn.Linear(200, 100, bias=False),
+        hardware("rows: 200\nnonidealities: [pcm.programming_noise]", training(inject="{scale: 2}")),
+    )
     with torch.no_grad():
         net.weight.fill_(1.0)
     net.tiles.remap(net.weight)
@@ -101,7 +103,12 @@ def test_with_lr_0_the_weights_stay_bit_identical(hardware):
 
 def test_the_injected_std_follows_the_ramp(hardware):
     """R003-66: proportional to the step until the ramp ends."""
-    net = layer(hardware("rows: 20\nnonidealities: [pcm.programming_noise]", training(inject="{scale: 1, ramp: 4 steps}", clip="none")))
+    net = layer(
+        hardware(
+            "rows: 20\nnonidealities: [pcm.programming_noise]",
+            training(inject="{scale: 1, ramp: 4 steps}", clip="none"),
+        )
+    )
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
     mho.attach(optimizer, net)
     sizes = []
@@ -185,7 +192,9 @@ def test_the_input_range_grows_where_clipped_inputs_ask_for_it_and_shrinks_slowl
 
 def test_the_gradient_of_the_input_range_is_the_sum_over_clipped_inputs(hardware):
     """R003-70, by hand: sum over clipped of min(sign(x) dL/dx_code, 0); the factor alpha is in it."""
-    net = layer(hardware("rows: 2\ndac: {bits: 8, range: learned}", training(inject="none", range_decay=0)), out=1, rows=2)
+    net = layer(
+        hardware("rows: 2\ndac: {bits: 8, range: learned}", training(inject="none", range_decay=0)), out=1, rows=2
+    )
     with torch.no_grad():
         net.weight.copy_(torch.tensor([[2.0, -3.0]]))
     net.tiles.remap(net.weight)
@@ -198,7 +207,9 @@ def test_the_gradient_of_the_input_range_is_the_sum_over_clipped_inputs(hardware
 
 def test_saturated_converters_pass_no_gradient(hardware):
     """R003-65: masked where the DAC clips and where the ADC saturates."""
-    net = layer(hardware("rows: 20\ndac: {bits: 8, range: 1.0}\nadc: {bits: 8, bound: 1}", training(inject="none")), out=2)
+    net = layer(
+        hardware("rows: 20\ndac: {bits: 8, range: 1.0}\nadc: {bits: 8, bound: 1}", training(inject="none")), out=2
+    )
     with torch.no_grad():
         net.weight.copy_(torch.stack([torch.full((20,), 0.1), torch.cat([torch.ones(10), -torch.ones(10)]) * 0.1]))
     net.tiles.remap(net.weight)
@@ -306,7 +317,9 @@ def test_manual_seed_governs_training(hardware):
 
 def test_drop_connect_silences_a_share_of_the_weights(hardware):
     """R003-67; n = 40,000 weights, binomial bound for alpha = 1e-5."""
-    net = mho.to_analog(nn.Linear(200, 200, bias=False), hardware("rows: 200", training(drop_connect=0.1, inject="none"))).train()
+    net = mho.to_analog(
+        nn.Linear(200, 200, bias=False), hardware("rows: 200", training(drop_connect=0.1, inject="none"))
+    ).train()
     used = net(torch.eye(200)).T.detach()
     share = (used == 0).double().mean()
     assert abs(share - 0.1) < 4.42 * (0.1 * 0.9 / 40_000) ** 0.5

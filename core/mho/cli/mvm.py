@@ -14,8 +14,16 @@ from mho.tables import table
 @click.command()
 @click.argument("hardware")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a value of the hardware file.")
-@click.option("--matrices", default=8, show_default=True, type=click.IntRange(1), help="Random matrices, each on a chip of its own.")
-@click.option("--size", default=512, show_default=True, type=click.IntRange(1), help="Rows and columns of the matrices.")
+@click.option(
+    "--matrices",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Random matrices, each on a chip of its own.",
+)
+@click.option(
+    "--size", default=512, show_default=True, type=click.IntRange(1), help="Rows and columns of the matrices."
+)
 @click.option("--time", "times", multiple=True, metavar="TIME", help="Also at this age, e.g. '1 year' (repeatable).")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
@@ -41,7 +49,14 @@ def mvm(
         click.echo(json.dumps([r._asdict() for r in rows], indent=1))
         return
     cells = [
-        ("programming" if r.time is None else format_seconds(r.time), r.what, f"{100 * r.mean:.2f}", f"{100 * r.sem:.2f}") for r in rows
+        (
+            "programming" if r.time is None else format_seconds(r.time),
+            r.what,
+            f"{100 * r.mean:.2f}",
+            f"{100 * r.sem:.2f}",
+        )
+        for r in rows
     ]
-    click.echo(f"{hw.description or hardware}: {hw.tiles[hw.default].mapping.kind}, {size}x{size}, {matrices} matrices, inputs U(-1, 1)")
+    mapping = hw.tiles[hw.default].mapping.kind
+    click.echo(f"{hw.description or hardware}: {mapping}, {size}x{size}, {matrices} matrices, inputs U(-1, 1)")
     click.echo(table(("time", "", "MVM error %", "SEM"), cells))
