@@ -31,7 +31,7 @@ _HOME = {
     "stuck": ("StuckAt",),
     "site": ("Site",),
     "mapping": ("Mapping",),
-    "converter": ("Converter",),
+    "converter": ("Adc", "Dac"),
     "compensation": ("Compensation",),
     "layers": ("AnalogConv2d", "AnalogLayer", "AnalogLinear", "Tile"),
     "convert": ("ConversionReport", "conversion_report", "to_analog", "to_digital"),
@@ -62,7 +62,8 @@ if TYPE_CHECKING:
     from mho.convert import conversion_report as conversion_report
     from mho.convert import to_analog as to_analog
     from mho.convert import to_digital as to_digital
-    from mho.converter import Converter as Converter
+    from mho.converter import Adc as Adc
+    from mho.converter import Dac as Dac
     from mho.errors import ConfigError as ConfigError
     from mho.errors import MhoError as MhoError
     from mho.errors import PluginError as PluginError

@@ -17,8 +17,6 @@ Rounding = Literal["through", "zero", "ste"]
 class Converter(Kinded):
     """A data converter. `bits: none` keeps the saturation and drops the rounding; the whole converter `none` is ideal."""
 
-    CATEGORY: ClassVar[str] = "converter"
-
     bits: int | None = Field(
         8,
         ge=2,
@@ -53,7 +51,12 @@ def quantise(z: Tensor, bound: float | Tensor, top: int | None, rounding: Roundi
 
 
 class Dac(Converter, kind="mho.dac"):
-    """Input side: x is scaled by the input range alpha, clipped to [-1, 1] and rounded (R003-04, R003-06)."""
+    """Input side: x is scaled by the input range alpha, clipped to [-1, 1] and rounded (R003-04, R003-06).
+
+    A plugin's DAC subclasses it and overrides `encode`.
+    """
+
+    CATEGORY: ClassVar[str] = "dac"
 
     range: float | Literal["learned", "dynamic"] = Field(
         "learned",
@@ -78,7 +81,9 @@ class Dac(Converter, kind="mho.dac"):
 
 
 class Adc(Converter, kind="mho.adc"):
-    """Output side: saturates at `bound` and rounds (R003-05)."""
+    """Output side: saturates at `bound` and rounds (R003-05). A plugin's ADC subclasses it and overrides `convert`."""
+
+    CATEGORY: ClassVar[str] = "adc"
 
     bound: float | None = Field(
         10.0,

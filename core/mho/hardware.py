@@ -63,7 +63,7 @@ class Slot:
             raise self._error(f"the check of {kind!r} itself failed ({type(error).__name__}: {error})", ()) from error
 
     def __str__(self) -> str:
-        return f"a {self.category} such as '{self.kind or self.example}'"
+        return f"{registry.article(self.category)} such as '{self.kind or self.example}'"
 
     def _check(self, fine: bool, message: str, loc: tuple[str, ...] = ()) -> None:
         if not fine:
@@ -96,8 +96,8 @@ class Slot:
 # What a tile has at most one of: field -> its slot.
 SLOTS = {
     "mapping": Slot("mapping", "mho.per_column"),
-    "dac": Slot("converter", "mho.dac"),
-    "adc": Slot("converter", "mho.adc"),
+    "dac": Slot("dac", "mho.dac"),
+    "adc": Slot("adc", "mho.adc"),
     "compensation": Slot("compensation", "mho.global_drift"),
 }
 _EFFECT = Slot("nonideality", example="pcm.drift")

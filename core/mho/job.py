@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from tqdm import tqdm
 
@@ -78,6 +79,11 @@ class Job:
             net = make(digital)
             curves[variant.name] = self._curve(variant, net, reference)
         return self._summarise(digital, net, reference, curves)
+
+    def train(self) -> None:
+        """Both trainings, without any chip."""
+        self._claim_folder()
+        self._trained(self._digital()[0])
 
     # -- stages -----------------------------------------------------------------------------------------------
     def _digital(self) -> tuple[nn.Module, float]:
@@ -225,6 +231,16 @@ class Job:
         }
         _atomically(self.folder / "summary.json", lambda f: f.write_text(json.dumps(summary, indent=1)))
         return summary
+
+
+def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
+    """The task's network on analog tiles with the weights of a file; a plain digital one is calibrated first."""
+    net = load_model(to_analog(task.model(), hardware), checkpoint)
+    with safe_open(str(checkpoint), "pt") as f:
+        plain = not any(name.endswith("tiles.input_range") for name in f.keys())  # noqa: SIM118 (not a dict)
+    if plain:
+        calibrate(net, task.calibration_batches(), forward=task.predict)
+    return net.eval()
 
 
 def versions() -> dict[str, str]:

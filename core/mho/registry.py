@@ -26,13 +26,14 @@ CORE = "mho"  # the family and the distribution that nobody else may claim
 
 # Hook -> what it provides. Classes of the last two have no kind: they are not named in YAML.
 CATEGORIES = {
-    "mho_nonidealities": "nonideality",
-    "mho_mappings": "mapping",
-    "mho_converters": "converter",
-    "mho_compensations": "compensation",
-    "mho_layers": "layer",
-    "mho_training": "training",
+    "mho_nonidealities": ("nonideality",),
+    "mho_mappings": ("mapping",),
+    "mho_converters": ("dac", "adc"),
+    "mho_compensations": ("compensation",),
+    "mho_layers": ("layer",),
+    "mho_training": ("training",),
 }
+NOUNS = {"dac": "DAC", "adc": "ADC"}
 _KINDLESS = ("layer", "training")
 AnyClass = TypeVar("AnyClass", bound=type)
 
@@ -162,17 +163,17 @@ class Registry:
 
     def resolve(self, kind: str, category: str | None = None) -> type[Kinded]:
         """The class of a kind. Imports the family's plugin, and no other."""
-        example = "'pcm.drift'" if category in (None, "nonideality") else f"a {category}, e.g. 'family.name'"
+        example = "'pcm.drift'" if category in (None, "nonideality") else f"{article(category)}, e.g. 'family.name'"
         if not kind_form(kind):
             raise PluginError(f"{kind!r} is not a kind; expected family.name such as {example}")
-        family = kind.partition(".")[0]
+        family, wanted = kind.partition(".")[0], (category,) if category else ()
         if kind in self._local.kinds:
-            return _of_category(self._local.kinds[kind], category)
+            return _of_category(self._local.kinds[kind], *wanted)
         known = dict(self._local.kinds) if any(k.startswith(family + ".") for k in self._local.kinds) else {}
         if family in self.claims or not known:
             known = self.load(family).kinds
         if kind in known:
-            return _of_category(known[kind], category)
+            return _of_category(known[kind], *wanted)
         fitting = [k for k, cls in known.items() if category in (None, cls.CATEGORY) and k.startswith(family + ".")]
         near = suggest(kind, fitting, f"{family} provides")
         listed = f" ({family} provides: {', '.join(fitting)})" if near.startswith("did") else ""
@@ -279,18 +280,18 @@ def _classes(module: Any, name: str) -> _Family:
     manager.check_pending()
     used = {caller.name for caller in manager.get_hookcallers(module) or ()}
     result = _Family()
-    for hook, category in CATEGORIES.items():
+    for hook, categories in CATEGORIES.items():
         function = getattr(module, hook, None)
         if function is None:
             continue
         if hook not in used:
             raise PluginError(f"{hook} is not marked; write @hookimpl above it")
         for cls in _returned(function, hook):
-            if category in _KINDLESS:
-                result.other.setdefault(category, []).append(cls)
+            if categories[0] in _KINDLESS:
+                result.other.setdefault(categories[0], []).append(cls)
                 continue
             kind = _kind_of(cls)
-            _of_category(cls, category)
+            _of_category(cls, *categories)
             if kind in result.kinds:
                 raise PluginError(f"kind {kind!r} is given twice: {_name(result.kinds[kind])} and {_name(cls)}")
             result.kinds[kind] = cls
@@ -318,14 +319,14 @@ def _kind_of(cls: Any) -> str:
     return str(kind)
 
 
-def _of_category(cls: type[Kinded], category: str | None) -> type[Kinded]:
-    if category is not None and category != cls.CATEGORY:
-        raise PluginError(f"{cls.KIND!r} is {_article(cls.CATEGORY)}, not {_article(category)}")
+def _of_category(cls: type[Kinded], *categories: str) -> type[Kinded]:
+    if categories and cls.CATEGORY not in categories:
+        raise PluginError(f"{cls.KIND!r} is {article(cls.CATEGORY)}, not {' or '.join(map(article, categories))}")
     return cls
 
 
-def _article(noun: str) -> str:
-    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}" if noun else "of no category"
+def article(noun: str) -> str:
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {NOUNS.get(noun, noun)}" if noun else "of no category"
 
 
 def _name(cls: Any) -> str:

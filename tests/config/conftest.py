@@ -29,13 +29,14 @@ class TileMax(Mapping, kind="mho.tile_max"):
     headroom: float = Field(1.0, ge=1, unit="1")
 
 class Converter(Kinded):
-    CATEGORY: ClassVar[str] = "converter"
     bits: int | None = Field(8, ge=2, le=16, unit="bit", description="resolution")
 
 class Dac(Converter, kind="mho.dac"):
+    CATEGORY: ClassVar[str] = "dac"
     range: float | Literal["learned", "dynamic"] = Field("learned", gt=0)
 
 class Adc(Converter, kind="mho.adc"):
+    CATEGORY: ClassVar[str] = "adc"
     bound: float = Field(10.0, gt=0)
 
 class GlobalDrift(Kinded, kind="mho.global_drift"):

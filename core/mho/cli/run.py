@@ -1,75 +1,136 @@
-"""`mho run`: train, deploy, train hardware-aware, deploy again, compare."""
+"""`mho run`, `train` and `evaluate`: the main job and its halves."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mho.cli.config import JSON, SET
 from mho.hardware import load
 from mho.tables import table
+
+if TYPE_CHECKING:
+    from mho.job import Job
+
+
+OUT = click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results [mho-runs/TASK-HW-...]."
+)
+SEED = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
+CHIPS = click.option("--chips", default=25, show_default=True, type=click.IntRange(1), help="Simulated chips.")
 
 
 @click.command()
 @click.argument("task")
-@click.argument("hardware")
-@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a value of the hardware file.")
-@click.option("--chips", default=25, show_default=True, type=click.IntRange(1), help="Simulated chips per variant.")
-@click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results [mho-runs/TASK-HARDWARE]."
-)
+@click.argument("hw")
+@SET
+@CHIPS
+@SEED
+@OUT
 @click.option("--no-report", is_flag=True, help="Skip the HTML report.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@JSON
 def run(
     task: str,
-    hardware: str,
-    settings: tuple[str, ...],
+    hw: str,
+    changes: tuple[str, ...],
     chips: int,
     seed: int,
     out: Path | None,
     no_report: bool,
     as_json: bool,
 ) -> None:
-    """Train TASK digitally, put it on HARDWARE as it is, train it hardware-aware, and compare the accuracies of many
-    simulated chips over drift time.
+    """Train TASK digitally, deploy it on HW as it is, train it hardware-aware, deploy that, and compare the accuracies
+    of many simulated chips over drift time.
 
-    TASK is a built-in (digits) or a Python file with a mho.Task; HARDWARE a YAML file or a preset. An interrupted run goes
+    TASK is a built-in (digits) or a Python file with a mho.Task; HW a hardware file or a preset. An interrupted run goes
     on where it stopped when the command is repeated.
     """
-    import torch
-
-    from mho.job import Job
-    from mho.task import load_task
-
-    hw = load(hardware, set=settings)
-    job_task = load_task(task)
-    folder = out or default_folder(job_task.name, hardware, hw.digest, seed)
-    job = Job(
-        job_task, hw, folder, chips, seed, progress=sys.stderr.isatty(), command=shlex.join(["mho", *sys.argv[1:]])
-    )
-    if torch.get_num_threads() > 2:
-        torch.set_num_threads(
-            max(1, torch.get_num_threads() // 2)
-        )  # small layers: more threads only wait for each other
-    try:
-        summary = job.run()
-    except KeyboardInterrupt:
-        click.echo(f"\nstopped; repeat the command to go on from {folder}", err=True)
-        raise
-    if as_json:
-        import json
-
-        click.echo(json.dumps(summary, indent=1))
-    else:
-        click.echo(_table(summary))
+    job = _job(task, hw, changes, chips, seed, out)
+    summary = _resumable(job.run, job.folder)
+    click.echo(json.dumps(summary, indent=1) if as_json else _table(summary))
     if not no_report:
         from mho.report import write_report
 
-        click.echo(f"report: {write_report(folder)}", err=as_json)
+        click.echo(f"report: {write_report(job.folder)}", err=as_json)
+
+
+@click.command()
+@click.argument("task")
+@click.argument("hw")
+@SET
+@SEED
+@OUT
+def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None) -> None:
+    """Train TASK digitally and then for HW, and keep both networks (digital.safetensors, trained.safetensors).
+
+    `mho run` with the same arguments goes on from there; `mho evaluate` takes the files.
+    """
+    job = _job(task, hw, changes, 1, seed, out)
+    _resumable(job.train, job.folder)
+    click.echo(f"{job.folder / 'digital.safetensors'}\n{job.folder / 'trained.safetensors'}")
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("task")
+@click.argument("hw")
+@SET
+@CHIPS
+@SEED
+@click.option("--time", "times", multiple=True, metavar="TIME", help="When, e.g. '1 day' [the hardware's times].")
+@JSON
+def evaluate(
+    checkpoint: Path,
+    task: str,
+    hw: str,
+    changes: tuple[str, ...],
+    chips: int,
+    seed: int,
+    times: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Score CHECKPOINT, a safetensors file of TASK's network, on many chips of HW over drift time.
+
+    The file may come from `mho train` or be a plain digital checkpoint; the input ranges of the latter are calibrated on
+    the task's calibration batches.
+    """
+    from mho.evaluation import evaluate as score_chips
+    from mho.job import deploy
+    from mho.task import load_task
+
+    hardware, job_task = load(hw, set=changes), load_task(task)
+    net = deploy(job_task, hardware, checkpoint)
+    curve = score_chips(
+        net, job_task.score, times or None, chips, seed, chance=job_task.chance, progress=sys.stderr.isatty()
+    )
+    if as_json:
+        click.echo(json.dumps({"times": curve.times, "mean": curve.mean, "sem": curve.sem, "scores": curve.scores}))
+        return
+    click.echo(f"{checkpoint.name} on {hardware.description or hw}, {chips} chips\n{curve}")
+
+
+def _job(task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, out: Path | None) -> Job:
+    from mho.job import Job
+    from mho.task import load_task
+
+    hardware, job_task = load(hw, set=changes), load_task(task)
+    folder = out or default_folder(job_task.name, hw, hardware.digest, seed)
+    command = shlex.join(["mho", *sys.argv[1:]])
+    return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command)
+
+
+def _resumable(work: Callable[[], Any], folder: Path) -> Any:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        click.echo(f"\nrepeat the command to go on from {folder}", err=True)
+        raise
 
 
 def default_folder(task: str, hardware: str, digest: str, seed: int) -> Path:
