@@ -73,7 +73,8 @@ class Dac(Converter, kind="mho.dac"):
 
     def encode(self, x: Tensor, alpha: Tensor, decay: float) -> Tensor:
         """x [vector, tile, row] -> analog inputs in [-1, 1], straight through the rounding, alpha learned by R003-70."""
-        return EncodeInput.apply(x, alpha, self.top, decay)
+        code: Tensor = EncodeInput.apply(x, alpha, self.top, decay)[0]
+        return code
 
     def encode_exactly(self, x: Tensor, alpha: Tensor, rounding: Rounding) -> Tensor:
         """The same values with the true derivative in x and alpha (mode `autograd`)."""
@@ -116,23 +117,23 @@ class EncodeInput(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, alpha: Tensor, top: int | None, decay: float) -> Tensor:
-        z = (x / alpha).clamp(-1, 1)
-        return z if top is None else (z * top).round() / top
+    def forward(x: Tensor, alpha: Tensor, top: int | None, decay: float) -> tuple[Tensor, Tensor]:
+        code = (x / alpha).clamp_(-1, 1)
+        return (code if top is None else code.mul_(top).round_().div_(top)), x.abs() > alpha
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, alpha, _, ctx.decay = inputs
-        ctx.save_for_backward(x, alpha)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _, alpha, _, ctx.decay = inputs
+        code, clipped = output
+        ctx.mark_non_differentiable(clipped)
+        ctx.save_for_backward(code, clipped, alpha)  # the product keeps the code anyway; the mask is a byte
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, alpha = ctx.saved_tensors
-        inside = x.abs() <= alpha
-        gx = torch.where(inside, g / alpha, torch.zeros_like(g)) if ctx.needs_input_grad[0] else None
+    def backward(ctx: Any, g: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        code, clipped, alpha = ctx.saved_tensors
+        gx = (g / alpha).masked_fill_(clipped, 0) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return gx, None, None, None
-        asks = torch.where(inside, torch.zeros_like(g), (g * x.sign()).clamp(max=0))
-        mostly_inside = inside.to(g.dtype).mean((0, -1))[:, None] > 0.95
-        galpha = asks.sum((0, -1))[:, None] + ctx.decay * alpha * mostly_inside
-        return gx, galpha, None, None
+        asks = (g * code).clamp_(max=0).mul_(clipped).sum((0, -1))[:, None]  # a clipped code is the sign of x
+        mostly_inside = clipped.to(g.dtype).mean((0, -1))[:, None] < 0.05
+        return gx, asks + ctx.decay * alpha * mostly_inside, None, None

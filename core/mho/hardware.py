@@ -385,7 +385,11 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
     for file in plugins:
         registry.load_file(file)
     if isinstance(source, Hardware):
-        return Hardware._built((_as_tree(source), _Files()), set) if set else source
+        if not set:
+            return source
+        changed = Hardware._built((_as_tree(source), _Files()), set)
+        changed._rule_marks = source._rule_marks  # rules still stand where they were written
+        return changed
     path, name = find(source)
     return Hardware._built(_Files().resolved(read(path), (name,) if name else ()), set)
 

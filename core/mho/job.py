@@ -72,6 +72,7 @@ class Job:
 
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
+        to_analog(self.task.model(), self.hardware)  # rules that fit no layer should not wait for a training
         self._claim_folder()
         digital, reference = self._digital()
         curves = {}

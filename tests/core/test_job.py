@@ -1,0 +1,185 @@
+"""The main job: a task of the user's own, resume, and what the terminal says."""
+
+import json
+import os
+import re
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import mho
+from mho.cli import main
+from mho.job import Job
+from mho.task import load_task
+
+TASK = '''
+import torch
+from torch import nn
+import mho
+
+class Blobs(mho.Task):
+    """Three Gaussian clouds."""
+    chance = 1 / 3
+    epochs, hwa_epochs, lr, hwa_lr = 10, 3, 0.02, 0.01
+
+    def __init__(self):
+        g = torch.Generator().manual_seed(0)
+        self.y = torch.randint(3, (240,), generator=g)
+        self.x = torch.randn(240, 6, generator=g) + 1.5 * torch.eye(3, 6)[self.y]
+
+    def model(self):
+        return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+
+    def train_batches(self, seed):
+        for part in torch.randperm(160, generator=torch.Generator().manual_seed(seed)).split(32):
+            yield self.x[part], self.y[part]
+
+    def score(self, model):
+        return float((model(self.x[160:]).argmax(1) == self.y[160:]).double().mean())
+'''
+HW = "mho: 1\nlike: pcm.standard\ntimes: [1 s, 1 day]\ntraining: {inject: {scale: 2, ramp: 1 epoch}}\n"
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    (tmp_path / "blobs.py").write_text(TASK)
+    (tmp_path / "hw.yaml").write_text(HW)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def invoke(*args):
+    return CliRunner().invoke(main, [str(a) for a in args])
+
+
+def summary(folder):
+    s = json.loads((folder / "summary.json").read_text())
+    return {k: v for k, v in s.items() if k not in ("seconds", "command")}
+
+
+def test_a_users_own_network_and_hardware_go_through_the_main_job(files):
+    result = invoke("run", "blobs.py", "hw.yaml", "--chips", 3)
+    assert result.exit_code == 0, result.output
+    folder = next((files / "mho-runs").iterdir())
+    assert re.search(r"direct +accuracy % +\d", result.output) and "1 day" in result.output
+    assert f"report: {folder.relative_to(files)}" in result.output
+    assert {p.name for p in folder.iterdir()} == {
+        "key.json",
+        "hardware.yaml",
+        "digital.safetensors",
+        "trained.safetensors",
+        "results.jsonl",
+        "summary.json",
+        "report.html",
+    }
+    s = summary(folder)
+    assert [v["name"] for v in s["variants"]] == ["direct", "hwa"] and s["chance"] == pytest.approx(1 / 3)
+    for v in s["variants"]:
+        assert len(v["scores"]) == 3 and all(len(row) == 2 for row in v["scores"])
+        mean = [sum(c) / 3 for c in zip(*v["scores"])]
+        assert v["mean"] == pytest.approx(mean)
+        assert v["normalised"] == pytest.approx([(m - 1 / 3) / (s["reference"] - 1 / 3) for m in mean])
+    assert s["reference"] > 0.7
+    assert mho.load(folder / "hardware.yaml").digest == mho.load("hw.yaml").digest
+
+
+class StopAfter(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(files, monkeypatch):
+    task, hw = load_task("blobs.py"), mho.load("hw.yaml")
+
+    def job(name):
+        return Job(load_task("blobs.py"), hw, files / name, chips=3, progress=False)
+
+    whole = job("whole")
+    whole.run()
+    for stop_at in (1, 4):  # in the middle of the first and of the second variant
+        calls = 0
+        original = type(task).score
+
+        def counted(self, model, stop_at=stop_at):
+            nonlocal calls
+            calls += 1
+            if calls > 2 * stop_at + 2:
+                raise KeyboardInterrupt
+            return original(self, model)
+
+        broken = job("parts")
+        monkeypatch.setattr(type(broken.task), "score", counted)
+        with pytest.raises(KeyboardInterrupt):
+            broken.run()
+        monkeypatch.setattr(type(broken.task), "score", original)
+    with (files / "parts" / "results.jsonl").open("a") as f:
+        f.write('{"variant": "hwa", "chip": 2, "sco')  # a crash in the middle of a line
+    job("parts").run()
+    assert summary(files / "parts") == summary(files / "whole")
+
+
+def test_a_folder_never_mixes_two_runs(files):
+    assert invoke("run", "blobs.py", "hw.yaml", "--chips", 1, "--out", "a", "--no-report").exit_code == 0
+    result = invoke("run", "blobs.py", "hw.yaml", "--chips", 1, "--out", "a", "--seed", 1)
+    assert result.exit_code == 1
+    assert "a holds another run (different seed); choose another folder with --out" in result.output
+
+
+def test_more_chips_of_the_same_run_reuse_the_old_ones(files):
+    assert invoke("run", "blobs.py", "hw.yaml", "--chips", 2, "--out", "a", "--no-report").exit_code == 0
+    two = summary(files / "a")["variants"][1]["scores"]
+    assert invoke("run", "blobs.py", "hw.yaml", "--chips", 4, "--out", "a", "--no-report").exit_code == 0
+    assert summary(files / "a")["variants"][1]["scores"][:2] == two
+    assert len((files / "a" / "results.jsonl").read_text().splitlines()) == 8
+
+
+def test_train_and_evaluate_are_the_halves_of_run(files):
+    assert invoke("run", "blobs.py", "hw.yaml", "--chips", 2, "--out", "a", "--no-report").exit_code == 0
+    result = invoke("train", "blobs.py", "hw.yaml", "--out", "b")
+    assert result.exit_code == 0 and "trained.safetensors" in result.output
+    result = invoke("evaluate", "b/trained.safetensors", "blobs.py", "hw.yaml", "--chips", 2, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["scores"] == summary(files / "a")["variants"][1]["scores"]
+    plain = invoke("evaluate", "b/digital.safetensors", "blobs.py", "hw.yaml", "--chips", 2, "--time", "1 h")
+    assert plain.exit_code == 0 and "1 h" in plain.output
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("run", "nope", "hw.yaml"), "no task 'nope'; built in: digits; or give a Python file"),
+        (("run", "nope.py", "hw.yaml"), "no such task file: nope.py"),
+        (("run", "empty.py", "hw.yaml"), "must define exactly one subclass of mho.Task, found: none"),
+        (("run", "broken.py", "hw.yaml"), "broken.py failed to import: ZeroDivisionError"),
+        (("run", "half.py", "hw.yaml"), "does not write model, train_batches, score"),
+        (("run", "blobs.py", "rule.yaml"), "rule.yaml:3:11  layers[0]\n    no layer is called 'hed'"),
+        (("run", "blobs.py", "nope.yaml"), "nope.yaml"),
+    ],
+)
+def test_mistakes_end_with_one_message_and_no_traceback(files, args, message):
+    (files / "empty.py").write_text("x = 1\n")
+    (files / "broken.py").write_text("1 / 0\n")
+    (files / "half.py").write_text("import mho\nclass T(mho.Task): pass\n")
+    (files / "rule.yaml").write_text("mho: 1\nlike: pcm.standard\nlayers: [{match: hed, tile: digital}]\n")
+    result = invoke(*args)
+    assert result.exit_code == 1 and message in result.output and "Traceback" not in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("CI") and os.cpu_count() == 1, reason="takes minutes on one core")
+def test_training_for_a_harsh_chip_pays_on_real_digits(tmp_path):
+    """At 1 year, with three times the programming noise, three times the drift spread and a 6-bit ADC."""
+    pytest.importorskip("sklearn")
+    hw = mho.load(
+        "pcm.standard",
+        set=[
+            "tiles.pcm.nonidealities[pcm.programming_noise].scale=3",
+            "tiles.pcm.nonidealities[pcm.drift].nu_std=3",
+            "tiles.pcm.adc.bits=6",
+        ],
+    )
+    torch.manual_seed(0)
+    s = Job(load_task("digits"), hw, tmp_path / "run", chips=10, progress=False).run()
+    direct, hwa = s["variants"]
+    gap = hwa["mean"][-1] - direct["mean"][-1]
+    assert gap > 0.02 and gap > 3 * (hwa["sem"][-1] ** 2 + direct["sem"][-1] ** 2) ** 0.5
