@@ -26,7 +26,7 @@ class Blobs(mho.Task):
     def __init__(self):
         g = torch.Generator().manual_seed(0)
         self.y = torch.randint(3, (240,), generator=g)
-        self.x = torch.randn(240, 6, generator=g) + 1.5 * torch.eye(3, 6)[self.y]
+        self.x = torch.randn(240, 6, generator=g) + 2.5 * torch.eye(3, 6)[self.y]
 
     def model(self):
         return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -152,7 +152,7 @@ def test_train_and_evaluate_are_the_halves_of_run(files):
         (("run", "empty.py", "hw.yaml"), "must define exactly one subclass of mho.Task, found: none"),
         (("run", "broken.py", "hw.yaml"), "broken.py failed to import: ZeroDivisionError"),
         (("run", "half.py", "hw.yaml"), "does not write model, train_batches, score"),
-        (("run", "blobs.py", "rule.yaml"), "rule.yaml:3:11  layers[0]\n    no layer is called 'hed'"),
+        (("run", "blobs.py", "rule.yaml"), "rule.yaml:3:10  layers[0]\n    no layer is called 'hed'"),
         (("run", "blobs.py", "nope.yaml"), "nope.yaml"),
     ],
 )
