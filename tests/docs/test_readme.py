@@ -19,14 +19,14 @@ def blocks(language):
                 yield pytest.param(text, id=f"{page.relative_to(ROOT)}-{i}")
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", list(blocks("python")))
 @pytest.mark.filterwarnings("ignore:training an analog network without")
 def test_python_blocks_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})  # noqa: S102 (our own pages)
 
 
-@pytest.mark.parametrize("text", [b for b in blocks("yaml")])
+@pytest.mark.parametrize("text", list(blocks("yaml")))
 def test_complete_hardware_files_are_valid(text):
     if "\nmho: 1" not in "\n" + text:
         pytest.skip("a fragment")
