@@ -39,7 +39,9 @@ class IRDrop(Nonideality, kind="circuit.ir_drop"):
     sides = {"a": Side(magnitude, absolute), "p": Side(by_depth, linear)}
 
     r_wire: Ohms = Field(0.35, ge=0, description="wire resistance between two cells", source="R003 Table A.1")
-    g_line: MicroSiemens = Field(5.0, ge=0, description="conductance that stands for w = 1 on the line", source="R003 Eq. 16, E5")
+    g_line: MicroSiemens = Field(
+        5.0, ge=0, description="conductance that stands for w = 1 on the line", source="R003 Eq. 16, E5"
+    )
 
     def shift(self, site: Site, a: Tensor, p: Tensor) -> Tensor:
         a = a * (self.r_wire * self.g_line * 1e-6) * site.rows.n[:, None]
@@ -58,7 +60,9 @@ class AdcSCurve(Nonideality, kind="circuit.adc_s_curve"):
     strength: ClassVar[str] = "mean"
 
     mean: float = Field(0.25, ge=0, unit="1", description="mean curvature", source="R003 Eq. 19, E9")
-    std: float = Field(0.0, ge=0, unit="1", description="spread of the curvature between columns, relative", source="R003 Eq. 19, E9")
+    std: float = Field(
+        0.0, ge=0, unit="1", description="spread of the curvature between columns, relative", source="R003 Eq. 19, E9"
+    )
 
     def prepare(self, site: Site) -> None:
         if not math.isfinite(site.bound):

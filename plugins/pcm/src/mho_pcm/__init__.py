@@ -113,7 +113,11 @@ class ReadNoise(Nonideality, kind="pcm.read_noise"):
     sides = {"s": Side(magnitude, square)}
 
     sigma: float = Field(
-        0.0175, ge=0, unit="1", description="noise of one fully-on row through one full weight", source="R003 Table A.1, E15"
+        0.0175,
+        ge=0,
+        unit="1",
+        description="noise of one fully-on row through one full weight",
+        source="R003 Table A.1, E15",
     )
 
     def variance(self, site: Site, s: Tensor) -> Tensor:
