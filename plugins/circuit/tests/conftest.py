@@ -1,8 +1,7 @@
 """A tile described in a line: what most tests of a plugin need."""
 
-import pytest
-
 import mho
+import pytest
 
 
 @pytest.fixture

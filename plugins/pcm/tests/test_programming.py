@@ -53,7 +53,7 @@ def test_small_targets_are_a_censored_normal(programmed, r):
 
 def test_the_spread_is_largest_at_0_8375(programmed):
     """R003-16: 1.9650/(2 * 1.1731); 1.0863 µS there"""
-    assert 1.9650 / (2 * 1.1731) == pytest.approx(0.8375, abs=1e-4)
+    assert pytest.approx(0.8375, abs=1e-4) == 1.9650 / (2 * 1.1731)
     spread = {r: float(programmed(r, "pcm.programming_noise").std()) for r in (0.65, 0.8375, 1.0)}
     assert max(spread, key=spread.get) == 0.8375
     assert spread[0.8375] == pytest.approx(1.0863, rel=0.01)
