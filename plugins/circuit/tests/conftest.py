@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture
 def tile():
-    """tile(W, effect, effect, ..., key=value) -> a `mho.Tile` on exact converters, weights taken as they are (|w| <= 1)."""
+    """tile(W, effect, ..., key=value) -> a `mho.Tile` without converters, weights taken as they are (|w| <= 1)."""
 
     def make(weight, *effects, **settings):
         given = {"device": "{g_max: 25 uS}", "mapping": "mho.direct", "dac": "none", "adc": "none", **settings}

@@ -1,5 +1,6 @@
 """Output noise, IR-drop and ADC S-curve of the standard crossbar model, against closed forms."""
 
+import itertools
 import math
 
 import pytest
@@ -88,7 +89,7 @@ def test_each_row_tile_counts_only_its_own_occupied_rows(tile, effect):
     w, x = uniform(16, 260), uniform(4, 260, seed=1)
     split = tile(w, effect, rows=128).program(seed=0)(x)
     edges = (0, 87, 174, 260)
-    alone = [tile(w[:, a:b], effect, rows=128).program(seed=0)(x[:, a:b]) for a, b in zip(edges, edges[1:])]
+    alone = [tile(w[:, a:b], effect, rows=128).program(seed=0)(x[:, a:b]) for a, b in itertools.pairwise(edges)]
     assert torch.allclose(split, sum(alone), atol=1e-5)
 
 

@@ -84,15 +84,13 @@ def effective(plus: Tensor, minus: Tensor, *, r_word: float, r_bit: float, r_dri
     one = torch.eye(m, dtype=plus.dtype, device=plus.device)
     lines = WordLines(torch.stack([plus, minus]), r_word, r_driver)
     G = plus.new_zeros(arrays, m, m)
-    currents = plus.new_zeros(arrays, m, n)
+    currents = plus.new_zeros(arrays, m, 0)  # column k for the k-th row from the sense end
     for j in reversed(range(n)):
-        if j < n - 1:
-            wire = torch.linalg.cholesky(one + r_bit * G)
-            G = torch.cholesky_solve(G, wire)
-            currents[..., j + 1 :] = torch.cholesky_solve(currents[..., j + 1 :], wire)
+        wire = torch.linalg.cholesky(one + r_bit * G)
         K = lines.admittance(j)  # [sign, array, column, column]
-        G = G + K.sum(0)
-        currents[..., j] = (K[0] - K[1]).sum(-1)
+        G = torch.cholesky_solve(G, wire) + K.sum(0)
+        own = (K[0] - K[1]).sum(-1, keepdim=True)
+        currents = torch.cat([own, torch.cholesky_solve(currents, wire)], -1)
     return torch.cholesky_solve(currents, torch.linalg.cholesky(one + (r_bit + r_sense) * G))
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class ExactDevice(Nonideality, kind="ideal.device"):
-    """A device that holds exactly one of its levels, for ever: g = g_max round(r (levels - 1))/(levels - 1), r = g/g_max.
+    """A device that holds exactly one of its levels, for ever: g = g_max round(r (levels - 1))/(levels - 1).
 
-    With `levels: none` it holds any conductance. b-bit weights have 2^(b-1) levels per device, since the sign is kept
-    by the pair (R003-52, the fixed-point yardstick).
+    r = g_target/g_max. With `levels: none` it holds any conductance. b-bit weights have 2^(b-1) levels per device,
+    since the sign is kept by the pair (R003-52, the fixed-point yardstick).
     """
 
     source = "definition"

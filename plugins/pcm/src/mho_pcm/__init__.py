@@ -110,7 +110,7 @@ class ReadNoise(Nonideality, kind="pcm.read_noise"):
     source = f"{RASCH}, Eq. 14"
     bibtex = RASCH_BIBTEX
     strength: ClassVar[str] = "sigma"
-    sides = {"s": Side(magnitude, square)}
+    sides: ClassVar[dict[str, Side]] = {"s": Side(magnitude, square)}
 
     sigma: float = Field(
         0.0175,
