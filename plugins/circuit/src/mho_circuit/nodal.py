@@ -78,7 +78,7 @@ def effective(plus: Tensor, minus: Tensor, *, r_word: float, r_bit: float, r_dri
 
     The recursion of a ladder with matrices in place of numbers. Seen from the sense end, the rows so far are current
     sources with an admittance G between bit lines beside them; a row of wire segments scales both by
-    (1 + r_bit G)^-1, row j adds its admittance K and its currents K 1 x_j, since its devices see x_j on one side.
+    (1 + r_bit G)^-1, row j adds its own admittance and currents.
     """
     arrays, n, m = plus.shape
     one = torch.eye(m, dtype=plus.dtype, device=plus.device)
@@ -86,39 +86,48 @@ def effective(plus: Tensor, minus: Tensor, *, r_word: float, r_bit: float, r_dri
     G = plus.new_zeros(arrays, m, m)
     currents = plus.new_zeros(arrays, m, 0)  # column k for the k-th row from the sense end
     for j in reversed(range(n)):
-        wire = torch.linalg.cholesky(one + r_bit * G)
-        K = lines.admittance(j)  # [sign, array, column, column]
-        G = torch.cholesky_solve(G, wire) + K.sum(0)
-        own = (K[0] - K[1]).sum(-1, keepdim=True)
-        currents = torch.cat([own, torch.cholesky_solve(currents, wire)], -1)
-    return torch.cholesky_solve(currents, torch.linalg.cholesky(one + (r_bit + r_sense) * G))
+        wire = inverse(one + r_bit * G)
+        G = wire @ G + lines.admittance(j)
+        currents = torch.cat([lines.currents(j).unsqueeze(-1), wire @ currents], -1)
+    return inverse(one + (r_bit + r_sense) * G) @ currents
+
+
+def inverse(M: Tensor) -> Tensor:
+    """Of symmetric positive definite matrices."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(M))
 
 
 class WordLines:
-    """What the bit lines see of the word lines, with the drivers at 0 V: K = D - D Z D for every row, where D are the
-    devices [..., row, column] and Z_ab is the voltage at node a for a unit current into node b.
+    """What the bit lines see of the word lines: D [sign, array, row, column] are the devices on the lines at +x and -x.
 
-    A word line is a ladder too. With R_a the resistance towards the driver and G_a the conductance away from it, node's
-    device included, Z_aa = R_a/(1 + R_a G_a); a voltage falls by 1/(1 + r_word G_b) on its way to the next node b.
+    With the driver at 0 V, a row has the admittance D - D Z D between bit lines, where Z_ab is the voltage at node a
+    for a unit current into node b. A word line is a ladder too: with R_a the resistance towards the driver and G_a the
+    conductance away from it, the device at a included, Z_aa = R_a/(1 + R_a G_a), and a voltage falls by
+    1/(1 + r_word G_b) on its way to the next node b. With the driver at 1 V, the same falls give the voltages v.
     """
 
     def __init__(self, D: Tensor, r_word: float, r_driver: float) -> None:
-        m = D.shape[-1]
+        columns = D.shape[-1]
         G = [D[..., -1]]  # from the open end to the driver
-        for a in reversed(range(m - 1)):
+        for a in reversed(range(columns - 1)):
             G.append(D[..., a] + G[-1] / (1 + r_word * G[-1]))
         R = [torch.full_like(D[..., 0], r_driver + r_word)]  # from the driver to the open end
-        for a in range(m - 1):
+        for a in range(columns - 1):
             R.append(r_word + R[-1] / (1 + D[..., a] * R[-1]))
         away, towards = torch.stack(G[::-1], -1), torch.stack(R, -1)
         self.D = D
-        self.own = towards / (1 + towards * away)  # Z_aa
-        self.log_v = -torch.log1p(r_word * away).cumsum(-1)
+        self.Z_aa = towards / (1 + towards * away)
+        self.log_fall = -torch.log1p(r_word * away).cumsum(-1)
+        self.v = (self.log_fall - self.log_fall[..., :1]).exp() / (1 + R[0] * away[..., 0]).unsqueeze(-1)
 
     def admittance(self, j: int) -> Tensor:
-        """K [..., column, column] of row j."""
-        D, own, log_v = (t[..., j, :] for t in (self.D, self.own, self.log_v))
-        nearer = (D * own)[..., :, None] * D[..., None, :]  # a nearer to the driver than b
-        upper = nearer.triu() + nearer.triu(1).mT
-        fall = (log_v[..., :, None] - log_v[..., None, :]).abs().neg().exp()
-        return torch.diag_embed(D) - upper * fall
+        """Of row j, both lines together, [array, column, column]."""
+        D, Z_aa, log_fall = (t[..., j, :] for t in (self.D, self.Z_aa, self.log_fall))
+        fall = (log_fall[..., None, :] - log_fall[..., :, None]).clamp(max=0).exp()  # from a to b behind it
+        DZD = ((D * Z_aa)[..., :, None] * fall * D[..., None, :]).sum(0)
+        return torch.diag_embed(D.sum(0)) - DZD.triu() - DZD.triu(1).mT
+
+    def currents(self, j: int) -> Tensor:
+        """Into the bit lines for x_j = 1, with these at 0 V, [array, column]."""
+        plus, minus = (self.D * self.v)[..., j, :]
+        return plus - minus
