@@ -3,8 +3,12 @@
 import itertools
 import math
 
+import mho
 import pytest
 import torch
+from mho.noise import Key
+from mho.site import Site, Stream
+from mho_circuit import AdcSCurve
 
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution
 
@@ -188,3 +192,32 @@ def test_ir_drop_comes_before_the_nonlinearity_wherever_it_is_listed(tile):
     lists = (effects, (effects[1], effects[0], effects[2]), (*effects[1:], effects[0]))
     outputs = [tile(w, *e, adc="{bits: none, bound: 50}").program(seed=0)(x) for e in lists]
     assert torch.equal(outputs[0], outputs[1]) and torch.equal(outputs[0], outputs[2])
+
+
+def bent(tile, y, **fields):
+    """f(y) of one column with b_out = 10, in front of the ADC that would clip it."""
+    geometry = tile(torch.ones(1, 1), adc="{bits: none, bound: 10}").tiles.geometry
+    site = Site(geometry, Stream(Key(0, 0), Key(0, 0)), (0, 0), "prepare")
+    effect = AdcSCurve(**fields)
+    effect.prepare(site)
+    return effect.transfer(torch.full((1, 1, 1), float(y)), site).item()
+
+
+def test_the_printed_s_curve_misses_or_exceeds_the_full_scale(tile):
+    """R003-28, E8: at mu = 1/4, by 36 % with zeta on y, by 80 % with zeta on y/b_out"""
+    assert bent(tile, 10, form="corrected") == pytest.approx(10.125, rel=1e-6)
+    assert bent(tile, 10, form="printed", argument="raw") == pytest.approx(6.43, abs=0.005)
+    assert bent(tile, 10, form="printed", argument="relative") == pytest.approx(18.0, rel=1e-6)
+
+
+def test_the_printed_prefactor_is_1_plus_two_mean_zeta_squared(tile):
+    """R003-28, Eq. 19 as printed: f(z) = (1 + 2 mu)^2 z/(1 + mu |z|)"""
+    assert bent(tile, 3, form="printed", argument="raw", mean=0.1) == pytest.approx(1.2**2 * 3 / 1.3, rel=1e-6)
+
+
+def test_a_relative_s_curve_needs_an_output_bound(tile):
+    """R003-28: zeta on y itself does not"""
+    with pytest.raises(mho.MhoError, match="adc with a bound"):
+        tile(torch.ones(1, 1), "circuit.adc_s_curve").program(seed=0)
+    raw = tile(torch.ones(1, 1), "{kind: circuit.adc_s_curve, argument: raw}").program(seed=0)
+    assert raw(torch.ones(1, 1)).isfinite().all()
