@@ -3,7 +3,7 @@
 A nonideality is a frozen pydantic model whose overridden methods are the physics. It speaks one of two languages,
 and may mix them:
 
-plain      override `program`, `age`, `input`, `fold`, `read`, `mvm`, `accumulate` or `output`, with any torch code;
+plain      override `program`, `age`, `input`, `fold`, `read`, `passes`, `mvm`, `accumulate` or `output`, with any torch code;
 declared   name `sides`, products phi(W).psi(x) that the tile computes beside W.x, and write pointwise terms over them:
            `shift` (added to y), `variance` (of fresh Gaussian noise added to y), `transfer` (y -> f(y)).
 
@@ -27,7 +27,7 @@ from mho.schema import Field, Kinded
 if TYPE_CHECKING:
     from mho.site import Site
 
-STAGES = ("program", "age", "fold", "input", "read", "mvm", "accumulate", "output")
+STAGES = ("program", "age", "fold", "input", "read", "passes", "mvm", "accumulate", "output")
 TERMS = ("shift", "variance", "transfer")
 
 
@@ -135,6 +135,12 @@ class Nonideality(Kinded):
     def read(self, w: Tensor, site: Site) -> Tensor:
         """The weights that this forward call sees: one draw for the whole batch."""
         return w
+
+    def passes(self, x: Tensor, site: Site) -> tuple[Tensor, ...]:
+        """The passes in which one MVM is read: inputs like x whose sum is x, each with noise of its own. At most one
+        effect of a tile may write it; its field `sum` says where the passes meet: "analog" in front of the output
+        stage, or "digital" behind an ADC conversion of each."""
+        return (x,)
 
     def mvm(self, x: Tensor, w: Tensor, site: Site) -> Tensor:
         """Replaces the product, [..., tile, out]; at most one effect of a tile may."""

@@ -33,6 +33,7 @@ class Plan:
     fold: tuple[Placed, ...]
     input: tuple[Placed, ...]
     read: tuple[Placed, ...]
+    passes: tuple[Placed, ...]
     mvm: tuple[Placed, ...]
     accumulate: tuple[Placed, ...]
     output: tuple[Placed, ...]
@@ -53,9 +54,10 @@ def resolve(effects: tuple[Nonideality, ...], layer: str) -> Plan:
         if e.active:
             placed.append(Placed(e, path, len(placed)))
     at = {stage: tuple(p for p in placed if stage in p.effect.stages()) for stage in STAGES}
-    if len(at["mvm"]) > 1:
-        names = " and ".join(p.effect.kind for p in at["mvm"])
-        raise ConfigError(f"{names} both replace the product of a tile; list one of them")
+    for stage, what in (("mvm", "replace the product of a tile"), ("passes", "say in which passes a tile is read")):
+        if len(at[stage]) > 1:
+            names = " and ".join(p.effect.kind for p in at[stage])
+            raise ConfigError(f"{names} both {what}; list one of them")
     prepare = tuple(p for p in placed if p.effect.writes("prepare"))
     return Plan(effects=tuple(placed), prepare=prepare, **at)
 

@@ -6,7 +6,7 @@ mini-batch) and the constants that `prepare` computed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -26,6 +26,7 @@ PER_STAGE: dict[str, Per] = {
     "age": "time",
     "read": "call",
     "input": "vector",
+    "passes": "vector",
     "mvm": "vector",
     "accumulate": "vector",
     "output": "vector",
@@ -85,6 +86,10 @@ class Stream:
         if per == "time":
             return noise.fold(self.chip, "time", self.time)
         return self.call
+
+    def of_pass(self, k: int) -> Stream:
+        """The keys of the k-th pass of an MVM that is read in several: noise per vector is fresh in each."""
+        return replace(self, call=noise.fold(self.call, "pass", k))
 
 
 @dataclass

@@ -394,17 +394,36 @@ class TileArray(nn.Module):
 
     def _analog(self, x: Tensor, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
         """R003 Eq. 6 and the ADC: x [vector, tile, row], w [tile, out, row] -> [vector, tile, out]."""
+        if not self.plan.passes:
+            return self._digital(self._accumulated(x, w, stream, rounding), stream, rounding)
+        p = self.plan.passes[0]
+        parts = p.effect.passes(x, self._live_site(p, "passes", stream))
+        streams = [stream.of_pass(k) for k in range(len(parts))]
+        ys = [self._accumulated(part, w, s, rounding) for part, s in zip(parts, streams)]
+        if getattr(p.effect, "sum", "analog") == "analog":
+            return self._digital(torch.stack(ys).sum(0), stream, rounding)
+        return torch.stack([self._digital(y, s, rounding) for y, s in zip(ys, streams)]).sum(0)
+
+    def _accumulated(self, x: Tensor, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
+        """The product and whatever happens while it accumulates."""
         if self.plan.mvm:
             p = self.plan.mvm[0]
             y = p.effect.mvm(x, w, self._live_site(p, "mvm", stream))
         else:
             y = product(x, w)
-        for stage, args in (("accumulate", (x, w)), ("output", ())):
-            for p in getattr(self.plan, stage):
-                new = p.effect.apply(stage, y, *args, self._live_site(p, stage, stream))
-                identity = rounding == "through" and not p.effect.writes(stage) and p.effect.backward != "exact"
-                y = straight(y, new) if identity else new
+        return self._staged("accumulate", y, (x, w), stream, rounding)
+
+    def _digital(self, y: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
+        """The output stage and the ADC."""
+        y = self._staged("output", y, (), stream, rounding)
         return self.spec.adc.convert(y, rounding) if isinstance(self.spec.adc, Adc) else y
+
+    def _staged(self, stage: str, y: Tensor, args: tuple[Tensor, ...], stream: Stream, rounding: Rounding) -> Tensor:
+        for p in getattr(self.plan, stage):
+            new = p.effect.apply(stage, y, *args, self._live_site(p, stage, stream))
+            identity = rounding == "through" and not p.effect.writes(stage) and p.effect.backward != "exact"
+            y = straight(y, new) if identity else new
+        return y
 
     @torch.no_grad()
     def error_per_tile(self, xs: Tensor, weight: Tensor, alpha: Tensor, key: noise.Key) -> Tensor:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class ExactDevice(Nonideality, kind="ideal.device"):
-    """A device that holds exactly one of its levels, for ever: g = g_max round(r (levels - 1))/(levels - 1), r = g/g_max.
+    """A device that holds exactly one of its levels, for ever: g = g_max round(r (levels - 1))/(levels - 1).
 
-    With `levels: none` it holds any conductance. b-bit weights have 2^(b-1) levels per device, since the sign is kept
-    by the pair (R003-52, the fixed-point yardstick).
+    r = g_target/g_max. With `levels: none` it holds any conductance. b-bit weights have 2^(b-1) levels per device,
+    since the sign is kept by the pair (R003-52, the fixed-point yardstick).
     """
 
     source = "definition"
@@ -22,7 +22,11 @@ class ExactDevice(Nonideality, kind="ideal.device"):
     cellwise = True
 
     levels: int | None = Field(
-        None, ge=2, unit="count", description="number of conductance levels, equally spaced from 0 to g_max", source="definition"
+        None,
+        ge=2,
+        unit="count",
+        description="number of conductance levels, equally spaced from 0 to g_max",
+        source="definition",
     )
 
     def program(self, g: Tensor, site: Site) -> Tensor:

@@ -110,10 +110,14 @@ class ReadNoise(Nonideality, kind="pcm.read_noise"):
     source = f"{RASCH}, Eq. 14"
     bibtex = RASCH_BIBTEX
     strength: ClassVar[str] = "sigma"
-    sides = {"s": Side(magnitude, square)}
+    sides: ClassVar[dict[str, Side]] = {"s": Side(magnitude, square)}
 
     sigma: float = Field(
-        0.0175, ge=0, unit="1", description="noise of one fully-on row through one full weight", source="R003 Table A.1, E15"
+        0.0175,
+        ge=0,
+        unit="1",
+        description="noise of one fully-on row through one full weight",
+        source="R003 Table A.1, E15",
     )
 
     def variance(self, site: Site, s: Tensor) -> Tensor:

@@ -1,0 +1,22 @@
+"""What the exact solvers share: the two devices behind a weight, and the precision they are solved in."""
+
+from __future__ import annotations
+
+import torch
+from mho import Site
+from torch import Tensor
+
+
+def devices(w: Tensor, site: Site) -> tuple[Tensor, Tensor]:
+    """Conductances of the two devices of every weight, in units of the mapped range, float64 [tile, out, row].
+
+    They share a bit line; one is fed with +x, the other with -x (R003 Eq. 15). The idle one sits at g_min.
+    """
+    idle = site.g_min / (site.g_max - site.g_min) * precise(site.rows.used)[:, None, :]
+    w = precise(w)
+    return w.clamp(min=0) + idle, (-w).clamp(min=0) + idle
+
+
+def precise(t: Tensor) -> Tensor:
+    """In float64; on the CPU where the device has none."""
+    return t.to("cpu", torch.float64) if t.device.type == "mps" else t.double()

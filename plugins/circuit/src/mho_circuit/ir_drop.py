@@ -1,0 +1,35 @@
+"""IR-drop along the bit lines, fast approximation: three matrix products."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mho import Field, Nonideality, Side, Site, absolute, by_depth, linear, magnitude
+from mho.units import MicroSiemens, Ohms
+from torch import Tensor
+
+from mho_circuit.sources import RASCH, RASCH_BIBTEX
+
+
+class IRDrop(Nonideality, kind="circuit.ir_drop"):
+    """Voltage lost along the bit lines, fast approximation (R003-12, Eqs. 16-18).
+
+    a_i = R g n sum_j |w_ij| |x_j|,  c_i = 0.05 a^3 - 0.2 a^2 + 0.5 a,
+    Delta y_i = -scale c_i sum_j w_ij x_j (1 - (1 - j/n)^2),  j = 0 next to the sense node, n occupied rows.
+
+    It follows `circuit.ir_drop_ladder` with gated rows to 3 % of the drop up to a = 0.5. The conductance in R g is a
+    setting of its own, 5 µS, and not the g_max of the device (PHYSICS.md E5).
+    """
+
+    source = f"{RASCH}, Eqs. 16-18"
+    bibtex = RASCH_BIBTEX
+    sides: ClassVar[dict[str, Side]] = {"a": Side(magnitude, absolute), "p": Side(by_depth, linear)}
+
+    r_wire: Ohms = Field(0.35, ge=0, description="wire resistance between two cells", source="R003 Table A.1")
+    g_line: MicroSiemens = Field(
+        5.0, ge=0, description="conductance that stands for w = 1 on the line", source="R003 Eq. 16, E5"
+    )
+
+    def shift(self, site: Site, a: Tensor, p: Tensor) -> Tensor:
+        a = a * (self.r_wire * self.g_line * 1e-6) * site.rows.n[:, None]
+        return -(0.05 * a**3 - 0.2 * a**2 + 0.5 * a) * p

@@ -1,0 +1,50 @@
+"""Positive and negative inputs that are not treated alike: device polarity, and reads in two phases."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from mho import Field, Nonideality, Site, product
+from torch import Tensor
+
+from mho_circuit.sources import RASCH, RASCH_BIBTEX
+
+
+class PolarityAsymmetry(Nonideality, kind="circuit.polarity_asymmetry"):
+    """A device conducts differently when its read current is reversed: negative inputs see w_ij (1 + a_ij),
+    a ~ N(0, std), fixed for the chip; positive inputs see w_ij (R003-29).
+
+    Delta y_i = sum_j w_ij a_ij min(x_j, 0).
+    """
+
+    source = f"{RASCH}, Methods, PCM polarity"
+    bibtex = RASCH_BIBTEX
+    strength: ClassVar[str] = "std"
+
+    std: float = Field(
+        0.05, ge=0, unit="1", description="spread sigma_a of the relative difference", source="R003 Methods"
+    )
+
+    def accumulate(self, y: Tensor, x: Tensor, w: Tensor, site: Site) -> Tensor:
+        a = self.std * site.randn_like(w, per="chip", name="a")
+        return y + product(x.clamp(max=0), w * a)
+
+
+class TwoPhase(Nonideality, kind="circuit.two_phase"):
+    """Positive and negative inputs are applied one after the other (R003-30).
+
+    Whatever depends on the current of a phase (IR-drop, read noise) happens in each. The phases are summed in analog,
+    on the integrator, and converted once; or digitally, each with output noise, S-curve and ADC of its own.
+    Without such effects the result is that of one pass.
+    """
+
+    source = f"{RASCH}, Methods, tile-size and PCM polarity"
+    bibtex = RASCH_BIBTEX
+    strength = None
+
+    sum: Literal["analog", "digital"] = Field(
+        "analog", description="sum the phases in front of the ADC, or convert each", source="R003 Methods"
+    )
+
+    def passes(self, x: Tensor, site: Site) -> tuple[Tensor, ...]:
+        return x.clamp(min=0), x.clamp(max=0)
