@@ -49,8 +49,8 @@ class Wan2022(Law):
     sigma(x, t) = sum_k c_k(t) x^k with c measured at 1 s, 1 day and 2 days, linear in log t between them; t < 1 s means
     1 s. Programming adds sigma(x, 1 s) xi_1, ageing sqrt(sigma(x, t)^2 - sigma(x, 1 s)^2) xi_2.
 
-    one_second = cubic: sigma at 1 s is another reading of the same data, a cubic in g (PHYSICS.md 6.1), times the growth
-    sigma(x, t)/sigma(x, 1 s) of the polynomials.
+    one_second = cubic: sigma at 1 s is another reading of the same data, a cubic in g (PHYSICS.md 6.1), times the
+    growth sigma(x, t)/sigma(x, 1 s) of the polynomials.
     """
 
     one_second: Literal["cubic", "polynomial"] = "cubic"

@@ -46,7 +46,9 @@ class Variability(Nonideality, kind="rram.variability"):
 
     def program(self, g: Tensor, site: Site) -> Tensor:
         d2d, c2c = self.spreads(site.target / site.g_max)
-        return g * torch.exp(self.scale * (d2d * site.randn_like(g, name="device") + c2c * site.randn_like(g, name="cycle")))
+        return g * torch.exp(
+            self.scale * (d2d * site.randn_like(g, name="device") + c2c * site.randn_like(g, name="cycle"))
+        )
 
     def spreads(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(device-to-device, cycle-to-cycle) standard deviation of ln g."""
