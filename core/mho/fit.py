@@ -94,6 +94,7 @@ class Measurements:
         stage: str,
         seed: int,
         target: Tensor,
+        *,
         t: float = 0.0,
         programmed: Tensor | None = None,
     ) -> Site:
@@ -279,7 +280,7 @@ class Goodness(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """Fitted numbers with standard errors, and how far to trust them. An error is nan where a number is at its bound."""
+    """Fitted numbers with standard errors (nan where a number is at its bound), and how far to trust them."""
 
     effect: Nonideality
     extras: Mapping[str, float]
@@ -322,7 +323,8 @@ def fit(
     units = len(data)
     if units < len(p.names) + 10:
         raise MhoError(
-            f"{data.name}: {units} complete rows are too few for {len(p.names)} numbers; at least {len(p.names) + 10} are needed"
+            f"{data.name}: {units} complete rows are too few for {len(p.names)} numbers; "
+            f"at least {len(p.names) + 10} are needed"
         )
     best = _maximum(p, data, p.start(start), constants)
     spec, extras = p.spec(best.values)
@@ -429,7 +431,7 @@ def _hessian(f: Callable[[Tensor], Tensor], values: np.ndarray, free: np.ndarray
         return f(torch.tensor(values).index_copy(0, where, part))
 
     h = torch.autograd.functional.hessian(of_free, torch.tensor(values)[where])
-    return h.numpy()  # type: ignore[union-attr]
+    return h.numpy()
 
 
 def _standard_errors(information: np.ndarray) -> np.ndarray:
@@ -461,7 +463,7 @@ def anderson_darling(u: Tensor) -> float:
 
 
 def misfit(r: Residuals) -> float:
-    """Anderson-Darling, summed over equally filled groups along the range: a law may fit on average and nowhere else."""
+    """Anderson-Darling, summed over equally filled groups along the range: a law may fit on average only."""
     count = max(1, min(GROUPS, len(r.u) // 20))
     order = r.along.argsort(stable=True)
     return sum(anderson_darling(part) for part in r.u[order].tensor_split(count))
@@ -521,7 +523,8 @@ def fragment(result: Fit) -> str:
     d, g = result.data, result.goodness
     verdict = "not tested" if g is None else f"p = {g.p:.2g} ({g.draws} simulated data sets)"
     lines = [
-        f"# fitted by mho fit to {Path(d.name).name}: {len(d)} rows, g_max {d.g_max:g} uS, ln L = {result.log_likelihood:.6g}",
+        f"# fitted by mho fit to {Path(d.name).name}: {len(d)} rows, g_max {d.g_max:g} uS, "
+        f"ln L = {result.log_likelihood:.6g}",
         f"# goodness of fit: {verdict}" + (", REJECTED" if g is not None and g.rejected else ""),
         "nonidealities:",
         f"  - kind: {result.effect.kind}",

@@ -1,20 +1,19 @@
-"""`mho fit`: parameters come back from synthetic data with honest error bars, wrong models are rejected, errors are clear.
+"""`mho fit`: parameters come back from synthetic data with honest error bars, wrong models are rejected.
 
 Synthetic data are made with NumPy from the formulas of the papers, not with the code under test.
 """
 
 import json
 
+import mho
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from mho_pcm import Drift, ProgrammingNoise
-from mho_rram.variability import Variability
-
-import mho
 from mho.cli import main
 from mho.fit import Column, Measurements, anderson_darling, fit, ks_distance, read_csv
+from mho_pcm import Drift, ProgrammingNoise
+from mho_rram.variability import Variability
 
 SETS = 40  # repeated synthetic sets: the rms of that many z-scores is within 0.8 ... 1.25 with p > 0.95 per parameter
 
@@ -76,7 +75,7 @@ def test_the_true_parameters_come_back_within_their_error_bars(case):
 
 
 def test_measurement_noise_is_not_taken_for_a_spread_of_the_drift_coefficient():
-    """Slopes of single devices spread more than nu: var b = var nu + noise^2/S. The fit must return the spread of nu."""
+    """Slopes of single devices spread more than nu, var b = var nu + noise^2/S: the fit returns the spread of nu."""
     data = pcm_drift(np.random.default_rng(3), devices=3000, noise=0.1)
     result = fit(Drift(), data, draws=0)
     values = dict(zip(result.names, zip(result.values, result.errors)))
@@ -95,7 +94,7 @@ def test_measurement_noise_is_not_taken_for_a_spread_of_the_drift_coefficient():
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_right_model_is_rarely_rejected(case):
-    """p-values of the parametric bootstrap are uniform: among 20 sets, 4 or more with p <= 0.05 has probability 0.016."""
+    """p-values of the bootstrap are uniform: among 20 sets, 4 or more with p <= 0.05 have probability 0.016."""
     effect, make, _ = CASES[case]
     p = [fit(effect, make(np.random.default_rng([11, k])), draws=99, seed=k).goodness.p for k in range(20)]
     assert sum(v <= 0.05 for v in p) < 4 and max(p) > 0.3, p
