@@ -313,6 +313,13 @@ class Hardware(Strict):
             if isinstance(text, str) and (complaint := _unmet(text)):
                 yield ("requires", i), complaint
 
+    def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """What the effects of a tile say against the tile, against each other and against the evaluation times."""
+        for name, tile in self.tiles.items():
+            for i, effect in enumerate(tile.nonidealities):
+                for message in effect.objections(tile, self.times):
+                    yield ("tiles", name, "nonidealities", i), message
+
     @classmethod
     def from_yaml(cls, text: str, name: str = "<text>", *, set: Iterable[str] = ()) -> Self:
         """The hardware that a YAML text describes; `name` is what errors call the text."""

@@ -150,6 +150,9 @@ class Strict(BaseModel):
             model = handler(value)
         except ValidationError as raised:
             errors += _rewritten(cls, raised)
+        else:
+            disagreements = ((loc, problem(message)) for loc, message in model.disagreements())
+            errors += [{"type": error, "loc": loc, "input": None} for loc, error in disagreements]
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)
         return model
@@ -166,6 +169,10 @@ class Strict(BaseModel):
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Override to check fields against each other on the raw value: yields (path, message)."""
+        yield from ()
+
+    def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Override to check parts that are each fine against each other: yields (path, message)."""
         yield from ()
 
     @classmethod
@@ -218,6 +225,11 @@ class Kinded(Strict):
         cls._adjust_fields(cls.__pydantic_fields__)
         if kind is not None or names != list(cls.__pydantic_fields__):
             cls.model_rebuild(force=True)
+
+    def objections(self, tile: Any, times: tuple[float, ...]) -> Iterator[str]:
+        """Override to refuse a tile that this part does not fit into (its device range, another effect beside it), or
+        evaluation times in seconds that it knows nothing of: one finished sentence each."""
+        yield from ()
 
     @classmethod
     def _adjust_fields(cls, fields: dict[str, FieldInfo]) -> None:

@@ -17,6 +17,7 @@ VERBS = {
     "train": ("mho.cli.run:train", "Train a task for analog hardware."),
     "evaluate": ("mho.cli.run:evaluate", "Program a trained network on many chips and follow it over time."),
     "mvm": ("mho.cli.mvm:mvm", "Standard error of a matrix-vector product, and which effect causes it."),
+    "fit": ("mho.cli.fit:fit", "Fit an effect to a table of measurements: parameters, error bars, a verdict."),
     "check": ("mho.cli.config:check", "Say everything that is wrong with hardware files."),
     "show": ("mho.cli.config:show", "Explain every field of a kind, a preset or a hardware file."),
     "init": ("mho.cli.config:init", "Copy a preset into a file of your own."),

@@ -10,7 +10,8 @@ import math
 from typing import ClassVar, Literal
 
 import torch
-from mho import Field, Nonideality, Side, Site, StuckAt, hookimpl, magnitude, square
+from mho import Field, MhoError, Nonideality, Side, Site, StuckAt, hookimpl, magnitude, square
+from mho.fit import Column, Measurements, Residuals, normal_distribution, normal_log_density
 from mho.units import MicroSiemens, Seconds
 from torch import Tensor
 
@@ -42,9 +43,31 @@ class ProgrammingNoise(Nonideality, kind="pcm.programming_noise"):
     c2: MicroSiemens = Field(-1.1731, description="quadratic coefficient in r", source="R003 Eq. 7")
 
     def program(self, g: Tensor, site: Site) -> Tensor:
-        r = site.target / site.g_max
-        sigma = self.c0 + self.c1 * r + self.c2 * r**2
-        return g + sigma.clamp(min=0) * (site.g_max / FITTED_AT) * site.randn_like(g)
+        return g + self.sigma(site.target, site.g_max) * site.randn_like(g)
+
+    def sigma(self, target: Tensor, g_max: float) -> Tensor:
+        """Width of the error in µS."""
+        r = target / g_max
+        return (self.c0 + self.c1 * r + self.c2 * r**2).clamp(min=0) * (g_max / FITTED_AT)
+
+    # Fit: readings g ~ N(g_target, sigma) of many devices.
+    fit_columns: ClassVar[dict[str, Column]] = {
+        "g_target": Column("uS", "target conductance"),
+        "g": Column("uS", "conductance after programming"),
+    }
+    fit_fields: ClassVar[tuple[str, ...]] = ("c0", "c1", "c2")
+
+    def log_prob(self, data: Measurements) -> Tensor:
+        sigma = self.scale * self.sigma(data["g_target"], data.g_max)
+        return normal_log_density(data["g"], data["g_target"], sigma.clamp(min=1e-9))
+
+    def residuals(self, data: Measurements) -> Residuals:
+        sigma = self.scale * self.sigma(data["g_target"], data.g_max).clamp(min=1e-9)
+        u = normal_distribution(data["g"], data["g_target"], sigma)
+        return Residuals(u, data["g_target"], "target conductance, uS")
+
+    def simulate(self, data: Measurements, seed: int) -> dict[str, Tensor]:
+        return {"g": self.apply("program", data["g_target"], data.site(self, "program", seed, data["g_target"]))}
 
 
 class Drift(Nonideality, kind="pcm.drift"):
@@ -69,10 +92,84 @@ class Drift(Nonideality, kind="pcm.drift"):
 
     def exponent(self, site: Site) -> Tensor:
         """nu of every device, the same at every time."""
-        ln_r = torch.log((site.target / site.g_max).clamp(min=1e-9))
+        mean, std = self.moments(site.target / site.g_max)
+        return (mean + std * site.randn_like(mean, per="chip", name="nu")).clamp(min=0)
+
+    def moments(self, r: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of nu (Eq. 9)."""
+        ln_r = torch.log(r.clamp(min=1e-9))
         mean = (-0.0155 * ln_r + 0.0244).clamp(0.049, 0.1) * self.nu_mean
         std = (-0.0125 * ln_r - 0.0059).clamp(0.008, 0.045) * self.nu_std
-        return (mean + std * site.randn_like(ln_r, per="chip", name="nu")).clamp(min=0)
+        return mean, std
+
+    # Fit: ln g = a - nu L + noise xi, L = ln((t + t0)/t0), with one a and one nu per device. The slope of a straight
+    # line through one device's readings, b, scatters by more than nu does, var b = var nu + noise^2/S,
+    # S = sum (L - mean L)^2: taking the spread of b for that of nu would overstate it. So nu is integrated out.
+    fit_columns: ClassVar[dict[str, Column]] = {
+        "g_target": Column("uS", "target conductance of the device", positive=True),
+        "device": Column("", "number or name of the device"),
+        "t": Column("s", "time after programming"),
+        "g": Column("uS", "conductance read at that time", positive=True),
+    }
+    fit_fields: ClassVar[tuple[str, ...]] = ("nu_mean", "nu_std")
+    fit_extras: ClassVar[dict[str, float]] = {"noise": 0.01}  # relative noise of a reading
+
+    def log_prob(self, data: Measurements, noise: Tensor | float) -> Tensor:
+        """ln of the integral over nu of prod N(ln g; a - nu L, noise) p(nu), p = N(mean, std) moved up to 0 where it
+        would be negative, for every device; a has a flat prior."""
+        n, s, b, rest = self._lines(data)
+        mean, std = self._moments(data)
+        sigma2 = torch.as_tensor(noise, dtype=torch.float64) ** 2
+        v = sigma2 / s  # variance of the slope given nu
+        inside = normal_log_density(b, mean, (std**2 + v).sqrt())
+        posterior = (mean * v + b * std**2) / (std * (v * (std**2 + v)).sqrt())  # mean over std of nu given b
+        at_zero = normal_log_density(b, 0.0, v.sqrt()) + _log_ndtr(-mean / std)
+        slope = torch.logsumexp(torch.stack([inside + _log_ndtr(posterior), at_zero]), 0)  # logaddexp: nan curvature
+        return slope - 0.5 * (n - 2) * (2 * torch.pi * sigma2).log() - 0.5 * rest / sigma2
+
+    def residuals(self, data: Measurements, noise: float) -> Residuals:
+        """Of every device: the slope against its distribution, and (3 readings or more) the scatter around the line
+        against chi^2 with n - 2 degrees of freedom."""
+        n, s, b, rest = self._lines(data)
+        mean, std = self._moments(data)
+        r = data.mean_by("device", data["g_target"])
+        width = torch.sqrt(torch.as_tensor(noise**2) / s)
+        # P(slope <= b) = E over nu of Phi((b - nu)/width), the midpoints of 400 equally likely nu
+        z = torch.special.ndtri((torch.arange(400, dtype=torch.float64) + 0.5) / 400)
+        nu = (mean[:, None] + std[:, None] * z).clamp(min=0)
+        u = torch.special.ndtr((b[:, None] - nu) / width[:, None]).mean(1)
+        many = n > 2
+        scatter = torch.special.gammainc(0.5 * (n[many] - 2), 0.5 * rest[many] / noise**2)
+        return Residuals(torch.cat([u, scatter]), torch.cat([r, r[many]]), "target conductance, uS")
+
+    def simulate(self, data: Measurements, seed: int, noise: float) -> dict[str, Tensor]:
+        site = data.site(self, "age", seed, data.mean_by("device", data["g_target"]))
+        nu = self.scale * self.exponent(site)[data["device"]]
+        g = data["g_target"] * ((data["t"] + self.t0) / self.t0) ** -nu
+        return {"g": g * torch.exp(noise * site.randn_like(g, per="chip", name="reading"))}
+
+    def _moments(self, data: Measurements) -> tuple[Tensor, Tensor]:
+        mean, std = self.moments(data.mean_by("device", data["g_target"]) / data.g_max)
+        return self.scale * mean, (self.scale * std).clamp(min=1e-9)
+
+    def _lines(self, data: Measurements) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The straight line of every device: readings n, sum of squares S of L, slope b, rest of the squares."""
+        time = torch.log((data["t"] + self.t0) / self.t0)
+        ln_g = torch.log(data["g"])
+        n = data.sum_by("device", torch.ones_like(ln_g))
+        x = time - data.mean_by("device", time)[data["device"]]
+        y = ln_g - data.mean_by("device", ln_g)[data["device"]]
+        s = data.sum_by("device", x * x)
+        if (s <= 0).any():
+            raise MhoError("pcm.drift needs at least two times of every device")
+        b = -data.sum_by("device", x * y) / s
+        rest = data.sum_by("device", y * y) - b**2 * s
+        return n, s, b, rest.clamp(min=0)
+
+
+def _log_ndtr(x: Tensor) -> Tensor:
+    """ln Phi(x) where its second derivative is still exact."""
+    return torch.special.log_ndtr(x.clamp(-1e3, 1e3))
 
 
 class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
