@@ -218,8 +218,11 @@ def test_a_tile_like_a_preset_takes_its_default_tile() -> None:
 
 
 def test_another_kind_on_top_drops_the_fields_of_the_old_one() -> None:
-    text = "like: pcm.standard\ntiles: {pcm: {adc: {kind: mho.dac}}}"
-    assert hardware(text).tile("pcm").adc.kind == "mho.dac"
+    text = (
+        "like: pcm.standard\n"
+        "tiles: {pcm: {mapping: {kind: mho.tile_max, headroom: 2}}, other: {like: pcm, mapping: {kind: mho.per_column}}}"
+    )
+    assert hardware(text).tile("other").mapping.kind == "mho.per_column"
 
 
 def test_fields_can_be_put_on_top_of_a_bare_kind() -> None:

@@ -4,11 +4,10 @@ import json
 import os
 import re
 
+import mho
 import pytest
 import torch
 from click.testing import CliRunner
-
-import mho
 from mho.cli import main
 from mho.job import Job
 from mho.task import load_task
@@ -84,10 +83,6 @@ def test_a_users_own_network_and_hardware_go_through_the_main_job(files):
     assert mho.load(folder / "hardware.yaml").digest == mho.load("hw.yaml").digest
 
 
-class StopAfter(Exception):
-    pass
-
-
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(files, monkeypatch):
     task, hw = load_task("blobs.py"), mho.load("hw.yaml")
 
@@ -100,7 +95,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(files, monkey
         calls = 0
         original = type(task).score
 
-        def counted(self, model, stop_at=stop_at):
+        def counted(self, model, stop_at=stop_at, original=original):
             nonlocal calls
             calls += 1
             if calls > 2 * stop_at + 2:

@@ -3,9 +3,8 @@
 import re
 from pathlib import Path
 
-import pytest
-
 import mho
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
@@ -23,7 +22,7 @@ def blocks(language):
 @pytest.mark.filterwarnings("ignore:training an analog network without")
 def test_python_blocks_run(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})  # noqa: S102 (our own pages)
+    exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
 
 
 @pytest.mark.parametrize("text", list(blocks("yaml")))
