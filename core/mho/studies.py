@@ -1,0 +1,223 @@
+"""The paper's studies of a single matrix-vector product: what its error depends on (R003 Figs. 3, 4 and 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from mho.chip import Time, matrices
+from mho.converter import Dac
+from mho.errors import MhoError
+from mho.layers import Tile
+from mho.metrics import MvmExperiment, mvm_error, standard_mvm_error
+from mho.nonideality import Nonideality
+
+if TYPE_CHECKING:
+    from mho.hardware import Hardware, TileSpec
+
+
+class Point(NamedTuple):
+    """One point of a study: the setting, the error there, its standard error."""
+
+    x: float
+    error: float
+    sem: float = math.nan
+
+
+def boosted(hw: Hardware, what: str, factor: float) -> Hardware:
+    """`hw` with the strength of some effects of its default tile multiplied: a kind (`circuit.ir_drop`), or a whole family
+    (`pcm`: the total PCM noise of R003-45)."""
+    tile = hw.tile(hw.default)
+    effects = cast(tuple[Nonideality, ...], tile.nonidealities)
+    chosen = [e for e in effects if e.kind == what or e.kind.startswith(what + ".")]
+    if not any(e.strength for e in chosen):
+        known = ", ".join(dict.fromkeys(e.kind for e in effects if e.strength))
+        raise MhoError(f"no effect {what!r} with a strength on tile {hw.default!r}; it has: {known or 'none'}")
+    new = tuple(e.boosted(factor) if e in chosen else e for e in effects)
+    return with_tile(hw, tile.model_copy(update={"nonidealities": new}))
+
+
+def with_tile(hw: Hardware, tile: TileSpec) -> Hardware:
+    """`hw` with another default tile."""
+    return hw.model_copy(update={"tiles": {**hw.tiles, hw.default: tile}})
+
+
+def equal_error_boost(
+    hw: Hardware,
+    what: str,
+    target: float = 0.20,
+    *,
+    t: Time | None = None,
+    experiment: MvmExperiment | None = None,
+    highest: float = 1e4,
+) -> float:
+    """The factor on one effect that brings the standard MVM error to `target` (R003-44, Fig. 4), by bisection to 1 %.
+
+    Every factor is measured on the same matrices and chips, so the error is a smooth function of it.
+    """
+
+    def error(factor: float) -> float:
+        return standard_mvm_error(boosted(hw, what, factor), t, experiment).mean
+
+    low, high = 1.0, 2.0
+    if error(low) >= target:
+        raise MhoError(f"the MVM error is {error(low):.1%} already, not below the target of {target:.1%}")
+    while error(high) < target:
+        low, high = high, 2 * high
+        if high > highest:
+            raise MhoError(f"{what} does not bring the MVM error to {target:.1%}, not even {highest:g} times as strong")
+    while high / low > 1.01:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if error(middle) < target else (low, middle)
+    return math.sqrt(low * high)
+
+
+def fixed_point_error(bits: int, *, weights: bool, experiment: MvmExperiment | None = None) -> float:
+    """MVM error of b-bit weights (or inputs) with max scaling and everything else exact (R003-52, Fig. 3D)."""
+    e = experiment or MvmExperiment()
+    top = 2 ** (bits - 1) - 1
+    errors = []
+    for k in range(e.matrices):
+        w, x = e.draw(k)
+        exact = x @ w.T
+        if weights:
+            step = w.abs().max() / top
+            w = (w / step).round() * step
+        else:
+            step = x.abs().max() / top
+            x = (x / step).round() * step
+        errors.append(mvm_error(exact, x @ w.T))
+    return sum(errors) / len(errors)
+
+
+def input_range_study(
+    hw: Hardware, alphas: Iterable[float], rho: float = 0.0, experiment: MvmExperiment | None = None
+) -> list[Point]:
+    """MVM error against the input range alpha for x ~ N(0, 1), correlated with the weights as training makes them:
+    x' = rho w_k + (1 - rho) x (R003-53, Fig. 3E)."""
+    e = experiment or MvmExperiment()
+    tile = hw.tile(hw.default)
+    if not isinstance(tile.dac, Dac):
+        raise MhoError(f"tile {hw.default!r} has no DAC, so there is no input range to study")
+    points = []
+    for alpha in alphas:
+        fixed = with_tile(hw, tile.model_copy(update={"dac": tile.dac.model_copy(update={"range": float(alpha)})}))
+        errors = []
+        for k in range(e.matrices):
+            w, _ = e.draw(k)
+            g = torch.Generator().manual_seed(10_000 + k)
+            x = torch.randn(e.vectors, e.size, generator=g)
+            x = rho * w[torch.arange(e.vectors) % e.size] / e.sigma + (1 - rho) * x
+            with torch.no_grad():
+                errors.append(mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x)))
+        points.append(_point(alpha, errors))
+    return points
+
+
+def generalised_normal(shape: tuple[int, ...], beta: float, generator: torch.Generator) -> Tensor:
+    """Draws of the density exp(-|w|^beta) (scale 1): |w| = G^(1/beta), G ~ Gamma(1/beta), with a random sign. beta = 1:
+    Laplace, 2: normal, large: uniform (R003-48). The Gamma draws invert its distribution function on uniform numbers."""
+    count = math.prod(shape)
+    u = torch.rand(count, generator=generator, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+    sign = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    a = torch.full_like(u, 1 / beta)
+    low, high = torch.zeros_like(u), torch.full_like(u, 200.0)
+    for _ in range(60):  # bisection: exact to fp64 within its range, for any beta
+        middle = (low + high) / 2
+        below = torch.special.gammainc(a, middle) < u
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return ((low + high) / 2).pow(1 / beta).mul(sign).float().view(shape)
+
+
+def excess_kurtosis(w: Tensor) -> float:
+    """Fourth standardised moment minus 3 (R003-48, R003-49): 0 for a Gaussian, large for long tails."""
+    centred = w.detach().double().flatten() - w.detach().double().mean()
+    return float((centred**4).mean() / (centred**2).mean() ** 2 - 3)
+
+
+def theoretical_kurtosis(beta: float) -> float:
+    """Of the generalised normal: Gamma(5/beta) Gamma(1/beta) / Gamma(3/beta)^2 - 3 (R003-48)."""
+    return math.exp(math.lgamma(5 / beta) + math.lgamma(1 / beta) - 2 * math.lgamma(3 / beta)) - 3
+
+
+def weight_shape_study(
+    hw: Hardware, betas: Iterable[float], t: Time = "1 h", experiment: MvmExperiment | None = None
+) -> list[Point]:
+    """MVM error against the shape of the weight distribution, from long tails (beta = 0.5) to uniform, the largest weight
+    on g_max (R003-48, Fig. 6A). x of a point is beta."""
+    e = experiment or MvmExperiment()
+    tile = hw.tile(hw.default)
+    mapping = type(tile.mapping).__mro__[1] and _tile_max()
+    hw = with_tile(hw, tile.model_copy(update={"mapping": mapping}))
+    points = []
+    for beta in betas:
+        errors = []
+        for k in range(e.matrices):
+            g = torch.Generator().manual_seed(20_000 + k)
+            w = generalised_normal((e.size, e.size), beta, g)
+            x = 2 * torch.rand(e.vectors, e.size, generator=g) - 1
+            chip = Tile(w, hw).program(seed=k).age(t)
+            with torch.no_grad():
+                errors.append(mvm_error(x @ w.T, chip(x)))
+        points.append(_point(beta, errors))
+    return points
+
+
+def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, level: float = 1.0) -> list[Point]:
+    """Fig. 3C (R003-15): one column whose weights run from -1 to 1 in order, read with a constant input; the ideal output
+    is 0. Returns the mean absolute output for each ordered fraction of the column (the rest is shuffled)."""
+    tile = hw.tile(hw.default)
+    only = with_tile(hw, tile.model_copy(update={"rows": rows, "dac": None, "adc": None, "nonidealities": _ir_drops(tile)}))
+    points = []
+    for fraction in fractions:
+        outputs = []
+        for k in range(16):
+            g = torch.Generator().manual_seed(k)
+            w = torch.linspace(-1, 1, rows)
+            moved = torch.randperm(rows, generator=g)[: round((1 - fraction) * rows)]
+            w[moved] = w[moved[torch.randperm(len(moved), generator=g)]]
+            with torch.no_grad():
+                outputs.append(float(Tile(w[None], only)(torch.full((1, rows), level)).abs()))
+        points.append(_point(fraction, outputs))
+    return points
+
+
+class LayerKurtosis(NamedTuple):
+    """Excess kurtosis of one layer's weights, scaled by one global maximum, and of its conductances as mapped."""
+
+    layer: str
+    weights: float
+    conductances: float
+
+
+def kurtosis_by_layer(net: nn.Module) -> list[LayerKurtosis]:
+    """How compact the mapping makes each layer's weight distribution (R003-49, Fig. 6C)."""
+    return [
+        LayerKurtosis(array.name, excess_kurtosis(w), excess_kurtosis(array.normalised(w)[array.used_cells(w)]))
+        for array, w in matrices(net)
+    ]
+
+
+def _tile_max() -> object:
+    from mho.mapping import TileMax
+
+    return TileMax()
+
+
+def _ir_drops(tile: TileSpec) -> tuple[Nonideality, ...]:
+    found = tuple(e for e in cast(tuple[Nonideality, ...], tile.nonidealities) if e.kind.startswith("circuit.ir_drop"))
+    if not found:
+        raise MhoError("the graded column shows IR-drop, and this tile has none; add circuit.ir_drop")
+    return found
+
+
+def _point(x: float, values: list[float]) -> Point:
+    v = torch.tensor(values, dtype=torch.float64)
+    return Point(x, float(v.mean()), float(v.std() / len(values) ** 0.5) if len(values) > 1 else math.nan)
+
+
+Study = Callable[..., list[Point]]
