@@ -62,7 +62,7 @@ class Witness(Nonideality, kind="witness.noise"):
     def read(self, w: Tensor, site: Site) -> Tensor:
         return w * (1 + self.size * site.randn_like(w))
 
-    def variance(self, site: Site) -> float:
+    def variance(self, site: Site, **sides: Tensor) -> float:
         return self.size**2
 
 
@@ -108,8 +108,9 @@ class Bench:
 
     def arguments(self, stage: str, leading: tuple[int, ...] = (), dtype: torch.dtype | None = None) -> tuple[Any, ...]:
         """What the core passes to a stage, the site left out; `leading` axes follow the vectors."""
-        w = self.array._signed(self.target(), self.array.normalised(self.weight))
-        x = self.array.cut(self.random(VECTORS, *leading, INPUTS, number=2))
+        dtype = dtype or self.dtype
+        w = self.array._signed(self.target(), self.array.normalised(self.weight)).to(dtype)
+        x = self.array.cut(self.random(VECTORS, *leading, INPUTS, number=2)).to(dtype)
         tensors = {
             "program": (self.target(),),
             "age": (self.target(),),
@@ -120,7 +121,7 @@ class Bench:
             "accumulate": (product(x, w), x, w),
             "output": (product(x, w),),
         }[stage]
-        return tuple(t.to(dtype or self.dtype) for t in tensors)
+        return tuple(t.to(dtype) for t in tensors)
 
     def site(
         self,
@@ -141,9 +142,15 @@ class Bench:
         prepared = Site(geometry, Stream(key, key), path, "prepare")
         effect.prepare(prepared)
         stream = Run.stream(key, noise.fold(key, "call", t, call), t, VECTORS, samples=VECTORS)
-        known = {"target": target, "programmed": target if stage == "age" else None}
-        known = known if stage in ("program", "age") else {}
-        return Recorder(geometry, stream, path, stage, constants=prepared.constants, **known)
+        return Recorder(
+            geometry,
+            stream,
+            path,
+            stage,
+            target=target if stage in ("program", "age") else None,
+            programmed=target if stage == "age" else None,
+            constants=prepared.constants,
+        )
 
     def call(
         self,
@@ -162,7 +169,8 @@ class Bench:
             where.setdefault("target", values[0])
         site = site or self.site(effect, stage, chip, t=t, **where)
         if stage == "mvm":
-            return effect.mvm(*values, site)
+            x, w = values
+            return effect.mvm(x, w, site)
         return effect.apply(stage, values[0], *((t,) if stage == "age" else values[1:]), site)
 
     def asks(self, effect: Nonideality) -> dict[str, list[str]]:

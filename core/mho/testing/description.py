@@ -45,7 +45,10 @@ class DescriptionChecks(Checks):
         for name in METHODS:
             if not self.spec.writes(name):
                 continue
-            wanted, given = inspect.signature(getattr(Nonideality, name)), inspect.signature(getattr(type(self.spec), name))
+            wanted, given = (
+                inspect.signature(getattr(Nonideality, name)),
+                inspect.signature(getattr(type(self.spec), name)),
+            )
             names = [p for p, v in wanted.parameters.items() if v.kind is not v.VAR_KEYWORD]
             sides = tuple(self.spec.sides) if name in ("shift", "variance") else ()
             try:
@@ -57,7 +60,9 @@ class DescriptionChecks(Checks):
     def test_documents_itself(self) -> None:
         cls = type(self.spec)
         own = vars(cls).get("__doc__") or ""
-        assert len(own.split()) >= 4, f"{cls.__name__} needs a docstring of its own: formula, symbols and units in a sentence"
+        assert len(own.split()) >= 4, (
+            f"{cls.__name__} needs a docstring of its own: formula, symbols and units in a sentence"
+        )
 
     def test_names_its_source(self) -> None:
         text = type(self.spec).source
@@ -129,8 +134,12 @@ class DescriptionChecks(Checks):
         try:
             same = hash(other) == hash(self.spec)
         except TypeError as error:
-            raise AssertionError(f"it cannot be hashed ({error}); use tuples instead of lists and dicts in fields") from None
-        assert same and other == self.spec, "a copy must be equal and have the same hash; do not override __eq__ or __hash__"
+            raise AssertionError(
+                f"it cannot be hashed ({error}); use tuples instead of lists and dicts in fields"
+            ) from None
+        assert same and other == self.spec, (
+            "a copy must be equal and have the same hash; do not override __eq__ or __hash__"
+        )
 
     def test_explains_itself_in_the_plan(self) -> None:
         rows = resolve((self.spec,), "layer").explain()
@@ -141,7 +150,10 @@ class DescriptionChecks(Checks):
 def _holds_number(annotation: Any) -> bool:
     if annotation in (int, float):
         return True
-    return any(_holds_number(a) for a in typing.get_args(annotation)) and typing.get_origin(annotation) is not typing.Literal
+    return (
+        any(_holds_number(a) for a in typing.get_args(annotation))
+        and typing.get_origin(annotation) is not typing.Literal
+    )
 
 
 def _accepts(cls: type[Nonideality], values: dict[str, Any], name: str) -> bool:

@@ -16,14 +16,14 @@ from mho.hardware import Hardware
 from mho.testing.base import Checks, same
 from mho.testing.bench import Bench, skip
 
-SMOOTH: dict[str, Any] = {"dac": None, "adc": None}
+SMOOTH: dict[str, Any] = {"dac": None}
 GRADIENT = "declare backward = 'none' if the effect has no gradient by nature"
 
 
 class TileChecks(Checks):
     # -- gradients --------------------------------------------------------------------------------------------
     def _gradients(self, mode: str, weight_factor: float = 1.0, x_factor: float = 1.0) -> dict[str, Tensor]:
-        """The gradients of weights and inputs through the tile without converters."""
+        """The gradients of weights and inputs through the tile without rounding."""
         if self.spec.backward == "none":
             skip("the effect declares that it has no gradient")
         tile = self.bench.tile(self.spec, tile=SMOOTH, backward={"mode": mode}).train()
@@ -39,14 +39,22 @@ class TileChecks(Checks):
     def test_gradient_reaches_the_weights(self) -> None:
         for mode in ("through", "autograd"):
             g = self._gradients(mode)["weights"]
-            assert torch.isfinite(g).all(), f"backward {mode}: the gradient of the weights is NaN or infinite; {GRADIENT}"
-            assert g.abs().sum() > 0, f"backward {mode}: no gradient reaches the weights (detach, no_grad, round?); {GRADIENT}"
+            assert torch.isfinite(g).all(), (
+                f"backward {mode}: the gradient of the weights is NaN or infinite; {GRADIENT}"
+            )
+            assert g.abs().sum() > 0, (
+                f"backward {mode}: no gradient reaches the weights (detach, no_grad, round?); {GRADIENT}"
+            )
 
     def test_gradient_reaches_the_inputs(self) -> None:
         for mode in ("through", "autograd"):
             g = self._gradients(mode)["inputs"]
-            assert torch.isfinite(g).all(), f"backward {mode}: the gradient of the inputs is NaN or infinite; {GRADIENT}"
-            assert g.abs().sum() > 0, f"backward {mode}: no gradient reaches the inputs (detach, no_grad, round?); {GRADIENT}"
+            assert torch.isfinite(g).all(), (
+                f"backward {mode}: the gradient of the inputs is NaN or infinite; {GRADIENT}"
+            )
+            assert g.abs().sum() > 0, (
+                f"backward {mode}: no gradient reaches the inputs (detach, no_grad, round?); {GRADIENT}"
+            )
 
     def test_gradients_are_finite_at_zero(self) -> None:
         """ReLU and pruning make whole vectors and columns of zeros."""
@@ -78,7 +86,9 @@ class TileChecks(Checks):
             loaded = load_chip(fresh, Path(folder) / "chip.safetensors")
         a, b = chip.age(3600.0), loaded.age(3600.0)
         equal = same(a.net(self.bench.x), b.net(self.bench.x))
-        assert equal, "a chip that was saved and loaded computes other outputs; keep constants as site.NAME, set in prepare"
+        assert equal, (
+            "a chip that was saved and loaded computes other outputs; keep constants as site.NAME, set in prepare"
+        )
 
     def test_constants_of_a_chip_are_its_own(self) -> None:
         """What `prepare` sets is drawn from the chip."""
@@ -97,7 +107,9 @@ class TileChecks(Checks):
         with_it = self.bench.tile(self.spec).program(seed=0).age(60.0).state_dict().keys()
         without = self.bench.tile().state_dict().keys()
         extra = sorted(with_it ^ without)
-        assert not extra, f"it adds {', '.join(extra)} to state_dict(); an effect has no parameters or buffers of its own"
+        assert not extra, (
+            f"it adds {', '.join(extra)} to state_dict(); an effect has no parameters or buffers of its own"
+        )
 
     def test_conductances_are_physical(self) -> None:
         tile = self.bench.tile(self.spec).program(seed=0).tiles
@@ -142,23 +154,23 @@ class TileChecks(Checks):
                         f"torch.compile(fullgraph=True) stops: {cause}; "
                         "tensor code only: no .item(), .tolist(), numpy or `if` on values"
                     ) from None
-        assert torch.allclose(*results, rtol=1e-9, atol=1e-9), "the compiled tile computes other outputs"
+        assert torch.allclose(results[0], results[1], rtol=1e-9, atol=1e-9), "the compiled tile computes other outputs"
 
     # -- other geometries -------------------------------------------------------------------------------------
-    def _outputs(self, **tile: Any) -> Tensor:
+    def _on(self, **tile: Any) -> Tensor:
         made = self.bench.tile(self.spec, tile=tile).program(seed=0).age(60.0)
         return made(self.bench.x)
 
     def test_works_on_one_large_tile(self) -> None:
-        self._check(self._outputs(rows=64, columns=64), "on a single tile")
+        self._check(self._on(rows=64, columns=64), "on a single tile")
 
     def test_works_on_tiles_of_one_row(self) -> None:
-        self._check(self._outputs(rows=1, columns=1), "on tiles of one row and one column")
+        self._check(self._on(rows=1, columns=1), "on tiles of one row and one column")
 
     def test_works_with_pairs_of_devices(self) -> None:
         """`pair: both` models the idle device too: g is [2, tile, out, row]."""
         g_max = self.bench.array.spec.device.g_max
-        y = self._outputs(device={"g_max": g_max, "g_min": 0.02 * g_max, "pair": "both"})
+        y = self._on(device={"g_max": g_max, "g_min": 0.02 * g_max, "pair": "both"})
         self._check(y, "with pair: both")
 
     def test_padding_computes_nothing(self) -> None:

@@ -28,7 +28,9 @@ class StatisticsChecks(Checks):
 
     def test_expected_moments_name_its_stages(self) -> None:
         strange = sorted(set(self.expected) - set(self.spec.stages()))
-        assert not strange, f"expected names {', '.join(strange)}, but the effect acts at {', '.join(self.spec.stages())}"
+        assert not strange, (
+            f"expected names {', '.join(strange)}, but the effect acts at {', '.join(self.spec.stages())}"
+        )
 
     def test_mean_and_spread_are_as_expected(self) -> None:
         if not self.expected:
@@ -41,8 +43,8 @@ class StatisticsChecks(Checks):
             mean, std = moments(arguments[0], *extra, *arguments[1:], site)
             like = self.bench.call(self.spec, stage, t=t)
             drawn = torch.stack([self.bench.call(self.spec, stage, chip, t=t) for chip in range(self.draws_taken)])
-            wanted = (torch.as_tensor(v).to(like.dtype).expand_as(like) for v in (mean, std))
-            if problem := compare(drawn, *wanted, tolerance=self.tolerance):
+            mean, std = (torch.as_tensor(v).to(like.dtype).expand_as(like) for v in (mean, std))
+            if problem := compare(drawn, mean, std, tolerance=self.tolerance):
                 raise AssertionError(f"{stage}: {problem}; correct the formula or `expected`, or state a tolerance")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -33,13 +34,13 @@ class StrengthChecks(Checks):
 
     def test_strength_zero_removes_it(self) -> None:
         """Bit for bit, and the draws of other effects stay."""
-        zero, witness = self._with(0.0), Witness()
+        zero, witness = self._with(0.0), Witness.model_validate({})
         a, b = (self._outputs(*effects) for effects in ((witness, zero, witness), (witness, witness)))
         assert same(a, b), "at strength 0 it still acts; do not override `active`"
 
     def test_neighbours_keep_their_draws(self) -> None:
         """The numbers of other effects do not depend on whether this one is there."""
-        witness = Witness()
+        witness = Witness.model_validate({})
         with_it, without = (self.bench.tile(*e).tiles.plan for e in ((self.spec, witness), (witness,)))
         assert with_it.effects[-1].path == without.effects[-1].path, "another effect's random numbers change beside it"
 
@@ -55,13 +56,17 @@ class StrengthChecks(Checks):
     def test_more_strength_is_more_effect(self) -> None:
         for stage in self.spec.stages():
             sizes = [self._deviation(stage, share) for share in (0.25, 0.5, 1.0)]
-            grows = all(a <= b * (1 + 1e-6) + 1e-12 for a, b in zip(sizes, sizes[1:]))
+            grows = all(a <= b * (1 + 1e-6) + 1e-12 for a, b in itertools.pairwise(sizes))
             text = ", ".join(f"{s:.3g}" for s in sizes)
-            assert grows, f"{stage} deviates by {text} at 1/4, 1/2 and 1 of its strength; it should grow with {self._name}"
+            assert grows, (
+                f"{stage} deviates by {text} at 1/4, 1/2 and 1 of its strength; it should grow with {self._name}"
+            )
 
     def test_strength_changes_something(self) -> None:
         a, b = (self._outputs(self._with(share)) for share in (0.5, 1.0))
-        assert not same(a, b), f"half the strength gives the same outputs; use self.{self._name}, or set strength = None"
+        assert not same(a, b), (
+            f"half the strength gives the same outputs; use self.{self._name}, or set strength = None"
+        )
 
     @property
     def _name(self) -> str | None:
