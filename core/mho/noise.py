@@ -57,9 +57,14 @@ def _mix_int(h: int) -> int:
     return _signed(h ^ (h >> 16))
 
 
-@functools.lru_cache(1 << 16)
+@torch.compiler.assume_constant_result  # hashing is no tensor code: a compiled graph contains the two words
 def words(*parts: object) -> tuple[int, int]:
     """Two 32-bit words that stand for these parts (strings, numbers): the same on every machine."""
+    return _words(*parts)
+
+
+@functools.lru_cache(1 << 16)
+def _words(*parts: object) -> tuple[int, int]:
     digest = hashlib.blake2s(repr(parts).encode(), digest_size=8).digest()
     return _signed(int.from_bytes(digest[:4], "little")), _signed(int.from_bytes(digest[4:], "little"))
 
@@ -101,8 +106,14 @@ def rows_of(k: Key, *axes: Tensor) -> tuple[Tensor, Tensor]:
     return wa, wb
 
 
-@functools.lru_cache(256)
 def _columns(n: int, device: torch.device) -> Tensor:
+    if torch.compiler.is_compiling():  # a graph must not contain tensors that somebody else keeps
+        return _mix(torch.arange(n, dtype=torch.int32, device=device) * 2 + 1)
+    return _kept_columns(n, device)
+
+
+@functools.lru_cache(256)
+def _kept_columns(n: int, device: torch.device) -> Tensor:
     return _mix(torch.arange(n, dtype=torch.int32, device=device) * 2 + 1)
 
 

@@ -79,6 +79,13 @@ def product(x: Tensor, w: Tensor) -> Tensor:
     return torch.einsum("...tr,tor->...to", x, w)
 
 
+def root(v: Tensor | float) -> Tensor | float:
+    """The square root, with derivative 0 instead of infinity at 0: a vector of zeros has no noise, and a gradient."""
+    if not isinstance(v, Tensor):
+        return v**0.5
+    return torch.where(v > 0, torch.where(v > 0, v, torch.ones_like(v)).sqrt(), torch.zeros_like(v))
+
+
 class Nonideality(Kinded):
     """One way in which an analog tile departs from the exact product W @ x.
 
@@ -178,8 +185,7 @@ class Nonideality(Kinded):
         if self.writes("transfer"):
             y = y + s * (self.transfer(y, site) - y) if s != 1 else self.transfer(y, site)
         if self.writes("variance"):
-            std = (s * s * self.variance(site, **products)) ** 0.5
-            y = y + std * site.randn_like(y)
+            y = y + root(s * s * self.variance(site, **products)) * site.randn_like(y)
         return y
 
     @property

@@ -202,7 +202,7 @@ class TileArray(nn.Module):
     def program(self, weight: Tensor, key: noise.Key) -> None:
         """Write the weights of the layer to the chip that `key` names; age 0 s follows."""
         self.chip_key = noise.fold_words(key, self.path)
-        self.target = self.normalised(weight.detach())
+        self.target = self.normalised(weight.detach()).contiguous()  # as a saved chip has it: same layout, same bits
         self.programmed = self._programmed(self._target(self.target), Stream(self.chip_key, self.chip_key))
         self._prepare()
         self.age(0.0)

@@ -1,0 +1,29 @@
+"""Every effect of every installed plugin passes the conformance kit."""
+
+import pytest
+from mho import registry
+from mho.testing import NonidealityContract, contract_of
+
+# Where the defaults are refused, or do nothing.
+SPECS = {
+    "pcm.stuck_at": {"off": 0.05, "on": 0.05, "random": 0.05},
+    "ideal.device": {"levels": 4},
+}
+
+
+def effects():
+    """Of the plugins that are installed, core's own tests left out."""
+    for provider in registry.default().load_all():
+        assert provider.state in ("ok", "not loaded"), provider
+    return registry.kinds("nonideality")
+
+
+@pytest.mark.parametrize("check", NonidealityContract.names())
+@pytest.mark.parametrize("kind", effects())
+def test_an_effect_keeps_the_contract(kind, check):
+    spec = registry.resolve(kind).model_validate(SPECS.get(kind, {}))
+    getattr(contract_of(spec)(), check)()
+
+
+def test_there_are_at_least_forty_checks():
+    assert len(NonidealityContract.names()) >= 40
