@@ -185,6 +185,6 @@ def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
         own = {
             k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name
         }
-        if "programmed" not in own or own["target"].shape[1] != array.out_features:
+        if "programmed" not in own or own["target"].shape[:2] != array.gamma.shape:
             raise MhoError(f"{path} was saved from another network: nothing in it fits layer {array.name!r}")
         array.restore(chip.key, own)
