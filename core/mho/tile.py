@@ -306,7 +306,17 @@ class TileArray(nn.Module):
         self.constants = [[] for _ in self.plan.effects]
 
     # -- forward ----------------------------------------------------------------------------------------------
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+    def draw(self, weight: Tensor) -> Tensor | None:
+        """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
+        need not draw the same noise at every step. None where there is nothing to draw."""
+        if self.exact or self.deployed:
+            return None
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        with torch.autocast(weight.device.type, enabled=False):
+            key = self.run.mini_batch(self, weight.device)
+            return self._weights(weight.to(dtype), Stream(key, key))
+
+    def forward(self, x: Tensor, weight: Tensor, drawn: Tensor | None = None) -> Tensor:
         if self.exact:
             y = self.split_groups(x.reshape(-1, x.shape[-1])) @ (weight * self.spread(self.out_scale)).mT
             return self.join_groups(y).view(*x.shape[:-1], self.out_features)
@@ -317,11 +327,11 @@ class TileArray(nn.Module):
             w = weight.to(dtype)
             if mode == "ste":
                 with torch.no_grad():
-                    y = self._forward(flat, w, "through", x.shape)
+                    y = self._forward(flat, w, "through", drawn)
                 clean = self.split_groups(flat), w * self.spread(self.out_scale)
                 y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
             else:
-                y = self._forward(flat, w, self._rounding, x.shape)
+                y = self._forward(flat, w, self._rounding, drawn)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
     @property
@@ -329,7 +339,7 @@ class TileArray(nn.Module):
         backward = self.training_spec.backward
         return backward.rounding if backward.mode == "autograd" else "through"
 
-    def _forward(self, x: Tensor, weight: Tensor, rounding: Rounding, shape: torch.Size) -> Tensor:
+    def _forward(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None) -> Tensor:
         """x [vector, in], weight [out, in] -> [vector, out]."""
         stream = self.run.enter(self, len(x), x.device)
         xs = self.cut(x)
@@ -337,7 +347,7 @@ class TileArray(nn.Module):
         code = self._encode(xs, alpha, rounding)
         for p in self.plan.input:
             code = p.effect.apply("input", code, self._live_site(p, "input", stream))
-        w = self._weights(weight, stream)
+        w = self._weights(weight, stream) if drawn is None else drawn
         for p in self.plan.read:
             w = p.effect.apply("read", w, self._live_site(p, "read", stream))
         y = self._analog(code, w, stream, rounding)
