@@ -144,9 +144,12 @@ def load_chip(net: nn.Module, path: str | Path) -> Chip:
 
 def matrices(net: nn.Module) -> Iterator[tuple[TileArray, Tensor]]:
     """Every (tile array, weight matrix) of a network, shared ones once."""
+    seen: set[TileArray] = set()
     for layer in net.modules():
-        if isinstance(layer, AnalogLayer):
-            yield from layer.matrices()
+        for array, matrix in layer.matrices() if isinstance(layer, AnalogLayer) else ():
+            if array not in seen:
+                seen.add(array)
+                yield array, matrix
 
 
 def fingerprint(net: nn.Module) -> str:
