@@ -28,6 +28,7 @@ LAYERS = (
 )
 
 __all__ = [
+    "LAYERS",
     "AnalogConv1D",
     "AnalogConv1d",
     "AnalogConv2d",
@@ -43,6 +44,5 @@ __all__ = [
     "AnalogMultiheadAttention",
     "AnalogRNN",
     "AnalogRNNCell",
-    "LAYERS",
     "Tile",
 ]
