@@ -33,7 +33,25 @@ _HOME = {
     "mapping": ("Mapping",),
     "converter": ("Adc", "Dac"),
     "compensation": ("Compensation",),
-    "layers": ("AnalogConv2d", "AnalogLayer", "AnalogLinear", "Tile"),
+    "layers": (
+        "AnalogConv1D",
+        "AnalogConv1d",
+        "AnalogConv2d",
+        "AnalogConv3d",
+        "AnalogConvTranspose1d",
+        "AnalogConvTranspose2d",
+        "AnalogGRU",
+        "AnalogGRUCell",
+        "AnalogLSTM",
+        "AnalogLSTMCell",
+        "AnalogLayer",
+        "AnalogLinear",
+        "AnalogMultiheadAttention",
+        "AnalogRNN",
+        "AnalogRNNCell",
+        "Tile",
+    ),
+    "footprints": ("Footprint", "footprint"),
     "convert": ("ConversionReport", "conversion_report", "to_analog", "to_digital"),
     "chip": ("Chip", "age", "chip_on", "load_chip", "program", "unprogram"),
     "calibration": ("calibrate",),
@@ -70,12 +88,26 @@ if TYPE_CHECKING:
     from mho.evaluation import Evaluation as Evaluation
     from mho.evaluation import evaluate as evaluate
     from mho.evaluation import normalised_accuracy as normalised_accuracy
+    from mho.footprints import Footprint as Footprint
+    from mho.footprints import footprint as footprint
     from mho.hardware import Hardware as Hardware
     from mho.hardware import load as load
     from mho.hooks import hookimpl as hookimpl
+    from mho.layers import AnalogConv1D as AnalogConv1D
+    from mho.layers import AnalogConv1d as AnalogConv1d
     from mho.layers import AnalogConv2d as AnalogConv2d
+    from mho.layers import AnalogConv3d as AnalogConv3d
+    from mho.layers import AnalogConvTranspose1d as AnalogConvTranspose1d
+    from mho.layers import AnalogConvTranspose2d as AnalogConvTranspose2d
+    from mho.layers import AnalogGRU as AnalogGRU
+    from mho.layers import AnalogGRUCell as AnalogGRUCell
     from mho.layers import AnalogLayer as AnalogLayer
     from mho.layers import AnalogLinear as AnalogLinear
+    from mho.layers import AnalogLSTM as AnalogLSTM
+    from mho.layers import AnalogLSTMCell as AnalogLSTMCell
+    from mho.layers import AnalogMultiheadAttention as AnalogMultiheadAttention
+    from mho.layers import AnalogRNN as AnalogRNN
+    from mho.layers import AnalogRNNCell as AnalogRNNCell
     from mho.layers import Tile as Tile
     from mho.mapping import Mapping as Mapping
     from mho.metrics import MvmExperiment as MvmExperiment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mho.compensation import ColumnDrift, GlobalDrift
 from mho.converter import Adc, Dac
 from mho.hooks import hookimpl
-from mho.layers import AnalogConv2d, AnalogLinear
+from mho.layers import LAYERS
 from mho.mapping import Direct, PerColumn, TileMax
 
 
@@ -26,4 +26,4 @@ def mho_compensations() -> list[type]:
 
 @hookimpl
 def mho_layers() -> list[type]:
-    return [AnalogLinear, AnalogConv2d]
+    return list(LAYERS)

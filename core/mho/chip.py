@@ -144,9 +144,12 @@ def load_chip(net: nn.Module, path: str | Path) -> Chip:
 
 def matrices(net: nn.Module) -> Iterator[tuple[TileArray, Tensor]]:
     """Every (tile array, weight matrix) of a network, shared ones once."""
+    seen: set[TileArray] = set()
     for layer in net.modules():
-        if isinstance(layer, AnalogLayer):
-            yield from layer.matrices()
+        for array, matrix in layer.matrices() if isinstance(layer, AnalogLayer) else ():
+            if array not in seen:
+                seen.add(array)
+                yield array, matrix
 
 
 def fingerprint(net: nn.Module) -> str:
@@ -185,6 +188,6 @@ def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
         own = {
             k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name
         }
-        if "programmed" not in own or own["target"].shape[1] != array.out_features:
+        if "programmed" not in own or own["target"].shape[:2] != array.gamma.shape:
             raise MhoError(f"{path} was saved from another network: nothing in it fits layer {array.name!r}")
         array.restore(chip.key, own)

@@ -92,11 +92,14 @@ class Run:
         return self.stream(chip, call, array.time, vectors, first=self.sample, samples=self.batch)
 
     def _drawn(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
+        return self.stream(self.mini_batch(array, device), noise.fresh(device), 0.0, vectors)
+
+    def mini_batch(self, array: TileArray, device: torch.device) -> noise.Key:
+        """The key of the weights of this root forward."""
         if not self.depth and not (array.held and _in_backward()):  # called on its own: a root forward of one layer
             array.hold(noise.fresh(device), by_root=False)
         assert array.weight_key is not None
-        base = noise.fold_words(noise.Key(array.weight_key[0], array.weight_key[1]), array.path)
-        return self.stream(base, noise.fresh(device), 0.0, vectors)
+        return noise.fold_words(noise.Key(array.weight_key[0], array.weight_key[1]), array.path)
 
     def warn_unattached(self) -> None:
         """Training without `attach` is allowed, but clip, remap and ramp are then off: say so once."""

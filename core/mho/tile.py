@@ -38,13 +38,18 @@ def split_evenly(n: int, limit: int, unit: int = 1) -> list[int]:
 
 
 class TileArray(nn.Module):
-    """All tiles of one weight matrix. Holds the digital scales and the chip; the weights stay with the layer.
+    """All tiles of one weight matrix, or of `groups` equal ones side by side (grouped convolutions). Holds the digital
+    scales and the chip; the weights stay with the layer.
+
+    Every group is a matrix with tiles of its own: no tile holds two of them, and no cell stands idle between them. The
+    groups lie along the tile axis like row tiles, so thousands of them are one batched product.
 
     State (saved): `gamma` [tile, out], `input_range` [tile, 1], `out_scale` [tile, out], `step` [1].
     A programmed chip lives in buffers that are not saved with the model; `Chip.save` keeps it.
 
     `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias:
     y_i = sum_tiles alpha gamma_i out_scale_i ADC(F(DAC(x / alpha)))_i.
+    With groups the weight is [group, out/groups, in/groups], and `tile` below counts the tiles of all groups.
     """
 
     gamma: Tensor
@@ -71,6 +76,7 @@ class TileArray(nn.Module):
         *,
         name: str = "",
         channel: int = 1,
+        groups: int = 1,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -82,13 +88,14 @@ class TileArray(nn.Module):
         self.ramp_steps = 0.0  # set by attach; 0 = full strength at once
         self.path = noise.words("layer", name)
 
-        self.sizes = split_evenly(in_features, spec.rows, channel if spec.split == "channel" else 1)
-        tiles, height = len(self.sizes), max(self.sizes)
-        self.height = height
-        n = torch.tensor(self.sizes, dtype=torch.float32)
+        self.groups, self.columns = groups, out_features // groups
+        self.sizes = split_evenly(in_features // groups, spec.rows, channel if spec.split == "channel" else 1)
+        self.row_tiles = tiles = len(self.sizes) * groups
+        self.height = height = max(self.sizes)
+        n = torch.tensor(self.sizes * groups, dtype=torch.float32)
         j = torch.arange(height, dtype=torch.float32)
         used = (j < n[:, None]).float()
-        columns = split_evenly(out_features, spec.columns)
+        columns = split_evenly(self.columns, spec.columns)
         self.block_count = len(columns)
         self._fixed("occupied", n, device)
         self._fixed("depth", j / n[:, None] * used, device)
@@ -99,12 +106,12 @@ class TileArray(nn.Module):
 
         start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
         factory = {"device": device, "dtype": dtype}
-        self.register_buffer("gamma", torch.ones(tiles, out_features, **factory))
+        self.register_buffer("gamma", torch.ones(tiles, self.columns, **factory))
         self.register_buffer("step", torch.zeros(1, device=device))
         learned = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
         self.input_range = nn.Parameter(torch.full((tiles, 1), start, **factory), requires_grad=learned)
         self.out_scale = nn.Parameter(
-            torch.ones(tiles, out_features, **factory), requires_grad=training.out_scale != "fixed"
+            torch.ones(tiles, self.columns, **factory), requires_grad=training.out_scale != "fixed"
         )
 
         for chip_state in ("target", "programmed", "aged", "reference", "gain"):
@@ -122,38 +129,55 @@ class TileArray(nn.Module):
         self.register_buffer(name, None if value is None else value.to(device), persistent=False)
 
     def _row_numbers(self) -> Tensor:
-        """[tile * row] number of the input that feeds each row; padding points one past the last input."""
-        index = torch.full((len(self.sizes), max(self.sizes)), self.in_features)
-        for t, part in enumerate(torch.arange(self.in_features).split(self.sizes)):
+        """[tile * row] number of the input of a group that feeds each row; padding points one past the last input."""
+        rows = sum(self.sizes)
+        index = torch.full((len(self.sizes), max(self.sizes)), rows)
+        for t, part in enumerate(torch.arange(rows).split(self.sizes)):
             index[t, : len(part)] = part
         return index.flatten()
 
     def cut(self, v: Tensor) -> Tensor:
-        """[..., in] -> [..., tile, row], padded with zeros."""
+        """Inputs [..., in] -> [..., tile, row], padded with zeros."""
+        if self.groups == 1:
+            return self._cut(v)
+        return self._cut(v.unflatten(-1, (self.groups, -1))).flatten(-3, -2)
+
+    def cut_weight(self, weight: Tensor) -> Tensor:
+        """[out, in] or [group, out, in] -> [tile, out, row]."""
+        w = self._cut(weight).transpose(-3, -2)
+        return w if self.groups == 1 else w.flatten(0, 1)
+
+    def _cut(self, v: Tensor) -> Tensor:
+        """The same for one group."""
         if self.rows_index is not None:
             v = nn.functional.pad(v, (0, 1)).index_select(-1, self.rows_index)
         return v.unflatten(-1, (len(self.sizes), self.height))
 
-    def cut_weight(self, weight: Tensor) -> Tensor:
-        """[out, in] -> [tile, out, row]."""
-        return self.cut(weight).transpose(0, 1)
-
     def spread(self, v: Tensor) -> Tensor:
-        """[tile, out] -> [out, in]: the value that belongs to every weight."""
+        """[tile, out] -> the shape of the weight: the value that belongs to every weight."""
         sizes = torch.tensor(self.sizes, device=v.device)
-        return v.t().repeat_interleave(sizes, dim=1, output_size=self.in_features)
+        parts = v.t() if self.groups == 1 else v.unflatten(0, (self.groups, -1)).transpose(1, 2)
+        return parts.repeat_interleave(sizes, dim=-1, output_size=sum(self.sizes))
+
+    def split_groups(self, v: Tensor) -> Tensor:
+        """[vector, group * n] -> [group, vector, n]; unchanged where there is one group."""
+        return v if self.groups == 1 else v.unflatten(-1, (self.groups, -1)).transpose(0, 1)
+
+    def join_groups(self, v: Tensor) -> Tensor:
+        """Back from `split_groups`."""
+        return v if self.groups == 1 else v.transpose(0, 1).flatten(1)
 
     @property
     def geometry(self) -> Geometry:
         device, adc = self.spec.device, self.spec.adc
         rows = Rows(self.occupied, self.depth, self.used)
         bound = adc.limit if isinstance(adc, Adc) else math.inf
-        return Geometry(rows, self.out_features, self.block, self.block_count, device.g_min, device.g_max, bound)
+        return Geometry(rows, self.columns, self.block, self.block_count, device.g_min, device.g_max, bound)
 
     @property
     def tile_count(self) -> int:
-        """Physical tiles: row tiles times column blocks."""
-        return len(self.sizes) * self.block_count
+        """Physical tiles: row tiles of all groups times column blocks."""
+        return self.row_tiles * self.block_count
 
     # -- mapping ----------------------------------------------------------------------------------------------
     @property
@@ -259,7 +283,7 @@ class TileArray(nn.Module):
     def _read_out(self, compensation: Compensation, t: float) -> Tensor:
         """Digital outputs [vector, tile, out] for known inputs in DAC units, through the full noisy tile."""
         assert self.chip_key is not None
-        like, rows = self.aged, (len(self.sizes), self.height)
+        like, rows = self.aged, (self.row_tiles, self.height)
         if compensation.inputs == "one_hot":
             x = torch.eye(self.height, dtype=like.dtype, device=like.device)[:, None, :].expand(-1, *rows)
         else:
@@ -282,9 +306,20 @@ class TileArray(nn.Module):
         self.constants = [[] for _ in self.plan.effects]
 
     # -- forward ----------------------------------------------------------------------------------------------
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+    def draw(self, weight: Tensor) -> Tensor | None:
+        """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
+        need not draw the same noise at every step. None where there is nothing to draw."""
+        if self.exact or self.deployed:
+            return None
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        with torch.autocast(weight.device.type, enabled=False):
+            key = self.run.mini_batch(self, weight.device)
+            return self._weights(weight.to(dtype), Stream(key, key))
+
+    def forward(self, x: Tensor, weight: Tensor, drawn: Tensor | None = None) -> Tensor:
         if self.exact:
-            return nn.functional.linear(x, weight * self.spread(self.out_scale))
+            y = self.split_groups(x.reshape(-1, x.shape[-1])) @ (weight * self.spread(self.out_scale)).mT
+            return self.join_groups(y).view(*x.shape[:-1], self.out_features)
         mode = self.training_spec.backward.mode
         dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(x.device.type, enabled=False):  # analog values need fp32 up to the ADC
@@ -292,10 +327,11 @@ class TileArray(nn.Module):
             w = weight.to(dtype)
             if mode == "ste":
                 with torch.no_grad():
-                    y = self._forward(flat, w, "through", x.shape)
-                y = CleanProduct.apply(flat, w * self.spread(self.out_scale), y)
+                    y = self._forward(flat, w, "through", drawn)
+                clean = self.split_groups(flat), w * self.spread(self.out_scale)
+                y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
             else:
-                y = self._forward(flat, w, self._rounding, x.shape)
+                y = self._forward(flat, w, self._rounding, drawn)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
     @property
@@ -303,7 +339,7 @@ class TileArray(nn.Module):
         backward = self.training_spec.backward
         return backward.rounding if backward.mode == "autograd" else "through"
 
-    def _forward(self, x: Tensor, weight: Tensor, rounding: Rounding, shape: torch.Size) -> Tensor:
+    def _forward(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None) -> Tensor:
         """x [vector, in], weight [out, in] -> [vector, out]."""
         stream = self.run.enter(self, len(x), x.device)
         xs = self.cut(x)
@@ -311,7 +347,7 @@ class TileArray(nn.Module):
         code = self._encode(xs, alpha, rounding)
         for p in self.plan.input:
             code = p.effect.apply("input", code, self._live_site(p, "input", stream))
-        w = self._weights(weight, stream)
+        w = self._weights(weight, stream) if drawn is None else drawn
         for p in self.plan.read:
             w = p.effect.apply("read", w, self._live_site(p, "read", stream))
         y = self._analog(code, w, stream, rounding)
@@ -322,7 +358,8 @@ class TileArray(nn.Module):
         )
         if alpha is not None:
             scale = scale * (alpha if rounding != "through" else alpha.detach())
-        return (y * scale).sum(-2)
+        y = y * scale
+        return y.sum(-2) if self.groups == 1 else y.unflatten(-2, (self.groups, -1)).sum(-2).flatten(1)
 
     @property
     def deployed(self) -> bool:
@@ -438,5 +475,5 @@ class TileArray(nn.Module):
         return (y - exact).norm(dim=-1).mean(0) / exact.norm(dim=-1).mean(0).clamp(min=1e-12)
 
     def extra_repr(self) -> str:
-        tiles = f"{len(self.sizes)}x{self.block_count} tiles"
+        tiles = f"{self.row_tiles}x{self.block_count} tiles"
         return f"{self.out_features}x{self.in_features} weights on {tiles}, {len(self.plan.effects)} effects"

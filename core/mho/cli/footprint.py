@@ -1,0 +1,40 @@
+"""`mho footprint`: the tiles and MVMs that a network needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mho.hardware import load
+
+
+@click.command()
+@click.argument("task")
+@click.argument("hardware")
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a value of the hardware file.")
+@click.option("--split", type=click.Choice(["channel", "row"]), help="Cut rows by whole input channels, or anywhere.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def footprint(task: str, hardware: str, settings: tuple[str, ...], split: Any, as_json: bool) -> None:
+    """Tiles, utilisation, MVMs and operations of TASK's network on HARDWARE, for one sample (R003 Table 1).
+
+    TASK is a built-in (digits) or a Python file with a mho.Task; HARDWARE a YAML file or a preset.
+    """
+    from mho.footprints import footprint as count
+    from mho.task import load_task
+
+    job = load_task(task)
+    batch = _first(next(iter(job.calibration_batches())))
+    result = count(job.model(), batch, load(hardware, set=settings), split, forward=job.predict)
+    click.echo(result.to_json() if as_json else str(result))
+
+
+def _first(batch: Any) -> Any:
+    """The first sample of a batch of tensors."""
+    from torch import Tensor
+
+    if isinstance(batch, Tensor):
+        return batch[:1] if batch.dim() else batch
+    if isinstance(batch, dict):
+        return {k: _first(v) for k, v in batch.items()}
+    return tuple(_first(v) for v in batch) if isinstance(batch, (tuple, list)) else batch

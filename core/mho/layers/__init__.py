@@ -1,0 +1,48 @@
+"""Analog layers: subclasses of the torch layers they replace, with their weight matrices on tiles.
+
+The trainable parameters are torch's own, in torch's names, units and shapes, so floating-point checkpoints load before
+and after conversion; programming and ageing never touch them. Biases stay digital (R003-08).
+"""
+
+from mho.layers.attention import AnalogMultiheadAttention
+from mho.layers.base import AnalogLayer
+from mho.layers.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d, AnalogConvTranspose1d, AnalogConvTranspose2d
+from mho.layers.linear import AnalogConv1D, AnalogLinear, Tile
+from mho.layers.recurrent import AnalogGRU, AnalogGRUCell, AnalogLSTM, AnalogLSTMCell, AnalogRNN, AnalogRNNCell
+
+LAYERS = (
+    AnalogLinear,
+    AnalogConv1d,
+    AnalogConv2d,
+    AnalogConv3d,
+    AnalogConvTranspose1d,
+    AnalogConvTranspose2d,
+    AnalogLSTM,
+    AnalogGRU,
+    AnalogRNN,
+    AnalogLSTMCell,
+    AnalogGRUCell,
+    AnalogRNNCell,
+    AnalogMultiheadAttention,
+    AnalogConv1D,
+)
+
+__all__ = [
+    "LAYERS",
+    "AnalogConv1D",
+    "AnalogConv1d",
+    "AnalogConv2d",
+    "AnalogConv3d",
+    "AnalogConvTranspose1d",
+    "AnalogConvTranspose2d",
+    "AnalogGRU",
+    "AnalogGRUCell",
+    "AnalogLSTM",
+    "AnalogLSTMCell",
+    "AnalogLayer",
+    "AnalogLinear",
+    "AnalogMultiheadAttention",
+    "AnalogRNN",
+    "AnalogRNNCell",
+    "Tile",
+]

@@ -1,0 +1,248 @@
+"""What analog layers have in common: tile arrays for their weights, and checkpoints that load in both directions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from mho.run import Run
+from mho.tile import TileArray
+
+if TYPE_CHECKING:
+    from mho.hardware import Hardware, TileSpec, TrainingSpec
+
+# Methods of a user's subclass that may read the weight without taking part in the forward.
+HARMLESS = {"__init__", "reset_parameters", "extra_repr", "__repr__", "__setstate__", "__getstate__"}
+
+COMPUTED = "its weight is computed from other parameters (weight_norm, pruning); make it permanent first"
+
+
+class AnalogLayer(nn.Module):
+    """A torch layer whose weight matrices are on tiles. A subclass says which torch layer it replaces and where its
+    matrices are; `mho_layers` registers it. Parameters keep torch's names, shapes and units.
+
+    torch_type   the torch class that it replaces; its subclasses are replaced too, by a class that is also theirs
+    overridable  methods of that class that take part in the product, and that a subclass may not have changed
+    """
+
+    torch_type: ClassVar[type[nn.Module]]
+    overridable: ClassVar[tuple[str, ...]] = ("forward",)
+    made_of: ClassVar[tuple[type[AnalogLayer], type[nn.Module]] | None] = None  # see `analog_class`
+    weight: Any
+    bias: Any
+    tiles: Any  # a TileArray, or a ModuleDict of them where there are several matrices
+
+    def views(self) -> dict[str, Tensor]:
+        """The weight matrices [out, in], or [group, out, in], by name; they share memory with the parameters."""
+        return {"": self.weight}
+
+    def channel(self) -> int:
+        """Rows that belong together when a matrix is cut: those of one input channel."""
+        return 1
+
+    def biased(self, key: str) -> bool:
+        """Whether a (digital) bias is added to the outputs of this matrix."""
+        return self.bias is not None
+
+    @classmethod
+    def takes(cls, layer: nn.Module) -> bool:
+        """Whether this class is the one for `layer`."""
+        return isinstance(layer, cls.torch_type)
+
+    @classmethod
+    def refuses(cls, layer: Any) -> str | None:
+        """Why this layer cannot be converted, or None."""
+        return None if isinstance(layer.weight, nn.Parameter) else COMPUTED
+
+    # -- construction -----------------------------------------------------------------------------------------
+    @classmethod
+    def from_torch(
+        cls, layer: nn.Module, spec: TileSpec, training: TrainingSpec, name: str = "", shared: Any = None
+    ) -> Self:
+        """The analog layer with the same parameters, hooks and attributes as `layer`. `shared` remembers the tile arrays
+        of parameters that several layers own: they are written to tiles once."""
+        kind = analog_class(cls, type(layer))
+        new = cast(Self, kind.__new__(kind))
+        new.__dict__.update({k: copy.copy(v) for k, v in layer.__dict__.items()})
+        new._place(spec, training, name, shared)
+        return new
+
+    def _place(self, spec: TileSpec, training: TrainingSpec, name: str = "", shared: Any = None) -> None:
+        """Put the weight matrices on tiles."""
+        shared = {} if shared is None else shared
+        self._own_memory()
+        arrays = {}
+        for key, view in self.views().items():
+            owner = view if view._base is None else view._base
+            same = (id(owner), view.storage_offset(), view.shape, view.stride(), self.channel(), id(spec))
+            if same not in shared:
+                full = f"{name}.{key}".strip(".")
+                shared[same] = _tile_array(view, spec, training, full, self.channel())
+                shared[same].train(self.training)
+                shared[same].remap(view)
+            arrays[key] = shared[same]
+        self.tiles = arrays[""] if set(arrays) == {""} else nn.ModuleDict(arrays)
+        self._register_load_state_dict_pre_hook(_fill_in_scales, with_module=True)
+        self.register_load_state_dict_post_hook(_remap_after_load)
+
+    def _place_by_hand(self, hw: Hardware, tile: str | None) -> None:
+        """The same in a constructor: a layer of several matrices is a network of its own until it becomes part of one."""
+        self._place(hw.tile(tile or hw.default), hw.training)
+        arrays = self.arrays()
+        if len(arrays) > 1:
+            run = Run()
+            for array in arrays.values():
+                array.run = run
+            run.watch(self)
+
+    def to_torch(self) -> nn.Module:
+        """The plain torch layer, with the learned output scales folded into its weight."""
+        self.fold_scales()
+        kind = self.torch_type if self.made_of is None else self.made_of[1]
+        new = kind.__new__(kind)
+        new.__dict__.update({k: copy.copy(v) for k, v in self.__dict__.items()})
+        del new._modules["tiles"]
+        new._load_state_dict_pre_hooks.clear()
+        new._load_state_dict_post_hooks.clear()
+        return new
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copies and pickles of classes that `analog_class` made."""
+        if self.made_of is None:
+            return super().__reduce_ex__(protocol)
+        return _empty, self.made_of, self.__getstate__()
+
+    # -- weights ----------------------------------------------------------------------------------------------
+    @property
+    def matrix(self) -> Tensor:
+        """The (first) weight matrix, sharing memory with its parameter."""
+        return next(iter(self.views().values()))
+
+    def arrays(self) -> dict[str, TileArray]:
+        """The tile arrays by the names of `views`."""
+        return {"": self.tiles} if isinstance(self.tiles, TileArray) else dict(self.tiles.items())
+
+    def matrices(self) -> Iterator[tuple[TileArray, Tensor]]:
+        """Every (tile array, weight matrix) of the layer."""
+        arrays = self.arrays()
+        for key, view in self.views().items():
+            yield arrays[key], view
+
+    @torch.no_grad()
+    def fold_scales(self) -> None:
+        """Multiply the learned output scales into weight and gamma (R003-74); the function stays."""
+        for array, matrix in self.matrices():
+            matrix.mul_(array.spread(array.out_scale))
+            array.gamma.mul_(array.out_scale.abs())
+            array.out_scale.fill_(1.0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._own_memory()
+        return self
+
+    def _own_memory(self) -> None:
+        """Views need rows in order: undo a channels_last layout, or clip and remap would change a copy."""
+        for p in self.parameters(recurse=False):
+            if not p.is_contiguous():
+                p.data = p.data.contiguous()
+
+
+def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str, channel: int) -> TileArray:
+    groups = view.shape[0] if view.dim() == 3 else 1
+    return TileArray(
+        view.shape[-2] * groups,
+        view.shape[-1] * groups,
+        spec,
+        training,
+        name=name,
+        channel=channel,
+        groups=groups,
+        device=view.device,
+        dtype=view.dtype,
+    )
+
+
+def _fill_in_scales(layer: AnalogLayer, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """A plain torch checkpoint has no analog scales: they keep their defaults, and gamma is mapped anew."""
+    for key, array in layer.arrays().items():
+        start = f"{prefix}tiles.{key}." if key else f"{prefix}tiles."
+        own = {f"{start}{k}": v for k, v in array.state_dict().items()}
+        array.remap_after_load = not any(k in state for k in own)
+        if array.remap_after_load:
+            state.update(own)
+
+
+def _remap_after_load(layer: nn.Module, _: Any) -> None:
+    assert isinstance(layer, AnalogLayer)
+    layer._own_memory()
+    for array, matrix in layer.matrices():
+        if array.remap_after_load:
+            array.remap(matrix)
+            array.remap_after_load = False
+
+
+# -- users' subclasses ----------------------------------------------------------------------------------------
+_made: dict[tuple[type[AnalogLayer], type[nn.Module]], type[AnalogLayer]] = {}  # one class per subclass
+
+
+def analog_class(cls: type[AnalogLayer], kind: type[nn.Module]) -> type[AnalogLayer]:
+    """`cls`, or for a subclass `kind` of the layer that it replaces: a class that is both, with everything the user
+    added. A forward of theirs that ends in `super().forward(...)` stays in front of the analog one."""
+    if kind is cls.torch_type:
+        return cls
+    if (cls, kind) in _made:
+        return _made[cls, kind]
+    own = "forward" in cls.overridable and kind.forward is not cls.torch_type.forward
+    name = f"Analog{kind.__name__}"
+    extra = {"made_of": (cls, kind), "__module__": kind.__module__, "__doc__": kind.__doc__}
+    _made[cls, kind] = type(name, (kind, cls) if own else (cls, kind), extra)
+    return _made[cls, kind]
+
+
+def _empty(cls: type[AnalogLayer], kind: type[nn.Module]) -> AnalogLayer:
+    made = analog_class(cls, kind)
+    return made.__new__(made)
+
+
+def lost(layer: nn.Module, cls: type[AnalogLayer]) -> str | None:
+    """What a subclass does that the analog layer would not do, or None.
+
+    A forward of its own is kept if all it does with the product is to call `super().forward`: neither it nor any other
+    method may touch the weight or name the torch class, which would go round the tiles.
+    """
+    kind = type(layer)
+    for method in cls.overridable:
+        if method in layer.__dict__:
+            return f"its {method} was replaced on the instance, which would go round the tiles"
+        if method != "forward" and getattr(kind, method) is not getattr(cls.torch_type, method):
+            return f"its class overrides {method}, which would be lost"
+    if "forward" not in cls.overridable or kind.forward is cls.torch_type.forward:
+        return None
+    added = [c for c in kind.__mro__ if c not in cls.torch_type.__mro__]
+    for method, function in ((n, f) for c in added for n, f in vars(c).items() if n not in HARMLESS):
+        words = _words(function)
+        if words & {"weight", "_parameters", "_conv_forward", cls.torch_type.__name__}:
+            return f"its class overrides forward, and {method} uses the weight itself, which would go round the tiles"
+        if method == "forward" and not {"super", "forward"} <= words:
+            return "its class overrides forward without super().forward, which would be lost"
+    return None
+
+
+def _words(function: Any) -> set[str]:
+    """Names and strings in the code of a function (or property), nested functions included."""
+    function = getattr(function, "fget", getattr(function, "__wrapped__", function))
+    if not isinstance(function, FunctionType):
+        return set()
+    found: set[str] = set()
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        found.update(code.co_names, code.co_freevars, (c for c in code.co_consts if isinstance(c, str)))
+        codes += [c for c in code.co_consts if isinstance(c, CodeType)]
+    return found

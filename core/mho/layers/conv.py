@@ -1,0 +1,149 @@
+"""Analog convolutions: every output pixel (of a transposed one: every input pixel) is one MVM.
+
+Groups are matrices of their own, [out/groups, in/groups * kernel] each, on tiles of their own: the physical truth of a
+crossbar, where a block-diagonal matrix would only store zeros. A depth-wise layer of 1,000 channels thus takes 1,000
+nearly empty tiles, and `mho footprint` shows it; in the simulation they are one batched product.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mho.layers.base import AnalogLayer
+
+if TYPE_CHECKING:
+    from mho.hardware import Hardware
+
+
+class _AnalogConv(AnalogLayer):
+    """The kernel as a matrix [out, in * kernel] per group. x [batch, channel, ...size] or [channel, ...size]."""
+
+    overridable = ("forward", "_conv_forward")
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: Any
+    _reversed_padding_repeated_twice: Any
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        *args: Any,
+        hw: Hardware,
+        tile: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        cast(Any, self.torch_type).__init__(self, in_channels, out_channels, kernel_size, *args, **kwargs)
+        self._place_by_hand(hw, tile)
+
+    def views(self) -> dict[str, Tensor]:
+        matrix = self.weight.flatten(1)
+        return {"": matrix if self.groups == 1 else matrix.unflatten(0, (self.groups, -1))}
+
+    def channel(self) -> int:
+        return math.prod(self.kernel_size)
+
+    def forward(self, input: Tensor) -> Tensor:
+        single = input.dim() == len(self.kernel_size) + 1
+        x = input.unsqueeze(0) if single else input
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
+        y = self.tiles(_patches(x, self.kernel_size, self.dilation, self.stride), self.matrix)  # [batch, pixel, out]
+        if self.bias is not None:
+            y = y + self.bias
+        size = [_count(n, k, d, s) for n, k, d, s in zip(x.shape[2:], self.kernel_size, self.dilation, self.stride)]
+        y = y.transpose(1, 2).unflatten(2, size)
+        return y.squeeze(0) if single else y
+
+
+def _count(n: int, kernel: int, dilation: int, stride: int) -> int:
+    """Positions of a kernel along n padded pixels."""
+    return (n - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _patches(x: Tensor, kernel: tuple[int, ...], dilation: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    """What each MVM sees: x [batch, channel, ...size], padded -> [batch, pixel, channel * kernel]."""
+    if len(kernel) == 1:
+        x, kernel, dilation, stride = x.unsqueeze(2), (1, *kernel), (1, *dilation), (1, *stride)
+    if len(kernel) == 2:
+        return F.unfold(x, kernel, dilation, 0, stride).transpose(1, 2)
+    for axis, (k, d, s) in enumerate(zip(kernel, dilation, stride), start=2):
+        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]  # the window goes to the end
+    x = x.flatten(2, 4).movedim(1, 2)  # [batch, pixel, channel, ...kernel]
+    return x.flatten(2)
+
+
+class AnalogConv1d(_AnalogConv, nn.Conv1d):
+    """`nn.Conv1d` on analog tiles."""
+
+    torch_type = nn.Conv1d
+
+
+class AnalogConv2d(_AnalogConv, nn.Conv2d):
+    """`nn.Conv2d` on analog tiles."""
+
+    torch_type = nn.Conv2d
+
+
+class AnalogConv3d(_AnalogConv, nn.Conv3d):
+    """`nn.Conv3d` on analog tiles."""
+
+    torch_type = nn.Conv3d
+
+
+class _AnalogConvTranspose(AnalogLayer):
+    """Every input pixel is one MVM with the matrix [out * kernel, in] per group; the products are added up where their
+    kernels overlap, digitally. No row is spent on the zeros that a stride would put between the pixels."""
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Any
+    dilation: tuple[int, ...]
+    groups: int
+    _output_padding: Any
+
+    __init__ = _AnalogConv.__init__
+
+    def views(self) -> dict[str, Tensor]:
+        matrix = self.weight.flatten(1)  # [in, out/groups * kernel]
+        return {"": matrix.t() if self.groups == 1 else matrix.unflatten(0, (self.groups, -1)).mT}
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        dims = len(self.kernel_size)
+        single = input.dim() == dims + 1
+        x = input.unsqueeze(0) if single else input
+        more = self._output_padding(x, output_size, self.stride, self.padding, self.kernel_size, dims, self.dilation)
+        y = self.tiles(x.flatten(2).transpose(1, 2), self.matrix).transpose(1, 2)  # [batch, out * kernel, pixel]
+        y = self._add_up(y, x.shape[2:])
+        y = F.pad(y, [n for p, o in zip(reversed(self.padding), reversed(more)) for n in (-p, o - p)])
+        if self.bias is not None:
+            y = y + self.bias.view(-1, *[1] * dims)
+        return y.squeeze(0) if single else y
+
+    def _add_up(self, y: Tensor, size: torch.Size) -> Tensor:
+        """[batch, out * kernel, pixel] -> [batch, out, ...size], before any padding is cut off."""
+        k, d, s = self.kernel_size, self.dilation, self.stride
+        full = tuple((n - 1) * s_ + d_ * (k_ - 1) + 1 for n, k_, d_, s_ in zip(size, k, d, s))
+        if len(k) == 1:
+            return F.fold(y, (1, *full), (1, *k), (1, *d), 0, (1, *s)).squeeze(2)
+        return F.fold(y, full, k, d, 0, s)
+
+
+class AnalogConvTranspose1d(_AnalogConvTranspose, nn.ConvTranspose1d):
+    """`nn.ConvTranspose1d` on analog tiles."""
+
+    torch_type = nn.ConvTranspose1d
+
+
+class AnalogConvTranspose2d(_AnalogConvTranspose, nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d` on analog tiles."""
+
+    torch_type = nn.ConvTranspose2d
