@@ -33,7 +33,7 @@ def cells():
 
 
 def test_the_defaults_are_the_committed_fit():
-    committed = with_fields(Relaxation(), {n: v for n, v in nested(json.loads(RESULT.read_text())["parameters"])})
+    committed = with_fields(Relaxation(), dict(nested(json.loads(RESULT.read_text())["parameters"])))
     for name in ("location", "spread", "nu"):
         assert np.abs(np.array(getattr(Relaxation(), name)) - getattr(committed, name)).max() <= 5.1e-5, name
     assert np.allclose(Relaxation().correlation, committed.correlation, atol=5.1e-5)
@@ -93,7 +93,7 @@ def test_forty_coefficients_beat_a_student_t_of_its_own_for_every_level(cells):
 
 @measured
 def test_simulated_cells_have_the_quantiles_of_the_measured_ones(cells):
-    """Interquartile range of the change in groups of four levels: within 15 % (model 9 %, and the scatter of a sample)."""
+    """Interquartile range of the change, four levels together: within 15 % (model 9 %, and the scatter of a sample)."""
     level, _, _ = cells
     data = script.measurements(script.source(), (1.0, 1e5))
     again = Relaxation().simulate(data, seed=1)["g"].numpy()

@@ -54,7 +54,7 @@ def test_between_measured_times_the_coefficients_are_linear_in_the_logarithm_of_
 
 @pytest.mark.parametrize("pair", [(0.01, 0.1, 0.4155), (0.1, 1.0, 0.5644), (1.0, 1e5, 0.3149)])
 def test_successive_times_are_correlated_as_measured(pair, device):
-    """Kendall's tau is (2/pi) asin rho; its standard error under independence is 2/(3 sqrt n), larger than under dependence."""
+    """Kendall's tau is (2/pi) asin rho; its standard error is at most that of independent numbers, 2/(3 sqrt n)."""
     first, second, rho = pair
     devices = device(Relaxation(largest=WIDE), 20.0)
     a, b = (devices.age(devices.target, t).flatten()[:50_000].numpy() for t in (first, second))
@@ -115,7 +115,8 @@ def test_single_precision_stays_finite_at_the_heaviest_tails(device):
 
 
 def problems(nonidealities, times="[1 s, 1 h]"):
-    text = f"mho: 1\ndefault: t\ntimes: {times}\ntiles:\n  t:\n    device: {{g_max: 40 uS}}\n    nonidealities: {nonidealities}\n"
+    tile = f"device: {{g_max: 40 uS}}\n    nonidealities: {nonidealities}"
+    text = f"mho: 1\ndefault: t\ntimes: {times}\ntiles:\n  t:\n    {tile}\n"
     with pytest.raises(mho.ConfigError) as caught:
         mho.Hardware.from_yaml(text, "hw.yaml")
     return [(p.path, p.message) for p in caught.value.problems]
@@ -127,7 +128,8 @@ def test_relaxation_beside_a_law_that_contains_it_is_an_error():
 
 
 def test_relaxation_of_strength_0_is_absent_and_so_may_stand_beside_any_law():
-    text = "mho: 1\ndefault: t\ntimes: [1 s]\ntiles:\n  t:\n    nonidealities: [rram.programming_noise, {kind: rram.relaxation, scale: 0}]\n"
+    effects = "[rram.programming_noise, {kind: rram.relaxation, scale: 0}]"
+    text = f"mho: 1\ndefault: t\ntimes: [1 s]\ntiles:\n  t:\n    nonidealities: {effects}\n"
     assert len(mho.Hardware.from_yaml(text).tiles["t"].nonidealities) == 2
 
 

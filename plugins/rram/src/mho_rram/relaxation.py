@@ -181,8 +181,8 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
     fit_fields: ClassVar[tuple[str, ...]] = ("location", "spread", "nu")
 
     def log_prob(self, data: Measurements) -> Tensor:
-        """ln p of every reading. Readings of one device depend on each other, but each time has coefficients of its own,
-        so that their maximum and its error bars are those of independent devices."""
+        """ln p of every reading. Readings of one device depend on each other, but each time has coefficients of its
+        own, so that their maximum and its error bars are those of independent devices."""
         location, scale, nu = self._laws(data)
         y = (data["g"] - data["g_programmed"] - location) / scale
         norm = torch.lgamma(0.5 * (nu + 1)) - torch.lgamma(0.5 * nu) - 0.5 * (torch.pi * nu).log() - scale.log()
@@ -206,7 +206,7 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
         return {"g": g}
 
     def estimate(self, data: Measurements) -> dict[str, Any]:
-        """correlation: Kendall's tau of the residuals of the devices that were read at both times; largest: the maximum."""
+        """correlation: Kendall's tau of the residuals of the devices read at both times; largest: the maximum."""
         from scipy import stats
 
         u, move = self.residuals(data).u, (data["g"] - data["g_programmed"]).abs() * (MEASURED_AT / data.g_max)
