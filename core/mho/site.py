@@ -85,6 +85,8 @@ class Stream:
             return self.chip
         if per == "time":
             return noise.fold(self.chip, "time", self.time)
+        if per == "call":  # a chip's call key is the same for every batch; the batch is told by its first sample
+            return noise.fold(self.call, "first", self.vectors.first)
         return self.call
 
     def of_pass(self, k: int) -> Stream:

@@ -6,10 +6,12 @@ Conductances in µS, x = g/g_max. Laws are fits at a reference g_max; those in x
 from mho import Nonideality, hookimpl
 
 from mho_rram.programming import ProgrammingNoise
+from mho_rram.relaxation import Relaxation
 from mho_rram.stuck import RramStuckAt
+from mho_rram.telegraph import TelegraphNoise
 from mho_rram.variability import Variability
 
 
 @hookimpl
 def mho_nonidealities() -> list[type[Nonideality]]:
-    return [ProgrammingNoise, Variability, RramStuckAt]
+    return [ProgrammingNoise, Relaxation, Variability, TelegraphNoise, RramStuckAt]

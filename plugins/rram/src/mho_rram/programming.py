@@ -16,7 +16,7 @@ DAY = 86_400.0
 
 def polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
     """sum_k c_k x^k."""
-    y = torch.full_like(x, coefficients[-1])
+    y = torch.zeros_like(x) + coefficients[-1]
     for c in coefficients[-2::-1]:
         y = y * x + c
     return y
