@@ -19,5 +19,5 @@ def test_the_yaml_of_the_readme_runs():
 
 def test_the_readme_names_every_kind_and_preset():
     presets = [f"pcm.{path.stem}" for path in HERE.glob("src/*/presets/*.yaml")]
-    for name in [effect.kind for effect in mho_pcm.mho_nonidealities()] + presets:
+    for name in [effect.KIND for effect in mho_pcm.mho_nonidealities()] + presets:
         assert f"`{name}`" in TEXT, name
