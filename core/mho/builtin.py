@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mho.compensation import ColumnDrift, GlobalDrift
+from mho.compensation import ColumnDrift, GlobalDrift, LeastSquaresDrift
 from mho.converter import Adc, Dac
 from mho.hooks import hookimpl
 from mho.layers import LAYERS
@@ -21,7 +21,7 @@ def mho_converters() -> list[type]:
 
 @hookimpl
 def mho_compensations() -> list[type]:
-    return [GlobalDrift, ColumnDrift]
+    return [GlobalDrift, ColumnDrift, LeastSquaresDrift]
 
 
 @hookimpl

@@ -66,6 +66,15 @@ class Dac(Converter, kind="mho.dac"):
         description="input range: learned (by calibration and training), dynamic (abs-max of each vector), or a number",
     )
 
+    halvings: int = Field(
+        0,
+        ge=0,
+        le=16,
+        unit="count",
+        source="R003-06",
+        description="bound management: how often the inputs of a vector may be halved while an output saturates the ADC",
+    )
+
     @property
     def start(self) -> float:
         """alpha before any calibration."""

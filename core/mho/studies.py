@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mho.chip import Time, matrices
 from mho.converter import Dac
 from mho.errors import MhoError
+from mho.hardware import load
 from mho.layers import Tile
 from mho.metrics import MvmExperiment, mvm_error, standard_mvm_error
 from mho.nonideality import Nonideality
@@ -119,18 +120,19 @@ def input_range_study(
 
 
 def generalised_normal(shape: tuple[int, ...], beta: float, generator: torch.Generator) -> Tensor:
-    """Draws of the density exp(-|w|^beta) (scale 1): |w| = G^(1/beta), G ~ Gamma(1/beta), with a random sign. beta = 1:
-    Laplace, 2: normal, large: uniform (R003-48). The Gamma draws invert its distribution function on uniform numbers."""
-    count = math.prod(shape)
-    u = torch.rand(count, generator=generator, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
-    sign = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    a = torch.full_like(u, 1 / beta)
-    low, high = torch.zeros_like(u), torch.full_like(u, 200.0)
-    for _ in range(60):  # bisection: exact to fp64 within its range, for any beta
-        middle = (low + high) / 2
-        below = torch.special.gammainc(a, middle) < u
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return ((low + high) / 2).pow(1 / beta).mul(sign).float().view(shape)
+    """Draws of the density exp(-|w|^beta) (scale 1): beta = 1: Laplace, 2: normal, large: uniform (R003-48).
+
+    The distribution function of |w| is the incomplete gamma function P(1/beta, |w|^beta); it is tabulated and inverted on
+    uniform numbers. The table ends where exp(-|w|^beta) is 1e-15, and is densest near 0.
+    """
+    grid = 34 ** (1 / beta) * torch.linspace(0, 1, 1 << 16, dtype=torch.float64) ** 2
+    below = torch.special.gammainc(torch.full_like(grid, 1 / beta), grid**beta)
+    u = torch.rand(math.prod(shape), generator=generator, dtype=torch.float64)
+    i = torch.searchsorted(below, u).clamp(1, len(grid) - 1)
+    share = (u - below[i - 1]) / (below[i] - below[i - 1]).clamp(min=1e-300)
+    magnitude = grid[i - 1] + share.clamp(0, 1) * (grid[i] - grid[i - 1])
+    sign = torch.where(torch.rand(len(u), generator=generator) < 0.5, -1.0, 1.0)
+    return (magnitude * sign).float().view(shape)
 
 
 def excess_kurtosis(w: Tensor) -> float:
@@ -150,9 +152,7 @@ def weight_shape_study(
     """MVM error against the shape of the weight distribution, from long tails (beta = 0.5) to uniform, the largest weight
     on g_max (R003-48, Fig. 6A). x of a point is beta."""
     e = experiment or MvmExperiment()
-    tile = hw.tile(hw.default)
-    mapping = type(tile.mapping).__mro__[1] and _tile_max()
-    hw = with_tile(hw, tile.model_copy(update={"mapping": mapping}))
+    hw = load(hw, set=[f"tiles.{hw.default}.mapping.kind=mho.tile_max"])
     points = []
     for beta in betas:
         errors = []
@@ -171,7 +171,9 @@ def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, lev
     """Fig. 3C (R003-15): one column whose weights run from -1 to 1 in order, read with a constant input; the ideal output
     is 0. Returns the mean absolute output for each ordered fraction of the column (the rest is shuffled)."""
     tile = hw.tile(hw.default)
-    only = with_tile(hw, tile.model_copy(update={"rows": rows, "dac": None, "adc": None, "nonidealities": _ir_drops(tile)}))
+    only = with_tile(
+        hw, tile.model_copy(update={"rows": rows, "dac": None, "adc": None, "nonidealities": _ir_drops(tile)})
+    )
     points = []
     for fraction in fractions:
         outputs = []
@@ -197,15 +199,9 @@ class LayerKurtosis(NamedTuple):
 def kurtosis_by_layer(net: nn.Module) -> list[LayerKurtosis]:
     """How compact the mapping makes each layer's weight distribution (R003-49, Fig. 6C)."""
     return [
-        LayerKurtosis(array.name, excess_kurtosis(w), excess_kurtosis(array.normalised(w)[array.used_cells(w)]))
+        LayerKurtosis(array.name, excess_kurtosis(w), excess_kurtosis(w / array.spread(array.gamma)))
         for array, w in matrices(net)
     ]
-
-
-def _tile_max() -> object:
-    from mho.mapping import TileMax
-
-    return TileMax()
 
 
 def _ir_drops(tile: TileSpec) -> tuple[Nonideality, ...]:
@@ -218,6 +214,3 @@ def _ir_drops(tile: TileSpec) -> tuple[Nonideality, ...]:
 def _point(x: float, values: list[float]) -> Point:
     v = torch.tensor(values, dtype=torch.float64)
     return Point(x, float(v.mean()), float(v.std() / len(values) ** 0.5) if len(values) > 1 else math.nan)
-
-
-Study = Callable[..., list[Point]]

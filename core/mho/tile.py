@@ -290,7 +290,7 @@ class TileArray(nn.Module):
             count = torch.arange(compensation.vectors * rows[0], dtype=torch.int32, device=like.device)
             draws = noise.uniform(noise.rows_of(noise.fold_words(noise.key("read-out"), self.path), count), rows[1])
             x = (2 * draws - 1).to(like.dtype).view(-1, *rows)
-        x = x * self.used
+        x = (x * self.used).repeat(compensation.repeats, 1, 1)
         if isinstance(self.spec.dac, Dac):
             x = self.spec.dac.encode(x, torch.ones_like(self.input_range), 0.0)
         call = noise.fold(self.chip_key, "read-out", t)
@@ -351,11 +351,11 @@ class TileArray(nn.Module):
         for p in self.plan.read:
             w = p.effect.apply("read", w, self._live_site(p, "read", stream))
         y = self._analog(code, w, stream, rounding)
-        scale = (
-            self.gamma * self.out_scale
-            if self.gain is None or not self.deployed
-            else self.gamma * self.out_scale * self.gain
-        )
+        if alpha is not None:
+            y, alpha = self._within_bound(y, xs, alpha, w, stream, rounding)
+        scale = self.gamma * self.out_scale
+        if self.gain is not None and self.deployed:
+            scale = scale * self.gain
         if alpha is not None:
             scale = scale * (alpha if rounding != "through" else alpha.detach())
         y = y * scale
@@ -379,6 +379,24 @@ class TileArray(nn.Module):
             return self.input_range
         top = xs.detach().abs().amax(-1, keepdim=True)  # [vector, tile, 1]
         return torch.where(top > 0, top, torch.ones_like(top))
+
+    def _within_bound(
+        self, y: Tensor, xs: Tensor, alpha: Tensor, w: Tensor, stream: Stream, rounding: Rounding
+    ) -> tuple[Tensor, Tensor]:
+        """Bound management: where an output of a vector saturates the ADC, repeat the MVM with its inputs halved."""
+        halvings = cast(Dac, self.spec.dac).halvings
+        if not halvings or not isinstance(self.spec.adc, Adc):
+            return y, alpha
+        alpha = alpha.expand(len(xs), -1, 1)
+        for k in range(halvings):
+            over = y.detach().abs().amax(-1, keepdim=True) >= self.spec.adc.limit  # [vector, tile, 1]
+            alpha = torch.where(over, 2 * alpha, alpha)
+            again = stream.of_pass(k)
+            code = self._encode(xs, alpha, rounding)
+            for p in self.plan.input:
+                code = p.effect.apply("input", code, self._live_site(p, "input", again))
+            y = torch.where(over, self._analog(code, w, again, rounding), y)
+        return y, alpha
 
     def _encode(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding) -> Tensor:
         if alpha is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -195,7 +196,7 @@ def verb(tmp_path: Path) -> Callable[[str], None]:
 
 def test_a_plugin_can_add_a_verb_which_is_imported_on_use(verb: Callable[[str], None]) -> None:
     verb("click.echo('hello')")
-    assert "greet     From mho-greet." in mho("--help").output
+    assert re.search(r"greet +From mho-greet\.", mho("--help").output)
     assert "fake_greet" not in sys.modules
     assert mho("greet").output == "hello\n"
 

@@ -22,7 +22,7 @@ HERMES_BIBTEX = """@article{legallo2023core,
   volume  = {6},
   pages   = {680--693},
   year    = {2023},
-}"""  # noqa: E501
+}"""
 
 
 def polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
