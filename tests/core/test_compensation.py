@@ -1,9 +1,8 @@
 """How far drift compensation is from the best gain there is."""
 
+import mho
 import pytest
 import torch
-
-import mho
 
 YEAR = 31_536_000.0
 HW = """
