@@ -23,6 +23,13 @@ OUT = click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results [mho-runs/TASK-HW-...]."
 )
 SEED = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
+THREADS = click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Threads of torch; results are bit-equal only for the same number.",
+)
 CHIPS = click.option("--chips", default=25, show_default=True, type=click.IntRange(1), help="Simulated chips.")
 
 
@@ -33,6 +40,7 @@ CHIPS = click.option("--chips", default=25, show_default=True, type=click.IntRan
 @CHIPS
 @SEED
 @OUT
+@THREADS
 @click.option("--no-report", is_flag=True, help="Skip the HTML report.")
 @JSON
 def run(
@@ -42,6 +50,7 @@ def run(
     chips: int,
     seed: int,
     out: Path | None,
+    threads: int,
     no_report: bool,
     as_json: bool,
 ) -> None:
@@ -51,7 +60,7 @@ def run(
     TASK is a built-in (digits) or a Python file with a mho.Task; HW a hardware file or a preset. An interrupted run goes
     on where it stopped when the command is repeated.
     """
-    job = _job(task, hw, changes, chips, seed, out)
+    job = _job(task, hw, changes, chips, seed, out, threads)
     summary = _resumable(job.run, job.folder)
     click.echo(json.dumps(summary, indent=1) if as_json else _table(summary))
     if not no_report:
@@ -66,12 +75,13 @@ def run(
 @SET
 @SEED
 @OUT
-def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None) -> None:
+@THREADS
+def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None, threads: int) -> None:
     """Train TASK digitally and then for HW, and keep both networks (digital.safetensors, trained.safetensors).
 
     `mho run` with the same arguments goes on from there; `mho evaluate` takes the files.
     """
-    job = _job(task, hw, changes, 1, seed, out)
+    job = _job(task, hw, changes, 1, seed, out, threads)
     _resumable(job.train, job.folder)
     click.echo(f"{job.folder / 'digital.safetensors'}\n{job.folder / 'trained.safetensors'}")
 
@@ -84,6 +94,7 @@ def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | N
 @CHIPS
 @SEED
 @click.option("--time", "times", multiple=True, metavar="TIME", help="When, e.g. '1 day' [the hardware's times].")
+@THREADS
 @JSON
 def evaluate(
     checkpoint: Path,
@@ -93,6 +104,7 @@ def evaluate(
     chips: int,
     seed: int,
     times: tuple[str, ...],
+    threads: int,
     as_json: bool,
 ) -> None:
     """Score CHECKPOINT, a safetensors file of TASK's network, on many chips of HW over drift time.
@@ -100,11 +112,14 @@ def evaluate(
     The file may come from `mho train` or be a plain digital checkpoint; the input ranges of the latter are calibrated on
     the task's calibration batches.
     """
+    import torch
+
     from mho.evaluation import evaluate as score_chips
     from mho.job import deploy
     from mho.task import load_task
 
     hardware, job_task = load(hw, set=changes), load_task(task)
+    torch.set_num_threads(threads)
     net = deploy(job_task, hardware, checkpoint)
     curve = score_chips(
         net, job_task.score, times or None, chips, seed, chance=job_task.chance, progress=sys.stderr.isatty()
@@ -115,13 +130,16 @@ def evaluate(
     click.echo(f"{checkpoint.name} on {hardware.description or hw}, {chips} chips\n{curve}")
 
 
-def _job(task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, out: Path | None) -> Job:
+def _job(task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, out: Path | None, threads: int) -> Job:
+    import torch
+
     from mho.job import Job
     from mho.task import load_task
 
     hardware, job_task = load(hw, set=changes), load_task(task)
     folder = out or default_folder(job_task.name, hw, hardware.digest, seed)
     command = shlex.join(["mho", *sys.argv[1:]])
+    torch.set_num_threads(threads)
     return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command)
 
 
