@@ -4,6 +4,8 @@ Synthetic data are made with NumPy from the formulas of the papers, not with the
 """
 
 import json
+import re
+from pathlib import Path
 
 import mho
 import numpy as np
@@ -178,6 +180,16 @@ def test_the_distance_from_uniform_agrees_with_scipy():
     assert ks_distance(torch.tensor(u)) == pytest.approx(stats.kstest(u, "uniform").statistic)
 
 
+def test_the_example_of_the_documentation_fits():
+    page = (Path(__file__).parents[2] / "docs/fit.md").read_text()
+    names = {"__name__": "example"}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
+    rng = np.random.default_rng(0)
+    target = rng.uniform(1, 25, 500)
+    result = fit(names["WriteNoise"](), table(25.0, g_target=target, g=target + 0.8 * rng.standard_normal(500)))
+    assert abs(result.effect.sigma - 0.8) < 4.42 * result.errors[0] and not result.goodness.rejected
+
+
 # --- tables ---
 
 NEEDED = {"g_target": Column("uS", "target conductance", positive=True), "g": Column("uS", "conductance read")}
@@ -297,6 +309,24 @@ def test_a_fixed_field_stays(readings):
     assert set(data["parameters"]) == {"c1", "c2"} and data["effect"]["c0"] == 0.25
 
 
+def test_the_search_starts_where_the_user_says_and_ends_at_the_same_place(readings):
+    """Lists as well as numbers; a model with other times than the default needs lists of other lengths."""
+    near, far = (json.loads(run(readings, *MAPPED, "--start", f"c1={v}", "--json").stdout) for v in ("2 uS", "4 uS"))
+    assert near["parameters"]["c1"]["value"] == pytest.approx(far["parameters"]["c1"]["value"], abs=1e-4)
+
+
+def test_relaxation_of_other_times_is_fitted_from_the_command_line(tmp_path):
+    data = rram_relaxation(np.random.default_rng(0), devices=300)
+    columns = ("device", "g_programmed", "t", "g")
+    rows = zip(*(data[c].tolist() for c in columns))
+    file = written(tmp_path / "cells.csv", "\n".join([",".join(columns), *(",".join(map(str, r)) for r in rows)]))
+    start = ("location=[[0, 0], [0, 0]]", "spread=[[0, 0], [0, 0]]", "nu=[[1], [1]]", "largest=[99, 99]")
+    options = [word for s in (*start, "correlation=[0]") for word in ("--start", s)]
+    result = run(file, "--kind", "rram.relaxation", "--fix", "times=[1 s, 1e4 s]", *options, "--g-max", "40 uS")
+    assert result.exit_code == 0, result.output
+    assert "correlation: [" in result.output and "spread: [[" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -305,7 +335,8 @@ def test_a_fixed_field_stays(readings):
         (("--kind", "pcm.programing_noise"), "did you mean"),
         ((*MAPPED, "--map", "goal=g_goal"), "no column 'g_goal' is needed"),
         ((*MAPPED, "--fix", "c9=1"), "no field 'c9'"),
-        ((*MAPPED, "--fix", "scale=-1"), "--fix scale"),
+        ((*MAPPED, "--fix", "scale=-1"), "scale: expected a number"),
+        ((*MAPPED, "--start", "c0=much"), "c0: expected a conductance"),
         ((*MAPPED[:-1], "25 V"), "expected a conductance"),
     ],
 )
