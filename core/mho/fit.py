@@ -430,8 +430,10 @@ def _hessian(f: Callable[[Tensor], Tensor], values: np.ndarray, free: np.ndarray
     def of_free(part: Tensor) -> Tensor:
         return f(torch.tensor(values).index_copy(0, where, part))
 
-    h = torch.autograd.functional.hessian(of_free, torch.tensor(values)[where])
-    return h.numpy()
+    h = torch.autograd.functional.hessian(of_free, torch.tensor(values)[where]).numpy()
+    if not np.isfinite(h).all():
+        raise MhoError("the likelihood has no finite curvature where the search went; begin elsewhere with --start")
+    return h
 
 
 def _standard_errors(information: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ def result(fitted: Fit, path: Path) -> dict:
 
 
 def draw(effect: Relaxation, report: dict, file: Path) -> None:
-    """Quantiles of the levels over conductance at four times, and the tails at 1e5 s against a Gaussian."""
+    """Quantiles of the change over conductance at four times, cells and model."""
     import matplotlib
 
     matplotlib.rcParams.update({"font.size": 9})
@@ -126,12 +126,14 @@ def draw(effect: Relaxation, report: dict, file: Path) -> None:
         location, scale, nu = (v.numpy() for v in effect.law(x, t))
         measured = np.array(report["times"][f"{t:g}"]["quantiles_uS"])
         for i, (q, colour) in enumerate(zip(QUANTILES, ("C3", "C1", "C0", "k", "C0", "C1", "C3"))):
-            panel.plot(40 * x, location + scale * stats.t.ppf(q, nu), color=colour, lw=1)
+            panel.plot(40 * x, np.maximum(location + scale * stats.t.ppf(q, nu), -40 * x), color=colour, lw=1)
             panel.plot(g, measured[:, i], ".", color=colour, ms=3, label=f"{100 * q:g} %")
         held = " (held out)" if t == 4 else ""
         panel.set(title=f"{t:g} s{held}", xlabel="programmed conductance, µS")
     panels[0].set_ylabel("change, µS")
-    panels[-1].legend(*[v[::-1] for v in panels[-1].get_legend_handles_labels()], fontsize=7, loc="lower left", ncols=2)
+    panels[-1].legend(
+        *[v[::-1] for v in panels[-1].get_legend_handles_labels()], fontsize=6, loc="upper right", ncols=2
+    )
     figure.suptitle(
         "Dots: quantiles of 16,223 HfO2 cells (RRAM-Relaxation-Master-Model, tech C, Akash Levy, MIT); "
         "lines: rram.relaxation",

@@ -4,6 +4,8 @@ Synthetic data are made with NumPy from the formulas of the papers, not with the
 """
 
 import json
+import re
+from pathlib import Path
 
 import mho
 import numpy as np
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from mho.cli import main
 from mho.fit import Column, Measurements, anderson_darling, fit, ks_distance, read_csv
 from mho_pcm import Drift, ProgrammingNoise
+from mho_rram.relaxation import Relaxation
 from mho_rram.variability import Variability
 
 SETS = 40  # repeated synthetic sets: the rms of that many z-scores is within 0.8 ... 1.25 with p > 0.95 per parameter
@@ -54,7 +57,32 @@ def rram_variability(rng, devices=150, cycles=6, lrs=(0.044, 0.037), hrs=(0.17, 
     return table(40.0, device=device, g_target=target.ravel(), g=(target * np.exp(y)).ravel())
 
 
+TWO_TIMES = Relaxation(
+    times=(1.0, 1e4),
+    location=((0.1, -0.5), (0.3, -1.5)),
+    spread=((-0.3, -0.4), (0.5, -0.3)),
+    nu=((0.9,), (1.4,)),
+    correlation=(0.4,),
+    largest=(1e6, 1e6),
+)
+
+
+def rram_relaxation(rng, devices=1500):
+    """docs/rram_relaxation.md, with fewer times and coefficients; Student-t numbers from NumPy."""
+    start = rng.uniform(0.5, 40, devices)
+    x = start / 40
+    parts = []
+    for k, t in enumerate(TWO_TIMES.times):
+        location = TWO_TIMES.location[k][0] + TWO_TIMES.location[k][1] * np.sqrt(x)
+        scale = np.exp(TWO_TIMES.spread[k][0] + TWO_TIMES.spread[k][1] * np.log(x + 0.02))
+        g = start + location + scale * rng.standard_t(np.exp(TWO_TIMES.nu[k][0]), devices)
+        parts.append((np.arange(devices), start, np.full(devices, t), g))
+    device, programmed, time, g = (np.concatenate(v) for v in zip(*parts))
+    return table(40.0, device=device, g_programmed=programmed, t=time, g=g)
+
+
 CASES = {
+    "rram.relaxation": (TWO_TIMES, rram_relaxation, (0.1, -0.5, 0.3, -1.5, -0.3, -0.4, 0.5, -0.3, 0.9, 1.4)),
     "pcm.programming_noise": (ProgrammingNoise(), pcm_programming, (0.26348, 1.9650, -1.1731)),
     "pcm.drift": (Drift(), pcm_drift, (1.0, 1.0, 0.02)),
     "rram.variability": (Variability(), rram_variability, (0.044, 0.037, 0.17, 0.433)),
@@ -91,8 +119,16 @@ def test_measurement_noise_is_not_taken_for_a_spread_of_the_drift_coefficient():
     assert abs(values["noise"][0] - 0.1) < 4.42 * values["noise"][1]
 
 
+def test_the_correlation_of_relaxation_between_times_comes_back():
+    """Simulated by the effect itself with rho = 0.4; the standard error of Kendall's tau is at most 2/(3 sqrt n)."""
+    data = rram_relaxation(np.random.default_rng(0), devices=20_000)
+    data = data.replaced(TWO_TIMES.simulate(data, seed=3))
+    (rho,) = TWO_TIMES.estimate(data)["correlation"]
+    assert abs(rho - 0.4) < 4.42 * (np.pi / 2) * 2 / (3 * np.sqrt(20_000)) + 0.005
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["pcm.programming_noise", "pcm.drift", "rram.variability"])
 def test_the_right_model_is_rarely_rejected(case):
     """p-values of the bootstrap are uniform: among 20 sets, 4 or more with p <= 0.05 have probability 0.016."""
     effect, make, _ = CASES[case]
@@ -142,6 +178,16 @@ def test_the_distance_from_uniform_agrees_with_scipy():
 
     u = np.random.default_rng(0).uniform(size=101) ** 1.2
     assert ks_distance(torch.tensor(u)) == pytest.approx(stats.kstest(u, "uniform").statistic)
+
+
+def test_the_example_of_the_documentation_fits():
+    page = (Path(__file__).parents[2] / "docs/fit.md").read_text()
+    names = {"__name__": "example"}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
+    rng = np.random.default_rng(0)
+    target = rng.uniform(1, 25, 500)
+    result = fit(names["WriteNoise"](), table(25.0, g_target=target, g=target + 0.8 * rng.standard_normal(500)))
+    assert abs(result.effect.sigma - 0.8) < 4.42 * result.errors[0] and not result.goodness.rejected
 
 
 # --- tables ---
@@ -263,6 +309,24 @@ def test_a_fixed_field_stays(readings):
     assert set(data["parameters"]) == {"c1", "c2"} and data["effect"]["c0"] == 0.25
 
 
+def test_the_search_starts_where_the_user_says_and_ends_at_the_same_place(readings):
+    """Lists as well as numbers; a model with other times than the default needs lists of other lengths."""
+    near, far = (json.loads(run(readings, *MAPPED, "--start", f"c1={v}", "--json").stdout) for v in ("2 uS", "4 uS"))
+    assert near["parameters"]["c1"]["value"] == pytest.approx(far["parameters"]["c1"]["value"], abs=1e-4)
+
+
+def test_relaxation_of_other_times_is_fitted_from_the_command_line(tmp_path):
+    data = rram_relaxation(np.random.default_rng(0), devices=300)
+    columns = ("device", "g_programmed", "t", "g")
+    rows = zip(*(data[c].tolist() for c in columns))
+    file = written(tmp_path / "cells.csv", "\n".join([",".join(columns), *(",".join(map(str, r)) for r in rows)]))
+    start = ("location=[[0, 0], [0, 0]]", "spread=[[0, 0], [0, 0]]", "nu=[[1], [1]]", "largest=[99, 99]")
+    options = [word for s in (*start, "correlation=[0]") for word in ("--start", s)]
+    result = run(file, "--kind", "rram.relaxation", "--fix", "times=[1 s, 1e4 s]", *options, "--g-max", "40 uS")
+    assert result.exit_code == 0, result.output
+    assert "correlation: [" in result.output and "spread: [[" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -271,7 +335,8 @@ def test_a_fixed_field_stays(readings):
         (("--kind", "pcm.programing_noise"), "did you mean"),
         ((*MAPPED, "--map", "goal=g_goal"), "no column 'g_goal' is needed"),
         ((*MAPPED, "--fix", "c9=1"), "no field 'c9'"),
-        ((*MAPPED, "--fix", "scale=-1"), "--fix scale"),
+        ((*MAPPED, "--fix", "scale=-1"), "scale: expected a number"),
+        ((*MAPPED, "--start", "c0=much"), "c0: expected a conductance"),
         ((*MAPPED[:-1], "25 V"), "expected a conductance"),
     ],
 )

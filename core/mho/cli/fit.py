@@ -17,6 +17,7 @@ from mho.errors import MhoError
 @click.option("--kind", required=True, metavar="KIND", help="The effect to fit, e.g. pcm.drift.")
 @click.option("--map", "names", multiple=True, metavar="NAME=COLUMN", help="NAME in the file is COLUMN (repeatable).")
 @click.option("--fix", "fixed", multiple=True, metavar="FIELD=VALUE", help="Do not fit this field (repeatable).")
+@click.option("--start", "started", multiple=True, metavar="FIELD=VALUE", help="Search from this value (repeatable).")
 @click.option("--g-max", metavar="G", help="Range of the devices, e.g. '25 uS' [default: the largest conductance].")
 @click.option("--out", type=click.Path(path_type=Path), help="Write fit.yaml, fit.json and fit.svg to this folder.")
 @click.option(
@@ -32,6 +33,7 @@ def fit(
     kind: str,
     names: tuple[str, ...],
     fixed: tuple[str, ...],
+    started: tuple[str, ...],
     g_max: str | None,
     out: Path | None,
     draws: int,
@@ -54,11 +56,12 @@ def fit(
     from mho import fit as fitting
 
     cls = _effect(kind)
-    effect, held = _with_fixed(cls, fixed)
+    held = _values(cls, fixed, "--fix")
+    effect = _built(cls, {**_values(cls, started, "--start"), **held})
     columns = fitting.column_names(names, cls.fit_columns)
     table = fitting.read_csv(data, cls.fit_columns, columns, None if g_max is None else _micro_siemens(g_max))
     with tqdm(desc="simulated data sets", total=draws, disable=not sys.stderr.isatty(), leave=False) as bar:
-        result = fitting.fit(effect, table, fixed=held, draws=draws, seed=seed, tick=bar.update)
+        result = fitting.fit(effect, table, fixed=list(held), draws=draws, seed=seed, tick=bar.update)
     rejected = result.goodness is not None and result.goodness.rejected
     give = force or not rejected
     if out is not None:
@@ -80,26 +83,32 @@ def _effect(kind: str) -> Any:
     return cls
 
 
-def _with_fixed(cls: Any, fixed: tuple[str, ...]) -> tuple[Any, list[str]]:
-    """The effect with the values of `--fix`, checked like YAML, and the names that stay."""
+def _values(cls: Any, pairs: tuple[str, ...], option: str) -> dict[str, Any]:
+    """FIELD=VALUE pairs, the values read like YAML."""
     from mho.schema import suggest
     from mho.yamltext import parse_value
 
     values = {}
-    for item in fixed:
-        name, equals, text = item.partition("=")
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
         if not equals or not text:
-            raise MhoError(f"expected --fix FIELD=VALUE, got {item!r}")
+            raise MhoError(f"expected {option} FIELD=VALUE, got {pair!r}")
         if name not in cls.model_fields or name == "kind":
-            raise MhoError(
-                f"--fix {item}: {cls.KIND} has no field {name!r}; {suggest(name, cls.model_fields, 'fields')}"
-            )
-        values[name] = parse_value(text, f"--fix {item}").data
+            known = [f for f in cls.model_fields if f != "kind"]
+            raise MhoError(f"{option} {pair}: {cls.KIND} has no field {name!r}; {suggest(name, known, 'fields')}")
+        values[name] = parse_value(text, f"{option} {pair}").data
+    return values
+
+
+def _built(cls: Any, values: dict[str, Any]) -> Any:
+    """The effect with these values, checked like a hardware file."""
+    from pydantic import ValidationError
+
     try:
-        return cls.model_validate(values), list(values)
-    except ValueError as error:
-        problems: Any = getattr(error, "errors", list)()
-        raise MhoError("\n".join(f"--fix {p['loc'][0]}: {p['msg']}" for p in problems) or str(error)) from None
+        return cls.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise MhoError("\n".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in found)) from None
 
 
 def _micro_siemens(text: str) -> float:

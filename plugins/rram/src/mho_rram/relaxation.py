@@ -67,7 +67,8 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
             (0.0072, 0.2402, -1.5325, 0.9881),
             (-0.0592, 3.3399, -15.1247, 10.2356),
         ),
-        description="for every time, coefficients of the median in uS, in powers of sqrt(x)",
+        unit="uS",
+        description="for every time, coefficients of the median in powers of sqrt(x)",
         source="docs/rram_relaxation.md",
     )
     spread: Table = Field(
@@ -77,6 +78,7 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
             (-0.0712, -0.2882, -0.0044, 0.0674),
             (0.7945, -0.5878, -0.3147, -0.0001),
         ),
+        unit="1",
         description="for every time, coefficients of ln(s/uS) in powers of ln(x + 0.02)",
         source="docs/rram_relaxation.md",
     )
@@ -87,6 +89,7 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
             (0.5113, 0.5031),
             (1.1407, 0.3738),
         ),
+        unit="1",
         description="for every time, coefficients of ln(degrees of freedom) in powers of x",
         source="docs/rram_relaxation.md",
     )
@@ -101,8 +104,8 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
     largest: tuple[float, ...] = Field(
         (13.822, 18.128, 21.359, 32.406),
         gt=0,
-        unit="1",
-        description="for every time, no cell moves farther than this, in uS",
+        unit="uS",
+        description="for every time, no cell moves farther than this",
         source="the largest moves among 16,223 cells",
     )
 
