@@ -57,9 +57,14 @@ def _mix_int(h: int) -> int:
     return _signed(h ^ (h >> 16))
 
 
-@functools.lru_cache(1 << 16)
+@torch.compiler.assume_constant_result  # torch.compile cannot trace the hash, and need not
 def words(*parts: object) -> tuple[int, int]:
     """Two 32-bit words that stand for these parts (strings, numbers): the same on every machine."""
+    return _words(*parts)
+
+
+@functools.lru_cache(1 << 16)
+def _words(*parts: object) -> tuple[int, int]:
     digest = hashlib.blake2s(repr(parts).encode(), digest_size=8).digest()
     return _signed(int.from_bytes(digest[:4], "little")), _signed(int.from_bytes(digest[4:], "little"))
 
