@@ -6,6 +6,7 @@ MHO_UPDATE=1 pytest tests/core/layers/test_abilities.py -k committed   writes th
 import copy
 import os
 import pickle
+import warnings
 from pathlib import Path
 
 import layer_cases as cases
@@ -213,8 +214,15 @@ def tries(row, ability, path):
     return "yes"
 
 
-@pytest.mark.parametrize("ability", ABILITIES)
-@pytest.mark.parametrize("row", cases.TYPES)
+def _cells():
+    """Compilation takes up to a minute per layer, so it is in the slow lane but for the simplest one."""
+    for row in cases.TYPES:
+        for ability in ABILITIES:
+            slow = ability == "compile" and row != "Linear" and (row, ability) not in NOT_YET
+            yield pytest.param(row, ability, marks=[pytest.mark.slow] if slow else [], id=f"{row}-{ability}")
+
+
+@pytest.mark.parametrize("row, ability", _cells())
 def test_every_layer_type_can(row, ability, tmp_path):
     assert tries(row, ability, tmp_path) == NOT_YET.get((row, ability), "yes")
 
