@@ -103,7 +103,7 @@ def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> 
         raise MhoError(
             "this model is analog already; convert the torch model it came from, or mho.to_digital(net) first"
         )
-    net, report = _convert(copy.deepcopy(model), hw)
+    net, report = _convert(_copy(model), hw)
     if not report.analog:
         raise MhoError(f"nothing in this {type(model).__name__} went on analog tiles:\n{report}")
     if report.left_digital:
@@ -123,6 +123,20 @@ def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> 
         array.run = run
     run.watch(net)
     return net
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    computed = [
+        name or "(root)"
+        for name, m in model.named_modules()
+        if any(isinstance(v, Tensor) and not v.is_leaf for v in vars(m).values())
+    ]
+    if computed:  # torch cannot copy them
+        raise MhoError(
+            f"weights of {', '.join(computed)} are computed from other parameters (weight_norm, pruning); make them "
+            "permanent first, e.g. with torch.nn.utils.remove_weight_norm or prune.remove"
+        )
+    return copy.deepcopy(model)
 
 
 def conversion_report(net: nn.Module) -> ConversionReport:

@@ -1,6 +1,8 @@
 """Conversion: every layer is accounted for, and plain checkpoints load before and after."""
 
 import copy
+import pickle
+import warnings
 
 import mho
 import pytest
@@ -8,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 
 class Net(nn.Module):
@@ -71,41 +74,164 @@ def test_a_rule_that_matches_nothing_is_an_error_with_its_place(model):
         mho.to_analog(model, hw)
 
 
-class Attention(nn.Module):
+class Mixed(nn.Module):
     def __init__(self):
         super().__init__()
         self.a = nn.Linear(8, 8)
-        self.m = nn.MultiheadAttention(8, 2)
-        self.r = nn.LSTM(8, 8)
-        self.t = nn.TransformerEncoderLayer(8, 2)
-        self.g = nn.Conv2d(8, 8, 3, groups=4)
+        self.b = nn.Bilinear(8, 8, 8)
+        self.c = nn.ConvTranspose3d(2, 2, 2)
+        self.w = nn.Parameter(torch.ones(2, 2))
+        self.n = nn.Parameter(torch.ones(2))
         self.e = nn.Embedding(4, 8)
 
 
 def test_nothing_is_silently_left_digital():
     with pytest.warns(UserWarning, match="left digital") as caught:
-        net = mho.to_analog(Attention(), "pcm.standard")
+        net = mho.to_analog(Mixed(), "pcm.standard")
     report = mho.conversion_report(net)
-    assert [e.name for e in report.left_digital] == ["m", "r", "t", "g"]
+    assert [e.name for e in report.left_digital] == ["", "b", "c"]
     assert [e.name for e in report.analog] == ["a"]
-    assert "groups=4" in str(caught[0].message)
-    assert type(net.m.out_proj) is not mho.AnalogLinear and type(net.t.linear1) is nn.Linear
+    assert "b (nn.Bilinear: a bilinear form multiplies two inputs" in str(caught[0].message)
 
 
 def test_strict_conversion_fails_where_a_layer_would_stay_digital():
-    with pytest.raises(mho.MhoError, match="left digital: m "):
-        mho.to_analog(Attention(), "pcm.standard", strict=True)
+    with pytest.raises(mho.MhoError, match=r"b .nn\.Bilinear"):
+        mho.to_analog(Mixed(), "pcm.standard", strict=True)
 
 
 class SamePadConv(nn.Conv2d):
+    """Does its own padding, then what a convolution does."""
+
     def forward(self, input):
         return super().forward(F.pad(input, (1, 1, 1, 1)))
 
 
-def test_a_subclass_with_a_forward_of_its_own_is_refused_by_name():
-    model = nn.Sequential(nn.Linear(3, 3), SamePadConv(1, 1, 3))
-    with pytest.warns(UserWarning, match="SamePadConv: its class overrides forward"):
+class Scaled(nn.Linear):
+    """Has a parameter, a helper and a forward of its own."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.factor = nn.Parameter(torch.tensor([2.0]))
+
+    def scale(self, y):
+        return self.factor * y
+
+    def forward(self, input):
+        return self.scale(super().forward(input))
+
+
+class StaticPadConv(nn.Conv2d):
+    """As in common EfficientNet code: reads its weight itself."""
+
+    def forward(self, input):
+        return F.conv2d(F.pad(input, (1, 1, 1, 1)), self.weight, self.bias)
+
+
+class RoundTrip(nn.Linear):
+    def forward(self, input):
+        return nn.Linear.forward(self, input)
+
+
+class Helper(nn.Linear):
+    def product(self, input):
+        return F.linear(input, self.weight)
+
+    def forward(self, input):
+        return self.product(input) + super().forward(input)
+
+
+class OwnConvForward(nn.Conv2d):
+    def _conv_forward(self, input, weight, bias):
+        return super()._conv_forward(input, 2 * weight, bias)
+
+
+@pytest.mark.parametrize("layer, shape", [(SamePadConv(2, 3, 3), (1, 2, 5, 5)), (Scaled(4, 3), (2, 4))])
+def test_a_subclass_whose_forward_only_wraps_the_product_keeps_it(layer, shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    net = mho.to_analog(nn.Sequential(layer), "ideal.exact", strict=True)
+    assert isinstance(net[0], type(layer)) and torch.allclose(net(x), layer(x), atol=1e-5)
+    again = copy.deepcopy(net)
+    assert type(again[0]) is type(net[0]) and torch.allclose(again(x), layer(x), atol=1e-5)
+    back = mho.to_digital(net)
+    assert type(back[0]) is type(layer) and torch.equal(back(x), layer(x))
+
+
+@pytest.mark.parametrize("layer", [StaticPadConv(1, 1, 3), RoundTrip(3, 3), Helper(3, 3), OwnConvForward(1, 1, 3)])
+def test_a_subclass_that_would_go_round_the_tiles_is_refused_by_name(layer):
+    with pytest.warns(UserWarning, match=rf"1 \({type(layer).__name__}: its class overrides \w+"):
+        mho.to_analog(nn.Sequential(nn.Linear(3, 3), layer), "ideal.exact")
+
+
+def test_a_forward_replaced_on_the_instance_is_refused():
+    layer = nn.Linear(3, 3)
+    layer.forward = lambda x: F.linear(x, layer.weight)
+    with pytest.warns(UserWarning, match="its forward was replaced on the instance"):
+        mho.to_analog(nn.Sequential(nn.Linear(3, 3), layer), "ideal.exact")
+
+
+def test_subclasses_without_a_forward_of_their_own_keep_their_class_through_copies_and_pickles():
+    out = nn.MultiheadAttention(4, 2).out_proj
+    net = mho.to_analog(nn.Sequential(out), "ideal.exact")
+    for again in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert isinstance(again[0], type(out)) and isinstance(again[0], mho.AnalogLinear)
+    assert type(mho.to_digital(net)[0]) is type(out)
+
+
+PRUNED = {
+    "weight": nn.Linear(3, 3),
+    "weight_hh_l0": nn.LSTM(3, 3),
+    "in_proj_weight": nn.MultiheadAttention(4, 2),
+    "weight_hh": nn.GRUCell(3, 3),
+}
+
+
+@pytest.mark.parametrize("name", PRUNED)
+def test_a_weight_computed_from_other_parameters_is_refused(name):
+    with torch.no_grad():
+        layer = prune.l1_unstructured(copy.deepcopy(PRUNED[name]), name, 2)
+    setattr(layer, name, getattr(layer, name).detach())
+    with pytest.warns(UserWarning, match="computed from other parameters"):
+        net = mho.to_analog(nn.ModuleList([nn.Linear(3, 3), layer]), "ideal.exact")
+    assert not hasattr(net[1], "tiles") and not hasattr(getattr(net[1], "out_proj", None), "tiles")
+
+
+def test_what_torch_cannot_copy_is_named():
+    model = nn.ModuleList([nn.Linear(3, 3), prune.l1_unstructured(nn.Linear(3, 3), "weight", 2)])
+    with pytest.raises(mho.MhoError, match="weights of 1 are computed from other parameters"):
         mho.to_analog(model, "ideal.exact")
+
+
+def test_complex_weights_are_refused():
+    with pytest.warns(UserWarning, match="tiles hold real numbers"):
+        mho.to_analog(nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3, dtype=torch.complex64)]), "ideal.exact")
+
+
+def test_a_digital_attention_keeps_its_projection_digital():
+    rules = "layers:\n  - {match: '1', tile: digital}\n"
+    net = mho.to_analog(
+        nn.ModuleList([nn.Linear(4, 4), nn.MultiheadAttention(4, 2)]), mho.Hardware.from_yaml(TWO + rules)
+    )
+    assert not isinstance(net[1].out_proj, mho.AnalogLayer)
+    entry = mho.conversion_report(net)[1]
+    assert entry.where == "digital" and entry.parameters == sum(p.numel() for p in net[1].parameters())
+
+
+def test_an_attention_and_its_projection_have_entries_and_rules_of_their_own():
+    rules = "layers:\n  - {match: out_proj, tile: u}\n"
+    net = mho.to_analog(nn.MultiheadAttention(4, 2), mho.Hardware.from_yaml(TWO + rules))
+    assert [(e.name, e.tile, e.matrix) for e in mho.conversion_report(net)] == [
+        ("", "t", "4x4 4x4 4x4"),
+        ("out_proj", "u", "4x4"),
+    ]
+
+
+def test_the_fast_paths_of_transformers_come_back_with_to_digital():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 1)
+    net = mho.to_analog(model, "ideal.exact")
+    assert not net.use_nested_tensor and not net.layers[0].activation_relu_or_gelu
+    back = mho.to_digital(net)
+    assert back.use_nested_tensor and back.layers[0].activation_relu_or_gelu == 1
+    assert model.use_nested_tensor and model.layers[0].activation_relu_or_gelu == 1
 
 
 def test_a_parametrized_layer_is_refused_by_name():
@@ -137,6 +263,70 @@ def test_a_shared_module_stays_shared_and_a_tied_weight_tied():
     tied["d"].weight = tied["e"].weight
     net = mho.to_analog(tied, "ideal.exact")
     assert net["d"].weight is net["e"].weight
+
+
+def test_a_parameter_of_two_layers_is_on_tiles_once(hardware):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(self.a(x))
+
+    net = mho.to_analog(Twice(), hardware("rows: 512", "training: {inject: none, remap: 1 steps}"))
+    assert net.a.tiles is net.b.tiles and sum(e.tiles for e in mho.conversion_report(net)) == 1
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    mho.attach(optimizer, net)
+    net(torch.randn(2, 4)).sum().backward()
+    optimizer.step()
+    assert net.a.tiles.step.item() == 1  # one step, though two layers use the tiles
+    back = mho.to_digital(net)
+    assert back.a.weight is back.b.weight
+    mho.to_analog(Twice(), "ideal.exact").load_state_dict(back.state_dict())
+
+
+def test_a_channels_last_layout_does_not_detach_the_matrix_from_the_weight(hardware):
+    model = nn.Sequential(nn.Conv2d(4, 4, 3)).to(memory_format=torch.channels_last)
+    for net in (
+        mho.to_analog(model, hardware("rows: 512")),
+        mho.to_analog(nn.Sequential(nn.Conv2d(4, 4, 3)), hardware("rows: 512")).to(memory_format=torch.channels_last),
+    ):
+        with torch.no_grad():
+            net[0].matrix.zero_()
+        assert not net[0].weight.any()
+
+
+def fresh(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(600, 300), nn.Conv2d(8, 16, 3), nn.LSTM(64, 64))
+
+
+@pytest.mark.parametrize("mapping", ["mho.per_column", "mho.tile_max"])
+def test_layers_with_outlier_weights_are_named(hardware, mapping):
+    """One weight in a thousand that is 50 times larger: it sets the range of its tile, or of its column."""
+    hw, model = hardware(f"mapping: {mapping}"), fresh()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # fresh networks are not complained about
+        mho.to_analog(model, hw)
+        for p in model.parameters():
+            nn.init.normal_(p, std=0.1)
+        mho.to_analog(model, hw)
+    with torch.no_grad():
+        model[0].weight[:, 7] *= 50  # an input that all outputs listen to
+    with pytest.warns(UserWarning, match=r"outlier weights set the conductance range.*: 0 \(\d+\.\d times\)\."):
+        net = mho.to_analog(model, hw)
+    assert [e.name for e in mho.conversion_report(net).outliers] == ["0"]
+
+
+def test_a_mapping_that_clips_outliers_is_not_complained_about(hardware):
+    model = fresh()
+    with torch.no_grad():
+        model[0].weight[0, 0] = 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mho.to_analog(model, hardware("mapping: {kind: mho.tile_max, clip: 2.5 sigma}"))
 
 
 def test_hooks_and_training_flags_come_along():
@@ -247,7 +437,10 @@ def test_layers_can_be_built_by_hand():
     layer = mho.AnalogLinear(12, 3, hw=hw).eval()
     assert layer(torch.randn(4, 12)).shape == (4, 3)
     assert mho.AnalogConv2d(2, 3, 3, hw=hw).eval()(torch.randn(1, 2, 6, 6)).shape == (1, 3, 4, 4)
-    with pytest.raises(mho.MhoError, match="groups=2"):
-        mho.AnalogConv2d(2, 2, 3, groups=2, hw=hw)
+    lstm = mho.AnalogLSTM(4, 3, num_layers=2, hw=hw).eval()
+    assert lstm(torch.randn(5, 2, 4))[0].shape == (5, 2, 3)
+    attention = mho.AnalogMultiheadAttention(4, 2, hw=hw).eval()
+    assert attention(*[torch.randn(5, 2, 4)] * 3)[0].shape == (5, 2, 4)
+    assert len({id(m.run) for m in attention.modules() if hasattr(m, "run")}) == 1
     with pytest.raises(mho.MhoError, match="no tile 'x'"):
         mho.AnalogLinear(2, 2, hw=hw, tile="x")

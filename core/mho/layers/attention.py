@@ -34,7 +34,8 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
     def views(self) -> dict[str, Tensor]:
         if not self._qkv_same_embed_dim:
             return {"q": self.q_proj_weight, "k": self.k_proj_weight, "v": self.v_proj_weight}
-        return dict(zip("qkv", self.in_proj_weight.split(self.embed_dim)))
+        size = self.embed_dim  # slices, since views that `split` makes together cannot be changed in place
+        return {n: self.in_proj_weight[i * size : (i + 1) * size] for i, n in enumerate("qkv")}
 
     @classmethod
     def refuses(cls, layer: Any) -> str | None:

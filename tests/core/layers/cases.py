@@ -29,7 +29,7 @@ class Case(NamedTuple):
     name: str
     layer: Callable[[], nn.Module]
     inputs: Callable[[], tuple[Any, ...]]
-    options: dict[str, Any] = {}  # keywords of the call
+    options: Any = ()  # keywords of the call
 
     def __repr__(self):
         return self.name
@@ -55,7 +55,7 @@ def _seq(kind, *args, call=None, **kwargs):
 
 
 def _attention(label, inputs, options=None, **kwargs):
-    return Case(f"MultiheadAttention({label})", lambda: nn.MultiheadAttention(12, 3, **kwargs), inputs, options or {})
+    return Case(f"MultiheadAttention({label})", lambda: nn.MultiheadAttention(12, 3, **kwargs), inputs, options or ())
 
 
 CAUSAL = torch.ones(6, 6, dtype=torch.bool).triu(1)
@@ -157,11 +157,33 @@ ATTENTION = [
 ]
 CASES = [*LINEAR, *CONV, *RECURRENT, *ATTENTION]
 
-# One case of each layer type, for the tests of what happens on chips and for the table in docs/layers.md.
-TYPES = {
-    name.partition("(")[0]: next(c for c in reversed(CASES) if c.name.partition("(")[0] == name.partition("(")[0])
-    for name in (c.name for c in CASES)
+# What people call it -> one case: the rows of docs/layers.md.
+_ROWS = {
+    "Linear": LINEAR[0],
+    "Linear subclass (NonDynamicallyQuantizableLinear)": LINEAR[2],
+    "Conv1D (Hugging Face)": LINEAR[3],
+    "Conv1d": CONV[0],
+    "Conv2d": CONV[4],
+    "Conv2d, groups": CONV[5],
+    "Conv2d, depth-wise": CONV[6],
+    "Conv3d": CONV[10],
+    "ConvTranspose1d": CONV[12],
+    "ConvTranspose2d": CONV[15],
+    "LSTM": RECURRENT[3],
+    "LSTM, projections": RECURRENT[4],
+    "LSTM, packed sequences": RECURRENT[10],
+    "GRU": RECURRENT[7],
+    "RNN": RECURRENT[9],
+    "LSTMCell": RECURRENT[15],
+    "GRUCell": RECURRENT[16],
+    "RNNCell": RECURRENT[17],
+    "MultiheadAttention": ATTENTION[4],
+    "MultiheadAttention, kdim and vdim": ATTENTION[3],
+    "TransformerEncoderLayer": ATTENTION[10],
+    "TransformerDecoderLayer": ATTENTION[12],
+    "TransformerEncoder": ATTENTION[13],
 }
+TYPES = {row: case._replace(name=row) for row, case in _ROWS.items()}
 
 
 def tensors(value):

@@ -1,18 +1,11 @@
 """With exact tiles every converted layer is the torch layer, in values and gradients."""
 
 import copy
-import importlib.util
-import sys
-from pathlib import Path
 
+import layer_cases as cases
 import mho
 import pytest
 import torch
-
-_spec = importlib.util.spec_from_file_location("layer_cases", Path(__file__).with_name("cases.py"))
-cases = sys.modules.setdefault("layer_cases", importlib.util.module_from_spec(_spec))
-if not hasattr(cases, "CASES"):
-    _spec.loader.exec_module(cases)
 
 pytestmark = pytest.mark.filterwarnings(  # what torch says of its own layers
     "ignore:Using padding='same' with even kernel",
@@ -33,7 +26,7 @@ def run(layer, case, grad=True):
     given = first._replace(data=leaf) if hasattr(first, "batch_sizes") else leaf
     if case.name.startswith("MultiheadAttention") and len(rest) == 2 and rest[0] is first:
         rest = [given, given]
-    outputs = cases.tensors(layer(given, *rest, **case.options))
+    outputs = cases.tensors(layer(given, *rest, **dict(case.options)))
     outputs = [o for o in outputs if o.is_floating_point()]
     if not grad:
         return outputs, {}

@@ -1,0 +1,40 @@
+"""Partial deployment: rules by name, type and size, as R003-26 uses them on networks for ImageNet."""
+
+import importlib.util
+from pathlib import Path
+
+import mho
+import pytest
+
+FILE = Path(__file__).parents[2] / "examples" / "networks" / "resnet.py"
+
+
+@pytest.fixture
+def small():
+    spec = importlib.util.spec_from_file_location("networks_resnet", FILE)
+    code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(code)
+    return code.ResNet(code.Basic, [1, 1], [8, 16], 8, 10, large=True)
+
+
+def where(model, hw, rules):
+    """The layers with a matrix that stay digital."""
+    text = f"mho: 1\ndefault: t\ntiles: {{t: {{rows: 512}}, u: {{rows: 64}}}}\nlayers:\n{rules}"
+    report = mho.conversion_report(mho.to_analog(model, mho.Hardware.from_yaml(text)))
+    return {e.name for e in report if e.where == "digital" and e.why != "by design"}, report
+
+
+def test_the_first_convolution_and_the_last_layer_stay_digital(small, hardware):
+    """R003-26."""
+    digital, report = where(small, hardware, "  - {match: conv1, tile: digital}\n  - {match: fc, tile: digital}\n")
+    assert digital == {"conv1", "fc"}
+    assert {e.name for e in report.analog} >= {"stages.0.0.conv1", "stages.1.0.shortcut.0"}
+
+
+def test_rules_by_type_and_by_size(small, hardware):
+    digital, _ = where(small, hardware, "  - {match: '*', type: Linear, tile: digital}\n")
+    assert digital == {"fc"}
+    digital, _ = where(small, hardware, "  - {match: '*', type: Conv2d, max_params: 200, tile: digital}\n")
+    assert digital == {"stages.1.0.shortcut.0"}
+    _, report = where(small, hardware, "  - {match: 're:stages\\..*', min_params: 1000, type: Conv*, tile: u}\n")
+    assert {e.name for e in report if e.tile == "u"} == {"stages.1.0.conv1", "stages.1.0.conv2"}
