@@ -50,7 +50,8 @@ def family_of(name: str) -> str:
     family = name.replace("-", "_").removeprefix("mho_")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", family) or keyword.iskeyword(family) or family.endswith("_"):
         raise MhoError(
-            f"{name!r} cannot be a family: expected at most 30 lower-case letters, digits and '_', no Python keyword, e.g. 'telegraph'"
+            f"{name!r} cannot be a family: expected at most 30 lower-case letters, digits and '_', "
+            "no Python keyword, e.g. 'telegraph'"
         )
     if family in RESERVED:
         raise MhoError(f"{family!r} is reserved; choose the name of your device or effect, e.g. 'telegraph'")
