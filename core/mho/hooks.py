@@ -136,19 +136,23 @@ def mho_layers() -> Iterable[type]:
 def mho_training() -> Iterable[type]:
     """What happens to analog layers after an optimizer step, besides clipping and remapping.
 
+    `mho.attach` makes one object of every class (without arguments) and calls `after_step` for every weight matrix after
+    each step of the optimizer: `array` is its `TileArray` (gamma, input_range, geometry, training_spec), `weight` [out, in]
+    may be changed in place, `step` counts from 1. Classes of all plugins loaded at that time take part: those that the
+    hardware file names, and those registered by hand.
+
     Example:
 
         from mho import hookimpl
 
-        class CountSteps:
-            "Counts the optimizer steps."
-            steps = 0
+        class Shrink:
+            "Pulls all weights towards zero."
 
-            def __call__(self, layer):
-                self.steps += 1
+            def after_step(self, array, weight, step):
+                weight.mul_(0.999)
 
         @hookimpl
         def mho_training():
-            return [CountSteps]
+            return [Shrink]
     """
     return ()

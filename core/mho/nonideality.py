@@ -91,6 +91,7 @@ class Nonideality(Kinded):
 
     Class variables an author may set:
 
+    example     values of fields with which the effect can be seen at work, where the defaults are refused or do nothing
     source      where the physics comes from, one line
     bibtex      the same as BibTeX entries, for `mho cite`
     strength    the field that sweeps and sensitivity studies turn; 0 removes the effect. The default is `scale`,
@@ -103,6 +104,7 @@ class Nonideality(Kinded):
     """
 
     CATEGORY: ClassVar[str] = "nonideality"
+    example: ClassVar[dict[str, Any]] = {}
     source: ClassVar[str] = ""
     bibtex: ClassVar[str] = ""
     strength: ClassVar[str | None] = "scale"

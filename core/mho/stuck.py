@@ -23,6 +23,7 @@ class StuckAt(Nonideality):
     cellwise = True
     own_scale = True
     source: ClassVar[str] = ""
+    example: ClassVar[dict[str, Any]] = {"off": 0.03, "on": 0.03, "random": 0.03}
 
     off: float = Field(
         0.0, ge=0, le=1, unit="1", description="share of cells stuck at the lowest conductance", source="R003 Fig. 5"

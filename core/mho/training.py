@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mho import registry
 from mho.chip import matrices
 from mho.errors import MhoError
 from mho.tile import TileArray
@@ -28,6 +29,7 @@ class Attached:
             if array.training_spec.remap is not None:
                 self._steps(array.training_spec.remap, "training.remap")
             array.attached = True
+        self._hooks = [cls() for cls in registry.provided("training")]
         self._handle = optimizer.register_step_post_hook(self._after_step)
 
     def detach(self) -> None:
@@ -51,6 +53,8 @@ class Attached:
             remap = array.training_spec.remap
             if remap is not None and count % max(1, round(self._steps(remap, "training.remap"))) == 0:
                 array.remap(matrix)
+            for hook in self._hooks:
+                hook.after_step(array, matrix, count)
             array.input_range.data.clamp_(min=1e-6)  # a range cannot be 0 or negative
             array.step += 1
             self._seen[array] = array.step._version, count

@@ -1,0 +1,29 @@
+"""`torch.nn.Bilinear` on analog tiles: y = x1^T W x2 + b is one product with the outer product of the inputs."""
+
+from __future__ import annotations
+
+from mho import AnalogLayer, hookimpl
+from torch import Tensor, nn
+
+
+class AnalogBilinear(AnalogLayer, nn.Bilinear):
+    """The weight [out, in1, in2] is a matrix [out, in1 * in2]; its input is x1 x2^T, computed digitally.
+
+    x1 [..., in1], x2 [..., in2] -> [..., out]
+    """
+
+    torch_type = nn.Bilinear
+
+    @classmethod
+    def matrix_of(cls, layer: nn.Bilinear) -> tuple[int, int, int]:
+        return layer.out_features, layer.in1_features * layer.in2_features, layer.in2_features
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        outer = (input1.unsqueeze(-1) * input2.unsqueeze(-2)).flatten(-2)
+        y = self.tiles(outer, self.matrix)
+        return y if self.bias is None else y + self.bias
+
+
+@hookimpl
+def mho_layers() -> list[type]:
+    return [AnalogBilinear]
