@@ -55,7 +55,7 @@ class StudyTable(NamedTuple):
     def cells(self) -> list[tuple[str, ...]]:
         """The rows as text for the terminal."""
         factor = 100 if self.percent else 1
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (r.series, self.setting(r.x), _number(r.value, factor), _number(r.sem, factor, missing=""), r.note)
             for r in self.rows
         ]
@@ -126,7 +126,7 @@ def weight_shape(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTa
         for p in studies.weight_shape_study(hw, BETAS, "1 h", experiment, tick)
     ]
     title = "Weights of density exp(-|w|^beta) after 1 h, the largest on g_max"
-    return StudyTable("weight-shape", title, "beta", "MVM error", tuple(rows), log=("x", "y"))
+    return StudyTable("weight-shape", title, "beta", "MVM error", tuple(rows), log=("x",))
 
 
 def graded_column(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTable:

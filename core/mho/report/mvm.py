@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from mho.units import format_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from mho.studytables import Row, StudyTable
@@ -68,7 +70,7 @@ def draw(ax: Axes, table: StudyTable) -> None:
     """One study on one panel."""
     bars = any(isinstance(r.x, str) for r in table.rows)
     (_bars if bars else _curves)(ax, table)
-    ax.set_title(table.title)
+    ax.set_title(textwrap.fill(table.title, 62))
 
 
 @contextmanager
@@ -130,11 +132,18 @@ def _ticks(ax: Axes, table: StudyTable) -> None:
     elif len(settings) <= 8:
         ax.set_xticks(settings, [f"{x:g}" for x in settings])
         ax.set_xticks([], minor=True)
-    for axis in table.log:
-        which = ax.xaxis if axis == "x" else ax.yaxis
-        if axis == "y" or len(settings) > 8:
-            which.set_major_formatter("{x:g}")
-            which.set_minor_formatter("")
+    if "x" in table.log and len(settings) > 8:
+        _plain(ax.xaxis)
+    if "y" in table.log:
+        _plain(ax.yaxis)
+
+
+def _plain(axis: Axis) -> None:
+    """1, 10, 100 on a logarithmic axis, and no numbers between them."""
+    from matplotlib.ticker import NullFormatter
+
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _bars(ax: Axes, table: StudyTable) -> None:
@@ -148,7 +157,9 @@ def _bars(ax: Axes, table: StudyTable) -> None:
     ax.tick_params(axis="y", length=0)
     if "x" in table.log:
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:g}")
+        _plain(ax.xaxis)
+    ax.set_ylim(0.5 - len(names), 0.5)
+    ax.margins(x=0.12)
     ax.set_xlabel(f"{table.y} (%)" if table.percent else table.y)
 
 
@@ -157,4 +168,5 @@ def _bar(ax: Axes, y: float, row: Row, scale: float) -> None:
         ax.annotate(" does not reach it", (0, y), xycoords=("axes fraction", "data"), va="center", color=MUTED)
         return
     error = scale * row.sem if math.isfinite(row.sem) else None
-    ax.barh(y, scale * row.value, height=0.65, color=COLOURS[0], xerr=error, ecolor=INK)
+    bar = ax.barh(y, scale * row.value, height=0.65, color=COLOURS[0], xerr=error, ecolor=INK)
+    ax.bar_label(bar, [f"{scale * row.value:.3g}"], padding=3, fontsize=8, color=MUTED)
