@@ -86,7 +86,7 @@ def effect_table(
     tick: Callable[[], object] = lambda: None,
 ) -> list[EffectError]:
     """Standard MVM error of all effects together, of each alone (ideal converters), and with each removed."""
-    tile = hw.tiles[hw.default]
+    tile = hw.tile(hw.default)
     ideal = tile.model_copy(update={"nonidealities": (), "dac": None, "adc": None})
     cases = [("all", tile), ("converters alone", tile.model_copy(update={"nonidealities": ()}))]
     names = _distinct([e.kind for e in tile.nonidealities])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -27,6 +27,13 @@ class Point(NamedTuple):
     x: float
     error: float
     sem: float = math.nan
+
+
+Tick = Callable[[], object]  # told after every matrix, for a progress bar
+
+
+def _silent() -> None:
+    """Nobody watches the progress."""
 
 
 def boosted(hw: Hardware, what: str, factor: float) -> Hardware:
@@ -55,6 +62,7 @@ def equal_error_boost(
     t: Time | None = None,
     experiment: MvmExperiment | None = None,
     highest: float = 1e4,
+    tick: Tick = _silent,
 ) -> float:
     """The factor on one effect that brings the standard MVM error to `target` (R003-44, Fig. 4), by bisection to 1 %.
 
@@ -62,11 +70,13 @@ def equal_error_boost(
     """
 
     def error(factor: float) -> float:
-        return standard_mvm_error(boosted(hw, what, factor), t, experiment).mean
+        return standard_mvm_error(boosted(hw, what, factor), t, experiment, tick).mean
 
     low, high = 1.0, 2.0
-    if error(low) >= target:
-        raise MhoError(f"the MVM error is {error(low):.1%} already, not below the target of {target:.1%}")
+    if (now := error(low)) >= target:
+        raise MhoError(f"the MVM error is {now:.1%} already, not below the target of {target:.1%}")
+    if error(high) == now:
+        raise MhoError(f"{what} makes no difference to the MVM error at this time")
     while error(high) < target:
         low, high = high, 2 * high
         if high > highest:
@@ -96,7 +106,11 @@ def fixed_point_error(bits: int, *, weights: bool, experiment: MvmExperiment | N
 
 
 def input_range_study(
-    hw: Hardware, alphas: Iterable[float], rho: float = 0.0, experiment: MvmExperiment | None = None
+    hw: Hardware,
+    alphas: Iterable[float],
+    rho: float = 0.0,
+    experiment: MvmExperiment | None = None,
+    tick: Tick = _silent,
 ) -> list[Point]:
     """MVM error against the input range alpha for x ~ N(0, 1), correlated with the weights as training makes them:
     x' = rho w_k + (1 - rho) x (R003-53, Fig. 3E)."""
@@ -115,6 +129,7 @@ def input_range_study(
             x = rho * w[torch.arange(e.vectors) % e.size] / e.sigma + (1 - rho) * x
             with torch.no_grad():
                 errors.append(mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x)))
+            tick()
         points.append(_point(alpha, errors))
     return points
 
@@ -147,7 +162,11 @@ def theoretical_kurtosis(beta: float) -> float:
 
 
 def weight_shape_study(
-    hw: Hardware, betas: Iterable[float], t: Time = "1 h", experiment: MvmExperiment | None = None
+    hw: Hardware,
+    betas: Iterable[float],
+    t: Time = "1 h",
+    experiment: MvmExperiment | None = None,
+    tick: Tick = _silent,
 ) -> list[Point]:
     """MVM error against the shape of the weight distribution, from long tails (beta = 0.5) to uniform, the largest weight
     on g_max (R003-48, Fig. 6A). x of a point is beta."""
@@ -163,6 +182,7 @@ def weight_shape_study(
             chip = Tile(w, hw).program(seed=k).age(t)
             with torch.no_grad():
                 errors.append(mvm_error(x @ w.T, chip(x)))
+            tick()
         points.append(_point(beta, errors))
     return points
 
