@@ -61,9 +61,7 @@ def test_boosting_a_family_boosts_all_its_effects(standard):
     effects = {e.kind: e for e in studies.boosted(standard, "pcm", 3.0).tiles["pcm"].nonidealities}
     assert effects["pcm.drift"].scale == 3 and effects["pcm.programming_noise"].scale == 3
     assert effects["pcm.read_noise"].sigma == pytest.approx(3 * 0.0175) and effects["circuit.ir_drop"].scale == 1
-    with pytest.raises(
-        mho.MhoError, match="no effect .fefet. with a strength"
-    ):
+    with pytest.raises(mho.MhoError, match="no effect 'fefet' with a strength"):
         studies.boosted(standard, "fefet", 2.0)
 
 

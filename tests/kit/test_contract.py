@@ -30,7 +30,7 @@ class TestTelegraphNoise(NonidealityContract):
     """The example of the design, unchanged."""
 
     spec = TelegraphNoise()
-    expected = {"read": two_states}  # noqa: RUF012
+    expected = {"read": two_states}
 
 
 def test_the_kit_runs_without_pytest_in_less_than_a_minute():

@@ -9,9 +9,7 @@ from mho_flash4 import ChargeLoss, Levels
 
 class TestLevels(NonidealityContract):
     spec = Levels()
-    expected = {  # noqa: RUF012
-        "program": lambda g, site: ((g / site.g_max * 15).round() * site.g_max / 15, 0.1 * site.g_max / 15)
-    }
+    expected = {"program": lambda g, site: ((g / site.g_max * 15).round() * site.g_max / 15, 0.1 * site.g_max / 15)}
 
 
 class TestChargeLoss(NonidealityContract):

@@ -17,7 +17,7 @@ def table(g, times):
 
 class TestMeasuredDevice(NonidealityContract):
     spec = MeasuredDevice()
-    expected = {"program": lambda g, site: table(g, 1.0)}  # noqa: RUF012
+    expected = {"program": lambda g, site: table(g, 1.0)}
 
 
 @pytest.mark.parametrize(("t", "row"), [(1.0, 1.0), (86_400.0, 86_400.0)])
