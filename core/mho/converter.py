@@ -127,7 +127,7 @@ class EncodeInput(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, alpha: Tensor, top: int | None, decay: float) -> tuple[Tensor, Tensor]:
-        code = (x / alpha).clamp_(-1, 1)
+        code = (x / alpha).clamp(-1, 1)  # clamp_ has no batching rule under vmap
         return (code if top is None else code.mul_(top).round_().div_(top)), x.abs() > alpha
 
     @staticmethod
@@ -143,6 +143,6 @@ class EncodeInput(torch.autograd.Function):
         gx = (g / alpha).masked_fill_(clipped, 0) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return gx, None, None, None
-        asks = (g * code).clamp_(max=0).mul_(clipped).sum((0, -1))[:, None]  # a clipped code is the sign of x
+        asks = (g * code).clamp(max=0).mul_(clipped).sum((0, -1))[:, None]  # a clipped code is the sign of x
         mostly_inside = clipped.to(g.dtype).mean((0, -1))[:, None] < 0.05
         return gx, asks + ctx.decay * alpha * mostly_inside, None, None

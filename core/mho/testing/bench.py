@@ -84,7 +84,9 @@ class Bench:
     # -- tiles ------------------------------------------------------------------------------------------------
     def hardware(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> Hardware:
         spec = {**TILE, **self.changes, **(tile or {}), "nonidealities": effects}
-        return Hardware.model_validate({"mho": 1, "default": "t", "tiles": {"t": spec}, "training": training})
+        return Hardware.model_validate(
+            {"mho": 1, "default": "t", "tiles": {"t": spec}, "training": training, "times": (1.0,)}
+        )
 
     def tile(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
         """The bench's matrix on tiles, in eval, without a chip."""
@@ -117,6 +119,7 @@ class Bench:
             "fold": (w,),
             "read": (w,),
             "input": (x,),
+            "passes": (x,),
             "mvm": (x, w),
             "accumulate": (product(x, w), x, w),
             "output": (product(x, w),),
@@ -171,6 +174,8 @@ class Bench:
         if stage == "mvm":
             x, w = values
             return effect.mvm(x, w, site)
+        if stage == "passes":
+            return torch.stack(effect.passes(values[0], site)).sum(0)
         return effect.apply(stage, values[0], *((t,) if stage == "age" else values[1:]), site)
 
     def asks(self, effect: Nonideality) -> dict[str, list[str]]:
