@@ -222,7 +222,7 @@ def _cells():
             yield pytest.param(row, ability, marks=[pytest.mark.slow] if slow else [], id=f"{row}-{ability}")
 
 
-@pytest.mark.parametrize("row, ability", _cells())
+@pytest.mark.parametrize("row, ability", list(_cells()))
 def test_every_layer_type_can(row, ability, tmp_path):
     assert tries(row, ability, tmp_path) == NOT_YET.get((row, ability), "yes")
 
