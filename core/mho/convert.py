@@ -250,9 +250,8 @@ def _waste(array: TileArray, matrix: Tensor) -> float:
         return 1.0
     w = array.cut_weight(matrix)
     size = w.abs().flatten(1)
-    cells = (array.occupied * array.columns).long()  # padding is 0, and thus at the end
-    rank = size.shape[1] - (cells * 0.005).long() - 1
-    limit = size.sort(1).values.gather(1, rank[:, None])[..., None]
+    count = (array.occupied * array.columns * 0.005).long()  # [tile]
+    limit = size.topk(int(count.max()) + 1).values.gather(1, count[:, None])[..., None]
     clipped = array.mapping.gamma(w.clamp(-limit, limit), array.geometry)
     n = array.occupied[:, None]
     return float(((array.gamma**2 * n).sum() / (clipped**2 * n).sum()).sqrt())
