@@ -52,6 +52,10 @@ class Checks:
         """Tiles in double precision, so that rounding hides nothing."""
         return Bench(self.tile)
 
+    def values(self) -> dict[str, Any]:
+        """The fields of the spec."""
+        return {name: getattr(self.spec, name) for name in type(self.spec).model_fields}
+
     def draws(self, per: str) -> list[str]:
         """The stages at which it draws numbers that change with every `per`."""
         return [stage for stage, asked in self.bench.asks(self.spec).items() if per in asked]

@@ -91,7 +91,7 @@ class DescriptionChecks(Checks):
         cls, wrong = type(self.spec), []
         for name, info in cls.model_fields.items():
             default = info.get_default(call_default_factory=True)
-            if default is not PydanticUndefined and not _accepts(cls, {**dict(self.spec), name: default}, name):
+            if default is not PydanticUndefined and not _accepts(cls, {**self.values(), name: default}, name):
                 wrong.append(f"{name}={default!r}")
         assert not wrong, f"these defaults break the field's own type or bounds: {', '.join(wrong)}"
 
@@ -129,7 +129,7 @@ class DescriptionChecks(Checks):
         raise AssertionError("fields can be assigned; remove frozen=False from model_config: a spec never changes")
 
     def test_refuses_unknown_keys(self) -> None:
-        accepted = _accepts(type(self.spec), {**dict(self.spec), "no_such_key": 1}, "no_such_key")
+        accepted = _accepts(type(self.spec), {**self.values(), "no_such_key": 1}, "no_such_key")
         assert not accepted, 'it accepts unknown keys; remove extra="allow" from model_config'
 
     def test_is_hashable_and_equal_to_its_copy(self) -> None:

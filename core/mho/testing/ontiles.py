@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -149,7 +150,8 @@ class TileChecks(Checks):
                 try:
                     results.append(f(self.bench.x).detach())
                 except torch._dynamo.exc.TorchDynamoException as error:
-                    cause = str(error).strip().splitlines()[0]
+                    places = re.findall(r'File "([^"]+)", line (\d+)', str(error)) or [("?", "?")]
+                    cause = f"{str(error).strip().splitlines()[0]} ({places[-1][0]}:{places[-1][1]})"
                     raise AssertionError(
                         f"torch.compile(fullgraph=True) stops: {cause}; "
                         "tensor code only: no .item(), .tolist(), numpy or `if` on values"

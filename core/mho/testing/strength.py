@@ -24,7 +24,7 @@ class StrengthChecks(Checks):
         if isinstance(getattr(self.spec, name), int) and value == int(value):
             value = int(value)
         try:
-            return type(self.spec).model_validate({**dict(self.spec), name: value})
+            return type(self.spec).model_validate({**self.values(), name: value})
         except ValidationError:
             if share:
                 skip(f"{name} = {value:g} is not allowed")

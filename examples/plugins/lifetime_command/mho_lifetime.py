@@ -18,6 +18,9 @@ def lifetime(hardware: str, limit: float, seed: int) -> None:
     torch.manual_seed(seed)
     weight, x = torch.randn(128, 128), torch.rand(64, 128) * 2 - 1
     tile = mho.Tile(weight, hardware).program(seed=seed)
-    exact = x @ weight.T
-    good = [t for t in (10.0**k for k in range(9)) if float((tile.age(t)(x) - exact).norm() / exact.norm()) < limit]
+    exact, good = x @ weight.T, []
+    with torch.no_grad():
+        for t in (10.0**k for k in range(9)):
+            if (tile.age(t)(x) - exact).norm() < limit * exact.norm():
+                good.append(t)
     click.echo(f"good until {format_seconds(good[-1])}" if good else "never good enough")

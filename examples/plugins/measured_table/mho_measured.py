@@ -7,13 +7,14 @@ table is linear in g_target and in log t; outside it stays at the last value.
 from __future__ import annotations
 
 import csv
+import functools
 import math
 from pathlib import Path
 from typing import Self
 
 import torch
 from mho import Field, Nonideality, Site, hookimpl
-from pydantic import PrivateAttr, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 HERE = Path(__file__).parent
@@ -30,11 +31,14 @@ class MeasuredDevice(Nonideality, kind="measured.device"):
         "example.csv", description="CSV of the measurements; a bare name may be one that the plugin ships"
     )
 
-    _tables: tuple[tuple[float, Rows], ...] = PrivateAttr(())  # read once, when the hardware file is
+    @functools.cached_property
+    def tables(self) -> tuple[tuple[float, Rows], ...]:
+        return read_table(self.file)
 
     @model_validator(mode="after")
     def _read(self) -> Self:
-        self._tables = read_table(self.file)
+        """Read the file together with the hardware file, so that its errors have a place."""
+        assert self.tables
         return self
 
     def program(self, g: Tensor, site: Site) -> Tensor:
@@ -51,8 +55,8 @@ class MeasuredDevice(Nonideality, kind="measured.device"):
 
     def _moments(self, target: Tensor, t: float) -> tuple[Tensor, Tensor]:
         """Mean and std in µS at t seconds."""
-        later = next((table for table in self._tables if table[0] >= t), self._tables[-1])
-        earlier = next((table for table in self._tables[::-1] if table[0] <= t), self._tables[0])
+        later = next((table for table in self.tables if table[0] >= t), self.tables[-1])
+        earlier = next((table for table in self.tables[::-1] if table[0] <= t), self.tables[0])
         u = 0.0 if earlier[0] == later[0] else math.log(t / earlier[0]) / math.log(later[0] / earlier[0])
         a, b = _interpolated(target, earlier[1]), _interpolated(target, later[1])
         return a[0] + u * (b[0] - a[0]), a[1] + u * (b[1] - a[1])

@@ -1,0 +1,84 @@
+"""The code of docs/plugins.md runs, and the guide knows every hook, stage and class variable."""
+
+import re
+import sys
+import tomllib
+import types
+from pathlib import Path
+
+import pytest
+from mho import hooks, registry
+from mho.nonideality import STAGES, TERMS
+from mho.testing import NonidealityContract, run
+
+GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
+TEXT = GUIDE.read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def guide():
+    """The names that the Python blocks define, run one after another."""
+    module = types.ModuleType("guide")
+    sys.modules["guide"] = module  # torch.compile looks a function's module up
+    with registry.using(registry.Registry()):
+        for block in blocks("python"):
+            exec(compile(block, str(GUIDE), "exec"), vars(module))
+    yield vars(module)
+    del sys.modules["guide"]
+
+
+def test_every_python_block_runs(guide):
+    assert guide["mho_nonidealities"]() and issubclass(guide["TestTelegraphNoise"], NonidealityContract)
+
+
+def test_the_effects_of_the_guide_keep_the_contract(guide):
+    outcomes = run(guide["TestTelegraphNoise"])
+    assert [o for o in outcomes if o.state == "failed"] == []
+    assert len(outcomes) >= 75  # "about 80 checks"
+
+
+def test_the_toml_block_is_a_plugin():
+    (block,) = blocks("toml")
+    assert tomllib.loads(block)["project"]["entry-points"]["mho"] == {"telegraph": "mho_telegraph"}
+
+
+@pytest.mark.parametrize("name", [n for n in vars(hooks) if n.startswith("mho_")])
+def test_every_hook_is_documented(name):
+    assert f"`{name}`" in TEXT
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *STAGES,
+        *TERMS,
+        "prepare",
+        "source",
+        "bibtex",
+        "strength",
+        "own_scale",
+        "cellwise",
+        "sides",
+        "backward",
+        "example",
+    ],
+)
+def test_every_stage_term_and_class_variable_is_documented(name):
+    assert re.search(rf"`{name}[(`]", TEXT)
+
+
+def test_the_examples_it_names_exist():
+    root = GUIDE.parents[1]
+    for folder in re.findall(r"`examples/plugins/(\w+)`", TEXT):
+        assert (root / "examples" / "plugins" / folder / "pyproject.toml").is_file()
+
+
+def test_the_verbs_it_names_exist():
+    from mho.cli import VERBS
+
+    for verb in re.findall(r"`?mho (new|test|mvm|plugins|doctor|cite)\b", TEXT):
+        assert verb in VERBS
