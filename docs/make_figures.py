@@ -16,7 +16,7 @@ import torch
 from mho import studytables
 from mho.converter import quantise
 from mho.metrics import MvmExperiment
-from mho.report.mvm import COLOURS, draw, figure, write
+from mho.report.mvm import COLOURS, draw, figure, plain_numbers, write
 from mho_circuit.ladder import sensed
 from mho_pcm.hermes import CELLS, polynomial
 from mho_rram.telegraph import TelegraphNoise
@@ -146,7 +146,9 @@ def ir_drop(f: Any) -> None:
     """Eqs. 16 to 18 against the exact line, and Fig. 3C."""
     left, right = f.subplots(1, 2)
     a, n = grid(0, 1.2, 40), 512
-    line = [float(sensed(*(torch.ones(*s, n, dtype=torch.float64) for s in [(1, 1)] * 3), float(v) / n**2) / n) for v in a]
+    line = [
+        float(sensed(*(torch.ones(*s, n, dtype=torch.float64) for s in [(1, 1)] * 3), float(v) / n**2) / n) for v in a
+    ]
     left.plot(a, line, color=ORANGE, label="exact line, gated")
     left.plot(a, 1 - 2 / 3 * (0.05 * a**3 - 0.2 * a**2 + 0.5 * a), color=BLUE, label="Eqs. 16-18")
     left.plot(a, torch.tanh(a.sqrt()) / a.sqrt(), color=GREEN, linestyle=":", label="tanh(√a)/√a")
@@ -164,7 +166,9 @@ def s_curve(f: Any) -> None:
     readings = (("corrected", "relative", BLUE), ("printed", "relative", ORANGE), ("printed", "raw", GREEN))
     for form, argument, colour in readings:
         effect = f"{{kind: circuit.adc_s_curve, mean: 0.25, form: {form}, argument: {argument}}}"
-        t = tile(torch.ones(1, 10), effect, adc="{bits: none, bound: 40}" if argument == "raw" else "{bits: none, bound: 10}")
+        t = tile(
+            torch.ones(1, 10), effect, adc="{bits: none, bound: 40}" if argument == "raw" else "{bits: none, bound: 10}"
+        )
         y = _transfer(t, z)
         ax.plot(z, y, color=colour, label=f"form: {form}, argument: {argument}")
     ax.plot(z, z, color="#5b6472", linewidth=0.8, linestyle=":")
@@ -187,7 +191,7 @@ def polarity(f: Any) -> None:
     x = torch.linspace(-1, 1, 41)[:, None]
     t = tile(torch.full((5, 1), 0.8), "{kind: circuit.polarity_asymmetry, std: 0.1}").program(seed=0)
     ax.plot(x, t(x).detach(), color=BLUE, linewidth=1)
-    ax.set(xlabel="input", ylabel="output of w = 0.8, σ_a = 0.1")
+    ax.set(xlabel="input", ylabel="output of w = 0.8")
 
 
 def stuck(f: Any) -> None:
@@ -255,12 +259,24 @@ FIGURES: dict[str, tuple[Callable[[Any], None], tuple[float, float]]] = {
 }
 
 
+def number_logarithmic_axes(f: Any) -> None:
+    """Times by their names, everything else in plain numbers."""
+    for ax in f.axes:
+        if ax.get_xlabel() == "time (s)":
+            ax.set_xticks([1, 3600, 86_400, 31_536_000], ["1 s", "1 h", "1 day", "1 year"])
+            ax.minorticks_off()
+            ax.set_xlabel("time after programming")
+        if ax.get_yscale() == "log":
+            plain_numbers(ax.yaxis)
+
+
 def main(names: list[str]) -> None:
     torch.manual_seed(0)
     for name in names or FIGURES:
         make, size = FIGURES[name]
         with figure(*size) as f, torch.no_grad():
             make(f)
+            number_logarithmic_axes(f)
             write(f, IMG / f"{name}.svg")
 
 
