@@ -61,7 +61,8 @@ class Chip:
             put_back(net, before)
 
     def save(self, path: str | Path) -> None:
-        """Write the programmed conductances and constants to a safetensors file; `load_chip` brings back the same bits."""
+        """Write the programmed conductances and constants to a safetensors file; `load_chip` brings back the same bits
+        (R003-33)."""
         with self.on():
             state = {f"{a.name}|{k}": v.contiguous() for a in tile_arrays(self.net) for k, v in _state(a).items()}
         about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}

@@ -26,6 +26,12 @@ def normalised_accuracy(score: float, reference: float, chance: float) -> float:
     return (score - chance) / (reference - chance)
 
 
+def iso_accurate(normalised: float) -> bool:
+    """Whether the paper would call a network with this normalised accuracy as good as the digital one: above 99 %
+    (R003-43)."""
+    return normalised > 0.99
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Scores [chip][time] of independent chips, each programmed once and read at every time (R003-31, R003-32)."""

@@ -36,6 +36,8 @@ from mho.convert import conversion_report, to_analog
 from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
 from mho.hardware import Hardware, load
+from mho.metrics import MvmExperiment, effect_table
+from mho.studies import kurtosis_by_layer
 from mho.task import Task
 from mho.training import attach
 
@@ -225,6 +227,8 @@ class Job:
                 if (c := curves[v.name])
             ],
             "layers": json.loads(report.to_json()),
+            "mvm": self._mvm(),
+            "kurtosis": [k._asdict() for k in kurtosis_by_layer(net)],
             "parameters": sum(p.numel() for p in digital.parameters()),
             "versions": versions(),
             "command": self.command,
@@ -232,6 +236,24 @@ class Job:
         }
         _atomically(self.folder / "summary.json", lambda f: f.write_text(json.dumps(summary, indent=1)))
         return summary
+
+    def _mvm(self) -> dict[str, Any]:
+        """What causes the error of one product on the default tile, right after programming and at the last time; from
+        the last summary where there is one, since a folder never holds two kinds of hardware."""
+        file = self.folder / "summary.json"
+        if file.exists() and (before := json.loads(file.read_text()).get("mvm")):
+            return before
+        hw = self.hardware
+        if hw.default not in hw.tiles:
+            return {"skipped": f"the default of this hardware is {hw.default}, not a tile"}
+        e = MvmExperiment(size=min(512, hw.tile(hw.default).rows), vectors=64, matrices=2)
+        with tqdm(desc="one matrix-vector product", disable=not self.progress, leave=False) as bar:
+            try:
+                rows = [r for t in (None, hw.times[-1]) for r in effect_table(hw, t, e, bar.update)]
+            except MhoError as why:
+                return {"skipped": str(why)}
+        mapping = hw.tile(hw.default).mapping.kind
+        return {"size": e.size, "matrices": e.matrices, "mapping": mapping, "rows": [r._asdict() for r in rows]}
 
 
 def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:

@@ -55,7 +55,8 @@ class Mapping(Kinded):
         return torch.stack([w.clamp(min=0), (-w).clamp(min=0)]) * span + geometry.g_min
 
     def weights(self, g: Tensor, sign: Tensor, pair: str, geometry: Geometry) -> Tensor:
-        """w_norm [tile, out, row] of conductances g [dev, tile, out, row]; `sign` is that of the target (sgn 0 = 0)."""
+        """w_norm [tile, out, row] of conductances g [dev, tile, out, row]; `sign` is that of the target (sgn 0 = 0),
+        so one active device never changes it (R003-21, Eq. 13)."""
         if pair == "active":
             return g.squeeze(0) * sign / geometry.g_max
         return (g[0] - g[1]) / (geometry.g_max - geometry.g_min)

@@ -47,7 +47,8 @@ class TileArray(nn.Module):
     State (saved): `gamma` [tile, out], `input_range` [tile, 1], `out_scale` [tile, out], `step` [1].
     A programmed chip lives in buffers that are not saved with the model; `Chip.save` keeps it.
 
-    `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias:
+    `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias (R003-01), which
+    the layer adds digitally (R003-08):
     y_i = sum_tiles alpha gamma_i out_scale_i ADC(F(DAC(x / alpha)))_i.
     With groups the weight is [group, out/groups, in/groups], and `tile` below counts the tiles of all groups.
     """
@@ -448,7 +449,11 @@ class TileArray(nn.Module):
         return Site(self.geometry, stream, placed.path, stage, constants=site.constants)
 
     def _analog(self, x: Tensor, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
-        """R003 Eq. 6 and the ADC: x [vector, tile, row], w [tile, out, row] -> [vector, tile, out]."""
+        """R003 Eq. 6 and the ADC: x [vector, tile, row], w [tile, out, row] -> [vector, tile, out].
+
+        The order is that of the signal (R003-09): product, IR-drop and read noise while it accumulates, then the output
+        stage (nonlinearity, output noise), then the ADC.
+        """
         if not self.plan.passes:
             return self._digital(self._accumulated(x, w, stream, rounding), stream, rounding)
         p = self.plan.passes[0]

@@ -50,6 +50,7 @@ def test_normalised_accuracy_reproduces_the_papers_tables(error, fp, chance, pri
 
 
 def test_an_evaluation_repeats_bit_for_bit_and_gives_the_network_back(net):
+    """R003-32: reproducible from one seed."""
     net.train()
     chip = mho.program(net, seed=9)
     chip.age("1 h")

@@ -80,6 +80,9 @@ def test_a_users_own_network_and_hardware_go_through_the_main_job(files):
         assert v["mean"] == pytest.approx(mean)
         assert v["normalised"] == pytest.approx([(m - 1 / 3) / (s["reference"] - 1 / 3) for m in mean])
     assert s["reference"] > 0.7
+    causes = {(r["time"], r["what"]): r["mean"] for r in s["mvm"]["rows"]}
+    assert causes[None, "pcm.drift alone"] < 1e-6 < causes[86_400.0, "pcm.drift alone"] < causes[86_400.0, "all"]
+    assert [k["layer"] for k in s["kurtosis"]] == ["0", "2"]
     assert mho.load(folder / "hardware.yaml").digest == mho.load("hw.yaml").digest
 
 

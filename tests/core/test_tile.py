@@ -37,6 +37,21 @@ def test_an_exact_tile_equals_the_digital_product(rows, device):
     assert relative(tile(x), F.linear(x, w)) < 1e-6
 
 
+def test_the_bias_is_digital_and_untouched_by_all_noise():
+    """R003-08: with every effect of the standard model on, a layer with bias gives exactly its bias more than the same
+    chip without; nothing of it is programmed."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(40, 8))
+    bias, x = model[0].bias.detach().clone(), torch.rand(5, 40)
+    with_bias, without = (mho.to_analog(model, "pcm.standard").eval() for _ in range(2))
+    with torch.no_grad():
+        without[0].bias.zero_()
+    for t in (0, "1 year"):
+        y, y0 = (mho.program(net, seed=4).age(t) and net(x) for net in (with_bias, without))
+        assert torch.equal(y, y0 + bias)
+    assert torch.equal(with_bias[0].tiles.programmed, without[0].tiles.programmed)
+
+
 def test_the_quantiser_has_an_odd_number_of_levels_with_zero_among_them():
     """R003-02: 8 bits are 255 levels, 2 bits are -1, 0, 1."""
     z = torch.linspace(-1.2, 1.2, 100_001)

@@ -317,3 +317,36 @@ def test_a_missing_extra_is_named(tmp_path: Path, package: str, monkeypatch: pyt
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MhoError, match=r"pip install 'mho\[report\]'"):
         write_report(folder_of(tmp_path, DIRECT))
+
+
+CAUSES = [
+    {"time": t, "what": what, "mean": mean, "sem": 0.001}
+    for t, rest in ((None, 0.0), (31536000.0, 0.05))
+    for what, mean in (
+        ("all", 0.15 + rest),
+        ("converters alone", 0.02),
+        ("pcm.drift alone", rest),
+        ("without pcm.drift", 0.15),
+    )
+]
+MVM = {"size": 512, "matrices": 2, "mapping": "mho.per_column", "rows": CAUSES}
+
+
+def test_the_causes_of_the_mvm_error_are_bars_beside_their_numbers(tmp_path: Path) -> None:
+    page, _ = page_of(tmp_path, DIRECT, mvm=MVM)
+    assert "One matrix-vector product" in page.text and "mean of 2 matrices" in page.text
+    assert "Effect Alone, programming Without it Alone, 1 year Without it" in page.text
+    assert "all 15.0 % – 20.0 % –" in page.text and "pcm.drift 0.0 % 15.0 % 5.0 % 15.0 %" in page.text
+    (label,) = [a["aria-label"] for a in page.all("svg") if "MVM error" in (a.get("aria-label") or "")]
+    assert label is not None and "all together, 15.0" in label and "the largest alone is pcm.drift" in label
+
+
+def test_a_run_without_a_tile_by_default_says_why_there_are_no_causes(tmp_path: Path) -> None:
+    page, _ = page_of(tmp_path, DIRECT, mvm={"skipped": "the default is <b>digital</b>"})
+    assert "Not measured: the default is <b>digital</b>." in page.text and not page.all("b")
+
+
+def test_the_tails_of_the_weights_are_listed_by_layer(tmp_path: Path) -> None:
+    """R003-49"""
+    tails = [{"layer": "head", "weights": 3.21, "conductances": math.nan}]
+    assert "head 3.210 –" in page_of(tmp_path, DIRECT, kurtosis=tails)[0].text

@@ -9,7 +9,7 @@ from typing import Any
 
 from mho.errors import MhoError
 from mho.report import figures, words
-from mho.report.study import Study, read_study
+from mho.report.study import Product, Study, read_study
 
 
 def write_report(folder: Path) -> Path:
@@ -46,7 +46,13 @@ def _parts(study: Study) -> dict[str, Any]:
         f"Scores of single chips after {last} for {len(study.curves)} variants. The numbers are in the table below."
     )
     tiles = f"Tiles of {len(layers)} layers and how much of each is used. The numbers are in the table of layers."
+    bars = (
+        figures.effect_bars(study.product, _product_label(study.product))
+        if study.product and study.product.causes
+        else ""
+    )
     return {
+        "effect_bars": Markup(bars),  # noqa: S704
         "drift_curve": Markup(figures.drift_curve(study, _curve_label(study))),  # noqa: S704
         "chip_spread": Markup(figures.chip_spread(study, spread)),  # noqa: S704
         "tile_map": Markup(figures.tile_map(layers, tiles)) if layers else None,  # noqa: S704
@@ -65,3 +71,14 @@ def _curve_label(study: Study) -> str:
     ]
     end = f" after {study.time_names[-1]}" if study.times else ""
     return f"Mean score over time: {'; '.join(runs)}{end}. The numbers are in the table of scores."
+
+
+def _product_label(product: Product) -> str:
+    """The bars of causes in one sentence."""
+    total = product.causes[0]
+    errors = [f"{words.percent(v)} at {t}" for v, t in zip(total.alone, product.times)]
+    largest = max(product.causes[1:] or (total,), key=lambda c: c.alone[-1] or 0.0)
+    return (
+        f"MVM error of each effect alone and of all together, {' and '.join(errors)}; "
+        f"the largest alone is {largest.name}. The numbers are in the table of causes."
+    )

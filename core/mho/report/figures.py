@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from mho.errors import MhoError
-from mho.report.study import Curve, Layer, Study
+from mho.report.study import Curve, Layer, Product, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,6 +98,26 @@ def tile_map(layers: Sequence[Layer], label: str) -> str:
         ax.set_xlim(-left, WIDTH / pitch - left)
         ax.set_ylim(0.5 - max(len(shown), 1), 0.5)
         return _finish(figure, "tiles", label)
+
+
+def effect_bars(product: Product, label: str) -> str:
+    """MVM error of each cause alone, and of all together, at each time."""
+    count, height = max(len(product.times), 1), 0.8 / max(len(product.times), 1)
+    with _figure(0.7 + 0.24 * count * len(product.causes)) as figure:
+        ax = figure.add_subplot()
+        for k in range(len(product.times)):
+            at = [-i + 0.4 - (k + 0.5) * height for i in range(len(product.causes))]
+            ax.barh(at, [c.alone[k] or 0.0 for c in product.causes], height=0.9 * height, color=_colour(k))
+        names = [short(c.name, 24) for c in product.causes]
+        ax.set_yticks([-i for i in range(len(names))], names)
+        ax.set_ylim(0.6 - max(len(names), 1), 0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x")
+        ax.grid(visible=False, axis="y")
+        ax.set_xlabel("MVM error")
+        ax.xaxis.set_major_formatter(_as_percent)
+        ax.locator_params(axis="x", nbins=5)
+        return _finish(figure, "product", label)
 
 
 def log_positions(times: Sequence[float]) -> list[float]:

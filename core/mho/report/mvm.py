@@ -133,12 +133,12 @@ def _ticks(ax: Axes, table: StudyTable) -> None:
         ax.set_xticks(settings, [f"{x:g}" for x in settings])
         ax.set_xticks([], minor=True)
     if "x" in table.log and len(settings) > 8:
-        _plain(ax.xaxis)
+        plain_numbers(ax.xaxis)
     if "y" in table.log:
-        _plain(ax.yaxis)
+        plain_numbers(ax.yaxis)
 
 
-def _plain(axis: Axis) -> None:
+def plain_numbers(axis: Axis) -> None:
     """1, 10, 100 on a logarithmic axis, and no numbers between them."""
     from matplotlib.ticker import NullFormatter
 
@@ -157,7 +157,7 @@ def _bars(ax: Axes, table: StudyTable) -> None:
     ax.tick_params(axis="y", length=0)
     if "x" in table.log:
         ax.set_xscale("log")
-        _plain(ax.xaxis)
+        plain_numbers(ax.xaxis)
     ax.set_ylim(0.5 - len(names), 0.5)
     ax.margins(x=0.12)
     ax.set_xlabel(f"{table.y} (%)" if table.percent else table.y)
@@ -169,4 +169,4 @@ def _bar(ax: Axes, y: float, row: Row, scale: float) -> None:
         return
     error = scale * row.sem if math.isfinite(row.sem) else None
     bar = ax.barh(y, scale * row.value, height=0.65, color=COLOURS[0], xerr=error, ecolor=INK)
-    ax.bar_label(bar, [f"{scale * row.value:.3g}"], padding=3, fontsize=8, color=MUTED)
+    ax.bar_label(bar, [f"{round(scale * row.value, 3):.3g}"], padding=3, fontsize=8, color=MUTED)

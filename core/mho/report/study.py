@@ -63,6 +63,37 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """One cause of the error of a matrix-vector product at each time: its error alone, and the error without it."""
+
+    name: str
+    alone: tuple[float | None, ...]
+    sem: tuple[float | None, ...]
+    without: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Product:
+    """The error of one matrix-vector product on the default tile, and what causes it; `all` comes first."""
+
+    size: int
+    matrices: int
+    mapping: str
+    times: tuple[str, ...]
+    causes: tuple[Cause, ...]
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class Kurtosis:
+    """How long the tails of a layer's weights are, before and after mapping to conductances."""
+
+    layer: str
+    weights: float | None
+    conductances: float | None
+
+
+@dataclass(frozen=True)
 class Study:
     """One run: task, hardware, curves, layers."""
 
@@ -73,6 +104,8 @@ class Study:
     chance: float | None
     curves: tuple[Curve, ...]
     layers: tuple[Layer, ...]
+    product: Product | None
+    kurtosis: tuple[Kurtosis, ...]
     hardware_text: str
     summary: dict[str, Any]
 
@@ -120,6 +153,11 @@ def _study(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> S
         chance=_number(summary.get("chance")),
         curves=tuple(_curve(v, lines, order) for v in summary["variants"]),
         layers=tuple(_layer(x, sizes) for x in summary.get("layers", ())),
+        product=_product(summary.get("mvm")),
+        kurtosis=tuple(
+            Kurtosis(plain(k["layer"]) or "(root)", _number(k["weights"]), _number(k["conductances"]))
+            for k in summary.get("kurtosis", ())
+        ),
         hardware_text=text,
         summary=summary,
     )
@@ -155,6 +193,29 @@ def _layer(entry: dict[str, Any], sizes: dict[str, tuple[int, int]]) -> Layer:
         parameters=int(entry.get("parameters") or 0),
         occupied=_occupied(matrix, tiles, sizes.get(tile)),
     )
+
+
+def _product(entry: dict[str, Any] | None) -> Product | None:
+    """The table of causes, its rows in the order of the effects; None for runs of before there was one."""
+    if entry is None:
+        return None
+    if "skipped" in entry:
+        return Product(0, 0, "", (), (), plain(entry["skipped"]))
+    found = {(r["time"], r["what"]): (_number(r["mean"]), _number(r["sem"])) for r in entry["rows"]}
+    times = list(dict.fromkeys(t for t, _ in found))
+    whats = dict.fromkeys(what for _, what in found)
+    names = [w.removesuffix(" alone") for w in whats if not w.startswith("without ")]
+
+    def values(what: str, k: int = 0) -> tuple[float | None, ...]:
+        return tuple(found.get((t, what), (None, None))[k] for t in times)
+
+    causes = tuple(
+        Cause(plain(n), values(alone), values(alone, 1), values(f"without {n}"))
+        for n in names
+        for alone in ((n if n == "all" else f"{n} alone"),)
+    )
+    shown = tuple("programming" if t is None else format_seconds(t) for t in times)
+    return Product(int(entry["size"]), int(entry["matrices"]), plain(entry["mapping"]), shown, causes)
 
 
 def _occupied(matrix: str, tiles: int, size: tuple[int, int] | None) -> tuple[tuple[float, float], ...]:

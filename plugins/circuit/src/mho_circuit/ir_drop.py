@@ -17,6 +17,9 @@ class IRDrop(Nonideality, kind="circuit.ir_drop"):
     a_i = R g n sum_j |w_ij| |x_j|,  c_i = 0.05 a^3 - 0.2 a^2 + 0.5 a,
     Delta y_i = -scale c_i sum_j w_ij x_j (1 - (1 - j/n)^2),  j = 0 next to the sense node, n occupied rows.
 
+    Rows in use lie next to the sense node, and unused ones are not counted in n, so a column gives the same on a
+    taller tile (R003-13).
+
     It follows `circuit.ir_drop_ladder` with gated rows to 3 % of the drop up to a = 0.5. The conductance in R g is a
     setting of its own, 5 µS, and not the g_max of the device (PHYSICS.md E5).
     """
