@@ -209,7 +209,11 @@ class TileArray(nn.Module):
 
     def _physical(self, g: Tensor) -> Tensor:
         """Conductances are never negative (R003-17), and there are no devices in the padding."""
-        return g.clamp(min=0) * self.used[:, None, :]
+        return self._in_rows(g.clamp(min=0))
+
+    def _in_rows(self, w: Tensor) -> Tensor:
+        """Nothing in the padding, whatever an effect did there."""
+        return w * self.used[:, None, :]
 
     def _programmed(self, target: Tensor, stream: Stream) -> Tensor:
         g = goal = self._physical(target)
@@ -267,7 +271,7 @@ class TileArray(nn.Module):
             g = self._physical(p.effect.apply("age", g, t, site))
         w = self._signed(g, self.target)
         for p in self.plan.fold:
-            w = p.effect.apply("fold", w, self._site(p, "fold", stream))
+            w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream)))
         self.aged = w
         self._compensate(t)
 
@@ -347,10 +351,10 @@ class TileArray(nn.Module):
         alpha = self._input_range(xs)
         code = self._encode(xs, alpha, rounding)
         for p in self.plan.input:
-            code = p.effect.apply("input", code, self._live_site(p, "input", stream))
+            code = p.effect.apply("input", code, self._live_site(p, "input", stream)) * self.used
         w = self._weights(weight, stream) if drawn is None else drawn
         for p in self.plan.read:
-            w = p.effect.apply("read", w, self._live_site(p, "read", stream))
+            w = self._in_rows(p.effect.apply("read", w, self._live_site(p, "read", stream)))
         y = self._analog(code, w, stream, rounding)
         if alpha is not None:
             y, alpha = self._within_bound(y, xs, alpha, w, stream, rounding)
@@ -395,7 +399,7 @@ class TileArray(nn.Module):
             again = stream.of_pass(k)
             code = self._encode(xs, alpha, rounding)
             for p in self.plan.input:
-                code = p.effect.apply("input", code, self._live_site(p, "input", again))
+                code = p.effect.apply("input", code, self._live_site(p, "input", again)) * self.used
             y = torch.where(over, self._analog(code, w, again, rounding), y)
         return y, alpha
 

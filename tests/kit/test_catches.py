@@ -519,14 +519,6 @@ class NoBfloat16(Base, kind="bad.bfloat16"):
         return g * 0.9
 
 
-@caught("padding_computes_nothing", "padding")
-class FillsPadding(Base, kind="bad.padding"):
-    """It adds an offset to all cells when it folds, padding included."""
-
-    def fold(self, w, site):
-        return w + 0.1
-
-
 # --- strength ---
 
 
@@ -672,6 +664,7 @@ BEYOND_EFFECTS = {
     "neighbours_keep_their_draws": "guards the core: paths are made of kind and occurrence",
     "replaces_the_product_alone": "guards the plan",
     "the_hardware_reads_back": "guards the core",
+    "padding_computes_nothing": "guards the core, which empties the padding after every stage",
 }
 
 

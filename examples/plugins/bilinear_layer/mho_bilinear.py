@@ -14,9 +14,11 @@ class AnalogBilinear(AnalogLayer, nn.Bilinear):
 
     torch_type = nn.Bilinear
 
-    @classmethod
-    def matrix_of(cls, layer: nn.Bilinear) -> tuple[int, int, int]:
-        return layer.out_features, layer.in1_features * layer.in2_features, layer.in2_features
+    def views(self) -> dict[str, Tensor]:
+        return {"": self.weight.flatten(1)}
+
+    def channel(self) -> int:
+        return self.in2_features
 
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         outer = (input1.unsqueeze(-1) * input2.unsqueeze(-2)).flatten(-2)

@@ -28,7 +28,7 @@ def model():
 
 
 def test_without_the_plugin_the_layer_stays_digital(model):
-    with pytest.raises(mho.MhoError, match="no analog layer for this type"):
+    with pytest.raises(mho.MhoError, match="a bilinear form multiplies two inputs"):
         mho.to_analog(model[0], "ideal.exact")
 
 

@@ -20,6 +20,7 @@ class ExactDevice(Nonideality, kind="ideal.device"):
     source = "definition"
     strength = None
     cellwise = True
+    example = {"levels": 16}
 
     levels: int | None = Field(
         None,
