@@ -77,7 +77,10 @@ def test_every_effect_can_be_taken_alone_and_away(standard):
 )
 def test_every_parameter_of_fig_4_and_5_is_one_field_of_the_hardware_file(hardware, field):
     """R003-45: turning that field alone makes the MVM error larger."""
-    more = "{kind: pcm.stuck_at, off: 0.0001}, {kind: circuit.adc_s_curve, mean: 0.01}, {kind: circuit.polarity_asymmetry, std: 0.01}"
+    more = (
+        "{kind: pcm.stuck_at, off: 0.0001}, {kind: circuit.adc_s_curve, mean: 0.01}, "
+        "{kind: circuit.polarity_asymmetry, std: 0.01}"
+    )
     kinds = ", ".join(e.kind for e in mho.load("pcm.standard").tiles["pcm"].nonidealities)
     base = hardware(
         f"rows: 128\ndac: {{bits: 8, range: 1.0}}\nadc: {{bits: 8, bound: 10}}\nnonidealities: [{kinds}, {more}]"
