@@ -10,97 +10,23 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
-from pydantic_core import core_schema
+from pydantic import ValidationError, field_validator, model_validator
 
 from mho import registry
-from mho.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
-from mho.schema import KEY_ERROR, Field, Kinded, Strict, kind_form, problem, shown, suggest
+from mho.changes import changed_by
+from mho.errors import ConfigError, MhoError, PluginError, Problem
+from mho.inherit import Files
+from mho.schema import KEY_ERROR, Field, Kinded, Strict, kind_form, suggest
+from mho.slots import EFFECT, SLOTS
 from mho.units import MicroSiemens, Seconds, Sigmas, Span
 from mho.yamltext import Node, dotted, parse, parse_value, read, write
 
 DIGITAL = "digital"
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:>=\s*([0-9]+(?:\.[0-9]+)*))?")
-
-
-# --- places for what plugins provide ---
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A field that holds whatever class a plugin provides for a category, chosen by `kind`."""
-
-    category: str
-    kind: str | None = None  # used where the file names none
-    example: str = ""
-
-    def pick(self, value: Any) -> Kinded:
-        """The model that a bare kind or a mapping stands for."""
-        if isinstance(value, Kinded):
-            self._check(self.category == value.CATEGORY, f"expected {self}, got {value.KIND!r}")
-            return value
-        bare = isinstance(value, str)
-        self._check(bare or isinstance(value, Mapping), f"expected {self}, got {shown(value)}")
-        fields = {} if bare else dict(value)
-        kind = value if bare else fields.pop("kind", self.kind)
-        loc = () if bare or "kind" not in value else ("kind",)
-        self._check(kind is not None, f"missing key 'kind': expected {self}")
-        self._check(kind_form(kind), f"expected {self}, got {shown(kind)}", loc)
-        try:
-            cls = registry.resolve(kind, self.category)
-        except PluginError as error:
-            raise self._error(str(error), loc) from None
-        try:
-            return cls.model_validate(fields)
-        except ValidationError:
-            raise
-        except Exception as error:  # a plugin's own validator is broken; the file's other errors still count
-            raise self._error(f"the check of {kind!r} itself failed ({type(error).__name__}: {error})", ()) from error
-
-    def __str__(self) -> str:
-        return f"{registry.article(self.category)} such as '{self.kind or self.example}'"
-
-    def _check(self, fine: bool, message: str, loc: tuple[str, ...] = ()) -> None:
-        if not fine:
-            raise self._error(message, loc)
-
-    def _error(self, message: str, loc: tuple[str, ...]) -> ValidationError:
-        return ValidationError.from_exception_data(
-            self.category, [{"type": problem(message), "loc": loc, "input": None}]
-        )
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        dump = core_schema.plain_serializer_function_ser_schema(
-            lambda model, info: model.model_dump(mode=info.mode), info_arg=True
-        )
-        return core_schema.no_info_plain_validator_function(self.pick, serialization=dump)
-
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        """Any of the kinds loaded so far, as a mapping or as a bare word."""
-        kinds = registry.kinds(self.category)
-        choices: list[dict[str, Any]] = [{"type": "string", "enum": list(kinds)}]
-        for kind, cls in kinds.items():
-            fields = handler(cls.__pydantic_core_schema__)
-            named = [] if kind == self.kind else ["kind"]
-            choices.append({**fields, "required": [*named, *fields.get("required", ())]})
-        return {"anyOf": choices}
-
-
-# What a tile has at most one of: field -> its slot.
-SLOTS = {
-    "mapping": Slot("mapping", "mho.per_column"),
-    "dac": Slot("dac", "mho.dac"),
-    "adc": Slot("adc", "mho.adc"),
-    "compensation": Slot("compensation", "mho.global_drift"),
-}
-_EFFECT = Slot("nonideality", example="pcm.drift")
 
 
 # --- the schema ---
@@ -150,7 +76,7 @@ class TileSpec(Strict):
     adc: Annotated[Kinded, SLOTS["adc"]] | None = Field(
         None, source="R003 Eq. 5", description="analog-to-digital converters of the outputs; none: ideal"
     )
-    nonidealities: tuple[Annotated[Kinded, _EFFECT], ...] = Field(
+    nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(
         (), description="effects in the order in which they act inside a stage"
     )
     compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
@@ -323,15 +249,15 @@ class Hardware(Strict):
     @classmethod
     def from_yaml(cls, text: str, name: str = "<text>", *, set: Iterable[str] = ()) -> Self:
         """The hardware that a YAML text describes; `name` is what errors call the text."""
-        return cls._built(_Files().resolved(parse(text, name), ()), set)
+        return cls._built(Files().resolved(parse(text, name), ()), set)
 
     @classmethod
-    def _built(cls, resolved: tuple[Node, _Files], changes: Iterable[str]) -> Self:
+    def _built(cls, resolved: tuple[Node, Files], changes: Iterable[str]) -> Self:
         """Apply `--set`, fetch the presets that rules name, validate, and locate every error."""
         tree, files = resolved
         tree = files.with_presets(tree)
         for change in changes:
-            tree = files.with_presets(_changed(tree, change))
+            tree = files.with_presets(changed_by(tree, change))
         try:
             hardware = cls.model_validate(tree.data)
         except ValidationError as error:
@@ -394,11 +320,11 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
     if isinstance(source, Hardware):
         if not set:
             return source
-        changed = Hardware._built((_as_tree(source), _Files()), set)
+        changed = Hardware._built((_as_tree(source), Files()), set)
         changed._rule_marks = source._rule_marks  # rules still stand where they were written
         return changed
     path, name = find(source)
-    return Hardware._built(_Files().resolved(read(path), (name,) if name else ()), set)
+    return Hardware._built(Files().resolved(read(path), (name,) if name else ()), set)
 
 
 def find(source: str | Path) -> tuple[Path, str | None]:
@@ -498,340 +424,6 @@ def _located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterat
         follows = dotted(path) in taken or (known and e["msg"].startswith(("missing key", "no tile")))
         if not follows:
             yield Problem(tree.mark_of(path, of_key=e["type"] == KEY_ERROR), dotted(path), e["msg"])
-
-
-# --- like, override, append: on trees, so that every value keeps its place ---
-
-
-class _Files:
-    """Resolves what files inherit from presets and tiles from each other; collects the problems."""
-
-    def __init__(self) -> None:
-        self.problems: list[Problem] = []
-        self._presets: dict[str, Node | None] = {}
-
-    def resolved(self, tree: Node, chain: tuple[str, ...]) -> tuple[Node, _Files]:
-        """The tree of a file with everything inherited filled in; `chain` are the presets being read."""
-        if not isinstance(tree.value, dict):
-            message = f"expected a hardware file that begins with 'mho: 1', got {shown(tree.data)}"
-            raise ConfigError([Problem(tree.mark, "", message)])
-        base = None
-        if "like" in tree.value:
-            base = self._preset(tree.value["like"], "like", chain)
-        own = tree.with_value({k: v for k, v in tree.value.items() if k not in ("like", "tiles")})
-        result = merged(_spelled_out(base), own)
-        tiles = tree.child("tiles")
-        inherited = base.child("tiles") if base is not None else None
-        if tiles is not None and isinstance(tiles.value, dict):
-            tiles = _Tiles(self, tiles, inherited, chain).resolved()
-        if tiles is not None:
-            result = result.with_value({**result.value, "tiles": tiles})
-        return result, self
-
-    def with_presets(self, tree: Node) -> Node:
-        """Add the default tiles of presets that `default` or a rule names, so that the hardware is complete."""
-        tiles, rules = tree.child("tiles"), tree.child("layers")
-        if tiles is not None and not isinstance(tiles.value, dict):
-            return tree
-        found = dict(tiles.value) if tiles is not None else {}
-        named = [(("default",), tree.child("default"))]
-        for i, rule in enumerate(rules.value if rules is not None and isinstance(rules.value, tuple) else ()):
-            named.append((("layers", i, "tile"), rule.child("tile")))  # type: ignore[arg-type]
-        for path, node in named:
-            if node is None or not kind_form(node.value) or node.value in found:
-                continue
-            tile = self.preset_tile(node, dotted(path), ())
-            if tile is not None:
-                found[node.value] = tile
-        if not found:
-            return tree
-        return tree.with_value({**tree.value, "tiles": (tiles or Node({}, tree.mark)).with_value(found)})
-
-    def preset_tile(self, name: Node, path: str, chain: tuple[str, ...]) -> Node | None:
-        """The default tile of a preset."""
-        tree = self._preset(name, path, chain)
-        if tree is None:
-            return None
-        tree = self.with_presets(tree)
-        default, tiles = tree.child("default"), tree.child("tiles")
-        tile = tiles.child(default.value) if default is not None and tiles is not None else None
-        if tile is None:
-            self.complain(name.mark, path, f"preset {name.value!r} has no default tile")
-        return tile
-
-    def _preset(self, name: Node, path: str, chain: tuple[str, ...]) -> Node | None:
-        """The resolved tree of a preset; None if there is none, which is then a problem."""
-        preset = name.value
-        if not isinstance(preset, str):
-            self.complain(name.mark, path, f"expected a preset such as 'pcm.standard', got {shown(name.data)}")
-            return None
-        if preset in chain:
-            self.complain(name.mark, path, f"presets inherit in a circle: {' -> '.join((*chain, preset))}")
-            return None
-        if preset not in self._presets:
-            self._presets[preset] = None
-            try:
-                if not kind_form(preset):
-                    raise PluginError(f"no preset {preset!r}; {suggest(preset, registry.presets(), 'presets')}")
-                self._presets[preset] = self.resolved(read(registry.preset_path(preset)), (*chain, preset))[0]
-            except ConfigError as error:
-                self.problems += error.problems
-            except MhoError as error:
-                self.complain(name.mark, path, str(error))
-        return self._presets[preset]
-
-    def complain(self, mark: Mark, path: str, message: str) -> None:
-        """Take down a problem."""
-        self.problems.append(Problem(mark, path, message))
-
-
-class _Tiles:
-    """Resolves the tiles of one file."""
-
-    def __init__(self, files: _Files, tiles: Node, inherited: Node | None, chain: tuple[str, ...]) -> None:
-        self.files = files
-        self.tiles = tiles
-        self.own: dict[str, Node] = tiles.value
-        self.inherited: dict[str, Node] = (
-            inherited.value if inherited is not None and isinstance(inherited.value, dict) else {}
-        )
-        self.chain = chain
-        self.done: dict[str, Node] = {}
-        self.open: list[str] = []
-
-    def resolved(self) -> Node:
-        """All tiles, those of the inherited file first."""
-        tiles = dict(self.inherited)
-        for name in self.own:
-            tiles[name] = self._tile(name)
-        return self.tiles.with_value(tiles)
-
-    def _tile(self, name: str) -> Node:
-        if name not in self.done:
-            self.open.append(name)
-            self.done[name] = self._resolve(name, self.own[name])
-            self.open.pop()
-        return self.done[name]
-
-    def _resolve(self, name: str, node: Node) -> Node:
-        if not isinstance(node.value, dict):
-            return node
-        like = node.child("like")
-        base = self._base(name, like) if like is not None else self.inherited.get(name)
-        own = node.with_value({k: v for k, v in node.value.items() if k not in ("like", "override", "append")})
-        tile = merged(_spelled_out(base), own)
-        path = f"tiles.{name}"
-        if like is not None and base is None:  # whatever is to be overridden is not there
-            return tile
-        if (override := node.child("override")) is not None:
-            tile = self._overridden(tile, override, f"{path}.override")
-        if (append := node.child("append")) is not None:
-            tile = self._appended(tile, append, f"{path}.append")
-        return tile
-
-    def _base(self, name: str, like: Node) -> Node | None:
-        """The tile that `like` names: of this file, of the file it inherits, or a preset's."""
-        path, wanted = f"tiles.{name}.like", like.value
-        if not isinstance(wanted, str):
-            self.files.complain(like.mark, path, f"expected the name of a tile or a preset, got {shown(like.data)}")
-            return None
-        if wanted in self.own and wanted != name and wanted not in self.open:
-            return self._tile(wanted)
-        if wanted in self.inherited:
-            return self.inherited[wanted]
-        if wanted in self.open:
-            circle = " -> ".join((*self.open[self.open.index(wanted) :], wanted))
-            self.files.complain(like.mark, path, f"tiles are like each other in a circle: {circle}")
-            return None
-        if kind_form(wanted):
-            return self.files.preset_tile(like, path, self.chain)
-        known = [n for n in (*self.own, *self.inherited, *registry.presets()) if n != name]
-        self.files.complain(like.mark, path, f"no tile {wanted!r}; {suggest(wanted, known, 'tiles and presets')}")
-        return None
-
-    def _overridden(self, tile: Node, override: Node, path: str) -> Node:
-        """Change effects by kind."""
-        if not isinstance(override.value, dict):
-            self.files.complain(override.mark, path, "expected kinds with changes, e.g. {pcm.drift: none}")
-            return tile
-        for kind, change in override.value.items():
-            effects = tile.child("nonidealities") or Node((), override.mark, override.key)
-            here, mark = dotted((path, kind)), change.key or change.mark
-            places, complaint = _places(effects, kind)
-            if len(places) != 1:
-                self.files.complain(mark, here, complaint)
-            elif change.value in (None, "none"):
-                tile = _with(tile, "nonidealities", _without(effects, places[0]))
-            elif isinstance(change.value, dict):
-                changed = merged(_as_kinded(effects.value[places[0]]), change)
-                tile = _with(tile, "nonidealities", _replaced(effects, places[0], changed))
-            else:
-                self.files.complain(change.mark, here, f"expected none or fields to change, got {shown(change.data)}")
-        return tile
-
-    def _appended(self, tile: Node, append: Node, path: str) -> Node:
-        """Add effects at the end."""
-        if not isinstance(append.value, tuple):
-            self.files.complain(append.mark, path, f"expected a list of effects, got {shown(append.data)}")
-            return tile
-        effects = tile.child("nonidealities") or append.with_value(())
-        if not isinstance(effects.value, tuple):
-            return tile
-        return _with(tile, "nonidealities", effects.with_value(effects.value + append.value))
-
-
-def merged(base: Node | None, over: Node) -> Node:
-    """`over` on top of `base`: mappings merge, everything else is replaced; so are the fields of another kind."""
-    if base is None or not isinstance(base.value, dict) or not isinstance(over.value, dict):
-        return over
-    kind = over.child("kind")
-    old = base.child("kind")
-    if kind is not None and old is not None and kind.value != old.value:
-        return over
-    below = {k: merged(base.value.get(k), v) for k, v in over.value.items()}
-    return over.with_value({**base.value, **below})
-
-
-def _spelled_out(node: Node | None) -> Node | None:
-    """A tile, or a file, with its shorthands written as mappings, so that single fields can be put on top."""
-    if node is None or not isinstance(node.value, dict):
-        return node
-    value = dict(node.value)
-    for field, slot in SLOTS.items():
-        if field in value:
-            value[field] = _as_kinded(value[field], slot.kind)
-    training = node.child("training")
-    if training is not None and isinstance(training.value, dict) and "backward" in training.value:
-        value["training"] = _with(training, "backward", _as_mapping(training.value["backward"], "mode"))
-    return node.with_value(value)
-
-
-def _as_kinded(node: Node, default: str | None = None) -> Node:
-    """A bare kind as a mapping, and a mapping without a kind with the usual one."""
-    node = _as_mapping(node, "kind")
-    if isinstance(node.value, dict) and "kind" not in node.value and default is not None:
-        return _with(node, "kind", Node(default, node.mark))
-    return node
-
-
-def _as_mapping(node: Node, field: str) -> Node:
-    """A bare word as {field: word}; `none` stays."""
-    if isinstance(node.value, str) and node.value != "none":
-        return node.with_value({field: Node(node.value, node.mark)})
-    return node
-
-
-def _with(node: Node, key: str, value: Node) -> Node:
-    return node.with_value({**node.value, key: value})
-
-
-def _replaced(node: Node, at: int, value: Node) -> Node:
-    return node.with_value((*node.value[:at], value, *node.value[at + 1 :]))
-
-
-def _without(node: Node, at: int) -> Node:
-    return node.with_value((*node.value[:at], *node.value[at + 1 :]))
-
-
-def _places(effects: Node, kind: str) -> tuple[list[int], str]:
-    """Where a kind stands in a list of effects; and what to say unless that is exactly one place."""
-    items = effects.value if isinstance(effects.value, tuple) else ()
-    kinds = [e.child("kind").data if isinstance(e.value, dict) and "kind" in e.value else e.value for e in items]
-    places = [i for i, k in enumerate(kinds) if k == kind]
-    if not places:
-        known = dict.fromkeys(k for k in kinds if isinstance(k, str))
-        return places, f"no {kind!r} to change; {suggest(kind, known, 'effects of this tile')}"
-    return places, f"{kind!r} stands {len(places)} times in the list; write the whole list instead"
-
-
-# --- changes from the command line ---
-
-
-def _changed(tree: Node, change: str) -> Node:
-    """The tree with one `PATH=VALUE` applied."""
-    path, equals, text = change.partition("=")
-    name = f"--set {change}"
-    mark = Mark(Source(name), 0, 0)
-    steps = _steps(path.strip())
-    if not equals or not steps:
-        raise ConfigError([Problem(mark, "", "expected PATH=VALUE, e.g. tiles.pcm.rows=256")])
-    return _Change(mark, parse_value(text, name)).apply(tree, steps, ())
-
-
-def _steps(path: str) -> list[str]:
-    """tiles.pcm.nonidealities[pcm.drift].nu -> tiles, pcm, nonidealities, [pcm.drift], nu; [] if it is not a path."""
-    if not re.fullmatch(r"[^.\[\]]+(\.[^.\[\]]+|\[[^\[\]]+\])*", path):
-        return []
-    return re.findall(r"\[[^\[\]]+\]|[^.\[\]]+", path)
-
-
-@dataclass(frozen=True)
-class _Change:
-    """One value that is put into a tree; new parts on the way are made."""
-
-    mark: Mark
-    new: Node
-
-    def apply(self, node: Node, steps: list[str], done: tuple[str | int, ...]) -> Node:
-        """`node` with the value at `steps`; `done` is the path of `node`."""
-        if not steps:
-            return Node(self.new.value, self.new.mark, self.mark)
-        if isinstance(node.value, tuple):
-            return self._in_list(node, steps, done)
-        if isinstance(node.value, dict):
-            return self._in_mapping(node, steps, done)
-        raise self._no_path(f"{dotted(done)} is {shown(node.data)}, which has no parts")
-
-    def _in_mapping(self, node: Node, steps: list[str], done: tuple[str | int, ...]) -> Node:
-        key, rest = self._key(node, steps)
-        if key.startswith("["):
-            raise self._no_path(f"{dotted(done)} is not a list; write .name instead of {key}")
-        child = node.value.get(key)
-        if child is None and done == ("tiles",):
-            raise self._no_path(f"no tile {key!r}; {suggest(key, node.value, 'tiles')}")
-        if key == "kind" and not rest and child is not None and child.value != self.new.value:
-            return node.with_value({"kind": self.apply(child, rest, (*done, key))})  # the old kind's fields go
-        if rest:
-            child = self._opened(key, child, done)
-        return _with(node, key, self.apply(child or Node(None, self.mark), rest, (*done, key)))
-
-    def _key(self, node: Node, steps: list[str]) -> tuple[str, list[str]]:
-        """The longest existing key that the steps start with (names may contain dots), else the first step."""
-        for n in range(len(steps), 0, -1):
-            if ".".join(steps[:n]) in node.value:
-                return ".".join(steps[:n]), steps[n:]
-        return steps[0], steps[1:]
-
-    def _opened(self, key: str, child: Node | None, done: tuple[str | int, ...]) -> Node:
-        """A value as something that has parts, where the schema allows it."""
-        if child is None or child.value in (None, "none"):
-            child = Node({}, self.mark, self.mark)
-        if len(done) == 2 and done[0] == "tiles" and key in SLOTS:
-            return _as_kinded(child, SLOTS[key].kind)
-        return _as_mapping(child, "mode") if (*done, key) == ("training", "backward") else child
-
-    def _in_list(self, node: Node, steps: list[str], done: tuple[str | int, ...]) -> Node:
-        at = self._index(node, steps[0], done)
-        if len(steps) == 1 and self.new.value in (None, "none"):
-            return _without(node, at)
-        item = _as_kinded(node.value[at]) if done[-1] == "nonidealities" and len(steps) > 1 else node.value[at]
-        return _replaced(node, at, self.apply(item, steps[1:], (*done, at)))
-
-    def _index(self, node: Node, step: str, done: tuple[str | int, ...]) -> int:
-        if not step.startswith("["):
-            raise self._no_path(f"{dotted(done)} is a list; write [0] or [kind] instead of .{step}")
-        inner = step[1:-1].strip()
-        if not re.fullmatch(r"[0-9]{1,6}", inner):
-            places, complaint = _places(node, inner)
-            if len(places) != 1:
-                raise self._no_path(complaint.replace("write the whole list instead", "write its index, e.g. [0]"))
-            return places[0]
-        if int(inner) >= len(node.value):
-            raise self._no_path(f"{dotted(done)} has {len(node.value)} entries, counted from 0")
-        return int(inner)
-
-    def _no_path(self, why: str) -> ConfigError:
-        return ConfigError([Problem(self.mark, "", f"no such path: {why}")])
 
 
 def _as_tree(hardware: Hardware) -> Node:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from mho.hardware import SLOTS, Hardware, load
+from mho.hardware import Hardware, load
 from mho.schema import Kinded
+from mho.slots import SLOTS
 
 
 @click.command()

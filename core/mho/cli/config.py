@@ -12,8 +12,9 @@ from pydantic_core import PydanticUndefined
 
 from mho import registry
 from mho.errors import MhoError, PluginError
-from mho.hardware import SLOTS, Hardware, TileSpec, find, json_schema, load
+from mho.hardware import Hardware, TileSpec, find, json_schema, load
 from mho.schema import FieldNote, Kinded, Strict, kind_form, suggest
+from mho.slots import SLOTS
 from mho.tables import table
 from mho.units import format_seconds
 
