@@ -63,7 +63,7 @@ def test_a_name_on_the_page_is_a_kind_or_a_preset(kind):
     if kind in registry.default().presets():
         assert mho.load(kind).tiles
     else:
-        assert registry.default().resolve(kind).KIND == kind
+        assert kind == registry.default().resolve(kind).KIND
 
 
 def test_figures_are_small():
