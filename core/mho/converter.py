@@ -33,7 +33,7 @@ class Converter(Kinded):
 
 
 def quantise(z: Tensor, bound: float | Tensor, top: int | None, rounding: Rounding = "through") -> Tensor:
-    """`clip(s round(z/s), -b, b)` with s = b/top: 2 top + 1 levels (R003-02, Eq. 4 corrected, PHYSICS.md E2),
+    """`clip(s round(z/s), -b, b)` with s = b/top: 2 top + 1 levels (R003-02, Eq. 4 corrected, docs/physics.md E2),
     saturating on both sides (R003-03, Eq. 5).
 
     Gradient: `through` passes it where the result is not a saturated code; `ste` is the derivative of the clip with

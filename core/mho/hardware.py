@@ -36,14 +36,18 @@ class DeviceSpec(Strict):
     """The conductance range of one device, and how many devices hold a weight."""
 
     g_min: MicroSiemens = Field(
-        0.0, ge=0, unit="uS", source="PHYSICS.md E14", description="conductance of weight 0; above 0 needs pair: both"
+        0.0,
+        ge=0,
+        unit="uS",
+        source="docs/physics.md E14",
+        description="conductance of weight 0; above 0 needs pair: both",
     )
     g_max: MicroSiemens = Field(
         25.0, gt=0, unit="uS", source="R003 Table A.1", description="conductance of the largest weight"
     )
     pair: Literal["active", "both"] = Field(
         "active",
-        source="PHYSICS.md E14",
+        source="docs/physics.md E14",
         description="active: model only the device of a weight's sign; both: model the idle device too",
     )
 

@@ -47,7 +47,7 @@ class Mapping(Kinded):
         """Target conductances [dev, tile, out, row] in µS of w_norm [tile, out, row] in [-1, 1].
 
         active: g = |w| g_max, one device; the core keeps the sign.
-        both:   the device of the sign gets g_min + |w| (g_max - g_min), the idle one g_min (PHYSICS.md E14).
+        both:   the device of the sign gets g_min + |w| (g_max - g_min), the idle one g_min (docs/physics.md E14).
         """
         if pair == "active":
             return w.abs().unsqueeze(0) * geometry.g_max

@@ -53,7 +53,7 @@ def standard_mvm_error(
 ) -> MvmResult:
     """MVM error of a hardware's default tile on the standard experiment (R003-41), each matrix on a chip of its own.
 
-    `t` None is programming time: long-term read noise is there, drift is the identity (PHYSICS.md E12).
+    `t` None is programming time: long-term read noise is there, drift is the identity (docs/physics.md E12).
     """
     e = experiment or MvmExperiment()
     errors = []

@@ -54,7 +54,7 @@ TABLE_1 = [
 
 @pytest.mark.parametrize("row", TABLE_1, ids=lambda row: row[1])
 def test_table_1_is_reproduced(row):
-    """R003 Table 1. Tolerances of PHYSICS.md E17: reuse ± 1, #MVM ± 1K; tiles exact; the rest to the printed digits."""
+    """R003 Table 1. Tolerances of docs/physics.md E17: reuse ± 1, #MVM ± 1K; tiles exact; the rest to the printed digits."""
     file, name, sample, ends, par, mapped, tiles, util, mvm, reuse, gflop = row
     code = network(file)
     with torch.device("meta"):

@@ -164,7 +164,7 @@ def test_direct_mapping_saturates_at_its_full_weight(hardware):
 
 
 def test_both_devices_of_a_pair_span_the_range_from_g_min(hardware):
-    """PHYSICS.md E14: |w| maps to g_min + |w| (g_max - g_min), the idle device sits at g_min."""
+    """docs/physics.md E14: |w| maps to g_min + |w| (g_max - g_min), the idle device sits at g_min."""
     w, x = data(5, 12)
     tile = mho.Tile(w, hardware("rows: 12\ndevice: {g_min: 9 uS, g_max: 88 uS, pair: both}")).program(seed=0)
     g = tile.tiles.programmed

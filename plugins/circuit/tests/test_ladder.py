@@ -160,7 +160,7 @@ def test_the_fast_drop_follows_the_gated_line(tile, g_line):
 
 
 def test_driven_lines_lose_more_than_gated_ones(tile):
-    """PHYSICS.md E6: first order in the load, which is |w| instead of |w| |x|, so twice the drop for x ~ U(-1, 1)"""
+    """docs/physics.md E6: first order in the load, which is |w| instead of |w| |x|, so twice the drop for x ~ U(-1, 1)"""
     w, x = uniform(64, 512).float(), uniform(16, 512, seed=1).float()
     ideal = tile(w).program(seed=0)(x)
     drops = [float((tile(w, e).program(seed=0)(x) - ideal).norm()) for e in (DRIVEN, GATED)]

@@ -21,7 +21,7 @@ class IRDrop(Nonideality, kind="circuit.ir_drop"):
     taller tile (R003-13).
 
     It follows `circuit.ir_drop_ladder` with gated rows to 3 % of the drop up to a = 0.5. The conductance in R g is a
-    setting of its own, 5 µS, and not the g_max of the device (PHYSICS.md E5).
+    setting of its own, 5 µS, and not the g_max of the device (docs/physics.md E5).
     """
 
     source = f"{RASCH}, Eqs. 16-18"

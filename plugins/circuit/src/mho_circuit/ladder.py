@@ -22,7 +22,7 @@ class IRDropLadder(Nonideality, kind="circuit.ir_drop_ladder"):
     gated   a row loads the line while its pulse is on. Averaged over the pulse, l_j = |w_j| |x_j|, which is what Eqs.
             16-18 expand; with `slots`, the line is solved in each slot of the pulse window and the drop averaged.
             One solve per vector and column, at every MVM.
-    driven  rows are always held at their voltage, l_j = |w_j| (Eq. 15 as printed, PHYSICS.md E6). The drop is then
+    driven  rows are always held at their voltage, l_j = |w_j| (Eq. 15 as printed, docs/physics.md E6). The drop is then
             linear in x: it is put into the weights once after each `age`, so it acts on programmed chips only.
 
     |w_j| stands for both devices of a weight: where a pair has g_min > 0, the idle device loads the line too.
@@ -38,7 +38,7 @@ class IRDropLadder(Nonideality, kind="circuit.ir_drop_ladder"):
     input_encoding: Literal["gated", "driven"] = Field(
         "gated",
         description="rows conduct only while their pulse is on, or are always held at a voltage",
-        source="PHYSICS.md E6",
+        source="docs/physics.md E6",
     )
     slots: int | None = Field(
         None,

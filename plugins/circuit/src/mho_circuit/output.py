@@ -14,7 +14,7 @@ from mho_circuit.sources import RASCH, RASCH_BIBTEX
 class AdcSCurve(Nonideality, kind="circuit.adc_s_curve"):
     """Saturating ADC, one curvature per column, fixed for the chip (R003-28, Eq. 19).
 
-    corrected  f(y) = (1 + mean|zeta|/2)^2 y / (1 + |zeta_i z|): slope 1 at half the output bound (PHYSICS.md E8)
+    corrected  f(y) = (1 + mean|zeta|/2)^2 y / (1 + |zeta_i z|): slope 1 at half the output bound (docs/physics.md E8)
     printed    f(y) = (1 + 2 mean|zeta|)^2 y / (1 + |zeta_i z|)
 
     with zeta_i = mean (1 + std xi_i), mean|zeta| over the columns of the tile, and z = y/b_out, or y itself as printed.

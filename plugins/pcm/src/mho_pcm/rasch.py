@@ -176,7 +176,7 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
     """1/f noise between programming and evaluation: drawn once per evaluation time, then fixed (R003-20, Eqs. 10, 11).
 
     sigma = g min(0.0088 (g_P/g_max)^-0.65, 0.2) sqrt(ln((t + t0 + T)/(2 T))), T the duration of a read. g is the
-    drifted conductance, g_P the programmed one (PHYSICS.md E3); t0 counts from programming (E4), so that the noise is
+    drifted conductance, g_P the programmed one (docs/physics.md E3); t0 counts from programming (E4), so that the noise is
     there at age 0 s already.
     """
 
@@ -189,7 +189,7 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
     conductance: Literal["drifted", "target"] = Field(
         "drifted",
         description="what the noise multiplies: the drifted conductance, or the target as Eq. 10 is printed",
-        source="PHYSICS.md E3",
+        source="docs/physics.md E3",
     )
 
     def age(self, g: Tensor, t: float, site: Site) -> Tensor:
