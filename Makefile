@@ -34,10 +34,10 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -n 2
 
-# System packages some tests use (a data set, a circuit simulator). Never called by `make demo` or `make test`.
+# System packages that some tests use (a circuit simulator). Never called by `make demo` or `make test`.
 system-deps:
 	apt-get update -q
-	apt-get install -y -q ngspice dataset-fashion-mnist
+	apt-get install -y -q ngspice
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -35,7 +35,7 @@ def calibrate(
     abs_max    the mean over batches of the largest |x| of each tile, capped at 10 (R003-62)
     quantile   the mean over batches of this quantile of |x|
     mse        starts from abs_max and takes, for each tile, the range with the smallest MVM error (R003 Eq. 20) on the
-               inputs seen, ADC and all noise included; never worse than the start on them (PHYSICS.md 5, item 1)
+               inputs seen, ADC and all noise included; never worse than the start on them (Lammie et al., ISCAS 2024)
 
     Layers compute exact products while they are watched, so that one layer's start value cannot distort the next
     one's inputs. `batches` are passed to `net` as they are; `forward(net, batch)` says otherwise (for pairs of inputs

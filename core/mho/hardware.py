@@ -175,8 +175,8 @@ class TrainingSpec(Strict):
     remap: Span | None = Field(
         None, source="R003-69", description="map the weights anew this often, so that columns use the full range"
     )
-    out_scale: Literal["fixed", "column", "tile", "both"] = Field(
-        "fixed", source="R003-71", description="which digital output factors are trained"
+    out_scale: Literal["fixed", "column"] = Field(
+        "fixed", source="R003-71", description="train a digital output factor for every column of every tile, or none"
     )
     drop_connect: float = Field(
         0.0, ge=0, lt=1, unit="1", source="R003-67", description="share of the weights set to 0 in each mini-batch"
@@ -190,9 +190,6 @@ class TrainingSpec(Strict):
     )
     epochs: int | None = Field(
         None, ge=0, unit="1", source="mho", description="passes over the data; none: the task says"
-    )
-    batch_size: int | None = Field(
-        None, ge=1, unit="1", source="mho", description="samples in a mini-batch; none: the task says"
     )
     lr: float | None = Field(None, gt=0, unit="1", source="mho", description="learning rate; none: the task says")
     optimizer: Literal["adam", "adamw", "sgd"] | None = Field(
@@ -209,8 +206,10 @@ class Hardware(Strict):
         (), source="mho", description="plugins that must be installed, e.g. 'mho-pcm>=0.1'"
     )
     default: str = Field(source="mho", description="tile of all layers that no rule is about, or digital")
-    precision: Literal["auto", "int8", "fp32-main", "fp32", "reference"] = Field(
-        "auto", source="PERFORMANCE.md 7.3", description="arithmetic of the simulation"
+    precision: Literal["auto", "reference"] = Field(
+        "auto",
+        source="mho",
+        description="arithmetic of the simulation; auto: the fastest path there is (today the reference path, fp32 or fp64)",
     )
     tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
     layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")

@@ -118,7 +118,7 @@ def test_a_quantile_ignores_the_padding(hardware):
 
 
 def test_calibration_by_mvm_error_is_never_worse_than_its_start(hardware):
-    """PHYSICS.md 5, item 1: all-positive inputs and weights that saturate the ADC want a larger range."""
+    """Lammie et al. 2024: all-positive inputs and weights that saturate the ADC want a larger range."""
     torch.manual_seed(0)
     model = nn.Linear(256, 64, bias=False)
     with torch.no_grad():

@@ -48,7 +48,7 @@ def pcm_drift(rng, devices=400, mean=1.0, std=1.0, noise=0.02):
 
 
 def rram_variability(rng, devices=150, cycles=6, lrs=(0.044, 0.037), hrs=(0.17, 0.433)):
-    """PHYSICS.md 6.1: log-normal, spreads linear between the states; targets differ from cycle to cycle."""
+    """Synaptogen: log-normal, spreads linear between the states; targets differ from cycle to cycle."""
     target = rng.uniform(1, 40, (devices, cycles))
     x = target / 40
     d2d, c2c = (h + (low - h) * x for low, h in zip(lrs, hrs))

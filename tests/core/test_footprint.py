@@ -36,7 +36,7 @@ def tokens(n):
 
 
 # file, network, sample, ends digital, and Table 1: #par, mapped (M), tiles, util %, #MVM (K), reuse, Gflop. None: in
-# brackets in PHYSICS.md 1.4, not reproducible from what the paper prints. Speech: 15 frames give its 0.9 Gflop.
+# brackets here, not reproducible from what the paper prints. Speech: 15 frames give its 0.9 Gflop.
 TABLE_1 = [
     ("resnet", "resnet32", small, False, 0.36, 0.36, 34, 4.0, 14, 435, 0.1),
     ("resnet", "wrn16_8", small, False, 11, 11, 68, 61.7, 19, 286, 3.1),
@@ -71,7 +71,7 @@ def test_table_1_is_reproduced(row):
 
 
 def test_both_rules_for_cutting_rows():
-    """PHYSICS.md 1.4: 512 channels of 3x3 take 10 tiles by channel; 4608 rows are 9 tiles of 512."""
+    """R003 Table 1: 512 channels of 3x3 take 10 tiles by channel; 4608 rows are 9 tiles of 512."""
     with torch.device("meta"):
         model, x = nn.Conv2d(512, 512, 3), torch.randn(1, 512, 5, 5)
     assert mho.footprint(model, x, STANDARD).tiles == 10

@@ -1,7 +1,7 @@
 """Analog LSTM, GRU and RNN layers and their cells: matrix products on tiles, gates digital.
 
 Input and recurrent matrices (and an LSTM's projections) are on tile arrays of their own, for every layer and direction
-(PHYSICS.md 1.4); all time steps of a root forward see the same noisy weights. Inputs are multiplied for all steps at
+(R003 Table 1); all time steps of a root forward see the same noisy weights. Inputs are multiplied for all steps at
 once, recurrent states step by step. Packed sequences are padded, and finished ones keep their state.
 """
 

@@ -1,4 +1,4 @@
-"""A mapping with several devices for each weight, filled one after the other (PHYSICS.md section 5, item 4).
+"""A mapping with several devices for each weight, filled one after the other (Vasilopoulos et al. 2023).
 
 Programming noise is largest in the middle of the conductance range. Of K devices in a row, as many as possible are
 therefore written to g_max, the rest to zero, and at most one to something between; a weight is the sum of its devices.

@@ -10,7 +10,7 @@ from mho_pcm.hermes import CELLS
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution
 N = 512 * 512
 G_MAX = {1: 10.35, 2: 20.7}
-SIGMA = {1: (0.15782, 2.32444, -2.16311, 0.68842), 2: (0.16603, 4.71806, -8.48101, 4.68961)}  # PHYSICS.md 6
+SIGMA = {1: (0.15782, 2.32444, -2.16311, 0.68842), 2: (0.16603, 4.71806, -8.48101, 4.68961)}  # Le Gallo et al. 2023
 T0 = {1: 200.0, 2: 300.0}
 YEAR = 31_536_000.0
 
@@ -30,7 +30,7 @@ def chip(tile):
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("r", [0.1, 0.3, 0.5, 0.75, 1.0])
 def test_the_programming_error_is_the_polynomial(chip, devices, r):
-    """PHYSICS.md 6: n = 262,144, standard error 0.14 %"""
+    """Le Gallo et al. 2023: n = 262,144, standard error 0.14 %"""
     g = chip(r, devices, "programming_noise").tiles.programmed.double()
     sigma = sum(c * r**k for k, c in enumerate(SIGMA[devices]))
     assert float(g.std()) == pytest.approx(sigma, rel=0.01)

@@ -58,14 +58,14 @@ def test_a_gaussian_is_rejected_in_most_levels_at_every_time(cells):
 
 @measured
 def test_student_t_beats_the_gaussian_by_an_aic_of_2350_after_a_day(cells):
-    """PHYSICS.md 6: delta AIC about 2,350 at 1e5 s, one fit per level."""
+    """Per level, at 1e5 s: delta AIC about 2,350 at 1e5 s, one fit per level."""
     level, start, aged = cells
     assert script.gaussian_or_student(level, aged[1e5] - start)["delta"] == pytest.approx(2350, abs=5)
 
 
 @measured
 def test_changes_at_one_second_and_after_a_day_correlate_by_0_36(cells):
-    """PHYSICS.md 6."""
+    """Of the measured cells."""
     _, start, aged = cells
     assert np.corrcoef(aged[1.0] - start, aged[1e5] - start)[0, 1] == pytest.approx(0.36, abs=0.005)
 

@@ -1,4 +1,4 @@
-"""The laws of rram.programming_noise against the tables and formulas of PHYSICS.md 6 and 6.1. n = 524,288 devices."""
+"""The laws of rram.programming_noise against the tables and formulas of their papers. n = 524,288 devices."""
 
 import math
 
@@ -8,9 +8,9 @@ import torch
 from mho_rram.programming import ProgrammingNoise
 
 DAY = 86_400.0
-# PHYSICS.md 6.1, RRAM Wan-2022, check values: G in uS -> sigma in uS at 1 s
+# CrossSim's cubic for Wan et al. 2022, worked out: G in uS -> sigma in uS at 1 s
 TABLE = {0: 1.053, 5: 1.967, 10: 2.414, 15: 2.507, 20: 2.362, 30: 1.819, 39: 1.673}
-# PHYSICS.md 6: sum c_k x^k at g_max = 40 uS
+# Wan et al. 2022: sum c_k x^k at g_max = 40 uS
 POLYNOMIALS = {
     1.0: [0.348, 16.030, -43.853, 45.393, -16.815],
     DAY: [0.701, 22.086, -50.773, 47.095, -16.458],
@@ -97,7 +97,7 @@ def test_wan2022_refuses_times_beyond_two_days(device):
 
 @pytest.mark.parametrize(("g", "sigma"), [(50.0, 4.327), (100.0, 3.872), (225.0, 2.733)])
 def test_milo2021_has_the_spread_of_the_table(g, sigma, device):
-    """PHYSICS.md 6.1, RRAM Milo-2021, check values (three decimals)."""
+    """CrossSim's line for Milo et al. 2021, worked out (three decimals)."""
     devices = device(ProgrammingNoise(law="milo2021"), g, g_min=50.0, g_max=225.0)
     deviation = devices.program() - devices.target
     assert abs(deviation.std() - sigma) < 5e-4 + 4.42 * sigma / math.sqrt(2 * deviation.numel())
@@ -111,14 +111,14 @@ def test_milo2021_does_not_age(device):
 
 @pytest.mark.parametrize(("acceptance", "sigma"), [("0.2 %", 0.05425057), ("2 %", 0.57573204)])
 def test_cmo_has_the_spread_of_its_acceptance_window(acceptance, sigma, device, stats):
-    """PHYSICS.md 6: 0.00106879 g + 0.00081107 and 0.01129027 g + 0.01121854, worked out at g = 50 uS."""
+    """CMO/HfOx law: 0.00106879 g + 0.00081107 and 0.01129027 g + 0.01121854, worked out at g = 50 uS."""
     devices = device(ProgrammingNoise(law="cmo", acceptance=acceptance), 50.0, g_min=9.0, g_max=88.2)
     stats.has_std(devices.program() - devices.target, sigma)
 
 
 @pytest.mark.parametrize("t", [1.0, 3600.0, 31_536_000.0])
 def test_cmo_drifts_in_the_logarithm_of_time(t, device, stats):
-    """PHYSICS.md 6: mean -0.089 ln t, variance (0.042 ln t + 0.4118)^2 plus that of the read (at g = 50 uS)."""
+    """CMO/HfOx law: mean -0.089 ln t, variance (0.042 ln t + 0.4118)^2 plus that of the read (at g = 50 uS)."""
     devices = device(ProgrammingNoise(law="cmo"), 50.0, g_min=9.0, g_max=88.2)
     change = devices.age(devices.target, t) - devices.target
     read = 0.02773 * math.log10(50.0) * math.sqrt(math.log((t + 1e-6) / 2e-6))

@@ -1,4 +1,4 @@
-"""rram.stuck_at: shares of PHYSICS.md 6.1 (9.04 % high-, 1.75 % low-resistance). n = 524,288 devices."""
+"""rram.stuck_at: shares of Chen et al. 2015 (9.04 % high-, 1.75 % low-resistance). n = 524,288 devices."""
 
 import torch
 from mho_rram.stuck import RramStuckAt

@@ -1,4 +1,4 @@
-"""rram.telegraph_noise against the check values of PHYSICS.md 6.1. n = 524,288 reads."""
+"""rram.telegraph_noise against the amplitudes worked out from its law. n = 524,288 reads."""
 
 import mho
 import pytest

@@ -1,4 +1,4 @@
-"""rram.variability against the spreads of PHYSICS.md 6.1 (Synaptogen). n = 524,288 devices."""
+"""rram.variability against the spreads that Synaptogen measured. n = 524,288 devices."""
 
 import math
 
@@ -21,7 +21,7 @@ def test_the_low_resistance_state_spreads_by_four_and_a_half_percent(device, sta
 
 
 def test_the_high_resistance_state_spreads_by_a_fifth_of_a_decade(device):
-    """PHYSICS.md 6.1: device-to-device 0.074, cycle-to-cycle 0.188 decades, total 0.197 as printed (0.202 added up)."""
+    """Synaptogen: device-to-device 0.074, cycle-to-cycle 0.188 decades, total 0.197 as printed (0.202 added up)."""
     spread = log_ratio(device, Variability(), 1e-6).std()
     assert abs(spread - HRS) < 1e-3 + 4.42 * HRS / math.sqrt(2 * 524_288)
 

@@ -44,12 +44,12 @@ class Law:
 @dataclass(frozen=True)
 class Wan2022(Law):
     """Total deviation sigma(x, t) from the target on the NeuRRAM chip, x = g_target/g_max, at g_max = 40 µS
-    (Wan et al., Nature 608, 2022; PHYSICS.md 6).
+    (Wan et al., Nature 608, 2022, as read off by IBM/aihwkit).
 
     sigma(x, t) = sum_k c_k(t) x^k with c measured at 1 s, 1 day and 2 days, linear in log t between them; t < 1 s means
     1 s. Programming adds sigma(x, 1 s) xi_1, ageing sqrt(sigma(x, t)^2 - sigma(x, 1 s)^2) xi_2.
 
-    one_second = cubic: sigma at 1 s is another reading of the same data, a cubic in g (PHYSICS.md 6.1), times the
+    one_second = cubic: sigma at 1 s is another reading of the same data, a cubic in g (Sandia's CrossSim), times the
     growth sigma(x, t)/sigma(x, 1 s) of the polynomials.
     """
 
@@ -94,7 +94,7 @@ class Wan2022(Law):
 @dataclass(frozen=True)
 class Milo2021(Law):
     """Programming with the IGVVA-100 algorithm: sigma(g) = 4.782321 - 0.009107 g, 50 to 225 µS
-    (Milo et al., IRPS 2021, Fig. 4; PHYSICS.md 6.1). It says nothing about time."""
+    (Milo et al., IRPS 2021, Fig. 4, as fitted in Sandia's CrossSim). It says nothing about time."""
 
     window: ClassVar[tuple[float, float] | None] = (50.0, 225.0)
     LINE: ClassVar[tuple[float, ...]] = (4.782321, -0.009107)
@@ -105,7 +105,7 @@ class Milo2021(Law):
 
 @dataclass(frozen=True)
 class Cmo(Law):
-    """CMO/HfOx cells, 9 to 88.2 µS (Falcone, Clerico et al.; PHYSICS.md 6); t < 1 s means 1 s.
+    """CMO/HfOx cells, 9 to 88.2 µS (Falcone, Clerico et al., as in IBM/aihwkit); t < 1 s means 1 s.
 
     programming   sigma(g) = 0.00106879 g + 0.00081107 (accepted within 0.2 %), 0.01129027 g + 0.01121854 (2 %)
     drift         g_P - 0.089 ln t + (0.042 ln t + 0.4118) xi, one xi per device
@@ -141,7 +141,7 @@ class ProgrammingNoise(Nonideality, kind="rram.programming_noise"):
     cmo        CMO/HfOx, 9 to 88.2 µS: sigma = 0.0011 g + 0.0008, drift in ln t, long-term read noise
     """
 
-    source = "Wan et al., Nature 608 (2022); Milo et al., IRPS 2021; Falcone, Clerico et al. (PHYSICS.md 6, 6.1)"
+    source = "Wan et al., Nature 608 (2022); Milo et al., IRPS 2021; Falcone, Clerico et al."
     bibtex = """@article{wan2022neurram,
   author  = {Wan, Weier and Kubendran, Rajkumar and Schaefer, Clemens and others},
   title   = {A compute-in-memory chip based on resistive random-access memory},
@@ -153,17 +153,17 @@ class ProgrammingNoise(Nonideality, kind="rram.programming_noise"):
     cellwise = True
 
     law: Literal["wan2022", "milo2021", "cmo"] = Field(
-        "wan2022", description="which measured law", source="PHYSICS.md 6, 6.1"
+        "wan2022", description="which measured law", source="the laws' papers"
     )
     one_second: Literal["cubic", "polynomial"] = Field(
         "cubic",
         description="wan2022 only: sigma at 1 s, a cubic in g or the polynomial that also gives the growth with time",
-        source="PHYSICS.md 6.1",
+        source="Wan 2022, Ext. Data Fig. 3d, as fitted in CrossSim",
     )
     acceptance: Literal["0.2 %", "2 %"] = Field(
         "0.2 %",
         description="cmo only: how near the target the write-verify loop accepts a cell",
-        source="PHYSICS.md 6",
+        source="Falcone, Clerico et al., as in IBM/aihwkit",
     )
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -19,17 +19,15 @@ class TelegraphNoise(Nonideality, kind="rram.telegraph_noise"):
     has a trap of its own.
     """
 
-    source = "amplitude law as fitted in PytorX (PHYSICS.md 6.1)"
+    source = "amplitude law as fitted in PytorX"
     cellwise = True
 
     a: MicroSiemens = Field(
-        0.1662, ge=0, unit="uS", description="part of the amplitude that grows with resistance", source="PHYSICS.md 6.1"
+        0.1662, ge=0, unit="uS", description="part of the amplitude that grows with resistance", source="PytorX"
     )
-    b: float = Field(
-        0.0015, ge=0, lt=1, unit="1", description="relative amplitude at low resistance", source="PHYSICS.md 6.1"
-    )
+    b: float = Field(0.0015, ge=0, lt=1, unit="1", description="relative amplitude at low resistance", source="PytorX")
     occupancy: float = Field(
-        0.5, ge=0, le=1, unit="1", description="chance that the trap is filled at a read", source="PHYSICS.md 6.1"
+        0.5, ge=0, le=1, unit="1", description="chance that the trap is filled at a read", source="PytorX"
     )
 
     def read(self, w: Tensor, site: Site) -> Tensor:

@@ -17,7 +17,7 @@ class Variability(Nonideality, kind="rram.variability"):
     state (x = 1). The target is the median. Both parts are drawn once per chip, since a chip is programmed once.
     """
 
-    source = "Synaptogen measurements, 65,536 HfO2 cells (PHYSICS.md 6.1)"
+    source = "Synaptogen measurements, 65,536 HfO2 cells"
     bibtex = """@misc{synaptogen,
   author = {Hennen, Tyler and others},
   title  = {Synaptogen: a generative model of resistive memory},
@@ -27,24 +27,24 @@ class Variability(Nonideality, kind="rram.variability"):
     own_scale = True  # scales the exponent
 
     lrs_d2d: float = Field(
-        0.044, ge=0, unit="1", description="device-to-device spread of ln g at g_max", source="PHYSICS.md 6.1"
+        0.044, ge=0, unit="1", description="device-to-device spread of ln g at g_max", source="Synaptogen"
     )
     lrs_c2c: float = Field(
-        0.037, ge=0, unit="1", description="cycle-to-cycle spread of ln g at g_max", source="PHYSICS.md 6.1"
+        0.037, ge=0, unit="1", description="cycle-to-cycle spread of ln g at g_max", source="Synaptogen"
     )
     hrs_d2d: float = Field(
         0.170,
         ge=0,
         unit="1",
         description="device-to-device spread of ln g at g = 0 (0.074 decades)",
-        source="PHYSICS.md 6.1",
+        source="Synaptogen",
     )
     hrs_c2c: float = Field(
         0.433,
         ge=0,
         unit="1",
         description="cycle-to-cycle spread of ln g at g = 0 (0.188 decades)",
-        source="PHYSICS.md 6.1",
+        source="Synaptogen",
     )
 
     def program(self, g: Tensor, site: Site) -> Tensor:
