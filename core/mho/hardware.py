@@ -32,6 +32,9 @@ _REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:>=\s*([0-9]+(?:\.[
 # --- the schema ---
 
 
+Factor = Annotated[float, Field(ge=0)]
+
+
 class DeviceSpec(Strict):
     """The conductance range of one device, and how many devices hold a weight."""
 
@@ -83,9 +86,30 @@ class TileSpec(Strict):
     nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(
         (), description="effects in the order in which they act inside a stage"
     )
+    scale: dict[str, Factor] = Field(
+        {},
+        source="R003-45",
+        description="factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise",
+    )
     compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
         None, source="R003-22", description="digital drift compensation; none: off"
     )
+
+    def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Every factor must have an effect with a strength to act on."""
+        known = [e.kind for e in self.nonidealities if e.strength]
+        families = [kind.partition(".")[0] for kind in known]
+        for name in self.scale:
+            if name not in known and name not in families:
+                names = list(dict.fromkeys([*families, *known]))
+                yield (
+                    ("scale", name),
+                    f"no effect {name!r} with a strength on this tile; {suggest(name, names, 'there are')}",
+                )
+
+    def factor(self, kind: str) -> float:
+        """The factor on the strength of effects of this kind: its own times that of its family."""
+        return self.scale.get(kind, 1.0) * self.scale.get(kind.partition(".")[0], 1.0)
 
 
 class LayerRule(Strict):

@@ -6,6 +6,7 @@ The forward pass loops over tuples of this plan; no hook, registry or schema is 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,14 +44,16 @@ class Plan:
         return [(stage, p.effect.kind, _says(p.effect, stage)) for stage in STAGES for p in getattr(self, stage)]
 
 
-def resolve(effects: tuple[Nonideality, ...], layer: str) -> Plan:
-    """Place the effects of a layer. The n-th effect of a kind draws numbers of its own (occurrence n), so adding or
-    dropping another kind changes nobody's draws."""
+def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str], float] = lambda kind: 1.0) -> Plan:
+    """Place the effects of a layer, their strengths multiplied by `factor(kind)`. The n-th effect of a kind draws numbers of
+    its own (occurrence n), so adding or dropping another kind changes nobody's draws."""
     seen: Counter[str] = Counter()
     placed: list[Placed] = []
     for e in effects:
         path = noise.words(layer, e.kind, seen[e.kind])
         seen[e.kind] += 1
+        if e.strength and factor(e.kind) != 1:
+            e = e.boosted(factor(e.kind))  # noqa: PLW2901 (the same effect, stronger)
         if e.active:
             placed.append(Placed(e, path, len(placed)))
     at = {stage: tuple(p for p in placed if stage in p.effect.stages()) for stage in STAGES}

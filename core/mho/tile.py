@@ -84,7 +84,7 @@ class TileArray(nn.Module):
         super().__init__()
         self.out_features, self.in_features = out_features, in_features
         self.spec, self.training_spec, self.name = spec, training, name
-        self.plan: Plan = resolve(cast(tuple[Nonideality, ...], spec.nonidealities), name)
+        self.plan: Plan = resolve(cast(tuple[Nonideality, ...], spec.nonidealities), name, spec.factor)
         self.run = Run()
         self.ramp_steps = 0.0  # set by attach; 0 = full strength at once
         self.path = noise.words("layer", name)

@@ -278,3 +278,26 @@ def test_the_mvm_error_does_not_depend_on_the_scale_of_the_weights():
     hw = mho.load("pcm.standard")
     small, large = (mho.mvm_error(x @ m.T, mho.Tile(m, hw).program(seed=0)(x)) for m in (w, 4 * w))
     assert abs(small - large) < 1e-6
+
+
+def test_a_family_is_scaled_by_one_field(hardware):
+    """R003-45, R003-50: the total PCM noise. The factor of a family multiplies that of a kind; 0 removes."""
+    w, x = data(8, 40)
+    kinds = "pcm.programming_noise, {kind: pcm.read_noise, sigma: 0.02}, {kind: circuit.output_noise, std: 0.1}"
+    effects = f"nonidealities: [{kinds}]"
+    scaled = hardware(f"rows: 40\n{effects}\nscale: {{pcm: 3, pcm.read_noise: 0.5}}")
+    plan = {p.effect.kind: p.effect for p in mho.Tile(w, scaled).tiles.plan.effects}
+    assert plan["pcm.programming_noise"].scale == 3 and plan["pcm.read_noise"].sigma == pytest.approx(0.03)
+    assert plan["circuit.output_noise"].std == 0.1
+    none = mho.Tile(w, hardware(f"rows: 40\n{effects}\nscale: {{pcm: 0, circuit: 0}}"))
+    assert not none.tiles.plan.effects and relative(none.program(0)(x), F.linear(x, w)) < 1e-6
+    assert mho.Hardware.from_yaml(scaled.to_yaml()) == scaled
+
+
+def test_a_factor_that_fits_no_effect_is_an_error_with_its_place(hardware):
+    with pytest.raises(mho.ConfigError, match=r"5:18  tiles\.t\.scale\.pmc[\s\S]*did you mean 'pcm'"):
+        mho.Hardware.from_yaml(
+            "mho: 1\ndefault: t\ntiles:\n  t:\n    scale: {pmc: 3}\n    nonidealities: [pcm.programming_noise]\n"
+        )
+    with pytest.raises(mho.ConfigError, match="-1"):
+        hardware("scale: {pcm: -1}\nnonidealities: [pcm.programming_noise]")
