@@ -369,9 +369,10 @@ def _run_file(file: Path) -> ModuleType:
 
 def _place(error: BaseException, file: Path) -> str:
     """file:line of an exception, the deepest line that is in the file."""
-    if isinstance(error, SyntaxError) and error.filename == str(file):
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve() == file.resolve():
         return f"{file}:{error.lineno}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if Path(f.filename).resolve() == file.resolve()]
     return f"{file}:{lines[-1]}" if lines else str(file)
 
 

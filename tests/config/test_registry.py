@@ -258,3 +258,10 @@ def test_another_registry_can_be_used_for_a_while(found: Registry) -> None:
         assert registry.default() is empty
         assert registry.presets() == ()
     assert registry.default() is found
+
+
+def test_a_broken_file_is_named_with_its_line_when_given_by_a_relative_path(tmp_path, monkeypatch) -> None:
+    (tmp_path / "broken.py").write_text("x = 1\nraise RuntimeError('boom')\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PluginError, match=r"^broken\.py:2: .*boom"):
+        Registry([]).load_file("broken.py")
