@@ -49,10 +49,10 @@ _HOME = {
         "AnalogMultiheadAttention",
         "AnalogRNN",
         "AnalogRNNCell",
-        "Tile",
     ),
     "footprints": ("Footprint", "footprint"),
     "convert": ("ConversionReport", "conversion_report", "to_analog", "to_digital"),
+    "matrix": ("Tile",),
     "chip": ("Chip", "age", "chip_on", "load_chip", "program", "unprogram"),
     "calibration": ("calibrate",),
     "training": ("attach",),
@@ -108,8 +108,8 @@ if TYPE_CHECKING:
     from mho.layers import AnalogMultiheadAttention as AnalogMultiheadAttention
     from mho.layers import AnalogRNN as AnalogRNN
     from mho.layers import AnalogRNNCell as AnalogRNNCell
-    from mho.layers import Tile as Tile
     from mho.mapping import Mapping as Mapping
+    from mho.matrix import Tile as Tile
     from mho.metrics import MvmExperiment as MvmExperiment
     from mho.metrics import mvm_error as mvm_error
     from mho.metrics import standard_mvm_error as standard_mvm_error

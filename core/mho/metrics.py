@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mho.chip import Time
-from mho.layers import Tile
+from mho.matrix import Tile
 from mho.nonideality import Nonideality
 
 if TYPE_CHECKING:

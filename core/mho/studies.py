@@ -13,7 +13,7 @@ from mho.chip import Time, matrices
 from mho.converter import Dac
 from mho.errors import MhoError
 from mho.hardware import load
-from mho.layers import Tile
+from mho.matrix import Tile
 from mho.metrics import MvmExperiment, mvm_error, standard_mvm_error
 from mho.nonideality import Nonideality
 

@@ -7,7 +7,7 @@ and after conversion; programming and ageing never touch them. Biases stay digit
 from mho.layers.attention import AnalogMultiheadAttention
 from mho.layers.base import AnalogLayer
 from mho.layers.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d, AnalogConvTranspose1d, AnalogConvTranspose2d
-from mho.layers.linear import AnalogConv1D, AnalogLinear, Tile
+from mho.layers.linear import AnalogConv1D, AnalogLinear
 from mho.layers.recurrent import AnalogGRU, AnalogGRUCell, AnalogLSTM, AnalogLSTMCell, AnalogRNN, AnalogRNNCell
 
 LAYERS = (
@@ -44,5 +44,4 @@ __all__ = [
     "AnalogMultiheadAttention",
     "AnalogRNN",
     "AnalogRNNCell",
-    "Tile",
 ]

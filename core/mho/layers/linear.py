@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from mho.errors import MhoError
 from mho.layers.base import AnalogLayer
 
 if TYPE_CHECKING:
@@ -61,40 +59,3 @@ class AnalogConv1D(AnalogLayer):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.tiles(x, self.weight.t())
         return y if self.bias is None else y + self.bias
-
-
-class Tile(AnalogLinear):
-    """A matrix on analog tiles, for those who only want an MVM.
-
-    >>> t = mho.Tile(W, hw)          # W [out, in]
-    >>> t.program(seed=0); t.age("1 h")
-    >>> y = t(x)                     # x [..., in] -> [..., out]
-    """
-
-    def __init__(self, weight: Tensor, hw: Hardware | str, *, tile: str | None = None) -> None:
-        from mho.hardware import load
-
-        if weight.dim() != 2:
-            raise MhoError(f"a tile needs a matrix [out, in], got shape {tuple(weight.shape)}")
-        out_features, in_features = weight.shape
-        super().__init__(
-            in_features, out_features, bias=False, hw=load(hw), tile=tile, device=weight.device, dtype=weight.dtype
-        )
-        with torch.no_grad():
-            self.weight.copy_(weight)
-        self.tiles.remap(self.weight)
-        self.eval()
-
-    def program(self, seed: int) -> Self:
-        """Write the matrix to the chip `seed`, at age 0 s."""
-        from mho.chip import program
-
-        program(self, seed=seed)
-        return self
-
-    def age(self, t: Any) -> Self:
-        """Let the chip age to t after programming ("1 h", seconds)."""
-        from mho.chip import age
-
-        age(self, t)
-        return self

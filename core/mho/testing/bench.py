@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mho import noise
 from mho.hardware import Hardware
-from mho.layers import Tile
+from mho.matrix import Tile
 from mho.nonideality import Nonideality, product
 from mho.plan import resolve
 from mho.run import Run
