@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mho import noise
-from mho.chip import matrices
+from mho.chip import keeping_modes, matrices
 from mho.converter import Dac
 from mho.errors import MhoError
 from mho.run import tile_arrays
@@ -41,6 +41,8 @@ def calibrate(
     one's inputs. `batches` are passed to `net` as they are; `forward(net, batch)` says otherwise (for pairs of inputs
     and labels the default takes the first).
     """
+    if not tile_arrays(net):
+        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
     arrays = [a for a in tile_arrays(net) if isinstance(a.spec.dac, Dac) and a.spec.dac.range == "learned"]
     run = forward or (lambda model, batch: model(batch[0] if isinstance(batch, (tuple, list)) else batch))
     seen = {a: Seen(a, dac, quantile) for a in arrays}
@@ -65,6 +67,10 @@ class Seen:
 
     def note(self, x: Tensor) -> None:
         xs = self.array.cut(x.detach().reshape(-1, self.array.in_features).float())
+        if not len(xs):
+            return
+        if not torch.isfinite(xs).all():
+            raise MhoError(f"calibrate met NaN or infinite inputs at layer {self.array.name!r}")
         self.tops.append(self._quantile(xs.abs()) if self.method == "quantile" else xs.abs().amax((0, 2)))
         if self.method == "mse":
             step = -(-len(xs) // 256)
@@ -97,18 +103,16 @@ def _watching(net: nn.Module, seen: dict[TileArray, Seen]) -> Iterator[None]:
         assert isinstance(array, TileArray)
         seen[array].note(args[0])
 
-    modes = [(m, m.training) for m in net.modules()]
     hooks = [a.register_forward_pre_hook(note) for a in seen]
     everything = tile_arrays(net)
     try:
-        net.eval()
-        for a in everything:
-            a.exact = True
-        yield
+        with keeping_modes(net):
+            net.eval()
+            for a in everything:
+                a.exact = True
+            yield
     finally:
         for a in everything:
             a.exact = False
         for h in hooks:
             h.remove()
-        for m, training in modes:
-            m.training = training

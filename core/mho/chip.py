@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from mho.units import format_seconds, seconds
 
 Time = str | float | int | timedelta
 
-STATE = ("target", "programmed", "reference")  # what a saved chip needs; the rest follows from its seed
+STATE = ("target", "programmed", "reference", "chip_gamma")  # what a saved chip needs; the rest follows from its seed
 
 
 class Chip:
@@ -53,19 +54,18 @@ class Chip:
     def on(self, net: nn.Module | None = None) -> Iterator[nn.Module]:
         """Use this chip inside the `with` block; whatever was on the network before comes back afterwards."""
         net = self.net if net is None else net
-        before = chip_on(net)
-        try:
+        with keeping_chip(net):
             self.put_on(net)
             yield net
-        finally:
-            put_back(net, before)
 
     def save(self, path: str | Path) -> None:
         """Write the programmed conductances and constants to a safetensors file; `load_chip` brings back the same bits
         (R003-33)."""
-        with self.on():
-            state = {f"{a.name}|{k}": v.contiguous() for a in tile_arrays(self.net) for k, v in _state(a).items()}
+        with nullcontext() if chip_on(self.net) is self else self.on():
+            arrays = tile_arrays(self.net)
+            state = {f"{a.name}|{k}": v.contiguous() for a in arrays for k, v in _state(a).items()}
         about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
+        about["layers"] = {a.name: a.signature for a in arrays}
         save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
 
     def put_on(self, net: nn.Module) -> None:
@@ -114,7 +114,7 @@ def unprogram(net: nn.Module) -> None:
     """Take the chip off: in eval, `net` computes with its target weights and every per-MVM effect again."""
     for array in tile_arrays(net):
         array.clear()
-    run_of(net).chip = None
+        array.run.chip = None
 
 
 def chip_on(net: nn.Module) -> Chip | None:
@@ -122,19 +122,35 @@ def chip_on(net: nn.Module) -> Chip | None:
     return run_of(net).chip
 
 
-def put_back(net: nn.Module, chip: Chip | None) -> None:
-    """Put a chip on that was on before; None takes the present one off."""
-    unprogram(net) if chip is None else chip.put_on(net)
+@contextmanager
+def keeping_chip(net: nn.Module) -> Iterator[None]:
+    """Whatever chip is on before the block is on after it, to the bit, even if the weights have changed since."""
+    arrays, run = tile_arrays(net), run_of(net)
+    chip, sample, states = run.chip, run.sample, [a.chip_state() for a in arrays]
+    try:
+        yield
+    finally:
+        for array, state in zip(arrays, states):
+            array.put_chip_state(state)
+        run.chip, run.sample = chip, sample
+
+
+@contextmanager
+def keeping_modes(net: nn.Module) -> Iterator[None]:
+    """Every module is in train or eval mode after the block as it was before."""
+    modes = [(m, m.training) for m in net.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def load_chip(net: nn.Module, path: str | Path) -> Chip:
     """Put a saved chip on `net`: the same bits as when it was saved, whatever the weights have become since."""
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     try:
-        with safe_open(str(path), "pt") as f:
-            about = json.loads((f.metadata() or {})["mho_chip"])
+        about = _about(path)
     except (OSError, SafetensorError, KeyError, ValueError) as e:
         raise MhoError(f"{path} is not a saved chip ({type(e).__name__}); chips are written by Chip.save") from None
     chip = Chip(net, about["seed"], about["index"])
@@ -157,7 +173,7 @@ def fingerprint(net: nn.Module) -> str:
     """A hash of the analog weights and scales: tells whether a chip can be regenerated from its seed."""
     digest = hashlib.blake2b(digest_size=16)
     for array, matrix in matrices(net):
-        for t in (matrix, array.gamma):
+        for t in (matrix.float(), array.gamma.float()):  # changing the type alone does not change a chip
             digest.update(t.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -183,12 +199,22 @@ def _state(array: TileArray) -> dict[str, Tensor]:
     return state
 
 
+def _about(path: Path) -> dict[str, Any]:
+    """What a saved chip says about itself."""
+    with safe_open(str(path), "pt") as f:
+        about: dict[str, Any] = json.loads((f.metadata() or {})["mho_chip"])
+    return about
+
+
 def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
-    saved = load_file(str(path))
+    saved, layers = load_file(str(path)), _about(path).get("layers", {})
     for array in tile_arrays(net):
+        if layers.get(array.name) != array.signature:
+            raise MhoError(
+                f"{path} was saved from another network or hardware: layer {array.name!r} is {array.signature} here, "
+                f"{layers.get(array.name, 'missing')} there"
+            )
         own = {
             k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name
         }
-        if "programmed" not in own or own["target"].shape[:2] != array.gamma.shape:
-            raise MhoError(f"{path} was saved from another network: nothing in it fits layer {array.name!r}")
         array.restore(chip.key, own)

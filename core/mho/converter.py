@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -81,9 +82,9 @@ class Dac(Converter, kind="mho.dac"):
         """alpha before any calibration."""
         return self.range if isinstance(self.range, float) else 1.0
 
-    def encode(self, x: Tensor, alpha: Tensor, decay: float) -> Tensor:
+    def encode(self, x: Tensor, alpha: Tensor, decay: float, rows: Tensor | None = None) -> Tensor:
         """x [vector, tile, row] -> analog inputs in [-1, 1], straight through the rounding, alpha learned by R003-70."""
-        code: Tensor = EncodeInput.apply(x, alpha, self.top, decay)[0]
+        code: Tensor = EncodeInput.apply(x, alpha, self.top, decay, rows)[0]
         return code
 
     def encode_exactly(self, x: Tensor, alpha: Tensor, rounding: Rounding) -> Tensor:
@@ -103,6 +104,12 @@ class Adc(Converter, kind="mho.adc"):
         source="R003 Table A.1",
         description="output bound: that many fully-on rows of full weights saturate the ADC",
     )
+
+    @classmethod
+    def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Rounding needs a range to round in."""
+        if isinstance(value, Mapping) and value.get("bound", 1.0) is None and value.get("bits", 8) is not None:
+            yield ("bound",), "an ADC without a bound cannot round: write 'bits: none' too, or give a bound"
 
     @property
     def limit(self) -> float:
@@ -127,13 +134,13 @@ class EncodeInput(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, alpha: Tensor, top: int | None, decay: float) -> tuple[Tensor, Tensor]:
+    def forward(x: Tensor, alpha: Tensor, top: int | None, decay: float, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         code = (x / alpha).clamp(-1, 1)  # clamp_ has no batching rule under vmap
         return (code if top is None else code.mul_(top).round_().div_(top)), x.abs() > alpha
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, alpha, _, ctx.decay = inputs
+        _, alpha, _, ctx.decay, ctx.rows = inputs
         code, clipped = output
         ctx.mark_non_differentiable(clipped)
         ctx.save_for_backward(code, clipped, alpha)  # the product keeps the code anyway; the mask is a byte
@@ -143,7 +150,8 @@ class EncodeInput(torch.autograd.Function):
         code, clipped, alpha = ctx.saved_tensors
         gx = (g / alpha).masked_fill_(clipped, 0) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
-            return gx, None, None, None
+            return gx, None, None, None, None
         asks = (g * code).clamp(max=0).mul_(clipped).sum((0, -1))[:, None]  # a clipped code is the sign of x
-        mostly_inside = clipped.to(g.dtype).mean((0, -1))[:, None] < 0.05
-        return gx, asks + ctx.decay * alpha * mostly_inside, None, None
+        rows = clipped.shape[-1] if ctx.rows is None else ctx.rows  # occupied rows [tile]: padding is never clipped
+        mostly_inside = (clipped.to(g.dtype).sum((0, -1)) < 0.05 * len(clipped) * rows)[:, None]
+        return gx, asks + ctx.decay * alpha * mostly_inside, None, None, None

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mho.chip import Time, program, put_back, run_of
+from mho.chip import Time, keeping_chip, keeping_modes, program, run_of
 from mho.errors import MhoError
 from mho.tables import table
 from mho.units import format_seconds, seconds
@@ -101,10 +101,8 @@ def evaluate(
     run = run_of(net)
     hardware_times = run.hardware.times if run.hardware is not None else TIMES
     at = tuple(seconds(t) for t in (hardware_times if times is None else times))
-    before, training = run.chip, net.training
     rows: list[tuple[float, ...]] = []
-    try:
-        net.eval()
+    with keeping_chip(net), keeping_modes(net):
         for k in tqdm(range(chips), desc="chips", disable=not progress, leave=False):
             row = (done or {}).get(k)
             if row is None:
@@ -112,9 +110,6 @@ def evaluate(
                 if on_chip is not None:
                     on_chip(k, row)
             rows.append(row)
-    finally:
-        net.train(training)
-        put_back(net, before)
     return Evaluation(at, tuple(rows), reference, chance)
 
 
@@ -126,5 +121,6 @@ def _one_chip(
     row = []
     for t in times:
         chip.age(t)
+        net.eval()
         row.append(float(score(net)))
     return tuple(row)

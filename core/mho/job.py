@@ -135,7 +135,7 @@ class Job:
             return load_model(net, file)
         calibrate(net, self.task.calibration_batches(), forward=self.task.predict)
         spec = self.hardware.training
-        lr, epochs = spec.lr or self.task.hwa_lr, spec.epochs or self.task.hwa_epochs
+        lr, epochs = spec.lr or self.task.hwa_lr, self.task.hwa_epochs if spec.epochs is None else spec.epochs
         params = [p for p in net.parameters() if p.requires_grad]
         optimizer = OPTIMIZERS[spec.optimizer](params, lr=lr) if spec.optimizer else self.task.optimizer(params, lr)
         attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import numbers
 from typing import NamedTuple
 
 import torch
@@ -60,7 +61,14 @@ def _mix_int(h: int) -> int:
 @torch.compiler.assume_constant_result  # hashing is no tensor code: a compiled graph contains the two words
 def words(*parts: object) -> tuple[int, int]:
     """Two 32-bit words that stand for these parts (strings, numbers): the same on every machine."""
-    return _words(*parts)
+    return _words(*(_plain(p) for p in parts))
+
+
+def _plain(part: object) -> object:
+    """numpy's 7 and True are the same parts as 7 and 1: what is equal must hash alike."""
+    if isinstance(part, str | tuple):
+        return part
+    return int(part) if isinstance(part, numbers.Integral) else float(part) if isinstance(part, numbers.Real) else part
 
 
 @functools.lru_cache(1 << 16)

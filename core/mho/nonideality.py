@@ -99,6 +99,7 @@ class Nonideality(Kinded):
                 in + scale (out - in) for plain stages. None: the effect has no strength.
     own_scale   True: plain stages use `self.scale` themselves (drift scales nu, not the drop)
     cellwise    True: program, age and read treat each cell alone, so the core may run them in blocks
+    final       True: acts after all other effects of its stage, wherever it is listed (stuck cells)
     sides       named side products; the declared terms receive them as keywords
     backward    of the declared terms in training: "straight" (identity, R003-65) or "exact" (autograd); "none": no gradient
     """
@@ -110,6 +111,7 @@ class Nonideality(Kinded):
     strength: ClassVar[str | None] = "scale"
     own_scale: ClassVar[bool] = False
     cellwise: ClassVar[bool] = False
+    final: ClassVar[bool] = False
     sides: ClassVar[dict[str, Side]] = {}
     backward: ClassVar[Literal["straight", "exact", "none"]] = "straight"
 
@@ -120,6 +122,10 @@ class Nonideality(Kinded):
         """A class that names another field as its strength has no `scale`."""
         if cls.strength != "scale":
             fields.pop("scale", None)
+        if cls.strength is not None and cls.strength not in fields:
+            raise TypeError(
+                f"{cls.__qualname__}: strength {cls.strength!r} is not one of its fields ({', '.join(fields)})"
+            )
 
     # Plain: any torch code. One call sees all row tiles of a layer.
     def program(self, g: Tensor, site: Site) -> Tensor:

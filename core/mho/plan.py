@@ -56,7 +56,8 @@ def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str]
             e = e.boosted(factor(e.kind))  # noqa: PLW2901 (the same effect, stronger)
         if e.active:
             placed.append(Placed(e, path, len(placed)))
-    at = {stage: tuple(p for p in placed if stage in p.effect.stages()) for stage in STAGES}
+    ordered = sorted(placed, key=lambda p: p.effect.final)  # stable: final effects act after all others
+    at = {stage: tuple(p for p in ordered if stage in p.effect.stages()) for stage in STAGES}
     for stage, what in (("mvm", "replace the product of a tile"), ("passes", "say in which passes a tile is read")):
         if len(at[stage]) > 1:
             names = " and ".join(p.effect.kind for p in at[stage])

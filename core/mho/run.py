@@ -33,7 +33,7 @@ class Run:
 
     def __init__(self, report: Any = None, hardware: Hardware | None = None) -> None:
         self.report, self.hardware = report, hardware  # of the conversion
-        self.depth = 0  # root forwards under way
+        self.active = False  # whether a root forward is under way
         self.batch: int | None = None  # samples of the current root forward
         self.sample = 0  # number of its first sample, since the chip was programmed or aged
         self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
@@ -55,9 +55,7 @@ class Run:
         self._hooks = ()
 
     def _begin(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.depth += 1
-        if self.depth > 1:
-            return
+        self.active = True  # set, not counted: a forward that was interrupted leaves nothing behind
         self.batch = _batch_size([*args, *kwargs.values()])
         self.uses.clear()
         arrays = [a for a in tile_arrays(root) if not a.deployed]
@@ -67,9 +65,7 @@ class Run:
                 array.hold(drawn)
 
     def _end(self, root: nn.Module, args: Any, output: Any) -> None:
-        self.depth -= 1
-        if self.depth:
-            return
+        self.active = False
         self.sample += self.batch or 0
         self.batch = None
         self.uses.clear()
@@ -85,7 +81,7 @@ class Run:
         use = self.uses[array.name]
         self.uses[array.name] = use + 1
         call = noise.fold(chip, "call", array.time, use)
-        if not self.depth:  # called on its own: every vector is a sample
+        if not self.active:  # called on its own: every vector is a sample
             first, self.sample = self.sample, self.sample + vectors
             self.uses.clear()
             return self.stream(chip, call, array.time, vectors, first=first, samples=vectors)
@@ -96,7 +92,7 @@ class Run:
 
     def mini_batch(self, array: TileArray, device: torch.device) -> noise.Key:
         """The key of the weights of this root forward."""
-        if not self.depth and not (array.held and _in_backward()):  # called on its own: a root forward of one layer
+        if not self.active and not (array.held and _in_backward()):  # called on its own: a root forward of one layer
             array.hold(noise.fresh(device), by_root=False)
         assert array.weight_key is not None
         return noise.fold_words(noise.Key(array.weight_key[0], array.weight_key[1]), array.path)

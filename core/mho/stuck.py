@@ -22,6 +22,7 @@ class StuckAt(Nonideality):
 
     cellwise = True
     own_scale = True
+    final = True
     source: ClassVar[str] = ""
     example: ClassVar[dict[str, Any]] = {"off": 0.03, "on": 0.03, "random": 0.03}
 

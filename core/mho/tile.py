@@ -8,7 +8,7 @@ physical tile an output sits on where that matters (R003-23, R003-24).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mho import noise
 from mho.compensation import Compensation
 from mho.converter import Adc, Dac, Rounding
+from mho.errors import MhoError
 from mho.gradient import CleanProduct, straight
 from mho.mapping import Mapping
 from mho.nonideality import Nonideality, product
@@ -35,6 +36,10 @@ def split_evenly(n: int, limit: int, unit: int = 1) -> list[int]:
     parts = max(1, math.ceil(items / (limit // unit)))
     small, extra = divmod(items, parts)
     return [(small + (i < extra)) * unit for i in range(parts)]
+
+
+# Buffers of the chip that is on.
+CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma")
 
 
 class TileArray(nn.Module):
@@ -67,6 +72,7 @@ class TileArray(nn.Module):
     aged: Any  # [tile, out, row] the weights now
     reference: Any  # [vector, tile, out] read-out right after programming
     gain: Any  # [tile, out] of the compensation; None at age 0
+    chip_gamma: Any  # [tile, out] gamma when the chip was programmed: remapping the weights does not change a chip
 
     def __init__(
         self,
@@ -115,14 +121,14 @@ class TileArray(nn.Module):
             torch.ones(tiles, self.columns, **factory), requires_grad=training.out_scale != "fixed"
         )
 
-        for chip_state in ("target", "programmed", "aged", "reference", "gain"):
-            self._fixed(chip_state, None, device)
+        for buffer in CHIP:
+            self._fixed(buffer, None, device)
         self.constants: list[list[str]] = [[] for _ in self.plan.effects]
         self.time = 0.0
         self.chip_key: noise.Key | None = None
         self.held = False  # whether the weight key came from a root forward
         self.remap_after_load = False
-        self.attached = False
+        self.attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
 
     # -- shapes -----------------------------------------------------------------------------------------------
@@ -215,9 +221,18 @@ class TileArray(nn.Module):
         """Nothing in the padding, whatever an effect did there."""
         return w * self.used[:, None, :]
 
-    def _programmed(self, target: Tensor, stream: Stream) -> Tensor:
+    def _programmed(self, target: Tensor, stream: Stream, strength: Tensor | float | None = None) -> Tensor:
+        """Conductances after programming. With a strength (training), the error of all effects but the final ones is
+        scaled: the floor at 0 then cuts the scaled error, and a stuck cell stays where it is stuck (R003-64)."""
         g = goal = self._physical(target)
-        for p in self.plan.program:
+        errors = [p for p in self.plan.program if not p.effect.final]
+        for p in errors:
+            g = self._physical(g)
+            g = p.effect.apply("program", g, self._site(p, "program", stream, target=goal))
+        if strength is not None and errors:
+            g = goal + strength * (g - goal)
+        g = self._physical(g)
+        for p in self.plan.program[len(errors) :]:
             g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal)))
         return g
 
@@ -231,6 +246,7 @@ class TileArray(nn.Module):
     def program(self, weight: Tensor, key: noise.Key) -> None:
         """Write the weights of the layer to the chip that `key` names; age 0 s follows."""
         self.chip_key = noise.fold_words(key, self.path)
+        self.chip_gamma = self.gamma.clone()
         self.target = self.normalised(weight.detach()).contiguous()  # as a saved chip has it: same layout, same bits
         self.programmed = self._programmed(self._target(self.target), Stream(self.chip_key, self.chip_key))
         self._prepare()
@@ -301,13 +317,52 @@ class TileArray(nn.Module):
         call = noise.fold(self.chip_key, "read-out", t)
         return self._analog(x, self.aged, Run.stream(self.chip_key, call, t, len(x)), "through")
 
+    def chip_state(self) -> dict[str, Any]:
+        """Everything that makes up the chip that is on, by reference; `put_chip_state` brings it back."""
+        constants = {n: getattr(self, n) for n in self._constant_names()}
+        buffers = {n: getattr(self, n) for n in CHIP}
+        return {
+            "buffers": buffers,
+            "constants": constants,
+            "names": self.constants,
+            "key": self.chip_key,
+            "time": self.time,
+        }
+
+    def put_chip_state(self, state: dict[str, Any]) -> None:
+        self.clear()
+        for name, value in state["buffers"].items():
+            setattr(self, name, value)
+        for name, value in state["constants"].items():
+            self._fixed(name, value, value.device)
+        self.constants, self.chip_key, self.time = state["names"], state["key"], state["time"]
+
+    def _constant_names(self) -> list[str]:
+        return [f"_{number}_{n}" for number, names in enumerate(self.constants) for n in names]
+
+    @property
+    def signature(self) -> str:
+        """What a saved chip must have been made for: shapes of the tiles, kinds of the effects."""
+        effects = [p.effect.kind for p in self.plan.effects]
+        return repr((self.out_features, self.in_features, self.groups, self.sizes, self.spec.device.pair, effects))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Moving to half precision must not round counters, geometry, scales or conductances: those stay in fp32."""
+        before = {n: b for n, b in self._buffers.items() if b is not None and b.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if new is not None and torch.finfo(new.dtype).bits < 32:
+                self._buffers[name] = old.to(new.device, torch.promote_types(old.dtype, torch.float32))
+        return self
+
     def clear(self) -> None:
         """Take the chip off: the layer computes with its target weights again."""
-        self.target = self.programmed = self.aged = self.reference = self.gain = None
+        for name in self._constant_names():
+            delattr(self, name)
+        for buffer in CHIP:
+            setattr(self, buffer, None)
         self.chip_key, self.time = None, 0.0
-        for p, names in zip(self.plan.effects, self.constants):
-            for n in names:
-                delattr(self, f"_{p.number}_{n}")
         self.constants = [[] for _ in self.plan.effects]
 
     # -- forward ----------------------------------------------------------------------------------------------
@@ -322,6 +377,11 @@ class TileArray(nn.Module):
             return self._weights(weight.to(dtype), Stream(key, key))
 
     def forward(self, x: Tensor, weight: Tensor, drawn: Tensor | None = None) -> Tensor:
+        if x.shape[-1] != self.in_features or not x.is_floating_point():
+            raise MhoError(
+                f"layer {self.name!r} takes floating-point inputs of {self.in_features} features, "
+                f"got {tuple(x.shape)} of {x.dtype}"
+            )
         if self.exact:
             y = self.split_groups(x.reshape(-1, x.shape[-1])) @ (weight * self.spread(self.out_scale)).mT
             return self.join_groups(y).view(*x.shape[:-1], self.out_features)
@@ -358,7 +418,7 @@ class TileArray(nn.Module):
         y = self._analog(code, w, stream, rounding)
         if alpha is not None:
             y, alpha = self._within_bound(y, xs, alpha, w, stream, rounding)
-        scale = self.gamma * self.out_scale
+        scale = (self.chip_gamma if self.deployed else self.gamma) * self.out_scale
         if self.gain is not None and self.deployed:
             scale = scale * self.gain
         if alpha is not None:
@@ -392,7 +452,9 @@ class TileArray(nn.Module):
         halvings = cast(Dac, self.spec.dac).halvings
         if not halvings or not isinstance(self.spec.adc, Adc):
             return y, alpha
-        alpha = alpha.expand(len(xs), -1, 1)
+        alpha = alpha.detach().expand(
+            len(xs), -1, 1
+        )  # a range that was not large enough learns from clipped inputs only
         for k in range(halvings):
             over = y.detach().abs().amax(-1, keepdim=True) >= self.spec.adc.limit  # [vector, tile, 1]
             alpha = torch.where(over, 2 * alpha, alpha)
@@ -408,7 +470,7 @@ class TileArray(nn.Module):
             return xs
         dac = cast(Dac, self.spec.dac)
         if rounding == "through":
-            return dac.encode(xs, alpha, self.training_spec.range_decay if self.training else 0.0)
+            return dac.encode(xs, alpha, self.training_spec.range_decay if self.training else 0.0, self.occupied)
         return dac.encode_exactly(xs, alpha, rounding)
 
     def _weights(self, weight: Tensor, stream: Stream) -> Tensor:
@@ -422,14 +484,18 @@ class TileArray(nn.Module):
         inject = self.training_spec.inject
         if inject is None or not inject.scale or not self.plan.program:
             return w
-        if not self.attached:
+        if not self.is_attached:
             self.run.warn_unattached()
         with torch.no_grad():
             clean = self._physical(self._target(w.detach()))
-            strength = inject.scale * self._ramp()
-            noisy = self._physical(clean + strength * (self._programmed(clean, stream) - clean))
+            noisy = self._programmed(clean, stream, inject.scale * self._ramp())
             used = self._signed(noisy, w)
         return straight(w, used)
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether an optimizer step advances the ramp of this array."""
+        return self.attached_as == id(self)
 
     def _drop_connect(self, w: Tensor, stream: Stream) -> Tensor:
         """Set a share p of the weights to 0 for this mini-batch (R003-67)."""
@@ -442,7 +508,7 @@ class TileArray(nn.Module):
 
     def _ramp(self) -> Tensor | float:
         """Share of the injected noise at this step (R003-66)."""
-        return (self.step / self.ramp_steps).clamp(max=1.0) if self.ramp_steps else 1.0
+        return (self.step / self.ramp_steps).clamp(max=1.0) if self.ramp_steps and self.is_attached else 1.0
 
     def _live_site(self, placed: Placed, stage: str, stream: Stream) -> Site:
         """A site of the forward pass. Without a chip its constants belong to the mini-batch and are derived here."""

@@ -28,12 +28,18 @@ class Attached:
             array.ramp_steps = self._steps(inject.ramp, "training.inject.ramp") if inject and inject.ramp else 0.0
             if array.training_spec.remap is not None:
                 self._steps(array.training_spec.remap, "training.remap")
-            array.attached = True
+            if array.is_attached:
+                raise MhoError(
+                    "this network is attached to an optimizer already; detach() that one, or attach once only"
+                )
+            array.attached_as = id(array)
         self._hooks = [cls() for cls in registry.provided("training")]
         self._handle = optimizer.register_step_post_hook(self._after_step)
 
     def detach(self) -> None:
         self._handle.remove()
+        for array, _ in matrices(self.net):
+            array.attached_as = None
 
     def _steps(self, span: Any, key: str) -> float:
         assert isinstance(span, Span)
