@@ -81,7 +81,7 @@ class ConversionReport(tuple[Converted, ...]):
         ]
         share = sum(e.parameters for e in self.analog) / max(1, sum(e.parameters for e in self))
         head = ("layer", "type", "where", "tile", "matrix", "tiles", "parameters", "why")
-        return f"{table(head, rows)}\n{sum(e.tiles for e in self)} tiles hold {share:.1%} of the parameters"
+        return f"{table(head, rows)}\n{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
 
     def to_json(self) -> str:
         return json.dumps([asdict(e) for e in self])

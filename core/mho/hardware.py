@@ -351,7 +351,14 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
         changed._rule_marks = source._rule_marks  # rules still stand where they were written
         return changed
     path, name = find(source)
-    return Hardware._built(Files().resolved(read(path), (name,) if name else ()), set)
+    changes = [*set]
+    hardware = Hardware._built(Files().resolved(read(path), (name,) if name else ()), changes)
+    if not (changes and hardware.description):
+        return hardware
+    marks = hardware._rule_marks  # a changed preset must not go under the preset's title alone
+    hardware = hardware.model_copy(update={"description": f"{hardware.description}; changed: {', '.join(changes)}"})
+    hardware._rule_marks = marks
+    return hardware
 
 
 def find(source: str | Path) -> tuple[Path, str | None]:

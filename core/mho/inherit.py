@@ -24,6 +24,9 @@ class Files:
         base = None
         if "like" in tree.value:
             base = self._preset(tree.value["like"], "like", chain)
+            base = base and base.with_value(
+                {k: v for k, v in base.value.items() if k != "description"}
+            )  # it was the other's
         own = tree.with_value({k: v for k, v in tree.value.items() if k not in ("like", "tiles")})
         result = merged(spelled_out(base), own)
         tiles = tree.child("tiles")

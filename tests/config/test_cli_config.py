@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,14 +225,12 @@ def test_tables_align_and_leave_out_empty_columns() -> None:
 
 
 @pytest.mark.parametrize("args", [["--help"], ["plugins"], ["init", "pcm.standard", "out.yaml"]])
-def test_looking_things_up_is_fast_and_imports_no_torch(args: list[str], tmp_path: Path) -> None:
+def test_looking_things_up_imports_no_torch(args: list[str], tmp_path: Path) -> None:
     code = (
         f"import sys; from mho.cli import main; main({args!r}, standalone_mode=False); sys.exit('torch' in sys.modules)"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), *filter(None, sys.path)])}
-    start = time.perf_counter()
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert time.perf_counter() - start < 3  # 0.2 s on an idle machine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +117,9 @@ def test_what_hides_surprises_is_an_error_with_a_place(text: str | bytes, place:
 
 
 @pytest.mark.parametrize("text", ["[" * 10_000, "{a: " * 10_000, "- " * 10_000, "[" * 10_000 + "]" * 10_000])
-def test_ten_thousand_levels_end_quickly_in_a_clean_error(text: str) -> None:
-    start = time.perf_counter()
+def test_ten_thousand_levels_end_in_a_clean_error(text: str) -> None:
     ((line, _, _, message),) = said(text)
     assert (line, message) == (1, "nested more than 64 levels deep")
-    assert time.perf_counter() - start < 5
 
 
 def test_sixty_four_levels_are_fine() -> None:

@@ -119,15 +119,12 @@ class BadDefault(Base, kind="bad.default"):
         return w * self.depth
 
 
-@caught("its_strength_is_a_number_field", "names no field")
-class NoSuchStrength(Base, kind="bad.strength"):
-    """Its strength is a field that it does not have."""
+@caught("its_strength_is_a_number_field", "number")
+class WordStrength(Base, kind="bad.strength"):
+    """Its strength is a word."""
 
-    strength = "depth"
-
-    @property
-    def active(self):
-        return True
+    strength = "law"
+    law: str = Field("cubic", unit="1", description="which law")
 
     def read(self, w, site):
         return w * 0.9
@@ -439,16 +436,13 @@ class NanInTraining(Base, kind="bad.nan"):
 
 @caught("a_chip_survives_saving", "saved and loaded")
 class KeepsConstants(Base, kind="bad.constants"):
-    """Its constants depend on how many chips were prepared before."""
+    """How it ages depends on how often anything has aged before."""
 
     made: ClassVar[list[int]] = []
 
-    def prepare(self, site):
+    def age(self, g, t, site):
         self.made.append(1)
-        site.factor = torch.tensor(0.1 * len(self.made))
-
-    def output(self, y, site):
-        return y * site.factor
+        return g / (1 + 0.1 * len(self.made))
 
 
 @caught("constants_of_a_chip_are_its_own", "two sets of constants")

@@ -1,7 +1,5 @@
 """The conformance kit itself: an effect of 20 lines passes, and failures can be declared."""
 
-import time
-
 import pytest
 import torch
 from mho import Field, Nonideality
@@ -33,10 +31,8 @@ class TestTelegraphNoise(NonidealityContract):
     expected = {"read": two_states}
 
 
-def test_the_kit_runs_without_pytest_in_less_than_a_minute():
-    start = time.perf_counter()
+def test_the_kit_runs_without_pytest():
     outcomes = run(contract_of(TelegraphNoise(), expected={"read": two_states}))
-    assert time.perf_counter() - start < 60
     assert [o for o in outcomes if o.state == "failed"] == []
     assert sum(o.state == "passed" for o in outcomes) >= 40
 

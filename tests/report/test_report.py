@@ -272,7 +272,7 @@ def test_utilisation_follows_from_matrix_and_tile_size(tmp_path: Path) -> None:
 def test_layers_that_could_not_go_on_tiles_are_named(tmp_path: Path) -> None:
     odd = layer("odd", "left digital", why="no analog layer for this type", tile="", matrix="", tiles=0)
     text = page_of(tmp_path, DIRECT, layers=[layer("head"), odd])[0].text
-    assert "2 tiles hold 50.0 % of the 65,664 parameters." in text
+    assert "2 tiles; the layers on them hold 50.0 % of the 65,664 parameters" in text
     assert "Not on tiles although no rule said so: odd (no analog layer for this type)." in text
 
 

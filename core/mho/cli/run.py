@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -159,14 +160,20 @@ def default_folder(task: str, hardware: str, digest: str, seed: int) -> Path:
     )
 
 
+def _score(mean: float, sem: float) -> str:
+    """In percent; a single chip has no standard error."""
+    return f"{100 * mean:.2f}" if math.isnan(sem) else f"{100 * mean:.2f} ± {100 * sem:.2f}"
+
+
 def _table(summary: dict[str, Any]) -> str:
     from mho.units import format_seconds
 
     rows = []
     for v in summary["variants"]:
-        rows.append((v["name"], "accuracy %", *(f"{100 * m:.2f} ± {100 * s:.2f}" for m, s in zip(v["mean"], v["sem"]))))
+        rows.append((v["name"], "accuracy %", *(_score(m, s) for m, s in zip(v["mean"], v["sem"]))))
         rows.append(("", "normalised %", *(f"{100 * n:.1f}" for n in v["normalised"])))
     head = ("variant", "", *(format_seconds(t) for t in summary["times"]))
     about = "\n".join(f"{v['name']}: {v['about']}" for v in summary["variants"])
     title = f"{summary['task']} on {summary['hardware']}\ndigital reference {100 * summary['reference']:.2f} %, "
-    return f"\n{title}{summary['chips']} chips, mean ± SEM\n\n{table(head, rows)}\n\n{about}"
+    chips = f"{summary['chips']} chips, mean ± SEM" if summary["chips"] > 1 else "1 chip"
+    return f"\n{title}{chips}\n\n{table(head, rows)}\n\n{about}"
