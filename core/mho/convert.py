@@ -154,7 +154,21 @@ def to_digital(net: nn.Module) -> nn.Module:
     for array in tile_arrays(net):
         array.run.unwatch()
     open_fast_paths(net)
+    _untie_scaled(net)
     return _replace(net, {id(m): m.to_torch() for m in net.modules() if isinstance(m, AnalogLayer)})
+
+
+def _untie_scaled(net: nn.Module) -> None:
+    """Scales that are folded into a weight must not reach a digital module that shares it (an embedding): such a layer
+    gets a weight of its own."""
+    digital = [m for m in net.modules() if not isinstance(m, AnalogLayer)]
+    theirs = {id(p) for m in digital for p in m.parameters(recurse=False)}
+    for layer in net.modules():
+        if not isinstance(layer, AnalogLayer) or all((a.out_scale == 1).all() for a, _ in layer.matrices()):
+            continue
+        for name, p in layer._parameters.items():
+            if p is not None and id(p) in theirs:
+                layer._parameters[name] = nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad)
 
 
 def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]:

@@ -236,3 +236,27 @@ def test_an_adc_without_a_bound_cannot_round(hardware):
     with pytest.raises(mho.ConfigError, match="an ADC without a bound cannot round"):
         hardware("adc: {bits: 2, bound: none}")
     assert hardware("adc: {bits: none, bound: none}").tiles["t"].adc.limit == math.inf
+
+
+def test_folding_scales_into_a_tied_weight_spares_the_embedding(hardware):
+    """R003-74."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e, self.d = nn.Embedding(7, 4), nn.Linear(4, 7, bias=False)
+            self.d.weight = self.e.weight
+
+        def forward(self, i):
+            return self.d(self.e(i))
+
+    torch.manual_seed(0)
+    net = mho.to_analog(Tied(), hardware("rows: 4", "training: {out_scale: column}")).eval()
+    with torch.no_grad():
+        net.d.tiles.out_scale.fill_(2.0)
+    i = torch.arange(7)
+    assert torch.allclose(mho.to_digital(net)(i), net(i), atol=1e-6)
+    with torch.no_grad():
+        net.d.tiles.out_scale.fill_(1.0)
+    back = mho.to_digital(net)
+    assert back.d.weight is back.e.weight
