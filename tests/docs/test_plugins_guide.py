@@ -58,6 +58,7 @@ def test_every_hook_is_documented(name):
         "strength",
         "own_scale",
         "cellwise",
+        "final",
         "sides",
         "backward",
         "example",

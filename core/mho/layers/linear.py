@@ -1,4 +1,4 @@
-"""Analog Linear layers, and one matrix on its own."""
+"""Analog Linear layers: torch's, and Hugging Face's Conv1D."""
 
 from __future__ import annotations
 

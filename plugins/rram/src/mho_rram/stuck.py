@@ -4,7 +4,7 @@ from mho import Field, StuckAt
 
 
 class RramStuckAt(StuckAt, kind="rram.stuck_at"):
-    """Faulty cells: stuck off (high resistance) or stuck on (low resistance). List it after everything that ages."""
+    """Faulty cells: stuck off (high resistance) or stuck on (low resistance)."""
 
     source = "Chen et al. 2015, 4 Mb HfO2 macro, as commonly cited"
     off: float = Field(
