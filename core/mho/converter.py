@@ -12,6 +12,7 @@ from torch import Tensor
 from mho.gradient import straight
 from mho.schema import Field, Kinded
 
+RANGE_CAP = 10.0  # no input range that is set from data is larger (R003-62)
 Rounding = Literal["through", "zero", "ste"]
 
 

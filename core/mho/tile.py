@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mho import noise
 from mho.cells import Cells
 from mho.compensation import Compensation
-from mho.converter import Adc, Dac, Rounding
+from mho.converter import RANGE_CAP, Adc, Dac, Rounding
 from mho.errors import MhoError
 from mho.gradient import CleanProduct, straight
 from mho.nonideality import product
@@ -27,6 +27,8 @@ from mho.surrogate import Surrogate
 if TYPE_CHECKING:
     from mho.hardware import TileSpec
     from mho.recipe import QuantiserSpec, TrainingSpec
+
+RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
 
 
 class TileArray(OutScale, Cells):
@@ -184,6 +186,14 @@ class TileArray(OutScale, Cells):
         """Remember how large the inputs are: without a gradient, ranges follow statistics (R003-62)."""
         if self.training and self.learns_range and len(x):
             self.seen = self.cut(x).abs().amax((0, 2))[:, None]
+
+    @torch.no_grad()
+    def follow_inputs(self) -> None:
+        """After an optimizer step: move input ranges that have no gradient towards the abs-max of the last mini-batch, so
+        that they become its running mean (R003-62, modes `ste` and `surrogate`)."""
+        if self.seen is not None:
+            self.input_range.lerp_(self.seen.clamp(max=RANGE_CAP).to(self.input_range.dtype), RANGE_RATE)
+            self.seen = None
 
     @property
     def _rounding(self) -> Rounding:
