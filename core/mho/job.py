@@ -40,7 +40,7 @@ from mho.distillation import distillation_loss
 from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
 from mho.hardware import Hardware, load
-from mho.loop import Loop
+from mho.loop import Loop, seed_all
 from mho.metrics import MvmExperiment, effect_table
 from mho.recipe import DistillSpec
 from mho.studies import kurtosis_by_layer
@@ -218,7 +218,7 @@ class Job:
     # -- bookkeeping ------------------------------------------------------------------------------------------
     def _seed(self, stage: str) -> None:
         """Every stage starts from its own seed, so that a resumed run equals an uninterrupted one."""
-        torch.manual_seed(noise.words(stage, self.seed)[0] & 0x7FFFFFFF)
+        seed_all(noise.words(stage, self.seed)[0] & 0x7FFFFFFF)
 
     def _key(self) -> dict[str, Any]:
         return {

@@ -91,9 +91,16 @@ class Loop:
         return int(state["epoch"])
 
 
+def seed_all(seed: int) -> None:
+    """Seed every default random generator: data augmentation may use any of them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
 def generator_states() -> dict[str, Any]:
     """The states of all default random generators: torch's (with those of GPUs), numpy's and Python's."""
-    name, keys, *rest = np.random.get_state(legacy=True)  # data augmentation may use it
+    name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

@@ -224,7 +224,11 @@ def _weight_quantiser(module: nn.Module) -> Quantiser | None:
 
 def _unquantise_digital_(module: nn.Module) -> None:
     if _weight_quantiser(module) is not None:
-        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        weight = cast(Tensor, module.weight).detach()
+        # torch's remove_parametrizations would take the weight from copies of this module too: they share its new class
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]
+        module.weight = nn.Parameter(weight)
     module.register_module("input_quantiser", None)
 
 

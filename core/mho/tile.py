@@ -124,6 +124,7 @@ class TileArray(OutScale, Cells):
         """Put quantisers on the weights and in front of the DAC."""
         self.weight_quantiser = make(weights, "weights", weight)
         self.input_quantiser = make(activations, "activations", weight)
+        self.remap(weight)
 
     @torch.no_grad()
     def unquantise_(self, weight: Tensor) -> None:

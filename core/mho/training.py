@@ -95,8 +95,7 @@ class Attached:
         for array, matrix in matrices(self.net):
             count = self._count(array) + 1
             self._clip(array, matrix)
-            remap = array.training_spec.remap
-            if remap is not None and count % max(1, round(self._steps(remap, "training.remap"))) == 0:
+            if self._remaps(array, count):
                 array.remap(matrix)
             for hook in self._hooks:
                 hook.after_step(array, matrix, count)
@@ -104,6 +103,14 @@ class Attached:
             array.input_range.data.clamp_(min=1e-6)  # a range cannot be 0 or negative
             array.step += 1
             self._seen[array] = array.step._version, count
+
+    def _remaps(self, array: TileArray, count: int) -> bool:
+        """Whether the mapping is due after this many steps; quantised weights are mapped anew after each, since their levels
+        move with the step of the quantiser."""
+        span = array.training_spec.remap
+        if array.weight_quantiser is not None:
+            return True
+        return span is not None and count % max(1, round(self._steps(span, "training.remap"))) == 0
 
     def _count(self, array: TileArray) -> int:
         """Steps so far, without waiting for the device: `step` is read only where somebody else has changed it (a
