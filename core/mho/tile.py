@@ -166,8 +166,7 @@ class TileArray(OutScale, Cells):
                     y = self._forward(flat, w, "through", drawn)
                     self._note_range(flat)
                 if backward.mode == "ste":
-                    clean = self.split_groups(flat), self._clean(w)
-                    y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
+                    y = self._with_clean_gradient(y, flat, self.stored(w))
                 else:
                     y = straight(self._stand_in(flat, w, cast(Surrogate, backward.surrogate)), y)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
@@ -175,6 +174,14 @@ class TileArray(OutScale, Cells):
     def _clean(self, weight: Tensor) -> Tensor:
         """The digital matrix that the tiles stand for."""
         return self.stored(weight) * self.spread(self.output_factor())
+
+    def _with_clean_gradient(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """y [vector, out] with the gradient of the clean product; learned output scales take part in it."""
+        s = self.output_factor()
+        if s.requires_grad:
+            weight, s = weight * self.spread(s), torch.ones_like(s)
+        xs, ys = self.split_groups(x), self.split_groups(y)
+        return self.join_groups(CleanProduct.apply(xs, weight, s, self.spread, ys))
 
     def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
