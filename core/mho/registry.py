@@ -72,6 +72,7 @@ class Registry:
         self._loaded: dict[str, _Family] = {}
         self._failed: dict[str, str] = {}
         self._local = _Family()  # registered by hand: notebooks and --plugin files
+        self.files: list[Path] = []  # the --plugin files, for worker processes to load them too
 
     # --- metadata only ---
 
@@ -252,6 +253,8 @@ class Registry:
         self._local.kinds.update(found.kinds)
         for category, classes in found.other.items():
             self._local.other[category] = classes
+        if file.resolve() not in self.files:
+            self.files.append(file.resolve())
         return tuple(found.kinds)
 
     # --- what is loaded ---
