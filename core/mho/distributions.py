@@ -51,14 +51,16 @@ def unmet(text: str) -> str:
     return ""
 
 
-def unmet_version(distribution: metadata.Distribution | None, name: str, version: str) -> str:
-    """The requirement of a distribution on `name` that `version` does not meet, "" if there is none."""
-    for requirement in _requirements(distribution):
-        wanted = requirement.name.lower() == name and (
-            not requirement.marker or requirement.marker.evaluate({"extra": ""})
-        )
-        if wanted and not requirement.specifier.contains(version, prereleases=True):
-            return f"{name}{requirement.specifier}"
+def needs_another(point: metadata.EntryPoint, name: str) -> str:
+    """Which version of `name` the distribution of an entry point asks for instead of the installed one, "" if it fits."""
+    installed = metadata.version(name)
+    for requirement in _requirements(point.dist):
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if requirement.name.lower() != name or not applies:
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            needed = f"it needs {name}{requirement.specifier}, but {name} {installed} is installed"
+            return f"{needed}; try: pip install -U {name} {owner(point)[0]}"
     return ""
 
 

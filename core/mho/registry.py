@@ -15,7 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-import mho
 from mho import distributions, plugincode
 from mho.distributions import owner, owners
 from mho.errors import PluginError
@@ -105,9 +104,8 @@ class Registry:
             return "conflict", text
         if not kind_form(f"{family}.x"):
             return "failed", f"{family!r} cannot be a family: expected lower-case letters, digits and '_'"
-        if need := distributions.unmet_version(points[0].dist, CORE, mho.__version__):
-            text = f"it needs {need}, but mho {mho.__version__} is installed"
-            return "failed", f"{text}; try: pip install -U mho {points[0].dist.name}" if points[0].dist else text
+        if complaint := distributions.needs_another(points[0], CORE):
+            return "failed", complaint
         return "", ""
 
     def unknown_allowed(self) -> tuple[str, ...]:
