@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,16 @@ def iso_accurate(normalised: float) -> bool:
     return normalised > 0.99
 
 
+def spread(rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """Mean over rows of each column, and its standard error: std / sqrt(n), n - 1 in the variance; nan for one row."""
+    n, columns = len(rows), list(zip(*rows))
+    mean = [sum(column) / n for column in columns]
+    if n < 2:
+        return {"mean": mean, "sem": [math.nan for _ in mean]}
+    square = (sum((v - m) ** 2 for v in column) / (n - 1) for column, m in zip(columns, mean))
+    return {"mean": mean, "sem": [math.sqrt(s / n) for s in square]}
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Scores [chip][time] of independent chips, each programmed once and read at every time (R003-31, R003-32)."""
@@ -48,16 +58,12 @@ class Evaluation:
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean over chips at each time."""
-        return tuple(sum(column) / len(column) for column in zip(*self.scores))
+        return tuple(spread(self.scores)["mean"])
 
     @property
     def sem(self) -> tuple[float, ...]:
         """Standard error of the mean: std / sqrt(chips), with n - 1 in the variance; nan for a single chip."""
-        n = self.chips
-        if n < 2:
-            return tuple(math.nan for _ in self.times)
-        spread = (sum((v - m) ** 2 for v in column) / (n - 1) for column, m in zip(zip(*self.scores), self.mean))
-        return tuple(math.sqrt(s / n) for s in spread)
+        return tuple(spread(self.scores)["sem"])
 
     @property
     def normalised(self) -> tuple[float, ...] | None:

@@ -20,6 +20,22 @@ from mho.errors import MhoError
 BUILT_IN = {"digits": "mho.digits:Digits"}
 
 
+class Score(float):
+    """A score with further figures of the same network, each a column of its own in tables and reports.
+
+    >>> s = Score(0.61, perplexity=3.4)
+    >>> s + 0, s.extra
+    (0.61, {'perplexity': 3.4})
+    """
+
+    extra: dict[str, float]
+
+    def __new__(cls, value: float, **extra: float) -> Score:
+        made = super().__new__(cls, value)
+        made.extra = {name.replace("_", " "): float(v) for name, v in extra.items()}
+        return made
+
+
 class Task:
     """Subclass it, in a file of your own, and `mho run my_task.py hardware.yaml` does the rest.
 
@@ -47,7 +63,7 @@ class Task:
         raise NotImplementedError
 
     def score(self, model: nn.Module) -> float:
-        """A fraction, higher is better, on held-out data."""
+        """A fraction, higher is better, on held-out data; a `mho.Score` carries further figures beside it."""
         raise NotImplementedError
 
     def predict(self, model: nn.Module, batch: Any) -> Any:
