@@ -43,7 +43,7 @@ class Stdlib(mho.Task):
 
     name = "stdlib"
     epochs, lr = 40, 5e-3
-    hwa_epochs, hwa_lr = 20, 2e-3
+    hwa_epochs, hwa_lr = 15, 2e-3
     steps, sequences, length = 50, 64, 64  # of an epoch; of a batch; characters
     streams, stream_length = 128, 192  # what a score is measured on
 

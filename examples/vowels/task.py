@@ -35,14 +35,14 @@ class Encoder(nn.Module):
     def __init__(self, width: int = 64, heads: int = 4) -> None:
         super().__init__()
         self.embed = nn.Linear(12, width)
-        self.position = nn.Parameter(0.1 * torch.randn(FRAMES, width))
+        self.position = nn.Embedding(FRAMES, width)
         layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.1, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 9)
 
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:
-        y = self.layers(self.embed(x) + self.position, src_key_padding_mask=padding)
+        y = self.layers(self.embed(x) + self.position.weight, src_key_padding_mask=padding)
         there = ~padding.unsqueeze(-1)
         return self.head(self.norm((y * there).sum(1) / there.sum(1)))
 
@@ -52,8 +52,8 @@ class Vowels(mho.Task):
 
     name = "vowels"
     chance = 1 / 9
-    epochs, lr = 60, 2e-3
-    hwa_epochs, hwa_lr = 60, 1e-3
+    epochs, lr = 30, 2e-3
+    hwa_epochs, hwa_lr = 30, 1e-3
     batch_size = 32
 
     def __init__(self, folder: str | Path | None = None) -> None:
