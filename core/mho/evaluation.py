@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mho.chip import Time, keeping_chip, keeping_modes, program, run_of
+from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.tables import table
 from mho.units import format_seconds, seconds
@@ -30,16 +30,6 @@ def iso_accurate(normalised: float) -> bool:
     """Whether the paper would call a network with this normalised accuracy as good as the digital one: above 99 %
     (R003-43)."""
     return normalised > 0.99
-
-
-def spread(rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
-    """Mean over rows of each column, and its standard error: std / sqrt(n), n - 1 in the variance; nan for one row."""
-    n, columns = len(rows), list(zip(*rows))
-    mean = [sum(column) / n for column in columns]
-    if n < 2:
-        return {"mean": mean, "sem": [math.nan for _ in mean]}
-    square = (sum((v - m) ** 2 for v in column) / (n - 1) for column, m in zip(columns, mean))
-    return {"mean": mean, "sem": [math.sqrt(s / n) for s in square]}
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ from mho import noise
 from mho.calibration import Method, calibrate
 from mho.checkpoint import load_model, save_model
 from mho.convert import conversion_report, to_analog
+from mho.errorbars import spread
 from mho.errors import MhoError
-from mho.evaluation import Evaluation, evaluate, spread
+from mho.evaluation import Evaluation, evaluate
 from mho.hardware import Hardware, load
 from mho.metrics import MvmExperiment, effect_table
 from mho.studies import kurtosis_by_layer

@@ -18,18 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mho.evaluation import normalised_accuracy, spread
+from mho.errorbars import spread, t95
+from mho.evaluation import normalised_accuracy
 from mho.hardware import Hardware
 from mho.job import Job, atomically, claim_folder
 from mho.task import Task
-
-# Two-sided 95 % points of Student's t distribution for 1, 2, ... degrees of freedom.
-T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-
-
-def t95(freedom: int) -> float:
-    """The 95 % point of Student's t; above the table 1.96 + 2.4/freedom, which is right to 0.02."""
-    return T95[max(freedom, 1) - 1] if freedom <= len(T95) else 1.96 + 2.4 / freedom
 
 
 @dataclass
@@ -48,15 +41,25 @@ class Trainings:
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
         claim_folder(self.folder, self.task, self.hardware, "several")
-        parts = [self._job(seed).run() for seed in self.seeds]
+        parts = [self._done(seed) or self._job(seed).run() for seed in self.seeds]
         summary = {**together(parts), "command": self.command}
         atomically(self.folder / "summary.json", lambda f: f.write_text(json.dumps(summary, indent=1)))
         return summary
 
+    def folder_of(self, seed: int) -> Path:
+        return self.folder / f"seed-{seed}"
+
     def _job(self, seed: int) -> Job:
-        folder = self.folder / f"seed-{seed}"
         label = f"seed {seed}: "
+        folder = self.folder_of(seed)
         return Job(self.task, self.hardware, folder, self.chips, seed, self.progress, self.command, label=label)
+
+    def _done(self, seed: int) -> dict[str, Any] | None:
+        """The summary of a training that has been finished before, with as many chips."""
+        claim_folder(self.folder_of(seed), self.task, self.hardware, seed)
+        file = self.folder_of(seed) / "summary.json"
+        summary: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        return summary if summary.get("chips") == self.chips else None
 
 
 def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -82,7 +85,8 @@ def _variant(runs: list[dict[str, Any]], parts: Sequence[dict[str, Any]]) -> dic
     """Mean over trainings of the means over chips. Normalised accuracy is taken from each training's own reference."""
     by_seed = [r["mean"] for r in runs]
     normalised = [
-        [normalised_accuracy(m, p["reference"], p["chance"]) for m in row] for row, p in zip(by_seed, parts, strict=True)
+        [normalised_accuracy(m, p["reference"], p["chance"]) for m in row]
+        for row, p in zip(by_seed, parts, strict=True)
     ]
     within = zip(*(r["sem"] for r in runs))
     shares = spread(normalised)

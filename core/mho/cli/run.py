@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mho.cli.config import JSON, SET
+from mho.errors import MhoError
 from mho.hardware import load
 from mho.tables import table
 
@@ -42,6 +45,7 @@ CHIPS = click.option("--chips", default=25, show_default=True, type=click.IntRan
 @CHIPS
 @SEED
 @click.option("--seeds", type=click.IntRange(2), help="Train this many times, with seeds --seed, --seed + 1, ...")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Trainings at the same time.")
 @OUT
 @THREADS
 @click.option("--no-report", is_flag=True, help="Skip the HTML report.")
@@ -53,6 +57,7 @@ def run(
     chips: int,
     seed: int,
     seeds: int | None,
+    jobs: int,
     out: Path | None,
     threads: int,
     no_report: bool,
@@ -67,9 +72,14 @@ def run(
     One training says nothing about the next: --seeds 3 trains three times, each deployed on chips of its own, and gives
     means over the trainings, and what hardware-aware training gains with a 95 % interval.
     """
-    one = _job(task, hw, changes, chips, seed, out, threads)
-    folder = out or default_folder(one.task.name, hw, one.hardware.digest)
-    job = _trainings(one, range(seed, seed + seeds), folder) if seeds else one
+    job: Job | Trainings
+    job = one = _job(task, hw, changes, chips, seed, out, threads)
+    if seeds:
+        folder = out or default_folder(one.task.name, hw, one.hardware.digest)
+        job = several = _trainings(one, range(seed, seed + seeds), folder)
+        if jobs > 1:
+            options = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
+            _resumable(lambda: _apart(several, [task, hw, *options], jobs), folder)
     summary = _resumable(job.run, job.folder)
     click.echo(json.dumps(summary, indent=1) if as_json else _table(summary))
     if not no_report:
@@ -157,6 +167,26 @@ def _trainings(job: Job, seeds: Sequence[int], folder: Path) -> Trainings:
     from mho.seeds import Trainings
 
     return Trainings(job.task, job.hardware, folder, seeds, job.chips, job.progress, job.command)
+
+
+def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
+    """Each training in a process of its own, `jobs` at the same time; `job.run` then finds their results."""
+    from tqdm import tqdm
+
+    files = click.get_current_context().find_root().params.get("files", ())
+    start = [sys.executable, "-c", "from mho.cli import main; main()", *(f"--plugin={f}" for f in files), "run"]
+
+    def train_one(seed: int) -> None:
+        own = [f"--seed={seed}", f"--out={job.folder_of(seed)}"]
+        command = [*start, *arguments, *own]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 (ourselves)
+        if ended.returncode:
+            raise MhoError(f"the training with seed {seed} failed:\n{ended.stderr.strip()}")
+        if seed == job.seeds[0]:
+            click.echo(ended.stderr, err=True, nl=False)  # warnings are the same for all
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(tqdm(pool.map(train_one, job.seeds), "trainings", len(job.seeds), disable=not job.progress, leave=False))
 
 
 def _resumable(work: Callable[[], Any], folder: Path) -> Any:
