@@ -56,7 +56,7 @@ class Run:
 
     def _begin(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.active = True  # set, not counted: a forward that was interrupted leaves nothing behind
-        self.batch = _batch_size([*args, *kwargs.values()])
+        self.batch = batch_size([*args, *kwargs.values()])
         self.uses.clear()
         arrays = [a for a in tile_arrays(root) if not a.deployed]
         if arrays:
@@ -130,12 +130,12 @@ def tile_arrays(model: nn.Module) -> list[TileArray]:
     return [m for m in model.modules() if isinstance(m, TileArray)]
 
 
-def _batch_size(values: list[Any]) -> int | None:
+def batch_size(values: list[Any]) -> int | None:
     """First dimension of the first tensor of the arguments, looking into lists and dicts."""
     for v in values:
         if isinstance(v, Tensor) and v.ndim:
             return v.shape[0]
         inner = list(v.values()) if isinstance(v, dict) else list(v) if isinstance(v, (list, tuple)) else []
-        if inner and (found := _batch_size(inner)) is not None:
+        if inner and (found := batch_size(inner)) is not None:
             return found
     return None
