@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mho.analysis import rounds, variants
 from mho.analysis.statistics import Ask, Effort, Interval, Threshold, interval, threshold
-from mho.analysis.subject import Item, Measurer, Subject, Value, column, normalised, scores
+from mho.analysis.subject import Item, Measurer, Subject, Value, column, scores
 from mho.analysis.variants import Knob
 from mho.errors import MhoError
 from mho.hardware import Hardware
@@ -18,7 +18,7 @@ from mho.studies import equal_error_boost
 
 LEVEL = 0.99  # of the accuracy on the hardware as it is (R003 Fig. 5)
 TARGET = 0.20  # MVM error of R003 Fig. 4
-TOLERANCE = math.log2(1.15)  # bisection of strengths stops at 15 %
+TOLERANCE = math.log2(1.25)  # bisection of strengths stops when both ends are that near
 
 
 class Case(NamedTuple):
@@ -114,9 +114,7 @@ def sensitivity(
         before = base[case.network, case.time][ask.first : ask.last]
         return [(s - chance) - level * (b - chance) for s, b in zip(column([value]), before)]
 
-    searches = {
-        c: threshold(effort, k.highest, k.step, TOLERANCE if k.bits is None else 1.0) for c, k in cases.items()
-    }
+    searches = {c: threshold(effort, k.highest, k.step, TOLERANCE if k.bits is None else 1.0) for c, k in cases.items()}
     found = rounds.search(searches, item, margins, scores, measured)
     limits = tuple(_limit(c, cases[c], found[c]) for c in cases)
     summary = {k: interval(v) for k, v in base.items()}
@@ -209,7 +207,12 @@ def _boosts(
         return interval(lost)
 
     return tuple(
-        Boost(k.name, values[k]["value"], {n: loss(k, n) for n in networks} if k in reached else {}, values[k].get("why", ""))
+        Boost(
+            k.name,
+            values[k]["value"],
+            {n: loss(k, n) for n in networks} if k in reached else {},
+            values[k].get("why", ""),
+        )
         for k in knobs
     )
 
@@ -237,5 +240,3 @@ def as_data(s: Sensitivity) -> dict[str, Any]:
             for b in s.boosts
         ],
     }  # fmt: skip
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class Effort:
     """How much is measured for a decision: after `looks` repetitions the interval is looked at, and work stops when it
     excludes 0. The error of all looks together is at most 1 - confidence (Bonferroni)."""
 
-    looks: tuple[int, ...] = (4, 8, 16)
+    looks: tuple[int, ...] = (3, 6, 12)
     confidence: float = 0.95
 
     def sign(self, margins: Sequence[float]) -> int:
@@ -124,27 +125,22 @@ class Threshold:
     points: tuple[Decision, ...]
 
 
-def threshold(effort: Effort, highest: float, step: float = 2.0, tolerance: float = 0.2) -> Generator[
-    Ask, Sequence[float], Threshold
-]:  # fmt: skip
+def threshold(
+    effort: Effort, highest: float, step: float = 2.0, tolerance: float = 0.3, start: float | None = None
+) -> Generator[Ask, Sequence[float], Threshold]:
     """Search 0 < x <= highest for the sign change of a margin that is positive at 0: steps up until it is negative, then
-    bisection until the interval is at most `tolerance` wide, but for settings that stay undecided."""
-    low, high, points = 0.0, math.inf, [Decision(0.0, math.nan, 0, 1)]
-    while math.isinf(high) and low < highest:
-        found = yield from decide(min(low + step, highest), effort)
-        points.append(found)
-        if found.sign < 0:
-            high = found.x
-        elif found.x >= highest:
-            break
-        else:
-            low = found.x  # undecided ones too, while no end is known
-    if math.isinf(high):
-        return Threshold(_decided(points), None, None, _ordered(points))
-    while (x := _widest(points, tolerance)) is not None:
+    bisection until the interval is at most `tolerance` wide, but for settings that stay undecided. `start` is the margin
+    at 0, where it is known; a tolerance of 1 or more means that only whole numbers are settings."""
+    low, failed = 0.0, False
+    points = [Decision(0.0, start or 0.0, effort.looks[-1] if start else 0, 1)]
+    while not failed and low < highest:
+        points.append((yield from decide(min(low + step, highest), effort)))
+        low, failed = points[-1].x, points[-1].sign < 0
+    while failed and (x := _widest(points, tolerance)) is not None:
         points.append((yield from decide(x, effort)))
-    low, high = _decided(points), _failed(points)
-    return Threshold(low, high, crossing([(p.x, p.mean, p.n) for p in points if p.n]), _ordered(points))
+    measured = sorted((p for p in points if p.n), key=lambda p: p.x)
+    x = crossing([(p.x, p.mean, p.n) for p in measured]) if failed else None
+    return Threshold(_decided(points), _failed(points) if failed else None, x, tuple(p for p in measured if p.x))
 
 
 def _decided(points: list[Decision]) -> float:
@@ -168,10 +164,6 @@ def _widest(points: list[Decision], tolerance: float) -> float | None:
     return float(math.floor((a + b) / 2)) if whole else (a + b) / 2
 
 
-def _ordered(points: list[Decision]) -> tuple[Decision, ...]:
-    return tuple(sorted((p for p in points if p.n), key=lambda p: p.x))
-
-
 def crossing(points: Sequence[tuple[float, float, float]]) -> float | None:
     """Where a falling curve through (x, mean, weight) is 0, by linear interpolation after the points have been made to fall
     (R003-46): neighbours in the wrong order are pooled. None where it does not cross.
@@ -186,7 +178,7 @@ def crossing(points: Sequence[tuple[float, float, float]]) -> float | None:
             pooled = blocks.pop()
             blocks[-1] += pooled
     level = [(x, _mean(b)) for b in blocks for x, _, _ in b]
-    for (xa, ya), (xb, yb) in zip(level, level[1:]):
+    for (xa, ya), (xb, yb) in itertools.pairwise(level):
         if ya >= 0 > yb:
             return xa + (xb - xa) * ya / (ya - yb)
     return None

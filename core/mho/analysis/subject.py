@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,8 +155,3 @@ def _changed(checkpoint: str | Path) -> int:
 def column(values: list[Value], time: int = 0) -> list[float]:
     """The scores of all chips of some results at the n-th time."""
     return [row[time] for value in values for row in value["scores"]]
-
-
-def normalised(score: float, reference: float, chance: float) -> float:
-    """R003 Eq. 1, or nan where it has no meaning."""
-    return (score - chance) / (reference - chance) if reference != chance else math.nan

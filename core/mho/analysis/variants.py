@@ -54,12 +54,11 @@ class Knob(NamedTuple):
 
 
 def knobs(hw: Hardware, highest: float = 1024.0) -> list[Knob]:
-    """All knobs of a hardware file: every effect with a strength, whoever provides it; families of several such effects
-    (R003-45, total PCM noise); the bits of DAC and ADC."""
+    """All knobs of a hardware file: every effect with a strength, whoever provides it; several effects of one device family
+    together (R003-45, total PCM noise); the bits of DAC and ADC."""
     turnable = [e for e in effects_of(hw) if e.strength and e.active]
     kinds = list(dict.fromkeys(e.kind for e in turnable))
-    families = list(dict.fromkeys(k.partition(".")[0] for k in kinds))
-    several = [f for f in families if sum(k.startswith(f + ".") for k in kinds) > 1]
+    several = [f for f in device_families(hw) if sum(k.startswith(f + ".") for k in kinds) > 1]
     found = [Knob(name, math.log2(min(highest, _headroom(turnable, name)))) for name in [*several, *kinds]]
     return [k for k in found if k.highest > 0] + [k for c in CONVERTERS if (k := _bits_knob(hw, c))]
 
@@ -88,10 +87,18 @@ def _headroom(effects: list[Nonideality], name: str) -> float:
         if not _is(e, name):
             continue
         assert e.strength is not None
-        limits = [m for m in type(e).model_fields[e.strength].metadata if isinstance(m, Limits)]
-        tops = [m.le if m.le is not None else m.lt * (1 - 1e-6) for m in limits if m.le is not None or m.lt is not None]
-        room = min([room, *(top / getattr(e, e.strength) for top in tops)])
+        room = min(room, _top(type(e), e.strength) / getattr(e, e.strength))
     return room
+
+
+def _top(cls: type[Nonideality], field: str) -> float:
+    """The largest value that a field allows."""
+    tops = [math.inf]
+    for m in cls.model_fields[field].metadata:
+        if isinstance(m, Limits):
+            tops += [m.le] if m.le is not None else []
+            tops += [m.lt * (1 - 1e-6)] if m.lt is not None else []
+    return min(tops)
 
 
 def _bits_knob(hw: Hardware, converter: str) -> Knob | None:
@@ -113,19 +120,20 @@ def _with_bits(hw: Hardware, converter: str, bits: int) -> Hardware:
 
 
 def causes(hw: Hardware) -> list[str]:
-    """What an error budget takes apart: every kind of effect, and the converters."""
+    """What an error budget takes apart: every kind of effect, the rounding of the DAC, and the ADC."""
     kinds = list(dict.fromkeys(e.kind for e in effects_of(hw)))
-    return kinds + [c for c in CONVERTERS if any(getattr(t, c) is not None for t in hw.tiles.values())]
+    rounds = any(getattr(t.dac, "bits", None) is not None for t in hw.tiles.values())
+    return kinds + ["dac"] * rounds + ["adc"] * any(t.adc is not None for t in hw.tiles.values())
 
 
 def only(hw: Hardware, cause: str | None) -> Hardware:
-    """`hw` with this cause alone, or with none at all: exact products between ideal converters."""
-    return _each_tile(hw, lambda spec, tile: _only(spec, tile, cause))
+    """`hw` with this cause alone, or with none at all: exact products of inputs that are cut at their range."""
+    return _each_tile(hw, lambda spec, tile: _reduced(spec, tile, lambda c: c == cause))
 
 
 def without(hw: Hardware, cause: str) -> Hardware:
     """`hw` without this cause."""
-    return _each_tile(hw, lambda spec, tile: _without(spec, tile, cause))
+    return _each_tile(hw, lambda spec, tile: _reduced(spec, tile, lambda c: c != cause))
 
 
 def _each_tile(hw: Hardware, change: Callable[[TileSpec, Data], Data]) -> Hardware:
@@ -134,21 +142,23 @@ def _each_tile(hw: Hardware, change: Callable[[TileSpec, Data], Data]) -> Hardwa
     return Hardware.from_data(data)
 
 
-def _only(spec: TileSpec, tile: Data, cause: str | None) -> Data:
-    kept = [d for d, e in zip(tile["nonidealities"], spec.nonidealities) if e.kind == cause]
-    adc = tile["adc"] if cause == "adc" else None
-    if tile["adc"] is not None and any(e.kind == cause and cast(Nonideality, e).writes("transfer") for e in spec.nonidealities):
-        adc = {**tile["adc"], "bits": None}  # a transfer curve is drawn relative to the output bound
-    return {**_dropped(tile, kept, spec), "dac": tile["dac"] if cause == "dac" else None, "adc": adc}
+def _reduced(spec: TileSpec, tile: Data, keep: Callable[[str], bool]) -> Data:
+    """A tile with some of its causes.
+
+    The input range stays, since it is the unit of everything analog: a DAC is removed by not rounding. So does the bound
+    of the ADC where an effect is drawn relative to it (transfer curves).
+    """
+    effects = cast(tuple[Nonideality, ...], spec.nonidealities)
+    kept = [i for i, e in enumerate(effects) if keep(e.kind)]
+    new = _dropped(tile, [tile["nonidealities"][i] for i in kept])
+    if tile["dac"] is not None and not keep("dac"):
+        new["dac"] = {**tile["dac"], "bits": None}
+    if tile["adc"] is not None and not keep("adc"):
+        new["adc"] = {**tile["adc"], "bits": None} if any(effects[i].writes("transfer") for i in kept) else None
+    return new
 
 
-def _without(spec: TileSpec, tile: Data, cause: str) -> Data:
-    if cause in CONVERTERS:
-        return {**tile, cause: None}
-    return _dropped(tile, [d for d, e in zip(tile["nonidealities"], spec.nonidealities) if e.kind != cause], spec)
-
-
-def _dropped(tile: Data, kept: list[Data], spec: TileSpec) -> Data:
+def _dropped(tile: Data, kept: list[Data]) -> Data:
     """The tile with these effects only; factors on effects that are gone go too."""
     kinds = {str(d["kind"]) for d in kept}
     names = kinds | {k.partition(".")[0] for k in kinds}
