@@ -1,78 +1,44 @@
-"""The tiles of one weight matrix: periphery, analog product, and the chip that is programmed on them.
+"""What a weight matrix on tiles computes: DAC, analog product, ADC, digital scales, and the noise that training injects.
 
-A matrix [out, in] is cut along its inputs into row tiles; they are a batch axis of every tensor here, never a Python
-loop. Columns do not interact in the analog product, so the output axis stays whole, and `Geometry.blocks` says which
-physical tile an output sits on where that matters (R003-23, R003-24).
+How the matrix is cut is `layout`, its devices and its chip are `cells`.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mho import noise
+from mho.cells import Cells
 from mho.compensation import Compensation
 from mho.converter import Adc, Dac, Rounding
 from mho.errors import MhoError
 from mho.gradient import CleanProduct, straight
-from mho.mapping import Mapping
-from mho.nonideality import Nonideality, product
-from mho.plan import Placed, Plan, resolve
+from mho.nonideality import product
+from mho.plan import Placed
 from mho.run import Run
-from mho.site import Geometry, Rows, Site, Stream
+from mho.site import Site, Stream
 
 if TYPE_CHECKING:
     from mho.hardware import TileSpec, TrainingSpec
 
 
-def split_evenly(n: int, limit: int, unit: int = 1) -> list[int]:
-    """Cut n rows into the fewest parts of at most `limit`, as equal as they go, each a multiple of `unit`
-    (the rows of one input channel). 1300 rows of 512 -> 434, 433, 433 (R003-23)."""
-    unit = unit if unit <= limit else 1  # a channel larger than a tile has to be cut
-    items = n // unit
-    parts = max(1, math.ceil(items / (limit // unit)))
-    small, extra = divmod(items, parts)
-    return [(small + (i < extra)) * unit for i in range(parts)]
-
-
-# Buffers of the chip that is on.
-CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma")
-
-
-class TileArray(nn.Module):
-    """All tiles of one weight matrix, or of `groups` equal ones side by side (grouped convolutions). Holds the digital
-    scales and the chip; the weights stay with the layer.
-
-    Every group is a matrix with tiles of its own: no tile holds two of them, and no cell stands idle between them. The
-    groups lie along the tile axis like row tiles, so thousands of them are one batched product.
+class TileArray(Cells):
+    """All tiles of one weight matrix, or of `groups` equal ones (see `Layout`), with their periphery. The weights stay with
+    the layer.
 
     State (saved): `gamma` [tile, out], `input_range` [tile, 1], `out_scale` [tile, out], `step` [1].
-    A programmed chip lives in buffers that are not saved with the model; `Chip.save` keeps it.
 
     `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias (R003-01), which
     the layer adds digitally (R003-08):
     y_i = sum_tiles alpha gamma_i out_scale_i ADC(F(DAC(x / alpha)))_i.
-    With groups the weight is [group, out/groups, in/groups], and `tile` below counts the tiles of all groups.
+    With groups the weight is [group, out/groups, in/groups], and `tile` counts the tiles of all groups.
     """
 
-    gamma: Tensor
     step: Tensor
-    block: Tensor
-    used: Tensor
-    depth: Tensor
-    occupied: Tensor
-    rows_index: Tensor | None
     weight_key: Tensor | None
-    # Tensors while a chip is on, else None (Any spares a check at every use).
-    target: Any  # [tile, out, row] signed, normalised
-    programmed: Any  # [dev, tile, out, row] µS
-    aged: Any  # [tile, out, row] the weights now
-    reference: Any  # [vector, tile, out] read-out right after programming
-    gain: Any  # [tile, out] of the compensation; None at age 0
-    chip_gamma: Any  # [tile, out] gamma when the chip was programmed: remapping the weights does not change a chip
 
     def __init__(
         self,
@@ -87,208 +53,27 @@ class TileArray(nn.Module):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.out_features, self.in_features = out_features, in_features
-        self.spec, self.training_spec, self.name = spec, training, name
-        self.plan: Plan = resolve(cast(tuple[Nonideality, ...], spec.nonidealities), name, spec.factor)
-        self.run = Run()
-        self.ramp_steps = 0.0  # set by attach; 0 = full strength at once
-        self.path = noise.words("layer", name)
-
-        self.groups, self.columns = groups, out_features // groups
-        self.sizes = split_evenly(in_features // groups, spec.rows, channel if spec.split == "channel" else 1)
-        self.row_tiles = tiles = len(self.sizes) * groups
-        self.height = height = max(self.sizes)
-        n = torch.tensor(self.sizes * groups, dtype=torch.float32)
-        j = torch.arange(height, dtype=torch.float32)
-        used = (j < n[:, None]).float()
-        columns = split_evenly(self.columns, spec.columns)
-        self.block_count = len(columns)
-        self._fixed("occupied", n, device)
-        self._fixed("depth", j / n[:, None] * used, device)
-        self._fixed("used", used, device)
-        self._fixed("block", torch.arange(len(columns)).repeat_interleave(torch.tensor(columns)), device)
-        self._fixed("rows_index", None if len(set(self.sizes)) == 1 else self._row_numbers(), device)
-        self._fixed("weight_key", None, device)
-
-        start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
         factory = {"device": device, "dtype": dtype}
-        self.register_buffer("gamma", torch.ones(tiles, self.columns, **factory))
-        self.register_buffer("step", torch.zeros(1, device=device))
+        super().__init__(out_features, in_features, spec, name=name, channel=channel, groups=groups, **factory)
+        self.training_spec = training
+        self.ramp_steps = 0.0  # set by attach; 0 = full strength at once
+        start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
         learned = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
-        self.input_range = nn.Parameter(torch.full((tiles, 1), start, **factory), requires_grad=learned)
-        self.out_scale = nn.Parameter(
-            torch.ones(tiles, self.columns, **factory), requires_grad=training.out_scale != "fixed"
-        )
-
-        for buffer in CHIP:
-            self._fixed(buffer, None, device)
-        self.constants: list[list[str]] = [[] for _ in self.plan.effects]
-        self.time = 0.0
-        self.chip_key: noise.Key | None = None
+        scales = torch.ones(self.row_tiles, self.columns, **factory)
+        self.input_range = nn.Parameter(torch.full((self.row_tiles, 1), start, **factory), requires_grad=learned)
+        self.out_scale = nn.Parameter(scales, requires_grad=training.out_scale != "fixed")
+        self.register_buffer("step", torch.zeros(1, device=device))
+        self._fixed("weight_key", None, device)
         self.held = False  # whether the weight key came from a root forward
         self.remap_after_load = False
         self.attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
 
-    # -- shapes -----------------------------------------------------------------------------------------------
-    def _fixed(self, name: str, value: Tensor | None, device: Any) -> None:
-        self.register_buffer(name, None if value is None else value.to(device), persistent=False)
-
-    def _row_numbers(self) -> Tensor:
-        """[tile * row] number of the input of a group that feeds each row; padding points one past the last input."""
-        rows = sum(self.sizes)
-        index = torch.full((len(self.sizes), max(self.sizes)), rows)
-        for t, part in enumerate(torch.arange(rows).split(self.sizes)):
-            index[t, : len(part)] = part
-        return index.flatten()
-
-    def cut(self, v: Tensor) -> Tensor:
-        """Inputs [..., in] -> [..., tile, row], padded with zeros."""
-        if self.groups == 1:
-            return self._cut(v)
-        return self._cut(v.unflatten(-1, (self.groups, -1))).flatten(-3, -2)
-
-    def cut_weight(self, weight: Tensor) -> Tensor:
-        """[out, in] or [group, out, in] -> [tile, out, row]."""
-        w = self._cut(weight).transpose(-3, -2)
-        return w if self.groups == 1 else w.flatten(0, 1)
-
-    def _cut(self, v: Tensor) -> Tensor:
-        """The same for one group."""
-        if self.rows_index is not None:
-            v = nn.functional.pad(v, (0, 1)).index_select(-1, self.rows_index)
-        return v.unflatten(-1, (len(self.sizes), self.height))
-
-    def spread(self, v: Tensor) -> Tensor:
-        """[tile, out] -> the shape of the weight: the value that belongs to every weight."""
-        sizes = torch.tensor(self.sizes, device=v.device)
-        parts = v.t() if self.groups == 1 else v.unflatten(0, (self.groups, -1)).transpose(1, 2)
-        return parts.repeat_interleave(sizes, dim=-1, output_size=sum(self.sizes))
-
-    def split_groups(self, v: Tensor) -> Tensor:
-        """[vector, group * n] -> [group, vector, n]; unchanged where there is one group."""
-        return v if self.groups == 1 else v.unflatten(-1, (self.groups, -1)).transpose(0, 1)
-
-    def join_groups(self, v: Tensor) -> Tensor:
-        """Back from `split_groups`."""
-        return v if self.groups == 1 else v.transpose(0, 1).flatten(1)
-
-    @property
-    def geometry(self) -> Geometry:
-        device, adc = self.spec.device, self.spec.adc
-        rows = Rows(self.occupied, self.depth, self.used)
-        bound = adc.limit if isinstance(adc, Adc) else math.inf
-        return Geometry(rows, self.columns, self.block, self.block_count, device.g_min, device.g_max, bound)
-
-    @property
-    def tile_count(self) -> int:
-        """Physical tiles: row tiles of all groups times column blocks."""
-        return self.row_tiles * self.block_count
-
-    # -- mapping ----------------------------------------------------------------------------------------------
-    @property
-    def mapping(self) -> Mapping:
-        return cast(Mapping, self.spec.mapping)
-
-    @torch.no_grad()
-    def remap(self, weight: Tensor) -> None:
-        """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
-        gamma scales the conductances down exactly as it scales the outputs up."""
-        self.gamma.copy_(self.mapping.gamma(self.cut_weight(weight.detach()), self.geometry))
-
-    @torch.no_grad()
-    def clip_(self, weight: Tensor, limit: float) -> None:
-        """|w| <= limit gamma, in place (R003-68)."""
-        bound = self.spread(self.gamma * limit).to(weight.dtype)
-        weight.copy_(torch.minimum(torch.maximum(weight, -bound), bound))
-
-    def normalised(self, weight: Tensor) -> Tensor:
-        """w / gamma, saturated at the device range, [tile, out, row]."""
-        w = self.cut_weight(weight) / self.gamma.unsqueeze(-1)
-        return w.clamp(-1, 1)
-
-    # -- a chip -----------------------------------------------------------------------------------------------
-    def _site(self, placed: Placed, stage: str, stream: Stream, **conductances: Tensor) -> Site:
-        constants = {n: getattr(self, f"_{placed.number}_{n}") for n in self.constants[placed.number]}
-        return Site(self.geometry, stream, placed.path, stage, constants=constants, **conductances)
-
-    def _physical(self, g: Tensor) -> Tensor:
-        """Conductances are never negative (R003-17), and there are no devices in the padding."""
-        return self._in_rows(g.clamp(min=0))
-
-    def _in_rows(self, w: Tensor) -> Tensor:
-        """Nothing in the padding, whatever an effect did there."""
-        return w * self.used[:, None, :]
-
-    def _programmed(self, target: Tensor, stream: Stream, strength: Tensor | float | None = None) -> Tensor:
-        """Conductances after programming. With a strength (training), the error of all effects but the final ones is
-        scaled: the floor at 0 then cuts the scaled error, and a stuck cell stays where it is stuck (R003-64)."""
-        g = goal = self._physical(target)
-        errors = [p for p in self.plan.program if not p.effect.final]
-        for p in errors:
-            g = self._physical(g)
-            g = p.effect.apply("program", g, self._site(p, "program", stream, target=goal))
-        if strength is not None and errors:
-            g = goal + strength * (g - goal)
-        g = self._physical(g)
-        for p in self.plan.program[len(errors) :]:
-            g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal)))
-        return g
-
-    def _signed(self, g: Tensor, normalised: Tensor) -> Tensor:
-        return self.mapping.weights(g, normalised.sign(), self.spec.device.pair, self.geometry)
-
-    def _target(self, normalised: Tensor) -> Tensor:
-        return self.mapping.conductances(normalised, self.spec.device.pair, self.geometry)
-
-    @torch.no_grad()
-    def program(self, weight: Tensor, key: noise.Key) -> None:
-        """Write the weights of the layer to the chip that `key` names; age 0 s follows."""
-        self.chip_key = noise.fold_words(key, self.path)
-        self.chip_gamma = self.gamma.clone()
-        self.target = self.normalised(weight.detach()).contiguous()  # as a saved chip has it: same layout, same bits
-        self.programmed = self._programmed(self._target(self.target), Stream(self.chip_key, self.chip_key))
-        self._prepare()
-        self.age(0.0)
-
-    def restore(self, key: noise.Key, state: dict[str, Tensor]) -> None:
-        """Put a saved chip on these tiles (see `Chip.save`); `age` follows."""
-        self.clear()
-        self.chip_key = noise.fold_words(key, self.path)
-        for name, value in state.items():
-            index, _, constant = name.partition(".")
-            if not constant:
-                setattr(self, name, value)
-                continue
-            self.constants[int(index)].append(constant)
-            self._fixed(f"_{index}_{constant}", value, value.device)
-
-    @torch.no_grad()
-    def _prepare(self) -> None:
-        assert self.chip_key is not None
-        for p in self.plan.prepare:
-            site = Site(self.geometry, Stream(self.chip_key, self.chip_key), p.path, "prepare")
-            p.effect.prepare(site)
-            self.constants[p.number] = list(site.constants)
-            for name, value in site.constants.items():
-                self._fixed(f"_{p.number}_{name}", value, value.device)
-
+    # -- drift compensation -----------------------------------------------------------------------------------
     @torch.no_grad()
     def age(self, t: float) -> None:
-        """The weights t seconds after programming, always computed from the programmed conductances."""
-        assert self.chip_key is not None
-        self.time = t
-        stream = Stream(self.chip_key, self.chip_key, t)
-        g = self.programmed
-        goal = self._physical(self._target(self.target))
-        for p in self.plan.age:
-            site = self._site(p, "age", stream, target=goal, programmed=self.programmed)
-            g = self._physical(p.effect.apply("age", g, t, site))
-        w = self._signed(g, self.target)
-        for p in self.plan.fold:
-            w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream)))
-        self.aged = w
+        """Let the cells age to t seconds, then measure the gain of the compensation."""
+        super().age(t)
         self._compensate(t)
 
     def _compensate(self, t: float) -> None:
@@ -316,54 +101,6 @@ class TileArray(nn.Module):
             x = self.spec.dac.encode(x, torch.ones_like(self.input_range), 0.0)
         call = noise.fold(self.chip_key, "read-out", t)
         return self._analog(x, self.aged, Run.stream(self.chip_key, call, t, len(x)), "through")
-
-    def chip_state(self) -> dict[str, Any]:
-        """Everything that makes up the chip that is on, by reference; `put_chip_state` brings it back."""
-        constants = {n: getattr(self, n) for n in self._constant_names()}
-        buffers = {n: getattr(self, n) for n in CHIP}
-        return {
-            "buffers": buffers,
-            "constants": constants,
-            "names": self.constants,
-            "key": self.chip_key,
-            "time": self.time,
-        }
-
-    def put_chip_state(self, state: dict[str, Any]) -> None:
-        self.clear()
-        for name, value in state["buffers"].items():
-            setattr(self, name, value)
-        for name, value in state["constants"].items():
-            self._fixed(name, value, value.device)
-        self.constants, self.chip_key, self.time = state["names"], state["key"], state["time"]
-
-    def _constant_names(self) -> list[str]:
-        return [f"_{number}_{n}" for number, names in enumerate(self.constants) for n in names]
-
-    @property
-    def signature(self) -> str:
-        """What a saved chip must have been made for: shapes of the tiles, kinds of the effects."""
-        effects = [p.effect.kind for p in self.plan.effects]
-        return repr((self.out_features, self.in_features, self.groups, self.sizes, self.spec.device.pair, effects))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Moving to half precision must not round counters, geometry, scales or conductances: those stay in fp32."""
-        before = {n: b for n, b in self._buffers.items() if b is not None and b.is_floating_point()}
-        super()._apply(fn, recurse)
-        for name, old in before.items():
-            new = self._buffers[name]
-            if new is not None and torch.finfo(new.dtype).bits < 32:
-                self._buffers[name] = old.to(new.device, torch.promote_types(old.dtype, torch.float32))
-        return self
-
-    def clear(self) -> None:
-        """Take the chip off: the layer computes with its target weights again."""
-        for name in self._constant_names():
-            delattr(self, name)
-        for buffer in CHIP:
-            setattr(self, buffer, None)
-        self.chip_key, self.time = None, 0.0
-        self.constants = [[] for _ in self.plan.effects]
 
     # -- forward ----------------------------------------------------------------------------------------------
     def draw(self, weight: Tensor) -> Tensor | None:
