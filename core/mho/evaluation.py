@@ -123,5 +123,12 @@ def one_chip(
     for t in times:
         chip.age(t)
         net.eval()
-        row.append(float(score(net)))
+        row.append(_number(score(net)))
     return tuple(row)
+
+
+def _number(score: Any) -> float:
+    try:
+        return float(score)
+    except (TypeError, ValueError, RuntimeError):
+        raise MhoError(f"score(net) must return a number, got {type(score).__name__}") from None

@@ -3,7 +3,7 @@
 Everything lands in one folder, and an interrupted run goes on where it was:
 
 key.json          what was run; a folder never mixes two runs
-hardware.yaml     the resolved hardware file
+hardware.yaml     the resolved hardware file, with the versions of all plugins
 digital.safetensors, trained.safetensors   weights after plain and after hardware-aware training
 results.jsonl     one line per variant and chip
 summary.json      scores, curves, what went on tiles
@@ -13,7 +13,6 @@ report.html       the same to look at
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -29,7 +28,7 @@ from torch import nn
 from tqdm import tqdm
 
 import mho
-from mho import noise
+from mho import noise, registry
 from mho.calibration import Method, calibrate
 from mho.checkpoint import load_model, save_model
 from mho.convert import conversion_report, to_analog
@@ -101,7 +100,7 @@ class Job:
             _atomically(file, lambda f: save_model(model, f))
         model.eval()
         with torch.no_grad():
-            return model, float(self.task.score(model))
+            return model, self.task.checked_score(model)
 
     def _direct(self, digital: nn.Module) -> nn.Module:
         """No straw man: with and without the 2.5 sigma clip of R003 sec. 2.2, input ranges calibrated in two ways; whichever
@@ -175,7 +174,7 @@ class Job:
                 f.write("\n" * cut + json.dumps(line) + "\n")
 
         return evaluate(
-            net, self.task.score, self.hardware.times, self.chips, self.seed,
+            net, self.task.checked_score, self.hardware.times, self.chips, self.seed,
             reference=reference, chance=self.task.chance, progress=self.progress, done=done, on_chip=keep,
         )  # fmt: skip
 
@@ -200,7 +199,8 @@ class Job:
             raise MhoError(f"{self.folder} holds another run (different {changed}); choose another folder with --out")
         self.folder.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(key, indent=1))
-        (self.folder / "hardware.yaml").write_text(self.hardware.to_yaml())
+        made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
+        (self.folder / "hardware.yaml").write_text(made_with + self.hardware.to_yaml())
 
     def _summarise(
         self, digital: nn.Module, net: nn.Module, reference: float, curves: dict[str, Evaluation]
@@ -267,12 +267,8 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything a result depends on: mho, its plugins, torch, Python."""
-    found = {
-        d.metadata["Name"]: d.version
-        for d in importlib.metadata.distributions()
-        if any(e.group == "mho" for e in d.entry_points)
-    }
+    """Versions of everything a result depends on: mho, its plugins (files given with --plugin by their hash), torch, Python."""
+    found = {p.distribution: p.version for p in registry.providers() if p.version}
     return {
         **dict(sorted(found.items())),
         "mho": mho.__version__,
