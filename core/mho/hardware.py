@@ -261,6 +261,11 @@ class Hardware(Strict):
         """Plain data with everything resolved and every default filled in."""
         return self.model_dump(mode="json")
 
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """The hardware that plain data describe, as `to_data` gives them; errors are located in their YAML."""
+        return cls.from_yaml(write(data), "<data>")
+
     def to_yaml(self) -> str:
         """Canonical YAML: everything resolved, numbers in the units of the schema. Reads back as an equal Hardware."""
         return write(self.to_data())
