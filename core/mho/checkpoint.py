@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model as _load
@@ -16,13 +13,6 @@ from torch import nn
 import mho
 from mho.chip import run_of
 from mho.errors import MhoError
-
-
-def atomically(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write to a temporary name first, so that a file is either whole or not there."""
-    part = file.with_suffix(file.suffix + ".part")
-    write(part)
-    os.replace(part, file)
 
 
 def save_model(net: nn.Module, path: str | Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -17,7 +16,8 @@ from pydantic import ValidationError, field_validator, model_validator
 
 from mho import registry
 from mho.changes import changed_by
-from mho.errors import ConfigError, MhoError, PluginError, Problem
+from mho.distributions import unmet
+from mho.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.inherit import Files
 from mho.recipe import Backward, TrainingSpec
 from mho.schema import KEY_ERROR, Field, Kinded, Strict, kind_form, suggest
@@ -27,7 +27,6 @@ from mho.yamltext import Node, dotted, parse, parse_value, read, write
 
 DIGITAL = "digital"
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:>=\s*([0-9]+(?:\.[0-9]+)*))?")
 
 
 # --- the schema ---
@@ -183,7 +182,7 @@ class Hardware(Strict):
         description="when to evaluate, after programming",
     )
 
-    _rule_marks: tuple[str, ...] = ()
+    _rule_marks: tuple[Mark, ...] = ()
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -200,7 +199,7 @@ class Hardware(Strict):
             yield from _check_rules(rules, names)
         requires = value.get("requires", ())
         for i, text in enumerate(requires if isinstance(requires, (tuple, list)) else ()):
-            if isinstance(text, str) and (complaint := _unmet(text)):
+            if isinstance(text, str) and (complaint := unmet(text)):
                 yield ("requires", i), complaint
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -228,7 +227,7 @@ class Hardware(Strict):
             raise ConfigError([*files.problems, *_located(error, tree, files.problems)]) from None
         if files.problems:
             raise ConfigError(files.problems)
-        hardware._rule_marks = tuple(str(tree.mark_of(("layers", i))) for i in range(len(hardware.layers)))
+        hardware._rule_marks = tuple(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
         return hardware
 
     def tile(self, name: str) -> TileSpec:
@@ -249,18 +248,23 @@ class Hardware(Strict):
                 return rule.tile, i
         return self.default, None
 
-    def where_rule(self, i: int) -> str:
-        """Where rule i is written, as file:line:column."""
-        return self._rule_marks[i] if i < len(self._rule_marks) else "hardware"
+    def mark_of_rule(self, i: int) -> Mark:
+        """Where rule i is written."""
+        return self._rule_marks[i] if i < len(self._rule_marks) else Mark(Source("hardware"), 0, 0)
 
     @property
     def rule_sources(self) -> tuple[str, ...]:
         """Where each rule is written, as file:line:column."""
-        return tuple(self.where_rule(i) for i in range(len(self.layers)))
+        return tuple(str(self.mark_of_rule(i)) for i in range(len(self.layers)))
 
     def to_data(self) -> dict[str, Any]:
         """Plain data with everything resolved and every default filled in."""
         return self.model_dump(mode="json")
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """The hardware that plain data describe, as `to_data` gives them; errors are located in their YAML."""
+        return cls.from_yaml(write(data), "<data>")
 
     def to_yaml(self) -> str:
         """Canonical YAML: everything resolved, numbers in the units of the schema. Reads back as an equal Hardware."""
@@ -369,29 +373,6 @@ def _check_rules(rules: Iterable[Any], names: list[str]) -> Iterator[tuple[tuple
         condition = tuple(str(fields.get(k)) for k in ("match", "type", "min_params", "max_params"))
         if fields.get("match") is not None and seen.setdefault(condition, i) != i:
             yield ("layers", i), f"never used: rule {seen[condition]} has the same conditions; remove one"
-
-
-def _unmet(requirement: str) -> str:
-    """What is wrong with a requirement such as 'mho-pcm>=0.1', "" if it is met."""
-    match = _REQUIREMENT.fullmatch(requirement.strip())
-    if match is None:
-        return f"expected a requirement such as 'mho-pcm>=0.1', got {requirement!r}"
-    try:
-        installed = importlib.metadata.version(match[1])
-    except importlib.metadata.PackageNotFoundError:
-        return f"{requirement} is not installed; try: pip install '{requirement}'"
-    if match[2] and _release(installed) < _release(match[2]):
-        return f"{requirement} is needed, but {installed} is installed; try: pip install -U '{requirement}'"
-    return ""
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """The numbers of a version, without trailing zeros."""
-    numbers = re.match(r"[0-9]+(\.[0-9]+)*", version)
-    parts = [int(n[:9]) for n in numbers[0].split(".")] if numbers else [0]
-    while len(parts) > 1 and parts[-1] == 0:
-        parts.pop()
-    return tuple(parts)
 
 
 def _located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterator[Problem]:

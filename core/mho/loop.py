@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mho import noise
-from mho.checkpoint import atomically
 from mho.errors import MhoError
+from mho.files import write_atomically
 from mho.task import Task
 
 
@@ -76,7 +76,7 @@ class Loop:
             "decay": decay.state_dict() if decay is not None else {},
             "generators": generator_states(),
         }
-        atomically(self.file, lambda f: torch.save(state, f))
+        write_atomically(self.file, lambda f: torch.save(state, f))
 
     def _resume(self, decay: Any) -> int:
         """Epochs that are done already."""

@@ -103,7 +103,7 @@ def test_a_killed_training_ends_with_the_bits_of_an_uninterrupted_one(files):
     for name in ("digital.safetensors", "trained.safetensors"):
         one, other = load_file(files / "whole" / name), load_file(files / "parts" / name)
         assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-    assert not list((files / "parts").glob("*.part*"))
+    assert not list((files / "parts").glob("*.part.pt"))
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
