@@ -91,7 +91,16 @@ class Bench:
 
     def tile(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
         """The bench's matrix on tiles, in eval, without a chip."""
-        return Tile(self.weight, self.hardware(*effects, tile=tile, **training))
+        made = Tile(self.weight, self.hardware(*effects, tile=tile, **training))
+        self.teach(made.tiles.built)
+        return made
+
+    def teach(self, module: nn.Module) -> nn.Module:
+        """Move what an effect learns away from where it starts, which is often where it does nothing."""
+        with torch.no_grad():
+            for k, p in enumerate(module.parameters()):
+                p.add_(0.3 * self.random(*p.shape, number=20 + k).to(p.device, p.dtype))
+        return module
 
     def network(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> nn.Module:
         """A converted convolution and a linear layer."""
@@ -148,7 +157,7 @@ class Bench:
         if effect.writes("build"):
             first = noise.fold_words(noise.key("build"), path)
             module = effect.build(Site(geometry, Stream(first, first), path, "build"))
-            prepared.module = module = module.to(device=target.device, dtype=self.dtype)
+            prepared.module = module = self.teach(module.to(device=target.device, dtype=self.dtype))
         effect.prepare(prepared)
         stream = Run.stream(key, noise.fold(key, "call", t, call), t, VECTORS, samples=VECTORS)
         return Recorder(

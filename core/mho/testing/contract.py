@@ -16,6 +16,7 @@ from mho.testing.declared import DeclaredChecks
 from mho.testing.description import EffectDescriptionChecks
 from mho.testing.hooks import TrainingContract
 from mho.testing.layers import LayerContract
+from mho.testing.learnable import LearnableChecks
 from mho.testing.mappings import MappingContract
 from mho.testing.ontiles import EffectTileChecks
 from mho.testing.randomness import RandomnessChecks
@@ -25,6 +26,7 @@ from mho.testing.values import ValueChecks
 
 
 class NonidealityContract(
+    LearnableChecks,
     StatisticsChecks,
     DeclaredChecks,
     StrengthChecks,

@@ -83,4 +83,4 @@ class StrengthChecks(EffectChecks):
             from mho.nonideality import product
 
             value = product(*arguments)
-        return float(torch.linalg.vector_norm(self.bench.call(spec, stage, t=self.ages[-1]) - value))
+        return float(torch.linalg.vector_norm(self.bench.call(spec, stage, t=self.ages[-1]).detach() - value))
