@@ -27,7 +27,7 @@ VERBS = {
     "schema": ("mho.cli.config:schema", "Print a JSON schema of hardware files, for completion in editors."),
     "plugins": ("mho.cli.plugins:plugins", "List installed plugins, their kinds and presets."),
     "new": ("mho.cli.new:new", "Write a complete plugin project, with tests."),
-    "test": ("mho.cli.test:test", "Run the conformance kit on every effect of a plugin."),
+    "test": ("mho.cli.test:test", "Run the conformance kit on everything that a plugin provides."),
     "doctor": ("mho.cli.plugins:doctor", "Load every plugin and preset, and say what is broken."),
 }
 
