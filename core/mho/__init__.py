@@ -56,10 +56,11 @@ _HOME = {
     "chip": ("Chip", "age", "chip_on", "load_chip", "program", "unprogram"),
     "calibration": ("calibrate",),
     "training": ("attach",),
+    "preactivation": ("PreactivationNoise",),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
     "checkpoint": ("load_model", "save_model"),
-    "task": ("Task",),
+    "task": ("Score", "Task"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -122,10 +123,12 @@ if TYPE_CHECKING:
     from mho.nonideality import product as product
     from mho.nonideality import signed as signed
     from mho.nonideality import square as square
+    from mho.preactivation import PreactivationNoise as PreactivationNoise
     from mho.registry import register as register
     from mho.schema import Field as Field
     from mho.site import Site as Site
     from mho.stuck import StuckAt as StuckAt
+    from mho.task import Score as Score
     from mho.task import Task as Task
     from mho.training import attach as attach
 
