@@ -8,7 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mho.renames import Renamed, present
+
 __version__ = "0.1.0"
+
+# Former public names, which work for one more minor version: Renamed("convert", "to_analog", since="0.2").
+RENAMED: tuple[Renamed, ...] = ()
 
 # name -> module; the type checker reads the imports below instead.
 _HOME = {
@@ -134,6 +139,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if not name.startswith("_"):
+        name = present(name, RENAMED)
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'mho' has no attribute {name!r}")
     return getattr(importlib.import_module(f"mho.{_MODULE_OF[name]}"), name)

@@ -95,6 +95,12 @@ class TileSpec(Strict):
         None, source="R003-22", description="digital drift compensation; none: off"
     )
 
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _present_kinds(cls, value: Any) -> Any:
+        known = value.items() if isinstance(value, Mapping) else ()
+        return {registry.present_kind(k) if kind_form(k) else k: v for k, v in known} if known else value
+
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Every factor must have an effect with a strength to act on."""
         known = [e.kind for e in self.nonidealities if e.strength]
