@@ -92,6 +92,15 @@ class Job:
         claim_folder(self.folder, self.task, self.hardware, self.seed)
         self._trained(self._digital()[0])
 
+    def reference(self) -> Score:
+        """The score of the digital network, trained first where it is not there yet."""
+        return self._digital()[1]
+
+    def network(self, trained: bool) -> nn.Module:
+        """The network on its hardware: trained for it, or deployed as it is."""
+        digital = self._digital()[0]
+        return self._trained(digital) if trained else self._direct(digital)
+
     # -- stages -----------------------------------------------------------------------------------------------
     def _digital(self) -> tuple[nn.Module, Score]:
         """Plain training, or its saved result; with the score that everything is compared to."""
