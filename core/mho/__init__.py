@@ -64,6 +64,7 @@ _HOME = {
     "preactivation": ("PreactivationNoise",),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
+    "inspection": ("Inspection", "inspect_layers"),
     "checkpoint": ("load_model", "save_model"),
     "task": ("Score", "Task"),
 }
@@ -99,6 +100,8 @@ if TYPE_CHECKING:
     from mho.hardware import Hardware as Hardware
     from mho.hardware import load as load
     from mho.hooks import hookimpl as hookimpl
+    from mho.inspection import Inspection as Inspection
+    from mho.inspection import inspect_layers as inspect_layers
     from mho.layers import AnalogConv1D as AnalogConv1D
     from mho.layers import AnalogConv1d as AnalogConv1d
     from mho.layers import AnalogConv2d as AnalogConv2d
