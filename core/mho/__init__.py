@@ -60,7 +60,12 @@ _HOME = {
     "matrix": ("Tile",),
     "chip": ("Chip", "age", "chip_on", "load_chip", "program", "unprogram"),
     "calibration": ("calibrate",),
-    "training": ("attach",),
+    "training": ("attach", "follow"),
+    "recipe": ("Schedule",),
+    "quantiser": ("quantise", "unquantise"),
+    "distillation": ("distillation_loss",),
+    "direct": ("adapt_batch_norm", "tune_digital"),
+    "surrogate": ("Surrogate",),
     "preactivation": ("PreactivationNoise",),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
@@ -89,6 +94,9 @@ if TYPE_CHECKING:
     from mho.convert import to_digital as to_digital
     from mho.converter import Adc as Adc
     from mho.converter import Dac as Dac
+    from mho.direct import adapt_batch_norm as adapt_batch_norm
+    from mho.direct import tune_digital as tune_digital
+    from mho.distillation import distillation_loss as distillation_loss
     from mho.errors import ConfigError as ConfigError
     from mho.errors import MhoError as MhoError
     from mho.errors import PluginError as PluginError
@@ -132,13 +140,18 @@ if TYPE_CHECKING:
     from mho.nonideality import signed as signed
     from mho.nonideality import square as square
     from mho.preactivation import PreactivationNoise as PreactivationNoise
+    from mho.quantiser import quantise as quantise
+    from mho.quantiser import unquantise as unquantise
+    from mho.recipe import Schedule as Schedule
     from mho.registry import register as register
     from mho.schema import Field as Field
     from mho.site import Site as Site
     from mho.stuck import StuckAt as StuckAt
+    from mho.surrogate import Surrogate as Surrogate
     from mho.task import Score as Score
     from mho.task import Task as Task
     from mho.training import attach as attach
+    from mho.training import follow as follow
 
 
 def __getattr__(name: str) -> Any:

@@ -91,7 +91,7 @@ class Cells(Layout):
     def remap(self, weight: Tensor) -> None:
         """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
         gamma scales the conductances down exactly as it scales the outputs up."""
-        self.gamma.copy_(self.mapping.gamma(self.cut_weight(weight.detach()), self.geometry))
+        self.gamma.copy_(self.mapping.gamma(self.cut_weight(self.stored(weight.detach())), self.geometry))
 
     @torch.no_grad()
     def clip_(self, weight: Tensor, limit: float) -> None:

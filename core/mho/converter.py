@@ -13,6 +13,7 @@ from mho.gradient import straight
 from mho.schema import Field, Kinded
 from mho.site import Site
 
+RANGE_CAP = 10.0  # no input range that is set from data is larger (R003-62)
 Rounding = Literal["through", "zero", "ste"]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mho import noise
 from mho.cells import Cells
 from mho.compensation import Compensation
-from mho.converter import Adc, Dac, Rounding
+from mho.converter import RANGE_CAP, Adc, Dac, Rounding
 from mho.errors import MhoError
 from mho.gradient import CleanProduct, straight
 from mho.nonideality import product
@@ -27,6 +27,8 @@ from mho.surrogate import Surrogate
 if TYPE_CHECKING:
     from mho.hardware import TileSpec
     from mho.recipe import QuantiserSpec, TrainingSpec
+
+RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
 
 
 class TileArray(OutScale, Cells):
@@ -128,6 +130,7 @@ class TileArray(OutScale, Cells):
         """Put quantisers on the weights and in front of the DAC."""
         self.weight_quantiser = make(weights, "weights", weight)
         self.input_quantiser = make(activations, "activations", weight)
+        self.remap(weight)
 
     @torch.no_grad()
     def unquantise_(self, weight: Tensor) -> None:
@@ -169,8 +172,7 @@ class TileArray(OutScale, Cells):
                     y = self._forward(flat, w, "through", drawn)
                     self._note_range(flat)
                 if backward.mode == "ste":
-                    clean = self.split_groups(flat), self._clean(w)
-                    y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
+                    y = self._with_clean_gradient(y, flat, self.stored(w))
                 else:
                     y = straight(self._stand_in(flat, w, cast(Surrogate, backward.surrogate)), y)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
@@ -178,6 +180,14 @@ class TileArray(OutScale, Cells):
     def _clean(self, weight: Tensor) -> Tensor:
         """The digital matrix that the tiles stand for."""
         return self.stored(weight) * self.spread(self.output_factor())
+
+    def _with_clean_gradient(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """y [vector, out] with the gradient of the clean product; learned output scales take part in it."""
+        s = self.output_factor()
+        if s.requires_grad:
+            weight, s = weight * self.spread(s), torch.ones_like(s)
+        xs, ys = self.split_groups(x), self.split_groups(y)
+        return self.join_groups(CleanProduct.apply(xs, weight, s, self.spread, ys))
 
     def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
@@ -190,6 +200,14 @@ class TileArray(OutScale, Cells):
         """Remember how large the inputs are: without a gradient, ranges follow statistics (R003-62)."""
         if self.training and self.learns_range and len(x):
             self.seen = self.cut(x).abs().amax((0, 2))[:, None]
+
+    @torch.no_grad()
+    def follow_inputs(self) -> None:
+        """After an optimizer step: move input ranges that have no gradient towards the abs-max of the last mini-batch, so
+        that they become its running mean (R003-62, modes `ste` and `surrogate`)."""
+        if self.seen is not None:
+            self.input_range.lerp_(self.seen.clamp(max=RANGE_CAP).to(self.input_range.dtype), RANGE_RATE)
+            self.seen = None
 
     @property
     def _rounding(self) -> Rounding:

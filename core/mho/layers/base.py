@@ -177,9 +177,9 @@ def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str,
 
 def _start(array: TileArray, view: Tensor) -> None:
     """Whatever follows from the weights that training starts with."""
-    array.remap(view)
     if array.weight_quantiser is not None and not view.is_meta:
         array.weight_quantiser.start(view.detach())
+    array.remap(view)
     if array.training_spec.auto_scale:
         array.auto_scale()
 
