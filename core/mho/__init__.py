@@ -57,6 +57,7 @@ _HOME = {
     "calibration": ("calibrate",),
     "training": ("attach",),
     "preactivation": ("PreactivationNoise",),
+    "analysis.gradients": ("Directions", "gradient_directions"),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
     "checkpoint": ("load_model", "save_model"),
@@ -67,6 +68,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (the names below)
 
 if TYPE_CHECKING:
+    from mho.analysis.gradients import Directions as Directions
+    from mho.analysis.gradients import gradient_directions as gradient_directions
     from mho.calibration import calibrate as calibrate
     from mho.checkpoint import load_model as load_model
     from mho.checkpoint import save_model as save_model

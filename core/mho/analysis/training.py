@@ -67,8 +67,8 @@ def states(item: Item) -> Value:
 
 
 def noisy_network(item: Item) -> Value:
-    """Measure: train a task with noise on all pre-activations (R002-03), ramped up as in R002-05, on tiles whose outputs saturate at `bound` where
-    the item has one (R002-10)."""
+    """Measure: train a task with noise on all pre-activations (R002-03), ramped up as in R002-05; where the item has a
+    `bound`, on tiles whose outputs saturate there (R002-10)."""
     task, sigma, bound = task_of(item["task"]), item["sigma"], item["bound"]
     torch.manual_seed(noise.words("noisy", item["seed"])[0] & 0x7FFFFFFF)
     net, epochs = task.model(), task.epochs if item["epochs"] is None else item["epochs"]
