@@ -228,7 +228,9 @@ def hooks_page() -> str:
 
 def python_page() -> str:
     """Every public name, for autodoc."""
-    text = "Every public name is a name of the package `mho`: `import mho`, then `mho.to_analog`. Names load on first use."
+    text = (
+        "Every public name is a name of the package `mho`: `import mho`, then `mho.to_analog`. Names load on first use."
+    )
     parts = [f"# Python\n\n{text}\n"]
     for topic, names in python_topics().items():
         listed = "\n\n".join(directive(name) for name in names)

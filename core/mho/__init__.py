@@ -61,7 +61,7 @@ _HOME = {
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
     "checkpoint": ("load_model", "save_model"),
-    "task": ("Task",),
+    "task": ("Score", "Task"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -131,6 +131,7 @@ if TYPE_CHECKING:
     from mho.schema import Field as Field
     from mho.site import Site as Site
     from mho.stuck import StuckAt as StuckAt
+    from mho.task import Score as Score
     from mho.task import Task as Task
     from mho.training import attach as attach
 

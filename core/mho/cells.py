@@ -83,9 +83,13 @@ class Cells(Layout):
         bound = self.spread(self.gamma * limit).to(weight.dtype)
         weight.copy_(torch.minimum(torch.maximum(weight, -bound), bound))
 
+    def stored(self, weight: Tensor) -> Tensor:
+        """The weights that are written to the devices."""
+        return weight
+
     def normalised(self, weight: Tensor) -> Tensor:
         """w / gamma, saturated at the device range, [tile, out, row]."""
-        w = self.cut_weight(weight) / self.gamma.unsqueeze(-1)
+        w = self.cut_weight(self.stored(weight)) / self.gamma.unsqueeze(-1)
         return w.clamp(-1, 1)
 
     # -- a chip -----------------------------------------------------------------------------------------------

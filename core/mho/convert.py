@@ -17,6 +17,7 @@ from mho.hardware import Hardware, load
 from mho.layers import AnalogLayer
 from mho.layers.attention import close_fast_paths, open_fast_paths
 from mho.layers.base import lost
+from mho.quantiser import unquantise
 from mho.run import Run, tile_arrays
 from mho.schema import suggest
 from mho.tables import table
@@ -149,8 +150,8 @@ def conversion_report(net: nn.Module) -> ConversionReport:
 
 
 def to_digital(net: nn.Module) -> nn.Module:
-    """A plain torch copy of `net`, with the learned output scales folded into the weights."""
-    net = copy.deepcopy(net)
+    """A plain torch copy of `net`, with the learned output scales folded into the weights; quantised weights stay so."""
+    net = unquantise(net)
     for array in tile_arrays(net):
         array.run.unwatch()
     open_fast_paths(net)
@@ -164,7 +165,7 @@ def _untie_scaled(net: nn.Module) -> None:
     digital = [m for m in net.modules() if not isinstance(m, AnalogLayer)]
     theirs = {id(p) for m in digital for p in m.parameters(recurse=False)}
     for layer in net.modules():
-        if not isinstance(layer, AnalogLayer) or all((a.out_scale == 1).all() for a, _ in layer.matrices()):
+        if not isinstance(layer, AnalogLayer) or all((a.output_factor() == 1).all() for a, _ in layer.matrices()):
             continue
         for name, p in layer._parameters.items():
             if p is not None and id(p) in theirs:
@@ -198,7 +199,7 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
             continue
         assert cls is not None
         before = len(shared)
-        layer = new[id(module)] = cls.from_torch(module, hw.tile(tile), hw.training, name, shared)
+        layer = new[id(module)] = cls.from_torch(module, hw.tile(tile), hw.training_of(rule), name, shared)
         entries.append(
             Converted(
                 name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mho.chip import Time, keeping_chip, keeping_modes, program, run_of
+from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.tables import table
 from mho.units import format_seconds, seconds
@@ -48,16 +48,12 @@ class Evaluation:
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean over chips at each time."""
-        return tuple(sum(column) / len(column) for column in zip(*self.scores))
+        return tuple(spread(self.scores)["mean"])
 
     @property
     def sem(self) -> tuple[float, ...]:
         """Standard error of the mean: std / sqrt(chips), with n - 1 in the variance; nan for a single chip."""
-        n = self.chips
-        if n < 2:
-            return tuple(math.nan for _ in self.times)
-        spread = (sum((v - m) ** 2 for v in column) / (n - 1) for column, m in zip(zip(*self.scores), self.mean))
-        return tuple(math.sqrt(s / n) for s in spread)
+        return tuple(spread(self.scores)["sem"])
 
     @property
     def normalised(self) -> tuple[float, ...] | None:

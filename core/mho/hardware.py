@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ValidationError, field_validator, model_validator
 
@@ -19,9 +19,10 @@ from mho.changes import changed_by
 from mho.distributions import unmet
 from mho.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.inherit import Files
+from mho.recipe import Backward, TrainingSpec
 from mho.schema import KEY_ERROR, Field, Kinded, Strict, kind_form, suggest
 from mho.slots import EFFECT, SLOTS
-from mho.units import MicroSiemens, Seconds, Sigmas, Span
+from mho.units import MicroSiemens, Seconds
 from mho.yamltext import Node, dotted, parse, parse_value, read, write
 
 DIGITAL = "digital"
@@ -121,6 +122,9 @@ class LayerRule(Strict):
     )
     tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
     type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
+    backward: Backward | None = Field(
+        None, source="R001-03", description="how gradients pass through these layers; none: as `training:` says"
+    )
     min_params: int | None = Field(
         None, ge=0, unit="1", source="mho", description="only layers with at least this many"
     )
@@ -151,73 +155,6 @@ def _pattern(match: str) -> re.Pattern[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Python's thoughts about future set syntax
         return re.compile(text)
-
-
-class Backward(Strict):
-    """How gradients pass through a tile; a bare word is the mode."""
-
-    SHORTHAND: ClassVar[str | None] = "mode"
-
-    mode: Literal["through", "ste", "autograd"] = Field(
-        "through",
-        source="R003-64, R001-02, R000-05",
-        description="through: noisy weights, rounding straight-through; ste: clean weights; autograd: every derivative",
-    )
-    rounding: Literal["zero", "ste"] = Field(
-        "zero", source="R001-07", description="autograd only: derivative of rounding, 0 or straight-through"
-    )
-
-    @model_validator(mode="after")
-    def _rounding_needs_autograd(self) -> Self:
-        if self.rounding != "zero" and self.mode != "autograd":
-            raise ValueError(f"'rounding: {self.rounding}' has a meaning only with 'mode: autograd'")
-        return self
-
-
-class InjectSpec(Strict):
-    """Programming noise on the weights while training, one draw per mini-batch."""
-
-    scale: float = Field(
-        1.0, ge=0, unit="1", source="R003-64", description="factor on the noise that programming would make"
-    )
-    ramp: Span | None = Field(None, source="R003-66", description="grow linearly from 0 over this time, e.g. '1 epoch'")
-
-
-class TrainingSpec(Strict):
-    """Hardware-aware training (R003-60 to R003-79)."""
-
-    backward: Backward = Field(Backward(), source="R003-65", description="how gradients pass through a tile")
-    inject: InjectSpec | None = Field(InjectSpec(), source="R003-64", description="weight noise while training")
-    clip: float | Sigmas | None = Field(
-        1.0,
-        gt=0,
-        unit="1",
-        source="R003-68",
-        description="after every step, clip the mapped weights at this value or at this many sigma",
-    )
-    remap: Span | None = Field(
-        None, source="R003-69", description="map the weights anew this often, so that columns use the full range"
-    )
-    out_scale: Literal["fixed", "column"] = Field(
-        "fixed", source="R003-71", description="train a digital output factor for every column of every tile, or none"
-    )
-    drop_connect: float = Field(
-        0.0, ge=0, lt=1, unit="1", source="R003-67", description="share of the weights set to 0 in each mini-batch"
-    )
-    range_decay: float = Field(
-        0.001,
-        ge=0,
-        unit="1",
-        source="R003-70",
-        description="pull on a learned input range while few inputs are clipped",
-    )
-    epochs: int | None = Field(
-        None, ge=0, unit="1", source="mho", description="passes over the data; none: the task says"
-    )
-    lr: float | None = Field(None, gt=0, unit="1", source="mho", description="learning rate; none: the task says")
-    optimizer: Literal["adam", "adamw", "sgd"] | None = Field(
-        None, source="mho", description="torch optimizer; none: the task says"
-    )
 
 
 class Hardware(Strict):
@@ -298,6 +235,11 @@ class Hardware(Strict):
         if name not in self.tiles:
             raise MhoError(f"no tile {name!r}; {suggest(name, self.tiles, 'tiles')}")
         return self.tiles[name]
+
+    def training_of(self, rule: int | None) -> TrainingSpec:
+        """How the layers of a rule (None: of no rule) are trained (R001-03)."""
+        backward = None if rule is None else self.layers[rule].backward
+        return self.training if backward is None else self.training.model_copy(update={"backward": backward})
 
     def rule_for(self, name: str, type_name: str, n_params: int) -> tuple[str, int | None]:
         """Where a layer goes: the name of its tile or "digital", and the rule that says so (None: the default)."""
@@ -426,6 +368,8 @@ def _check_rules(rules: Iterable[Any], names: list[str]) -> Iterator[tuple[tuple
         fields = rule if isinstance(rule, Mapping) else dict(rule) if isinstance(rule, LayerRule) else {}
         if isinstance(fields.get("tile"), str):
             yield from _check_tile(fields["tile"], names, ("layers", i, "tile"))
+        if fields.get("tile") == DIGITAL and fields.get("backward") not in (None, "none"):
+            yield ("layers", i, "backward"), "digital layers have torch's own backward; remove it, or name a tile"
         condition = tuple(str(fields.get(k)) for k in ("match", "type", "min_params", "max_params"))
         if fields.get("match") is not None and seen.setdefault(condition, i) != i:
             yield ("layers", i), f"never used: rule {seen[condition]} has the same conditions; remove one"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -32,17 +31,22 @@ from mho import noise, registry
 from mho.calibration import Method, calibrate
 from mho.checkpoint import load_model, save_model
 from mho.convert import conversion_report, to_analog
+from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
+from mho.files import write_atomically
 from mho.hardware import Hardware, load
 from mho.metrics import MvmExperiment, effect_table
 from mho.studies import kurtosis_by_layer
-from mho.task import Task
+from mho.task import Score, Task
 from mho.training import attach
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
 DIRECT_RANGES: tuple[Method, ...] = ("abs_max", "mse")
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+Rows = list[list[float]]  # [chip][time]
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,14 @@ class Job:
     seed: int = 0
     progress: bool = True
     command: str = ""
+    label: str = ""  # stands before the name of every stage in its progress
     started: float = field(default_factory=time.time)
     chosen: str = ""  # how the direct deployment was made
 
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
         to_analog(self.task.model(), self.hardware)  # rules that fit no layer should not wait for a training
-        self._claim_folder()
+        claim_folder(self.folder, self.task, self.hardware, self.seed)
         digital, reference = self._digital()
         curves = {}
         for variant, make in ((DIRECT, self._direct), (TRAINED, self._trained)):
@@ -84,11 +89,11 @@ class Job:
 
     def train(self) -> None:
         """Both trainings, without any chip."""
-        self._claim_folder()
+        claim_folder(self.folder, self.task, self.hardware, self.seed)
         self._trained(self._digital()[0])
 
     # -- stages -----------------------------------------------------------------------------------------------
-    def _digital(self) -> tuple[nn.Module, float]:
+    def _digital(self) -> tuple[nn.Module, Score]:
         """Plain training, or its saved result; with the score that everything is compared to."""
         self._seed("digital")
         model, file = self.task.model(), self.folder / "digital.safetensors"
@@ -97,7 +102,7 @@ class Job:
         else:
             optimizer = self.task.optimizer(model.parameters(), self.task.lr)
             self._fit(model, optimizer, self.task.epochs, "digital training")
-            _atomically(file, lambda f: save_model(model, f))
+            write_atomically(file, lambda f: save_model(model, f))
         model.eval()
         with torch.no_grad():
             return model, self.task.checked_score(model)
@@ -139,13 +144,13 @@ class Job:
         optimizer = OPTIMIZERS[spec.optimizer](params, lr=lr) if spec.optimizer else self.task.optimizer(params, lr)
         attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
         self._fit(net, optimizer, epochs, "hardware-aware training")
-        _atomically(file, lambda f: save_model(net, f))
+        write_atomically(file, lambda f: save_model(net, f))
         return net
 
     def _fit(self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, what: str) -> None:
         net.train()
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-        with tqdm(range(epochs), desc=what, disable=not self.progress, leave=False) as bar:
+        with tqdm(range(epochs), desc=self.label + what, disable=not self.progress, leave=False) as bar:
             for epoch in bar:
                 for batch in self.task.train_batches(noise.words("epoch", self.seed, epoch)[0] & 0x7FFFFFFF):
                     optimizer.zero_grad()
@@ -156,60 +161,56 @@ class Job:
                 decay.step()
         net.eval()
 
-    def _curve(self, variant: Variant, net: nn.Module, reference: float) -> Evaluation:
-        """Scores of all chips; chips that are in results.jsonl already are not run again."""
+    def _curve(self, variant: Variant, net: nn.Module, reference: float) -> tuple[Evaluation, dict[str, Rows]]:
+        """Scores and further figures of all chips; chips that are in results.jsonl already are not run again."""
         file = self.folder / "results.jsonl"
-        done = {r["chip"]: tuple(r["scores"]) for r in _lines(file) if r["variant"] == variant.name}
+        lines = {r["chip"]: r for r in _lines(file) if r["variant"] == variant.name}
+        taken: list[Score] = []
+
+        def score(net: nn.Module) -> float:
+            taken.append(self.task.checked_score(net))
+            return taken[-1]
 
         def keep(k: int, scores: tuple[float, ...]) -> None:
-            line = {
+            line = lines[k] = {
                 "variant": variant.name,
                 "chip": k,
                 "seed": self.seed,
                 "times": list(self.hardware.times),
                 "scores": list(scores),
+                "extra": {name: [s.extra[name] for s in taken] for name in taken[0].extra},
             }
+            taken.clear()
             cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
             with file.open("a") as f:
                 f.write("\n" * cut + json.dumps(line) + "\n")
 
-        return evaluate(
-            net, self.task.checked_score, self.hardware.times, self.chips, self.seed,
-            reference=reference, chance=self.task.chance, progress=self.progress, done=done, on_chip=keep,
+        curve = evaluate(
+            net, score, self.hardware.times, self.chips, self.seed,
+            reference=reference, chance=self.task.chance, progress=self.progress,
+            done={k: tuple(line["scores"]) for k, line in lines.items()}, on_chip=keep,
         )  # fmt: skip
+        rows = [lines[k] for k in range(self.chips)]
+        return curve, {name: [r["extra"][name] for r in rows] for name in rows[0].get("extra", {})}
 
     # -- bookkeeping ------------------------------------------------------------------------------------------
     def _seed(self, stage: str) -> None:
         """Every stage starts from its own seed, so that a resumed run equals an uninterrupted one."""
         torch.manual_seed(noise.words(stage, self.seed)[0] & 0x7FFFFFFF)
 
-    def _key(self) -> dict[str, Any]:
-        return {
-            "task": self.task.name,
-            "code": self.task.fingerprint(),
-            "hardware": self.hardware.digest,
-            "seed": self.seed,
-            "versions": versions(),
-        }
-
-    def _claim_folder(self) -> None:
-        file, key = self.folder / "key.json", self._key()
-        if file.exists() and (before := json.loads(file.read_text())) != key:
-            changed = ", ".join(k for k in key if before.get(k) != key[k])
-            raise MhoError(f"{self.folder} holds another run (different {changed}); choose another folder with --out")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(key, indent=1))
-        made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
-        (self.folder / "hardware.yaml").write_text(made_with + self.hardware.to_yaml())
-
     def _summarise(
-        self, digital: nn.Module, net: nn.Module, reference: float, curves: dict[str, Evaluation]
+        self,
+        digital: nn.Module,
+        net: nn.Module,
+        reference: Score,
+        curves: dict[str, tuple[Evaluation, dict[str, Rows]]],
     ) -> dict[str, Any]:
         report = conversion_report(net)
         summary = {
             "task": self.task.name,
             "hardware": self.hardware.description,
-            "reference": reference,
+            "reference": float(reference),
+            "reference_extra": reference.extra,
             "chance": self.task.chance,
             "times": list(self.hardware.times),
             "chips": self.chips,
@@ -222,9 +223,10 @@ class Job:
                     "sem": c.sem,
                     "normalised": c.normalised,
                     "scores": c.scores,
+                    "extra": {name: {"values": values, **spread(values)} for name, values in extra.items()},
                 }
                 for v in (DIRECT, TRAINED)
-                if (c := curves[v.name])
+                for c, extra in (curves[v.name],)
             ],
             "layers": json.loads(report.to_json()),
             "mvm": self._mvm(),
@@ -234,7 +236,7 @@ class Job:
             "command": self.command,
             "seconds": time.time() - self.started,
         }
-        _atomically(self.folder / "summary.json", lambda f: f.write_text(json.dumps(summary, indent=1)))
+        write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary
 
     def _mvm(self) -> dict[str, Any]:
@@ -266,6 +268,25 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     return net.eval()
 
 
+def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) -> None:
+    """Make the folder of a run and write down whose it is; an error if it holds another one."""
+    key = {
+        "task": task.name,
+        "code": task.fingerprint(),
+        "hardware": hardware.digest,
+        "seed": seed,
+        "versions": versions(),
+    }
+    file = folder / "key.json"
+    if file.exists() and (before := json.loads(file.read_text())) != key:
+        changed = ", ".join(k for k in key if before.get(k) != key[k])
+        raise MhoError(f"{folder} holds another run (different {changed}); choose another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(key, indent=1))
+    made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
+    (folder / "hardware.yaml").write_text(made_with + hardware.to_yaml())
+
+
 def versions() -> dict[str, str]:
     """Versions of everything a result depends on: mho, its plugins (files given with --plugin by their hash), torch, Python."""
     found = {p.distribution: p.version for p in registry.providers() if p.version}
@@ -282,10 +303,3 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
     for line in file.read_text().splitlines() if file.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             yield json.loads(line)
-
-
-def _atomically(file: Path, write: Any) -> None:
-    """Write to a temporary name first, so that a file is either whole or not there."""
-    part = file.with_suffix(file.suffix + ".part")
-    write(part)
-    os.replace(part, file)

@@ -23,6 +23,7 @@ CATEGORIES = {
     "mho_mappings": ("mapping",),
     "mho_converters": ("dac", "adc"),
     "mho_compensations": ("compensation",),
+    "mho_surrogates": ("surrogate",),
     "mho_layers": ("layer",),
     "mho_training": ("training",),
 }

@@ -85,3 +85,4 @@ SLOTS = {
     "compensation": Slot("compensation", "mho.global_drift"),
 }
 EFFECT = Slot("nonideality", example="pcm.drift")
+SURROGATE = Slot("surrogate", example="mho.saturating")

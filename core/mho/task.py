@@ -21,6 +21,22 @@ from mho.errors import MhoError
 BUILT_IN = {"digits": "mho.digits:Digits"}
 
 
+class Score(float):
+    """A score with further figures of the same network, each a column of its own in tables and reports.
+
+    >>> s = Score(0.61, perplexity=3.4)
+    >>> s + 0, s.extra
+    (0.61, {'perplexity': 3.4})
+    """
+
+    extra: dict[str, float]
+
+    def __new__(cls, value: float, **extra: float) -> Score:
+        made = super().__new__(cls, value)
+        made.extra = {name.replace("_", " "): float(v) for name, v in extra.items()}
+        return made
+
+
 class Task:
     """Subclass it, in a file of your own, and `mho run my_task.py hardware.yaml` does the rest.
 
@@ -48,10 +64,10 @@ class Task:
         raise NotImplementedError
 
     def score(self, model: nn.Module) -> float:
-        """A fraction, higher is better, on held-out data."""
+        """A fraction, higher is better, on held-out data; a `mho.Score` carries further figures beside it."""
         raise NotImplementedError
 
-    def checked_score(self, model: nn.Module) -> float:
+    def checked_score(self, model: nn.Module) -> Score:
         """`score`, which must be a fraction: anything else would become a wrong accuracy somewhere in a table."""
         value = self.score(model)
         try:
@@ -64,7 +80,7 @@ class Task:
             raise MhoError(
                 f"score of task {self.name or type(self).__name__} must return a number from 0 to 1, got {said!r}{hint}"
             )
-        return found
+        return value if isinstance(value, Score) else Score(found)
 
     def predict(self, model: nn.Module, batch: Any) -> Any:
         """The outputs of the model for a batch."""

@@ -17,28 +17,34 @@ from mho.converter import Adc, Dac, Rounding
 from mho.errors import MhoError
 from mho.gradient import CleanProduct, straight
 from mho.nonideality import product
+from mho.outscale import OutScale
 from mho.plan import Placed
+from mho.quantiser import Quantiser, make
 from mho.run import Run
 from mho.site import Site, Stream
+from mho.surrogate import Surrogate
 
 if TYPE_CHECKING:
-    from mho.hardware import TileSpec, TrainingSpec
+    from mho.hardware import TileSpec
+    from mho.recipe import QuantiserSpec, TrainingSpec
 
 
-class TileArray(Cells):
+class TileArray(OutScale, Cells):
     """All tiles of one weight matrix, or of `groups` equal ones (see `Layout`), with their periphery. The weights stay with
     the layer.
 
-    State (saved): `gamma` [tile, out], `input_range` [tile, 1], `out_scale` [tile, out], `step` [1].
+    State (saved): `gamma` [tile, out], `input_range` [tile, 1], the scales of `OutScale`, `step` [1], quantisers.
 
     `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias (R003-01), which
     the layer adds digitally (R003-08):
-    y_i = sum_tiles alpha gamma_i out_scale_i ADC(F(DAC(x / alpha)))_i.
+    y_i = sum_tiles alpha gamma_i s_i ADC(F(DAC(x / alpha)))_i, s = `output_factor()`.
     With groups the weight is [group, out/groups, in/groups], and `tile` counts the tiles of all groups.
     """
 
     step: Tensor
     weight_key: Tensor | None
+    weight_quantiser: Quantiser | None
+    input_quantiser: Quantiser | None
 
     def __init__(
         self,
@@ -56,12 +62,17 @@ class TileArray(Cells):
         factory = {"device": device, "dtype": dtype}
         super().__init__(out_features, in_features, spec, name=name, channel=channel, groups=groups, **factory)
         self.training_spec = training
-        self.ramp_steps = 0.0  # set by attach; 0 = full strength at once
+        self.ramp = (0.0, 0.0)  # set by attach: steps before injected noise grows, and steps until it is there in full
         start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
-        learned = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
-        scales = torch.ones(self.row_tiles, self.columns, **factory)
+        self.learns_range = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
+        learned = self.learns_range and not training.backward.forward_only  # by gradient; else from statistics
+        self._make_scales(training.out_scale, factory)
         self.input_range = nn.Parameter(torch.full((self.row_tiles, 1), start, **factory), requires_grad=learned)
-        self.out_scale = nn.Parameter(scales, requires_grad=training.out_scale != "fixed")
+        self.register_module("weight_quantiser", None)
+        self.register_module("input_quantiser", None)
+        self.seen: Tensor | None = (
+            None  # abs-max [tile, 1] of the inputs of the last call, where ranges follow statistics
+        )
         self.register_buffer("step", torch.zeros(1, device=device))
         self._fixed("weight_key", None, device)
         self.held = False  # whether the weight key came from a root forward
@@ -102,11 +113,27 @@ class TileArray(Cells):
         call = noise.fold(self.chip_key, "read-out", t)
         return self._analog(x, self.aged, Run.stream(self.chip_key, call, t, len(x)), "through")
 
+    # -- quantisation-aware training ---------------------------------------------------------------------------
+    def stored(self, weight: Tensor) -> Tensor:
+        """The weights that are written to the tiles: quantised ones in quantisation-aware training (R002-02)."""
+        return weight if self.weight_quantiser is None else self.weight_quantiser(weight)
+
+    def quantise(self, weight: Tensor, weights: QuantiserSpec | None, activations: QuantiserSpec | None) -> None:
+        """Put quantisers on the weights and in front of the DAC."""
+        self.weight_quantiser = make(weights, "weights", weight)
+        self.input_quantiser = make(activations, "activations", weight)
+
+    @torch.no_grad()
+    def unquantise_(self, weight: Tensor) -> None:
+        """Make the quantised weights the weights, and take the quantisers off."""
+        weight.copy_(self.stored(weight))
+        self.weight_quantiser = self.input_quantiser = None
+
     # -- forward ----------------------------------------------------------------------------------------------
     def draw(self, weight: Tensor) -> Tensor | None:
         """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
         need not draw the same noise at every step. None where there is nothing to draw."""
-        if self.exact or self.deployed:
+        if self.exact or self.deployed or self._draws_per_sample:
             return None
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(weight.device.type, enabled=False):
@@ -119,22 +146,44 @@ class TileArray(Cells):
                 f"layer {self.name!r} takes floating-point inputs of {self.in_features} features, "
                 f"got {tuple(x.shape)} of {x.dtype}"
             )
+        if self.input_quantiser is not None:
+            x = self.input_quantiser(x)
         if self.exact:
-            y = self.split_groups(x.reshape(-1, x.shape[-1])) @ (weight * self.spread(self.out_scale)).mT
+            y = self.split_groups(x.reshape(-1, x.shape[-1])) @ self._clean(weight).mT
             return self.join_groups(y).view(*x.shape[:-1], self.out_features)
-        mode = self.training_spec.backward.mode
+        backward = self.training_spec.backward
         dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(x.device.type, enabled=False):  # analog values need fp32 up to the ADC
             flat = x.reshape(-1, x.shape[-1]).to(dtype)
             w = weight.to(dtype)
-            if mode == "ste":
+            if not backward.forward_only:
+                y = self._forward(flat, w, self._rounding, drawn)
+            else:
                 with torch.no_grad():
                     y = self._forward(flat, w, "through", drawn)
-                clean = self.split_groups(flat), w * self.spread(self.out_scale)
-                y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
-            else:
-                y = self._forward(flat, w, self._rounding, drawn)
+                    self._note_range(flat)
+                if backward.mode == "ste":
+                    clean = self.split_groups(flat), self._clean(w)
+                    y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
+                else:
+                    y = straight(self._stand_in(flat, w, cast(Surrogate, backward.surrogate)), y)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def _clean(self, weight: Tensor) -> Tensor:
+        """The digital matrix that the tiles stand for."""
+        return self.stored(weight) * self.spread(self.output_factor())
+
+    def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
+        """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
+        alpha = self._input_range(xs := self.cut(x))
+        alpha = torch.ones_like(self.input_range) if alpha is None else alpha.detach()
+        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.geometry)
+        return self._summed(y * (self.gamma * self.output_factor() * alpha))
+
+    def _note_range(self, x: Tensor) -> None:
+        """Remember how large the inputs are: without a gradient, ranges follow statistics (R003-62)."""
+        if self.training and self.learns_range and len(x):
+            self.seen = self.cut(x).abs().amax((0, 2))[:, None]
 
     @property
     def _rounding(self) -> Rounding:
@@ -142,8 +191,24 @@ class TileArray(Cells):
         return backward.rounding if backward.mode == "autograd" else "through"
 
     def _forward(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None) -> Tensor:
-        """x [vector, in], weight [out, in] -> [vector, out]."""
+        """x [vector, in], weight [out, in] -> [vector, out]; of one mini-batch, or of one sample after the other where each
+        has noisy weights of its own."""
         stream = self.run.enter(self, len(x), x.device)
+        if not self._draws_per_sample:
+            return self._product(x, weight, rounding, drawn, stream)
+        samples = self.run.samples(len(x))
+        parts = x.split(len(x) // samples) if samples else (x,)
+        return torch.cat(
+            [self._product(p, weight, rounding, None, stream.of_sample(k, len(p))) for k, p in enumerate(parts)]
+        )
+
+    @property
+    def _draws_per_sample(self) -> bool:
+        inject = self.training_spec.inject
+        return self.training and not self.deployed and inject is not None and inject.per == "sample"
+
+    def _product(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None, stream: Stream) -> Tensor:
+        """x [vector, in], weight [out, in] -> [vector, out] through the tiles."""
         xs = self.cut(x)
         alpha = self._input_range(xs)
         code = self._encode(xs, alpha, rounding)
@@ -155,12 +220,15 @@ class TileArray(Cells):
         y = self._analog(code, w, stream, rounding)
         if alpha is not None:
             y, alpha = self._within_bound(y, xs, alpha, w, stream, rounding)
-        scale = (self.chip_gamma if self.deployed else self.gamma) * self.out_scale
+        scale = (self.chip_gamma if self.deployed else self.gamma) * self.output_factor()
         if self.gain is not None and self.deployed:
             scale = scale * self.gain
         if alpha is not None:
             scale = scale * (alpha if rounding != "through" else alpha.detach())
-        y = y * scale
+        return self._summed(y * scale)
+
+    def _summed(self, y: Tensor) -> Tensor:
+        """Partial sums [vector, tile, out] -> [vector, out]."""
         return y.sum(-2) if self.groups == 1 else y.unflatten(-2, (self.groups, -1)).sum(-2).flatten(1)
 
     @property
@@ -244,8 +312,11 @@ class TileArray(Cells):
         return w * (draw.view_as(w) >= p)
 
     def _ramp(self) -> Tensor | float:
-        """Share of the injected noise at this step (R003-66)."""
-        return (self.step / self.ramp_steps).clamp(max=1.0) if self.ramp_steps and self.is_attached else 1.0
+        """Share of the injected noise at this step (R003-66): (step - first)/length, between 0 and 1."""
+        first, length = self.ramp
+        if not (first or length) or not self.is_attached:
+            return 1.0
+        return ((self.step - first) / length).clamp(0, 1) if length else (self.step >= first).float()
 
     def _live_site(self, placed: Placed, stage: str, stream: Stream) -> Site:
         """A site of the forward pass. Without a chip its constants belong to the mini-batch and are derived here."""

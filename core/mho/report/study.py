@@ -22,6 +22,16 @@ from mho.units import format_seconds
 
 
 @dataclass(frozen=True)
+class Figures:
+    """Further figures beside the score, over time."""
+
+    name: str
+    digital: float | None
+    mean: tuple[float | None, ...]
+    sem: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Curve:
     """Scores of one variant over time; None where there is no number."""
 
@@ -31,6 +41,7 @@ class Curve:
     sem: tuple[float | None, ...]
     normalised: tuple[float | None, ...]
     chips: tuple[tuple[float | None, ...], ...]  # [chip][time]
+    extra: tuple[Figures, ...] = ()
 
     @property
     def last(self) -> tuple[float, ...]:
@@ -112,6 +123,10 @@ class Study:
     kurtosis: tuple[Kurtosis, ...]
     hardware_text: str
     summary: dict[str, Any]
+    seeds: tuple[int, ...] = ()  # of several trainings
+    gain: tuple[tuple[float, float], ...] | None = (
+        None  # hwa - direct of the same training: mean, half of a 95 % interval
+    )
 
     @cached_property
     def time_names(self) -> tuple[str, ...]:
@@ -146,7 +161,7 @@ def _study(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> S
         times=tuple(float(summary["times"][i]) for i in order),
         reference=_number(summary.get("reference")),
         chance=_number(summary.get("chance")),
-        curves=tuple(_curve(v, lines, order) for v in summary["variants"]),
+        curves=tuple(_curve(v, lines, order, summary.get("reference_extra") or {}) for v in summary["variants"]),
         layers=tuple(_layer(x, sizes) for x in summary.get("layers", ())),
         product=_product(summary.get("mvm")),
         kurtosis=tuple(
@@ -155,10 +170,16 @@ def _study(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> S
         ),
         hardware_text=text,
         summary=summary,
+        seeds=tuple(summary.get("seeds") or ()),
+        gain=_gain(summary.get("difference"), order),
     )
 
 
-def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int]) -> Curve:
+def _gain(entry: dict[str, Any] | None, order: list[int]) -> tuple[tuple[float, float], ...] | None:
+    return None if entry is None else tuple((float(entry["mean"][i]), float(entry["half"][i])) for i in order)
+
+
+def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int], digital: dict[str, float]) -> Curve:
     """A curve with its times in order. Single chips are in the summary, else in results.jsonl."""
 
     def numbers(values: Sequence[Any] | None) -> tuple[float | None, ...]:
@@ -172,6 +193,10 @@ def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int
         sem=numbers(variant.get("sem")),
         normalised=numbers(variant.get("normalised")),
         chips=tuple(numbers(row) for row in scores),
+        extra=tuple(
+            Figures(plain(name), _number(digital.get(name)), numbers(e["mean"]), numbers(e["sem"]))
+            for name, e in (variant.get("extra") or {}).items()
+        ),
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from mho.errorbars import t95
+
 if TYPE_CHECKING:
     from mho.report.study import Curve, Study
 
 NONE = "–"
 SPACE = "\N{NO-BREAK SPACE}"
 KNOWN = {"direct": "when deployed directly", "hwa": "when trained for the hardware"}
-# Two-sided 95 % points of Student's t distribution for 1, 2, ... degrees of freedom.
-T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
 def decimals(sem: float | None) -> int:
@@ -95,6 +95,8 @@ def headline(study: Study) -> str:
 def verdict(study: Study) -> str:
     """Whether the better way is better by more than chance; empty where there is nothing to compare."""
     named = {c.name: c for c in _ranked(study)}
+    if study.gain is not None:
+        return _paired(study, *study.gain[-1])
     if "direct" in named and "hwa" in named:
         return _hwa_or_not(named["hwa"], named["direct"])
     if len(named) > 1:
@@ -106,6 +108,11 @@ def verdict(study: Study) -> str:
 def caution(study: Study) -> str:
     """What the error bars cover."""
     chips = max((len(c.last) for c in study.curves), default=0)
+    if study.seeds:
+        return (
+            f"± is the standard error of the mean over {len(study.seeds)} trainings, each deployed on chips of its own "
+            f"({chips} in all). It does not cover other test data."
+        )
     if chips < 2:
         return "One chip was simulated, so there is no error bar: another chip can come out differently."
     return (
@@ -123,6 +130,17 @@ def above_digital(study: Study) -> str:
         "Trained for the hardware, the network scores above the digital one. That need not be the hardware's doing: "
         "it was trained for longer, starting from the digital network."
     )
+
+
+def _paired(study: Study, gain: float, half: float) -> str:
+    """The same from differences of the same training."""
+    n = len(study.seeds)
+    size = f"95 % interval {_signed(gain - half, 2)} to {_signed(gain + half, 2)} points, {n} paired trainings"
+    if abs(gain) <= half:
+        return f"Training for the hardware makes no difference that {n} trainings can show ({size})."
+    if gain > 0:
+        return f"Training for the hardware gains {100 * gain:.2f} points over direct deployment ({size})."
+    return f"Training for the hardware does not help here: it loses {-100 * gain:.2f} points ({size})."
 
 
 def _hwa_or_not(hwa: Curve, direct: Curve) -> str:
@@ -156,12 +174,7 @@ def _difference(a: Curve, b: Curve) -> tuple[float, float | None, bool]:
     if sems[0] is None or sems[1] is None:
         return gain, None, False
     sem = math.hypot(sems[0], sems[1])
-    return gain, sem, abs(gain) > _t95(_chips(a, b) - 1) * sem
-
-
-def _t95(freedom: int) -> float:
-    """The 95 % point of Student's t; above the table 1.96 + 2.4/freedom, which is right to 0.02."""
-    return T95[max(freedom, 1) - 1] if freedom <= len(T95) else 1.96 + 2.4 / freedom
+    return gain, sem, abs(gain) > t95(_chips(a, b) - 1) * sem
 
 
 def _chips(*curves: Curve) -> int:
