@@ -67,6 +67,7 @@ _HOME = {
     "direct": ("adapt_batch_norm", "tune_digital"),
     "surrogate": ("Surrogate",),
     "preactivation": ("PreactivationNoise",),
+    "analysis.gradients": ("Directions", "gradient_directions"),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
     "inspection": ("Inspection", "inspect_layers"),
@@ -78,6 +79,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (the names below)
 
 if TYPE_CHECKING:
+    from mho.analysis.gradients import Directions as Directions
+    from mho.analysis.gradients import gradient_directions as gradient_directions
     from mho.calibration import calibrate as calibrate
     from mho.checkpoint import load_model as load_model
     from mho.checkpoint import save_model as save_model

@@ -187,18 +187,29 @@ class Cells(Layout):
     @torch.no_grad()
     def age(self, t: float) -> None:
         """The weights t seconds after programming, always computed from the programmed conductances."""
-        assert self.chip_key is not None
         self.time = t
+        self.aged = self._aged(self.programmed, self.target, t)
+
+    def chip_weights(self, weight: Tensor) -> Tensor:
+        """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
+        everything that programming and ageing do (`aged` holds the same values). Random numbers are constants."""
+        assert self.chip_key is not None
+        target = self.normalised(weight)
+        return self._aged(
+            self._programmed(self._target(target), Stream(self.chip_key, self.chip_key)), target, self.time
+        )
+
+    def _aged(self, programmed: Tensor, target: Tensor, t: float) -> Tensor:
+        assert self.chip_key is not None
         stream = Stream(self.chip_key, self.chip_key, t)
-        g = self.programmed
-        goal = self._physical(self._target(self.target))
+        g, goal = programmed, self._physical(self._target(target))
         for p in self.plan.age:
-            site = self._site(p, "age", stream, target=goal, programmed=self.programmed)
+            site = self._site(p, "age", stream, target=goal, programmed=programmed)
             g = self._physical(p.effect.apply("age", g, t, site))
-        w = self._signed(g, self.target)
+        w = self._signed(g, target)
         for p in self.plan.fold:
             w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream)))
-        self.aged = w
+        return w
 
     def chip_state(self) -> dict[str, Any]:
         """Everything that makes up the chip that is on, by reference; `put_chip_state` brings it back."""
