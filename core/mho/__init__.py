@@ -56,6 +56,7 @@ _HOME = {
     "chip": ("Chip", "age", "chip_on", "load_chip", "program", "unprogram"),
     "calibration": ("calibrate",),
     "training": ("attach",),
+    "preactivation": ("PreactivationNoise",),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
     "checkpoint": ("load_model", "save_model"),
@@ -122,6 +123,7 @@ if TYPE_CHECKING:
     from mho.nonideality import product as product
     from mho.nonideality import signed as signed
     from mho.nonideality import square as square
+    from mho.preactivation import PreactivationNoise as PreactivationNoise
     from mho.registry import register as register
     from mho.schema import Field as Field
     from mho.site import Site as Site

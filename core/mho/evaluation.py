@@ -102,7 +102,7 @@ def evaluate(
         for k in tqdm(range(chips), desc="chips", disable=not progress, leave=False):
             row = (done or {}).get(k)
             if row is None:
-                row = _one_chip(net, score, at, seed, k)
+                row = one_chip(net, score, at, seed, k)
                 if on_chip is not None:
                     on_chip(k, row)
             rows.append(row)
@@ -110,13 +110,21 @@ def evaluate(
 
 
 @torch.no_grad()
-def _one_chip(
+def one_chip(
     net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int
 ) -> tuple[float, ...]:
+    """Scores of chip k of this seed at each time, in seconds; the chip stays on the network, which is in eval mode."""
     chip = program(net, seed, index=k)
     row = []
     for t in times:
         chip.age(t)
         net.eval()
-        row.append(float(score(net)))
+        row.append(_number(score(net)))
     return tuple(row)
+
+
+def _number(score: Any) -> float:
+    try:
+        return float(score)
+    except (TypeError, ValueError, RuntimeError):
+        raise MhoError(f"score(net) must return a number, got {type(score).__name__}") from None

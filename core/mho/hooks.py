@@ -111,6 +111,28 @@ def mho_compensations() -> Iterable[type[Kinded]]:
 
 
 @hookspec
+def mho_surrogates() -> Iterable[type[Kinded]]:
+    """Differentiable stand-ins for a tile, for `training: {backward: {mode: surrogate, surrogate: KIND}}`.
+
+    Example:
+
+        from mho import Surrogate, hookimpl, product
+
+        class HalfStep(Surrogate, kind="half.step"):
+            "The gradient of half the exact product."
+            source = "an example"
+
+            def outputs(self, x, w, geometry):
+                return product(x, w) / 2
+
+        @hookimpl
+        def mho_surrogates():
+            return [HalfStep]
+    """
+    return ()
+
+
+@hookspec
 def mho_layers() -> Iterable[type]:
     """Analog layers, each a subclass of the torch layer that it replaces.
 

@@ -3,7 +3,7 @@
 Everything lands in one folder, and an interrupted run goes on where it was:
 
 key.json          what was run; a folder never mixes two runs
-hardware.yaml     the resolved hardware file
+hardware.yaml     the resolved hardware file, with the versions of all plugins
 digital.safetensors, trained.safetensors   weights after plain and after hardware-aware training
 results.jsonl     one line per variant and chip
 summary.json      scores, curves, what went on tiles
@@ -13,9 +13,7 @@ report.html       the same to look at
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -29,13 +27,14 @@ from torch import nn
 from tqdm import tqdm
 
 import mho
-from mho import noise
+from mho import noise, registry
 from mho.calibration import Method, calibrate
 from mho.checkpoint import load_model, save_model
 from mho.convert import conversion_report, to_analog
 from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
+from mho.files import write_atomically
 from mho.hardware import Hardware, load
 from mho.metrics import MvmExperiment, effect_table
 from mho.studies import kurtosis_by_layer
@@ -103,10 +102,10 @@ class Job:
         else:
             optimizer = self.task.optimizer(model.parameters(), self.task.lr)
             self._fit(model, optimizer, self.task.epochs, "digital training")
-            atomically(file, lambda f: save_model(model, f))
+            write_atomically(file, lambda f: save_model(model, f))
         model.eval()
         with torch.no_grad():
-            return model, _score(self.task, model)
+            return model, self.task.checked_score(model)
 
     def _direct(self, digital: nn.Module) -> nn.Module:
         """No straw man: with and without the 2.5 sigma clip of R003 sec. 2.2, input ranges calibrated in two ways; whichever
@@ -145,7 +144,7 @@ class Job:
         optimizer = OPTIMIZERS[spec.optimizer](params, lr=lr) if spec.optimizer else self.task.optimizer(params, lr)
         attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
         self._fit(net, optimizer, epochs, "hardware-aware training")
-        atomically(file, lambda f: save_model(net, f))
+        write_atomically(file, lambda f: save_model(net, f))
         return net
 
     def _fit(self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, what: str) -> None:
@@ -169,7 +168,7 @@ class Job:
         taken: list[Score] = []
 
         def score(net: nn.Module) -> float:
-            taken.append(_score(self.task, net))
+            taken.append(self.task.checked_score(net))
             return taken[-1]
 
         def keep(k: int, scores: tuple[float, ...]) -> None:
@@ -237,7 +236,7 @@ class Job:
             "command": self.command,
             "seconds": time.time() - self.started,
         }
-        atomically(self.folder / "summary.json", lambda f: f.write_text(json.dumps(summary, indent=1)))
+        write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary
 
     def _mvm(self) -> dict[str, Any]:
@@ -269,11 +268,6 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     return net.eval()
 
 
-def _score(task: Task, net: nn.Module) -> Score:
-    score = task.score(net)
-    return score if isinstance(score, Score) else Score(score)
-
-
 def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) -> None:
     """Make the folder of a run and write down whose it is; an error if it holds another one."""
     key = {
@@ -289,16 +283,13 @@ def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) 
         raise MhoError(f"{folder} holds another run (different {changed}); choose another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(key, indent=1))
-    (folder / "hardware.yaml").write_text(hardware.to_yaml())
+    made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
+    (folder / "hardware.yaml").write_text(made_with + hardware.to_yaml())
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything a result depends on: mho, its plugins, torch, Python."""
-    found = {
-        d.metadata["Name"]: d.version
-        for d in importlib.metadata.distributions()
-        if any(e.group == "mho" for e in d.entry_points)
-    }
+    """Versions of everything a result depends on: mho, its plugins (files given with --plugin by their hash), torch, Python."""
+    found = {p.distribution: p.version for p in registry.providers() if p.version}
     return {
         **dict(sorted(found.items())),
         "mho": mho.__version__,
@@ -312,10 +303,3 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
     for line in file.read_text().splitlines() if file.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             yield json.loads(line)
-
-
-def atomically(file: Path, write: Any) -> None:
-    """Write to a temporary name first, so that a file is either whole or not there."""
-    part = file.with_suffix(file.suffix + ".part")
-    write(part)
-    os.replace(part, file)

@@ -20,8 +20,9 @@ from typing import Any
 
 from mho.errorbars import spread, t95
 from mho.evaluation import normalised_accuracy
+from mho.files import write_atomically
 from mho.hardware import Hardware
-from mho.job import Job, atomically, claim_folder
+from mho.job import Job, claim_folder
 from mho.task import Task
 
 
@@ -43,7 +44,7 @@ class Trainings:
         claim_folder(self.folder, self.task, self.hardware, "several")
         parts = [self._done(seed) or self._job(seed).run() for seed in self.seeds]
         summary = {**together(parts), "command": self.command}
-        atomically(self.folder / "summary.json", lambda f: f.write_text(json.dumps(summary, indent=1)))
+        write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary
 
     def folder_of(self, seed: int) -> Path:

@@ -89,6 +89,11 @@ class Stream:
             return noise.fold(self.call, "first", self.vectors.first)
         return self.call
 
+    def of_sample(self, k: int, vectors: int) -> Stream:
+        """The keys of the k-th sample alone, with a chip of its own."""
+        chip, call = noise.fold(self.chip, "sample", k), noise.fold(self.call, "sample", k)
+        return Stream(chip, call, self.time, Vectors(0, vectors, 1))
+
     def of_pass(self, k: int) -> Stream:
         """The keys of the k-th pass of an MVM that is read in several: noise per vector is fresh in each."""
         return replace(self, call=noise.fold(self.call, "pass", k))

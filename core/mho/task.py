@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -65,6 +66,21 @@ class Task:
     def score(self, model: nn.Module) -> float:
         """A fraction, higher is better, on held-out data; a `mho.Score` carries further figures beside it."""
         raise NotImplementedError
+
+    def checked_score(self, model: nn.Module) -> Score:
+        """`score`, which must be a fraction: anything else would become a wrong accuracy somewhere in a table."""
+        value = self.score(model)
+        try:
+            found = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            found = math.nan
+        if not 0 <= found <= 1:
+            said = value.tolist() if isinstance(value, Tensor) else value
+            hint = "; divide percent by 100" if 1 < found <= 100 else ""
+            raise MhoError(
+                f"score of task {self.name or type(self).__name__} must return a number from 0 to 1, got {said!r}{hint}"
+            )
+        return value if isinstance(value, Score) else Score(found)
 
     def predict(self, model: nn.Module, batch: Any) -> Any:
         """The outputs of the model for a batch."""

@@ -1,78 +1,50 @@
-"""The tiles of one weight matrix: periphery, analog product, and the chip that is programmed on them.
+"""What a weight matrix on tiles computes: DAC, analog product, ADC, digital scales, and the noise that training injects.
 
-A matrix [out, in] is cut along its inputs into row tiles; they are a batch axis of every tensor here, never a Python
-loop. Columns do not interact in the analog product, so the output axis stays whole, and `Geometry.blocks` says which
-physical tile an output sits on where that matters (R003-23, R003-24).
+How the matrix is cut is `layout`, its devices and its chip are `cells`.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mho import noise
+from mho.cells import Cells
 from mho.compensation import Compensation
 from mho.converter import Adc, Dac, Rounding
 from mho.errors import MhoError
 from mho.gradient import CleanProduct, straight
-from mho.mapping import Mapping
-from mho.nonideality import Nonideality, product
-from mho.plan import Placed, Plan, resolve
+from mho.nonideality import product
+from mho.outscale import OutScale
+from mho.plan import Placed
+from mho.quantiser import Quantiser, make
 from mho.run import Run
-from mho.site import Geometry, Rows, Site, Stream
+from mho.site import Site, Stream
+from mho.surrogate import Surrogate
 
 if TYPE_CHECKING:
-    from mho.hardware import TileSpec, TrainingSpec
+    from mho.hardware import TileSpec
+    from mho.recipe import QuantiserSpec, TrainingSpec
 
 
-def split_evenly(n: int, limit: int, unit: int = 1) -> list[int]:
-    """Cut n rows into the fewest parts of at most `limit`, as equal as they go, each a multiple of `unit`
-    (the rows of one input channel). 1300 rows of 512 -> 434, 433, 433 (R003-23)."""
-    unit = unit if unit <= limit else 1  # a channel larger than a tile has to be cut
-    items = n // unit
-    parts = max(1, math.ceil(items / (limit // unit)))
-    small, extra = divmod(items, parts)
-    return [(small + (i < extra)) * unit for i in range(parts)]
+class TileArray(OutScale, Cells):
+    """All tiles of one weight matrix, or of `groups` equal ones (see `Layout`), with their periphery. The weights stay with
+    the layer.
 
-
-# Buffers of the chip that is on.
-CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma")
-
-
-class TileArray(nn.Module):
-    """All tiles of one weight matrix, or of `groups` equal ones side by side (grouped convolutions). Holds the digital
-    scales and the chip; the weights stay with the layer.
-
-    Every group is a matrix with tiles of its own: no tile holds two of them, and no cell stands idle between them. The
-    groups lie along the tile axis like row tiles, so thousands of them are one batched product.
-
-    State (saved): `gamma` [tile, out], `input_range` [tile, 1], `out_scale` [tile, out], `step` [1].
-    A programmed chip lives in buffers that are not saved with the model; `Chip.save` keeps it.
+    State (saved): `gamma` [tile, out], `input_range` [tile, 1], the scales of `OutScale`, `step` [1], quantisers.
 
     `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias (R003-01), which
     the layer adds digitally (R003-08):
-    y_i = sum_tiles alpha gamma_i out_scale_i ADC(F(DAC(x / alpha)))_i.
-    With groups the weight is [group, out/groups, in/groups], and `tile` below counts the tiles of all groups.
+    y_i = sum_tiles alpha gamma_i s_i ADC(F(DAC(x / alpha)))_i, s = `output_factor()`.
+    With groups the weight is [group, out/groups, in/groups], and `tile` counts the tiles of all groups.
     """
 
-    gamma: Tensor
     step: Tensor
-    block: Tensor
-    used: Tensor
-    depth: Tensor
-    occupied: Tensor
-    rows_index: Tensor | None
     weight_key: Tensor | None
-    # Tensors while a chip is on, else None (Any spares a check at every use).
-    target: Any  # [tile, out, row] signed, normalised
-    programmed: Any  # [dev, tile, out, row] µS
-    aged: Any  # [tile, out, row] the weights now
-    reference: Any  # [vector, tile, out] read-out right after programming
-    gain: Any  # [tile, out] of the compensation; None at age 0
-    chip_gamma: Any  # [tile, out] gamma when the chip was programmed: remapping the weights does not change a chip
+    weight_quantiser: Quantiser | None
+    input_quantiser: Quantiser | None
 
     def __init__(
         self,
@@ -87,208 +59,32 @@ class TileArray(nn.Module):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.out_features, self.in_features = out_features, in_features
-        self.spec, self.training_spec, self.name = spec, training, name
-        self.plan: Plan = resolve(cast(tuple[Nonideality, ...], spec.nonidealities), name, spec.factor)
-        self.run = Run()
-        self.ramp_steps = 0.0  # set by attach; 0 = full strength at once
-        self.path = noise.words("layer", name)
-
-        self.groups, self.columns = groups, out_features // groups
-        self.sizes = split_evenly(in_features // groups, spec.rows, channel if spec.split == "channel" else 1)
-        self.row_tiles = tiles = len(self.sizes) * groups
-        self.height = height = max(self.sizes)
-        n = torch.tensor(self.sizes * groups, dtype=torch.float32)
-        j = torch.arange(height, dtype=torch.float32)
-        used = (j < n[:, None]).float()
-        columns = split_evenly(self.columns, spec.columns)
-        self.block_count = len(columns)
-        self._fixed("occupied", n, device)
-        self._fixed("depth", j / n[:, None] * used, device)
-        self._fixed("used", used, device)
-        self._fixed("block", torch.arange(len(columns)).repeat_interleave(torch.tensor(columns)), device)
-        self._fixed("rows_index", None if len(set(self.sizes)) == 1 else self._row_numbers(), device)
-        self._fixed("weight_key", None, device)
-
-        start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
         factory = {"device": device, "dtype": dtype}
-        self.register_buffer("gamma", torch.ones(tiles, self.columns, **factory))
-        self.register_buffer("step", torch.zeros(1, device=device))
-        learned = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
-        self.input_range = nn.Parameter(torch.full((tiles, 1), start, **factory), requires_grad=learned)
-        self.out_scale = nn.Parameter(
-            torch.ones(tiles, self.columns, **factory), requires_grad=training.out_scale != "fixed"
+        super().__init__(out_features, in_features, spec, name=name, channel=channel, groups=groups, **factory)
+        self.training_spec = training
+        self.ramp = (0.0, 0.0)  # set by attach: steps before injected noise grows, and steps until it is there in full
+        start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
+        self.learns_range = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
+        learned = self.learns_range and not training.backward.forward_only  # by gradient; else from statistics
+        self._make_scales(training.out_scale, factory)
+        self.input_range = nn.Parameter(torch.full((self.row_tiles, 1), start, **factory), requires_grad=learned)
+        self.register_module("weight_quantiser", None)
+        self.register_module("input_quantiser", None)
+        self.seen: Tensor | None = (
+            None  # abs-max [tile, 1] of the inputs of the last call, where ranges follow statistics
         )
-
-        for buffer in CHIP:
-            self._fixed(buffer, None, device)
-        self.constants: list[list[str]] = [[] for _ in self.plan.effects]
-        self.time = 0.0
-        self.chip_key: noise.Key | None = None
+        self.register_buffer("step", torch.zeros(1, device=device))
+        self._fixed("weight_key", None, device)
         self.held = False  # whether the weight key came from a root forward
         self.remap_after_load = False
         self.attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
 
-    # -- shapes -----------------------------------------------------------------------------------------------
-    def _fixed(self, name: str, value: Tensor | None, device: Any) -> None:
-        self.register_buffer(name, None if value is None else value.to(device), persistent=False)
-
-    def _row_numbers(self) -> Tensor:
-        """[tile * row] number of the input of a group that feeds each row; padding points one past the last input."""
-        rows = sum(self.sizes)
-        index = torch.full((len(self.sizes), max(self.sizes)), rows)
-        for t, part in enumerate(torch.arange(rows).split(self.sizes)):
-            index[t, : len(part)] = part
-        return index.flatten()
-
-    def cut(self, v: Tensor) -> Tensor:
-        """Inputs [..., in] -> [..., tile, row], padded with zeros."""
-        if self.groups == 1:
-            return self._cut(v)
-        return self._cut(v.unflatten(-1, (self.groups, -1))).flatten(-3, -2)
-
-    def cut_weight(self, weight: Tensor) -> Tensor:
-        """[out, in] or [group, out, in] -> [tile, out, row]."""
-        w = self._cut(weight).transpose(-3, -2)
-        return w if self.groups == 1 else w.flatten(0, 1)
-
-    def _cut(self, v: Tensor) -> Tensor:
-        """The same for one group."""
-        if self.rows_index is not None:
-            v = nn.functional.pad(v, (0, 1)).index_select(-1, self.rows_index)
-        return v.unflatten(-1, (len(self.sizes), self.height))
-
-    def spread(self, v: Tensor) -> Tensor:
-        """[tile, out] -> the shape of the weight: the value that belongs to every weight."""
-        sizes = torch.tensor(self.sizes, device=v.device)
-        parts = v.t() if self.groups == 1 else v.unflatten(0, (self.groups, -1)).transpose(1, 2)
-        return parts.repeat_interleave(sizes, dim=-1, output_size=sum(self.sizes))
-
-    def split_groups(self, v: Tensor) -> Tensor:
-        """[vector, group * n] -> [group, vector, n]; unchanged where there is one group."""
-        return v if self.groups == 1 else v.unflatten(-1, (self.groups, -1)).transpose(0, 1)
-
-    def join_groups(self, v: Tensor) -> Tensor:
-        """Back from `split_groups`."""
-        return v if self.groups == 1 else v.transpose(0, 1).flatten(1)
-
-    @property
-    def geometry(self) -> Geometry:
-        device, adc = self.spec.device, self.spec.adc
-        rows = Rows(self.occupied, self.depth, self.used)
-        bound = adc.limit if isinstance(adc, Adc) else math.inf
-        return Geometry(rows, self.columns, self.block, self.block_count, device.g_min, device.g_max, bound)
-
-    @property
-    def tile_count(self) -> int:
-        """Physical tiles: row tiles of all groups times column blocks."""
-        return self.row_tiles * self.block_count
-
-    # -- mapping ----------------------------------------------------------------------------------------------
-    @property
-    def mapping(self) -> Mapping:
-        return cast(Mapping, self.spec.mapping)
-
-    @torch.no_grad()
-    def remap(self, weight: Tensor) -> None:
-        """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
-        gamma scales the conductances down exactly as it scales the outputs up."""
-        self.gamma.copy_(self.mapping.gamma(self.cut_weight(weight.detach()), self.geometry))
-
-    @torch.no_grad()
-    def clip_(self, weight: Tensor, limit: float) -> None:
-        """|w| <= limit gamma, in place (R003-68)."""
-        bound = self.spread(self.gamma * limit).to(weight.dtype)
-        weight.copy_(torch.minimum(torch.maximum(weight, -bound), bound))
-
-    def normalised(self, weight: Tensor) -> Tensor:
-        """w / gamma, saturated at the device range, [tile, out, row]."""
-        w = self.cut_weight(weight) / self.gamma.unsqueeze(-1)
-        return w.clamp(-1, 1)
-
-    # -- a chip -----------------------------------------------------------------------------------------------
-    def _site(self, placed: Placed, stage: str, stream: Stream, **conductances: Tensor) -> Site:
-        constants = {n: getattr(self, f"_{placed.number}_{n}") for n in self.constants[placed.number]}
-        return Site(self.geometry, stream, placed.path, stage, constants=constants, **conductances)
-
-    def _physical(self, g: Tensor) -> Tensor:
-        """Conductances are never negative (R003-17), and there are no devices in the padding."""
-        return self._in_rows(g.clamp(min=0))
-
-    def _in_rows(self, w: Tensor) -> Tensor:
-        """Nothing in the padding, whatever an effect did there."""
-        return w * self.used[:, None, :]
-
-    def _programmed(self, target: Tensor, stream: Stream, strength: Tensor | float | None = None) -> Tensor:
-        """Conductances after programming. With a strength (training), the error of all effects but the final ones is
-        scaled: the floor at 0 then cuts the scaled error, and a stuck cell stays where it is stuck (R003-64)."""
-        g = goal = self._physical(target)
-        errors = [p for p in self.plan.program if not p.effect.final]
-        for p in errors:
-            g = self._physical(g)
-            g = p.effect.apply("program", g, self._site(p, "program", stream, target=goal))
-        if strength is not None and errors:
-            g = goal + strength * (g - goal)
-        g = self._physical(g)
-        for p in self.plan.program[len(errors) :]:
-            g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal)))
-        return g
-
-    def _signed(self, g: Tensor, normalised: Tensor) -> Tensor:
-        return self.mapping.weights(g, normalised.sign(), self.spec.device.pair, self.geometry)
-
-    def _target(self, normalised: Tensor) -> Tensor:
-        return self.mapping.conductances(normalised, self.spec.device.pair, self.geometry)
-
-    @torch.no_grad()
-    def program(self, weight: Tensor, key: noise.Key) -> None:
-        """Write the weights of the layer to the chip that `key` names; age 0 s follows."""
-        self.chip_key = noise.fold_words(key, self.path)
-        self.chip_gamma = self.gamma.clone()
-        self.target = self.normalised(weight.detach()).contiguous()  # as a saved chip has it: same layout, same bits
-        self.programmed = self._programmed(self._target(self.target), Stream(self.chip_key, self.chip_key))
-        self._prepare()
-        self.age(0.0)
-
-    def restore(self, key: noise.Key, state: dict[str, Tensor]) -> None:
-        """Put a saved chip on these tiles (see `Chip.save`); `age` follows."""
-        self.clear()
-        self.chip_key = noise.fold_words(key, self.path)
-        for name, value in state.items():
-            index, _, constant = name.partition(".")
-            if not constant:
-                setattr(self, name, value)
-                continue
-            self.constants[int(index)].append(constant)
-            self._fixed(f"_{index}_{constant}", value, value.device)
-
-    @torch.no_grad()
-    def _prepare(self) -> None:
-        assert self.chip_key is not None
-        for p in self.plan.prepare:
-            site = Site(self.geometry, Stream(self.chip_key, self.chip_key), p.path, "prepare")
-            p.effect.prepare(site)
-            self.constants[p.number] = list(site.constants)
-            for name, value in site.constants.items():
-                self._fixed(f"_{p.number}_{name}", value, value.device)
-
+    # -- drift compensation -----------------------------------------------------------------------------------
     @torch.no_grad()
     def age(self, t: float) -> None:
-        """The weights t seconds after programming, always computed from the programmed conductances."""
-        assert self.chip_key is not None
-        self.time = t
-        stream = Stream(self.chip_key, self.chip_key, t)
-        g = self.programmed
-        goal = self._physical(self._target(self.target))
-        for p in self.plan.age:
-            site = self._site(p, "age", stream, target=goal, programmed=self.programmed)
-            g = self._physical(p.effect.apply("age", g, t, site))
-        w = self._signed(g, self.target)
-        for p in self.plan.fold:
-            w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream)))
-        self.aged = w
+        """Let the cells age to t seconds, then measure the gain of the compensation."""
+        super().age(t)
         self._compensate(t)
 
     def _compensate(self, t: float) -> None:
@@ -317,59 +113,27 @@ class TileArray(nn.Module):
         call = noise.fold(self.chip_key, "read-out", t)
         return self._analog(x, self.aged, Run.stream(self.chip_key, call, t, len(x)), "through")
 
-    def chip_state(self) -> dict[str, Any]:
-        """Everything that makes up the chip that is on, by reference; `put_chip_state` brings it back."""
-        constants = {n: getattr(self, n) for n in self._constant_names()}
-        buffers = {n: getattr(self, n) for n in CHIP}
-        return {
-            "buffers": buffers,
-            "constants": constants,
-            "names": self.constants,
-            "key": self.chip_key,
-            "time": self.time,
-        }
+    # -- quantisation-aware training ---------------------------------------------------------------------------
+    def stored(self, weight: Tensor) -> Tensor:
+        """The weights that are written to the tiles: quantised ones in quantisation-aware training (R002-02)."""
+        return weight if self.weight_quantiser is None else self.weight_quantiser(weight)
 
-    def put_chip_state(self, state: dict[str, Any]) -> None:
-        self.clear()
-        for name, value in state["buffers"].items():
-            setattr(self, name, value)
-        for name, value in state["constants"].items():
-            self._fixed(name, value, value.device)
-        self.constants, self.chip_key, self.time = state["names"], state["key"], state["time"]
+    def quantise(self, weight: Tensor, weights: QuantiserSpec | None, activations: QuantiserSpec | None) -> None:
+        """Put quantisers on the weights and in front of the DAC."""
+        self.weight_quantiser = make(weights, "weights", weight)
+        self.input_quantiser = make(activations, "activations", weight)
 
-    def _constant_names(self) -> list[str]:
-        return [f"_{number}_{n}" for number, names in enumerate(self.constants) for n in names]
-
-    @property
-    def signature(self) -> str:
-        """What a saved chip must have been made for: shapes of the tiles, kinds of the effects."""
-        effects = [p.effect.kind for p in self.plan.effects]
-        return repr((self.out_features, self.in_features, self.groups, self.sizes, self.spec.device.pair, effects))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        """Moving to half precision must not round counters, geometry, scales or conductances: those stay in fp32."""
-        before = {n: b for n, b in self._buffers.items() if b is not None and b.is_floating_point()}
-        super()._apply(fn, recurse)
-        for name, old in before.items():
-            new = self._buffers[name]
-            if new is not None and torch.finfo(new.dtype).bits < 32:
-                self._buffers[name] = old.to(new.device, torch.promote_types(old.dtype, torch.float32))
-        return self
-
-    def clear(self) -> None:
-        """Take the chip off: the layer computes with its target weights again."""
-        for name in self._constant_names():
-            delattr(self, name)
-        for buffer in CHIP:
-            setattr(self, buffer, None)
-        self.chip_key, self.time = None, 0.0
-        self.constants = [[] for _ in self.plan.effects]
+    @torch.no_grad()
+    def unquantise_(self, weight: Tensor) -> None:
+        """Make the quantised weights the weights, and take the quantisers off."""
+        weight.copy_(self.stored(weight))
+        self.weight_quantiser = self.input_quantiser = None
 
     # -- forward ----------------------------------------------------------------------------------------------
     def draw(self, weight: Tensor) -> Tensor | None:
         """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
         need not draw the same noise at every step. None where there is nothing to draw."""
-        if self.exact or self.deployed:
+        if self.exact or self.deployed or self._draws_per_sample:
             return None
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(weight.device.type, enabled=False):
@@ -382,22 +146,44 @@ class TileArray(nn.Module):
                 f"layer {self.name!r} takes floating-point inputs of {self.in_features} features, "
                 f"got {tuple(x.shape)} of {x.dtype}"
             )
+        if self.input_quantiser is not None:
+            x = self.input_quantiser(x)
         if self.exact:
-            y = self.split_groups(x.reshape(-1, x.shape[-1])) @ (weight * self.spread(self.out_scale)).mT
+            y = self.split_groups(x.reshape(-1, x.shape[-1])) @ self._clean(weight).mT
             return self.join_groups(y).view(*x.shape[:-1], self.out_features)
-        mode = self.training_spec.backward.mode
+        backward = self.training_spec.backward
         dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(x.device.type, enabled=False):  # analog values need fp32 up to the ADC
             flat = x.reshape(-1, x.shape[-1]).to(dtype)
             w = weight.to(dtype)
-            if mode == "ste":
+            if not backward.forward_only:
+                y = self._forward(flat, w, self._rounding, drawn)
+            else:
                 with torch.no_grad():
                     y = self._forward(flat, w, "through", drawn)
-                clean = self.split_groups(flat), w * self.spread(self.out_scale)
-                y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
-            else:
-                y = self._forward(flat, w, self._rounding, drawn)
+                    self._note_range(flat)
+                if backward.mode == "ste":
+                    clean = self.split_groups(flat), self._clean(w)
+                    y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
+                else:
+                    y = straight(self._stand_in(flat, w, cast(Surrogate, backward.surrogate)), y)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def _clean(self, weight: Tensor) -> Tensor:
+        """The digital matrix that the tiles stand for."""
+        return self.stored(weight) * self.spread(self.output_factor())
+
+    def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
+        """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
+        alpha = self._input_range(xs := self.cut(x))
+        alpha = torch.ones_like(self.input_range) if alpha is None else alpha.detach()
+        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.geometry)
+        return self._summed(y * (self.gamma * self.output_factor() * alpha))
+
+    def _note_range(self, x: Tensor) -> None:
+        """Remember how large the inputs are: without a gradient, ranges follow statistics (R003-62)."""
+        if self.training and self.learns_range and len(x):
+            self.seen = self.cut(x).abs().amax((0, 2))[:, None]
 
     @property
     def _rounding(self) -> Rounding:
@@ -405,8 +191,24 @@ class TileArray(nn.Module):
         return backward.rounding if backward.mode == "autograd" else "through"
 
     def _forward(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None) -> Tensor:
-        """x [vector, in], weight [out, in] -> [vector, out]."""
+        """x [vector, in], weight [out, in] -> [vector, out]; of one mini-batch, or of one sample after the other where each
+        has noisy weights of its own."""
         stream = self.run.enter(self, len(x), x.device)
+        if not self._draws_per_sample:
+            return self._product(x, weight, rounding, drawn, stream)
+        samples = self.run.samples(len(x))
+        parts = x.split(len(x) // samples) if samples else (x,)
+        return torch.cat(
+            [self._product(p, weight, rounding, None, stream.of_sample(k, len(p))) for k, p in enumerate(parts)]
+        )
+
+    @property
+    def _draws_per_sample(self) -> bool:
+        inject = self.training_spec.inject
+        return self.training and not self.deployed and inject is not None and inject.per == "sample"
+
+    def _product(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None, stream: Stream) -> Tensor:
+        """x [vector, in], weight [out, in] -> [vector, out] through the tiles."""
         xs = self.cut(x)
         alpha = self._input_range(xs)
         code = self._encode(xs, alpha, rounding)
@@ -418,12 +220,15 @@ class TileArray(nn.Module):
         y = self._analog(code, w, stream, rounding)
         if alpha is not None:
             y, alpha = self._within_bound(y, xs, alpha, w, stream, rounding)
-        scale = (self.chip_gamma if self.deployed else self.gamma) * self.out_scale
+        scale = (self.chip_gamma if self.deployed else self.gamma) * self.output_factor()
         if self.gain is not None and self.deployed:
             scale = scale * self.gain
         if alpha is not None:
             scale = scale * (alpha if rounding != "through" else alpha.detach())
-        y = y * scale
+        return self._summed(y * scale)
+
+    def _summed(self, y: Tensor) -> Tensor:
+        """Partial sums [vector, tile, out] -> [vector, out]."""
         return y.sum(-2) if self.groups == 1 else y.unflatten(-2, (self.groups, -1)).sum(-2).flatten(1)
 
     @property
@@ -507,8 +312,11 @@ class TileArray(nn.Module):
         return w * (draw.view_as(w) >= p)
 
     def _ramp(self) -> Tensor | float:
-        """Share of the injected noise at this step (R003-66)."""
-        return (self.step / self.ramp_steps).clamp(max=1.0) if self.ramp_steps and self.is_attached else 1.0
+        """Share of the injected noise at this step (R003-66): (step - first)/length, between 0 and 1."""
+        first, length = self.ramp
+        if not (first or length) or not self.is_attached:
+            return 1.0
+        return ((self.step - first) / length).clamp(0, 1) if length else (self.step >= first).float()
 
     def _live_site(self, placed: Placed, stage: str, stream: Stream) -> Site:
         """A site of the forward pass. Without a chip its constants belong to the mini-batch and are derived here."""

@@ -25,7 +25,7 @@ class Attached:
         self._seen: dict[TileArray, tuple[int, int]] = {}  # version and value of `step` after our last change
         for array, _ in pairs:
             inject = array.training_spec.inject
-            array.ramp_steps = self._steps(inject.ramp, "training.inject.ramp") if inject and inject.ramp else 0.0
+            array.ramp = (0.0, self._steps(inject.ramp, "training.inject.ramp") if inject and inject.ramp else 0.0)
             if array.training_spec.remap is not None:
                 self._steps(array.training_spec.remap, "training.remap")
             if array.is_attached:

@@ -85,6 +85,8 @@ def test_a_users_own_network_and_hardware_go_through_the_main_job(files):
     assert causes[None, "pcm.drift alone"] < 1e-6 < causes[86_400.0, "pcm.drift alone"] < causes[86_400.0, "all"]
     assert [k["layer"] for k in s["kurtosis"]] == ["0", "2"]
     assert mho.load(folder / "hardware.yaml").digest == mho.load("hw.yaml").digest
+    made_with = (folder / "hardware.yaml").read_text()
+    assert "# mho-pcm 0.1.0\n" in made_with and f"# torch {torch.__version__}\n" in made_with
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_numbers(files, monkeypatch):
@@ -152,6 +154,10 @@ def test_train_and_evaluate_are_the_halves_of_run(files):
         (("run", "broken.py", "hw.yaml"), "broken.py failed to import: ZeroDivisionError"),
         (("run", "half.py", "hw.yaml"), "does not write model, train_batches, score"),
         (("run", "blobs.py", "rule.yaml"), "rule.yaml:3:10  layers[0]\n    no layer is called 'hed'"),
+        (
+            ("run", "blobs.py", "rule.yaml"),
+            "       3 | layers: [{match: hed, tile: digital}]\n         |          ^",
+        ),
         (("run", "blobs.py", "nope.yaml"), "nope.yaml"),
     ],
 )
@@ -162,6 +168,28 @@ def test_mistakes_end_with_one_message_and_no_traceback(files, args, message):
     (files / "rule.yaml").write_text("mho: 1\nlike: pcm.standard\nlayers: [{match: hed, tile: digital}]\n")
     result = invoke(*args)
     assert result.exit_code == 1 and message in result.output and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("None", "got None"),
+        ("97.5", "got 97.5; divide percent by 100"),
+        ("-0.1", "got -0.1"),
+        ("float('nan')", "got nan"),
+        ("torch.ones(3)", "got [1.0, 1.0, 1.0]"),
+        ("'good'", "got 'good'"),
+    ],
+)
+def test_a_score_that_is_no_fraction_is_a_clear_error(files, returned, said):
+    body = (
+        TASK[: TASK.index("        return float((model")].replace("= 10, 3,", "= 1, 1,")
+        + f"        return {returned}\n"
+    )
+    (files / "blobs.py").write_text(body)
+    result = invoke("run", "blobs.py", "hw.yaml", "--out", "a")
+    assert result.exit_code == 1 and "Traceback" not in result.output, result.exception
+    assert f"score of task blobs must return a number from 0 to 1, {said}\n" in result.output
 
 
 @pytest.mark.slow

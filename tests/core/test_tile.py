@@ -6,7 +6,7 @@ import mho
 import pytest
 import torch
 from mho.converter import quantise
-from mho.tile import split_evenly
+from mho.layout import split_evenly
 from torch.nn import functional as F
 
 STANDARD = """

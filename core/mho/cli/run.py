@@ -141,7 +141,7 @@ def evaluate(
     torch.set_num_threads(threads)
     net = deploy(job_task, hardware, checkpoint)
     curve = score_chips(
-        net, job_task.score, times or None, chips, seed, chance=job_task.chance, progress=sys.stderr.isatty()
+        net, job_task.checked_score, times or None, chips, seed, chance=job_task.chance, progress=sys.stderr.isatty()
     )
     if as_json:
         click.echo(json.dumps({"times": curve.times, "mean": curve.mean, "sem": curve.sem, "scores": curve.scores}))

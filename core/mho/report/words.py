@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 from mho.errorbars import t95
-from mho.report.study import Curve, Study
+
+if TYPE_CHECKING:
+    from mho.report.study import Curve, Study
 
 NONE = "–"
 SPACE = "\N{NO-BREAK SPACE}"
@@ -33,6 +36,24 @@ def with_error(value: float | None, sem: float | None) -> str:
         return percent(value)
     n = decimals(sem)
     return f"{percent(value, n)}{SPACE}±{SPACE}{percent(sem, n)}"
+
+
+def printable(text: Any) -> str:
+    """Text on one line, without control characters.
+
+    >>> printable("a\\n\\x00b")
+    'a �b'
+    """
+    return "".join(c if c.isprintable() else "�" for c in " ".join(str(text).split()))
+
+
+def digits(value: float) -> str:
+    """Four digits of a number.
+
+    >>> digits(-0.123456), digits(1234567.0)
+    ('−0.1235', '1,234,567')
+    """
+    return _minus(f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}")
 
 
 def plain_number(value: float | None, places: int = 3) -> str:

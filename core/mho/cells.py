@@ -1,0 +1,223 @@
+"""The devices that hold one weight matrix: mapping to conductances, and the chip that is programmed on them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import torch
+from torch import Tensor
+
+from mho import noise
+from mho.converter import Adc
+from mho.layout import Layout
+from mho.mapping import Mapping
+from mho.nonideality import Nonideality
+from mho.plan import Placed, Plan, resolve
+from mho.run import Run
+from mho.site import Geometry, Rows, Site, Stream
+
+if TYPE_CHECKING:
+    from mho.hardware import TileSpec
+
+# Buffers of the chip that is on.
+CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma")
+
+
+class Cells(Layout):
+    """The devices of one weight matrix on tiles of hardware `spec`, and what the plan of its effects does to them.
+
+    State (saved): `gamma` [tile, out], the weight that the full conductance range stands for.
+    A programmed chip lives in buffers that are not saved with the model; `Chip.save` keeps it.
+    """
+
+    gamma: Tensor
+    # Tensors while a chip is on, else None (Any spares a check at every use).
+    target: Any  # [tile, out, row] signed, normalised
+    programmed: Any  # [dev, tile, out, row] µS
+    aged: Any  # [tile, out, row] the weights now
+    reference: Any  # [vector, tile, out] read-out right after programming
+    gain: Any  # [tile, out] of the compensation; None at age 0
+    chip_gamma: Any  # [tile, out] gamma when the chip was programmed: remapping the weights does not change a chip
+
+    def __init__(
+        self, out_features: int, in_features: int, spec: TileSpec, *, name: str, channel: int, groups: int,
+        device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        unit = channel if spec.split == "channel" else 1
+        super().__init__(
+            out_features, in_features, rows=spec.rows, columns=spec.columns, unit=unit, groups=groups, device=device
+        )
+        self.spec, self.name = spec, name
+        self.plan: Plan = resolve(cast(tuple[Nonideality, ...], spec.nonidealities), name, spec.factor)
+        self.run = Run()
+        self.path = noise.words("layer", name)
+        self.register_buffer("gamma", torch.ones(self.row_tiles, self.columns, device=device, dtype=dtype))
+        for buffer in CHIP:
+            self._fixed(buffer, None, device)
+        self.constants: list[list[str]] = [[] for _ in self.plan.effects]
+        self.time = 0.0
+        self.chip_key: noise.Key | None = None
+
+    @property
+    def geometry(self) -> Geometry:
+        device, adc = self.spec.device, self.spec.adc
+        rows = Rows(self.occupied, self.depth, self.used)
+        bound = adc.limit if isinstance(adc, Adc) else math.inf
+        return Geometry(rows, self.columns, self.block, self.block_count, device.g_min, device.g_max, bound)
+
+    # -- mapping ----------------------------------------------------------------------------------------------
+    @property
+    def mapping(self) -> Mapping:
+        return cast(Mapping, self.spec.mapping)
+
+    @torch.no_grad()
+    def remap(self, weight: Tensor) -> None:
+        """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
+        gamma scales the conductances down exactly as it scales the outputs up."""
+        self.gamma.copy_(self.mapping.gamma(self.cut_weight(weight.detach()), self.geometry))
+
+    @torch.no_grad()
+    def clip_(self, weight: Tensor, limit: float) -> None:
+        """|w| <= limit gamma, in place (R003-68)."""
+        bound = self.spread(self.gamma * limit).to(weight.dtype)
+        weight.copy_(torch.minimum(torch.maximum(weight, -bound), bound))
+
+    def stored(self, weight: Tensor) -> Tensor:
+        """The weights that are written to the devices."""
+        return weight
+
+    def normalised(self, weight: Tensor) -> Tensor:
+        """w / gamma, saturated at the device range, [tile, out, row]."""
+        w = self.cut_weight(self.stored(weight)) / self.gamma.unsqueeze(-1)
+        return w.clamp(-1, 1)
+
+    # -- a chip -----------------------------------------------------------------------------------------------
+    def _site(self, placed: Placed, stage: str, stream: Stream, **conductances: Tensor) -> Site:
+        constants = {n: getattr(self, f"_{placed.number}_{n}") for n in self.constants[placed.number]}
+        return Site(self.geometry, stream, placed.path, stage, constants=constants, **conductances)
+
+    def _physical(self, g: Tensor) -> Tensor:
+        """Conductances are never negative (R003-17), and there are no devices in the padding."""
+        return self._in_rows(g.clamp(min=0))
+
+    def _in_rows(self, w: Tensor) -> Tensor:
+        """Nothing in the padding, whatever an effect did there."""
+        return w * self.used[:, None, :]
+
+    def _programmed(self, target: Tensor, stream: Stream, strength: Tensor | float | None = None) -> Tensor:
+        """Conductances after programming. With a strength (training), the error of all effects but the final ones is
+        scaled: the floor at 0 then cuts the scaled error, and a stuck cell stays where it is stuck (R003-64)."""
+        g = goal = self._physical(target)
+        errors = [p for p in self.plan.program if not p.effect.final]
+        for p in errors:
+            g = self._physical(g)
+            g = p.effect.apply("program", g, self._site(p, "program", stream, target=goal))
+        if strength is not None and errors:
+            g = goal + strength * (g - goal)
+        g = self._physical(g)
+        for p in self.plan.program[len(errors) :]:
+            g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal)))
+        return g
+
+    def _signed(self, g: Tensor, normalised: Tensor) -> Tensor:
+        return self.mapping.weights(g, normalised.sign(), self.spec.device.pair, self.geometry)
+
+    def _target(self, normalised: Tensor) -> Tensor:
+        return self.mapping.conductances(normalised, self.spec.device.pair, self.geometry)
+
+    @torch.no_grad()
+    def program(self, weight: Tensor, key: noise.Key) -> None:
+        """Write the weights of the layer to the chip that `key` names; age 0 s follows."""
+        self.chip_key = noise.fold_words(key, self.path)
+        self.chip_gamma = self.gamma.clone()
+        self.target = self.normalised(weight.detach()).contiguous()  # as a saved chip has it: same layout, same bits
+        self.programmed = self._programmed(self._target(self.target), Stream(self.chip_key, self.chip_key))
+        self._prepare()
+        self.age(0.0)
+
+    def restore(self, key: noise.Key, state: dict[str, Tensor]) -> None:
+        """Put a saved chip on these tiles (see `Chip.save`); `age` follows."""
+        self.clear()
+        self.chip_key = noise.fold_words(key, self.path)
+        for name, value in state.items():
+            index, _, constant = name.partition(".")
+            if not constant:
+                setattr(self, name, value)
+                continue
+            self.constants[int(index)].append(constant)
+            self._fixed(f"_{index}_{constant}", value, value.device)
+
+    @torch.no_grad()
+    def _prepare(self) -> None:
+        assert self.chip_key is not None
+        for p in self.plan.prepare:
+            site = Site(self.geometry, Stream(self.chip_key, self.chip_key), p.path, "prepare")
+            p.effect.prepare(site)
+            self.constants[p.number] = list(site.constants)
+            for name, value in site.constants.items():
+                self._fixed(f"_{p.number}_{name}", value, value.device)
+
+    @torch.no_grad()
+    def age(self, t: float) -> None:
+        """The weights t seconds after programming, always computed from the programmed conductances."""
+        assert self.chip_key is not None
+        self.time = t
+        stream = Stream(self.chip_key, self.chip_key, t)
+        g = self.programmed
+        goal = self._physical(self._target(self.target))
+        for p in self.plan.age:
+            site = self._site(p, "age", stream, target=goal, programmed=self.programmed)
+            g = self._physical(p.effect.apply("age", g, t, site))
+        w = self._signed(g, self.target)
+        for p in self.plan.fold:
+            w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream)))
+        self.aged = w
+
+    def chip_state(self) -> dict[str, Any]:
+        """Everything that makes up the chip that is on, by reference; `put_chip_state` brings it back."""
+        constants = {n: getattr(self, n) for n in self._constant_names()}
+        buffers = {n: getattr(self, n) for n in CHIP}
+        return {
+            "buffers": buffers,
+            "constants": constants,
+            "names": self.constants,
+            "key": self.chip_key,
+            "time": self.time,
+        }
+
+    def put_chip_state(self, state: dict[str, Any]) -> None:
+        self.clear()
+        for name, value in state["buffers"].items():
+            setattr(self, name, value)
+        for name, value in state["constants"].items():
+            self._fixed(name, value, value.device)
+        self.constants, self.chip_key, self.time = state["names"], state["key"], state["time"]
+
+    def _constant_names(self) -> list[str]:
+        return [f"_{number}_{n}" for number, names in enumerate(self.constants) for n in names]
+
+    @property
+    def signature(self) -> str:
+        """What a saved chip must have been made for: shapes of the tiles, kinds of the effects."""
+        effects = [p.effect.kind for p in self.plan.effects]
+        return repr((self.out_features, self.in_features, self.groups, self.sizes, self.spec.device.pair, effects))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Moving to half precision must not round counters, geometry, scales or conductances: those stay in fp32."""
+        before = {n: b for n, b in self._buffers.items() if b is not None and b.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if new is not None and torch.finfo(new.dtype).bits < 32:
+                self._buffers[name] = old.to(new.device, torch.promote_types(old.dtype, torch.float32))
+        return self
+
+    def clear(self) -> None:
+        """Take the chip off: the layer computes with its target weights again."""
+        for name in self._constant_names():
+            delattr(self, name)
+        for buffer in CHIP:
+            setattr(self, buffer, None)
+        self.chip_key, self.time = None, 0.0
+        self.constants = [[] for _ in self.plan.effects]

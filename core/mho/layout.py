@@ -1,0 +1,122 @@
+"""How a weight matrix lies on tiles: cut along its inputs into row tiles, which are a batch axis of every tensor.
+
+Columns do not interact in the analog product, so the output axis stays whole, and `Geometry.blocks` says which physical
+tile an output sits on where that matters (R003-23, R003-24).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def split_evenly(n: int, limit: int, unit: int = 1) -> list[int]:
+    """Cut n rows into the fewest parts of at most `limit`, as equal as they go, each a multiple of `unit`
+    (the rows of one input channel). 1300 rows of 512 -> 434, 433, 433 (R003-23)."""
+    unit = unit if unit <= limit else 1  # a channel larger than a tile has to be cut
+    items = n // unit
+    parts = max(1, math.ceil(items / (limit // unit)))
+    small, extra = divmod(items, parts)
+    return [(small + (i < extra)) * unit for i in range(parts)]
+
+
+# Buffers of the chip that is on.
+CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma")
+
+
+class Layout(nn.Module):
+    """Where the weights of one matrix [out, in], or of `groups` equal ones side by side (grouped convolutions), lie.
+
+    Every group is a matrix with tiles of its own: no tile holds two of them, and no cell stands idle between them. The
+    groups lie along the tile axis like row tiles, so thousands of them are one batched product.
+    Tiles have at most `rows` x `columns` devices; rows are cut in multiples of `unit` (the rows of one input channel).
+
+    sizes       rows of each row tile of a group; `height` is the largest, the others are padded to it
+    row_tiles   the length of the tile axis: row tiles of all groups
+    columns     outputs of a group; `block_count` physical tiles lie side by side to hold them
+    """
+
+    block: Tensor  # [out] number of the column block
+    used: Tensor  # [tile, row] 1 where a row is occupied, 0 in the padding
+    depth: Tensor  # [tile, row] j/n
+    occupied: Tensor  # [tile] rows in use
+    rows_index: Tensor | None
+
+    def __init__(
+        self,
+        out_features: int,
+        in_features: int,
+        *,
+        rows: int,
+        columns: int,
+        unit: int,
+        groups: int,
+        device: Any = None,
+    ) -> None:
+        super().__init__()
+        self.out_features, self.in_features = out_features, in_features
+        self.groups, self.columns = groups, out_features // groups
+        self.sizes = split_evenly(in_features // groups, rows, unit)
+        self.row_tiles = len(self.sizes) * groups
+        self.height = max(self.sizes)
+        n = torch.tensor(self.sizes * groups, dtype=torch.float32)
+        j = torch.arange(self.height, dtype=torch.float32)
+        used = (j < n[:, None]).float()
+        blocks = split_evenly(self.columns, columns)
+        self.block_count = len(blocks)
+        self._fixed("occupied", n, device)
+        self._fixed("depth", j / n[:, None] * used, device)
+        self._fixed("used", used, device)
+        self._fixed("block", torch.arange(len(blocks)).repeat_interleave(torch.tensor(blocks)), device)
+        self._fixed("rows_index", None if len(set(self.sizes)) == 1 else self._row_numbers(), device)
+
+    def _fixed(self, name: str, value: Tensor | None, device: Any) -> None:
+        """A buffer that is not saved with the model."""
+        self.register_buffer(name, None if value is None else value.to(device), persistent=False)
+
+    def _row_numbers(self) -> Tensor:
+        """[tile * row] number of the input of a group that feeds each row; padding points one past the last input."""
+        rows = sum(self.sizes)
+        index = torch.full((len(self.sizes), max(self.sizes)), rows)
+        for t, part in enumerate(torch.arange(rows).split(self.sizes)):
+            index[t, : len(part)] = part
+        return index.flatten()
+
+    def cut(self, v: Tensor) -> Tensor:
+        """Inputs [..., in] -> [..., tile, row], padded with zeros."""
+        if self.groups == 1:
+            return self._cut(v)
+        return self._cut(v.unflatten(-1, (self.groups, -1))).flatten(-3, -2)
+
+    def cut_weight(self, weight: Tensor) -> Tensor:
+        """[out, in] or [group, out, in] -> [tile, out, row]."""
+        w = self._cut(weight).transpose(-3, -2)
+        return w if self.groups == 1 else w.flatten(0, 1)
+
+    def _cut(self, v: Tensor) -> Tensor:
+        """The same for one group."""
+        if self.rows_index is not None:
+            v = nn.functional.pad(v, (0, 1)).index_select(-1, self.rows_index)
+        return v.unflatten(-1, (len(self.sizes), self.height))
+
+    def spread(self, v: Tensor) -> Tensor:
+        """[tile, out] -> the shape of the weight: the value that belongs to every weight."""
+        sizes = torch.tensor(self.sizes, device=v.device)
+        parts = v.t() if self.groups == 1 else v.unflatten(0, (self.groups, -1)).transpose(1, 2)
+        return parts.repeat_interleave(sizes, dim=-1, output_size=sum(self.sizes))
+
+    def split_groups(self, v: Tensor) -> Tensor:
+        """[vector, group * n] -> [group, vector, n]; unchanged where there is one group."""
+        return v if self.groups == 1 else v.unflatten(-1, (self.groups, -1)).transpose(0, 1)
+
+    def join_groups(self, v: Tensor) -> Tensor:
+        """Back from `split_groups`."""
+        return v if self.groups == 1 else v.transpose(0, 1).flatten(1)
+
+    @property
+    def tile_count(self) -> int:
+        """Physical tiles: row tiles of all groups times column blocks."""
+        return self.row_tiles * self.block_count
