@@ -41,6 +41,7 @@ from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
 from mho.files import write_atomically
 from mho.hardware import Hardware, load
+from mho.inspection import inspect_layers
 from mho.loop import Loop, seed_all
 from mho.metrics import MvmExperiment, effect_table
 from mho.recipe import DistillSpec
@@ -99,6 +100,15 @@ class Job:
         """Both trainings, without any chip."""
         claim_folder(self.folder, self.task, self.hardware, self.seed)
         self._trained(self._digital()[0])
+
+    def reference(self) -> Score:
+        """The score of the digital network, trained first where it is not there yet."""
+        return self._digital()[1]
+
+    def network(self, trained: bool) -> nn.Module:
+        """The network on its hardware: trained for it, or deployed as it is."""
+        digital = self._digital()[0]
+        return self._trained(digital) if trained else self._direct(digital)
 
     # -- stages -----------------------------------------------------------------------------------------------
     def _digital(self) -> tuple[nn.Module, Score]:
@@ -268,6 +278,7 @@ class Job:
             ],
             "layers": json.loads(report.to_json()),
             "mvm": self._mvm(),
+            "inside": self._inside(net),
             "kurtosis": [k._asdict() for k in kurtosis_by_layer(net)],
             "parameters": sum(p.numel() for p in digital.parameters()),
             "versions": versions(),
@@ -276,6 +287,12 @@ class Job:
         }
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary
+
+    def _inside(self, net: nn.Module) -> dict[str, Any]:
+        """What happens in every layer of the first chip, at the first and the last time."""
+        ends = dict.fromkeys((self.hardware.times[0], self.hardware.times[-1]))
+        batches = islice(self.task.calibration_batches(), 2)
+        return inspect_layers(net, batches, ends, self.seed, forward=self.task.predict).to_data()
 
     def _mvm(self) -> dict[str, Any]:
         """What causes the error of one product on the default tile, right after programming and at the last time; from

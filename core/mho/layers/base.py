@@ -60,6 +60,11 @@ class AnalogLayer(nn.Module):
         """Why this layer cannot be converted, or None."""
         return None if isinstance(layer.weight, nn.Parameter) else COMPUTED
 
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        """A small torch layer and inputs with which the conformance kit tries this class."""
+        raise NotImplementedError
+
     # -- construction -----------------------------------------------------------------------------------------
     @classmethod
     def from_torch(
