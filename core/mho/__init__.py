@@ -57,6 +57,7 @@ _HOME = {
     "calibration": ("calibrate",),
     "training": ("attach",),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
+    "fused.route": ("Route", "routes"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
     "checkpoint": ("load_model", "save_model"),
     "task": ("Task",),
@@ -90,6 +91,8 @@ if TYPE_CHECKING:
     from mho.evaluation import normalised_accuracy as normalised_accuracy
     from mho.footprints import Footprint as Footprint
     from mho.footprints import footprint as footprint
+    from mho.fused.route import Route as Route
+    from mho.fused.route import routes as routes
     from mho.hardware import Hardware as Hardware
     from mho.hardware import load as load
     from mho.hooks import hookimpl as hookimpl

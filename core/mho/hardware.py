@@ -164,6 +164,11 @@ class Backward(Strict):
         source="R003-64, R001-02, R000-05",
         description="through: noisy weights, rounding straight-through; ste: clean weights; autograd: every derivative",
     )
+    products: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        source="mho",
+        description="arithmetic of the two products of a backward pass on the fused path, e.g. bf16: half the time and memory",
+    )
     rounding: Literal["zero", "ste"] = Field(
         "zero", source="R001-07", description="autograd only: derivative of rounding, 0 or straight-through"
     )
@@ -230,10 +235,11 @@ class Hardware(Strict):
         (), source="mho", description="plugins that must be installed, e.g. 'mho-pcm>=0.1'"
     )
     default: str = Field(source="mho", description="tile of all layers that no rule is about, or digital")
-    precision: Literal["auto", "reference"] = Field(
+    precision: Literal["auto", "int8", "fp32-main", "fp32", "reference"] = Field(
         "auto",
         source="mho",
-        description="arithmetic of the simulation; auto: the fastest path there is (today the reference path, fp32 or fp64)",
+        description="arithmetic of the simulation; auto: integers where inputs have at most 8 bits and the processor is "
+        "fast at them (docs/speed.md); reference: stage after stage in fp32 or fp64",
     )
     tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
     layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")

@@ -35,6 +35,7 @@ from mho.checkpoint import load_model, save_model
 from mho.convert import conversion_report, to_analog
 from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
+from mho.fused.route import routes
 from mho.hardware import Hardware, load
 from mho.metrics import MvmExperiment, effect_table
 from mho.studies import kurtosis_by_layer
@@ -190,6 +191,7 @@ class Job:
             "code": self.task.fingerprint(),
             "hardware": self.hardware.digest,
             "seed": self.seed,
+            "precision": {name: r.tier for name, r in routes(self.hardware).items()},
             "versions": versions(),
         }
 
@@ -230,6 +232,7 @@ class Job:
             "mvm": self._mvm(),
             "kurtosis": [k._asdict() for k in kurtosis_by_layer(net)],
             "parameters": sum(p.numel() for p in digital.parameters()),
+            "precision": {name: {"tier": r.tier, "why": r.why} for name, r in routes(self.hardware).items()},
             "versions": versions(),
             "command": self.command,
             "seconds": time.time() - self.started,
