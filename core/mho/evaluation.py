@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mho.chip import Time, keeping_chip, keeping_modes, program, run_of
+from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.tables import table
 from mho.units import format_seconds, seconds
@@ -48,16 +48,12 @@ class Evaluation:
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean over chips at each time."""
-        return tuple(sum(column) / len(column) for column in zip(*self.scores))
+        return tuple(spread(self.scores)["mean"])
 
     @property
     def sem(self) -> tuple[float, ...]:
         """Standard error of the mean: std / sqrt(chips), with n - 1 in the variance; nan for a single chip."""
-        n = self.chips
-        if n < 2:
-            return tuple(math.nan for _ in self.times)
-        spread = (sum((v - m) ** 2 for v in column) / (n - 1) for column, m in zip(zip(*self.scores), self.mean))
-        return tuple(math.sqrt(s / n) for s in spread)
+        return tuple(spread(self.scores)["sem"])
 
     @property
     def normalised(self) -> tuple[float, ...] | None:
@@ -106,7 +102,7 @@ def evaluate(
         for k in tqdm(range(chips), desc="chips", disable=not progress, leave=False):
             row = (done or {}).get(k)
             if row is None:
-                row = _one_chip(net, score, at, seed, k)
+                row = one_chip(net, score, at, seed, k)
                 if on_chip is not None:
                     on_chip(k, row)
             rows.append(row)
@@ -114,13 +110,21 @@ def evaluate(
 
 
 @torch.no_grad()
-def _one_chip(
+def one_chip(
     net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int
 ) -> tuple[float, ...]:
+    """Scores of chip k of this seed at each time, in seconds; the chip stays on the network, which is in eval mode."""
     chip = program(net, seed, index=k)
     row = []
     for t in times:
         chip.age(t)
         net.eval()
-        row.append(float(score(net)))
+        row.append(_number(score(net)))
     return tuple(row)
+
+
+def _number(score: Any) -> float:
+    try:
+        return float(score)
+    except (TypeError, ValueError, RuntimeError):
+        raise MhoError(f"score(net) must return a number, got {type(score).__name__}") from None

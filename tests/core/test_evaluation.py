@@ -140,3 +140,9 @@ def test_calibration_by_mvm_error_is_never_worse_than_its_start(hardware):
 def test_calibration_without_data_is_an_error(net):
     with pytest.raises(mho.MhoError, match="saw no data"):
         mho.calibrate(net, [])
+
+
+@pytest.mark.parametrize("returned", [None, "good", torch.ones(3)])
+def test_a_score_that_is_no_number_is_a_clear_error(net, returned):
+    with pytest.raises(mho.MhoError, match=r"score\(net\) must return a number, got (NoneType|str|Tensor)"):
+        mho.evaluate(net, lambda model: returned, ["1 s"], chips=1)

@@ -163,7 +163,7 @@ class Epilogue:
 
     @property
     def top(self) -> int:
-        return self.array.spec.dac.top  # type: ignore[union-attr]
+        return self.array.spec.dac.top
 
     def _levels(self, psi: int) -> int:
         """What the integer of psi(x) = 1 is."""

@@ -46,47 +46,42 @@ class Call:
 
 def takes(array: TileArray, x: Tensor, weight: Tensor) -> bool:
     """Whether this call runs on the fused path."""
-    route = array.route
-    if not route.fused or weight.dtype != torch.float32 or x.device.type != "cpu":
+    if not _can(array, weight) or array._draws_per_sample:
         return False
-    return not (
-        (route.by_reference or array.training_spec.backward.mode == "autograd") and wants_gradient(array, x, weight)
-    )
+    by_reference = array.route.by_reference or array.training_spec.backward.mode == "autograd"
+    return not (by_reference and wants_gradient(array, x, weight))
+
+
+def _can(array: TileArray, weight: Tensor) -> bool:
+    return array.route.fused and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def wants_gradient(array: TileArray, *tensors: Tensor) -> bool:
     """Whether autograd will ask for a gradient of this call."""
-    everything = (*tensors, array.input_range, array.out_scale)
+    everything = (*tensors, array.input_range, array.out_scale, array.kappa)
     return torch.is_grad_enabled() and any(t.requires_grad for t in everything)
 
 
 def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None) -> Tensor:
     """x [vector, in], weight [out, in] -> [vector, out], as `TileArray` documents it."""
     stream = array.run.enter(array, len(x), x.device)
-    route = array.route
-    call = Call(array, route, stream, wants_gradient(array, x, weight))
-    seen = drawn or weights(array, weight, stream)
-    w, planes = seen
-    if array.plan.read:
-        for p in array.plan.read:
-            w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
-        planes = None
+    call = Call(array, array.route, stream, wants_gradient(array, x, weight))
+    w, planes = drawn or weights(array, weight, stream)
+    for p in array.plan.read:
+        w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
     if planes is None:
-        planes = _planes(array, w, call)
-    alpha = _input_range(array, x)
-    return TileProduct.apply(x, w, alpha, array.digital_scale(), *planes, call)[0]
+        planes = Planes(*CodedWeights.apply(w, call))
+    return TileProduct.apply(x, w, _input_range(array, x), array.digital_scale(), *planes, call)[0]
 
 
 def drawn(array: TileArray, weight: Tensor, stream: Stream) -> Weights:
     """The weights of a root forward, for layers that use them at every time step."""
-    if not array.route.fused or weight.dtype != torch.float32 or weight.device.type != "cpu":
+    if not _can(array, weight):
         return Weights(array._weights(weight, stream))
-    seen = weights(array, weight, stream)
-    return (
-        seen
-        if array.plan.read
-        else seen._replace(planes=_planes(array, seen.w, Call(array, array.route, stream, False)))
-    )
+    w, planes = weights(array, weight, stream)
+    if planes is None and not array.plan.read:
+        planes = Planes(*CodedWeights.apply(w, Call(array, array.route, stream, False)))
+    return Weights(w, planes)
 
 
 def weights(array: TileArray, weight: Tensor, stream: Stream) -> Weights:
@@ -94,16 +89,12 @@ def weights(array: TileArray, weight: Tensor, stream: Stream) -> Weights:
     if not array.deployed:
         if array.training and array.training_spec.drop_connect:
             return Weights(array._weights(weight, stream))
-        return Weights(MiniBatchWeights.apply(array.cut_weight(weight), array.gamma, array, stream))
-    if array.planes is None and not array.plan.read:
-        call = Call(array, array.route, stream, False)
-        array.planes, array.bound = _planes(array, array.aged, call)
-    return Weights(array.aged, None if array.planes is None else Planes(array.planes, array.bound))
-
-
-@torch.no_grad()
-def _planes(array: TileArray, w: Tensor, call: Call) -> Planes:
-    return code_weights(w.detach(), call.epilogue.phi_sites(), call.route)
+        return Weights(MiniBatchWeights.apply(array.cut_weight(array.stored(weight)), array.gamma, array, stream))
+    if array.plan.read:  # coded after every read
+        return Weights(array.aged)
+    if array.planes is None:
+        array.planes, array.bound = CodedWeights.apply(array.aged, Call(array, array.route, stream, False))
+    return Weights(array.aged, Planes(array.planes, array.bound))
 
 
 def _input_range(array: TileArray, x: Tensor) -> Tensor:
@@ -112,6 +103,28 @@ def _input_range(array: TileArray, x: Tensor) -> Tensor:
     dynamic = isinstance(dac, Dac) and dac.range == "dynamic"
     alpha = array._input_range(array.cut(x.detach()) if dynamic else x)
     return torch.ones_like(array.input_range) if alpha is None else alpha
+
+
+class CodedWeights(torch.autograd.Function):
+    """`Planes` of w, which have no gradient: a Function for the sake of its vmap rule."""
+
+    @staticmethod
+    def forward(w: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+        return code_weights(w, call.epilogue.phi_sites(), call.route)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, w: Tensor, call: Call) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        coded = [CodedWeights.apply(v, call) for v in _each(w, in_dims[0], info.batch_size)]
+        planes, bounds = zip(*coded)
+        return (torch.stack(planes), torch.stack(bounds)), (0, 0)
 
 
 class MiniBatchWeights(torch.autograd.Function):

@@ -147,6 +147,10 @@ def _unsupported(plan: Plan, spec: TileSpec, groups: int) -> str:
 
 
 def _no_gradient(plan: Plan) -> str:
+    """Why gradients need the reference path, or ""."""
+    for p in plan.effects:
+        if p.effect.writes("build"):
+            return f"{p.effect.kind} has parameters of its own"
     for stage in PER_MVM:
         for p in getattr(plan, stage):
             if p.effect.writes(stage):
