@@ -20,7 +20,7 @@ from mho.distributions import unmet
 from mho.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.inherit import Files
 from mho.recipe import Backward, TrainingSpec
-from mho.schema import KEY_ERROR, Field, Kinded, Strict, kind_form, suggest
+from mho.schema import KEY_ERROR, RULE_ERROR, Field, Kinded, Strict, kind_form, suggest
 from mho.slots import EFFECT, SLOTS
 from mho.units import MicroSiemens, Seconds
 from mho.yamltext import Node, dotted, parse, parse_value, read, write
@@ -196,6 +196,8 @@ class Hardware(Strict):
         """Names must exist, rules must differ, required plugins must be there."""
         if not isinstance(value, Mapping):
             return
+        if value.get("mho") is True:  # for Python that is 1
+            yield ("mho",), "expected 1, got true"
         tiles = value.get("tiles", {})
         rules = value.get("layers", ())
         names = [str(n) for n in tiles] if isinstance(tiles, Mapping) else []
@@ -389,7 +391,8 @@ def located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterato
         path = tuple(e["loc"])
         follows = dotted(path) in taken or (known and e["msg"].startswith(("missing key", "no tile")))
         if not follows:
-            yield Problem(tree.mark_of(path, of_key=e["type"] == KEY_ERROR), dotted(path), e["msg"])
+            mark = tree.mark_of(path, of_key=e["type"] == KEY_ERROR)
+            yield Problem(mark, dotted(path), e["msg"], rule=e["type"] == RULE_ERROR)
 
 
 def _as_tree(hardware: Hardware) -> Node:
