@@ -248,9 +248,20 @@ def adc_bits(f: Any) -> None:
     for size, colour in ((128, BLUE), (256, ORANGE), (512, GREEN)):
         fields = [f"tiles.pcm.rows={size}", f"tiles.pcm.columns={size}"]
         e = MvmExperiment(size=size, matrices=4)
-        errors = [mho.standard_mvm_error(mho.load("pcm.standard", set=[*fields, f"tiles.pcm.adc.bits={b}"]), None, e) for b in bits]
+        errors = [
+            mho.standard_mvm_error(mho.load("pcm.standard", set=[*fields, f"tiles.pcm.adc.bits={b}"]), None, e)
+            for b in bits
+        ]
         mean, sem = zip(*errors)
-        ax.errorbar(bits, [100 * m for m in mean], [100 * s for s in sem], color=colour, marker="o", markersize=4, label=f"{size} × {size}")
+        ax.errorbar(
+            bits,
+            [100 * m for m in mean],
+            [100 * s for s in sem],
+            color=colour,
+            marker="o",
+            markersize=4,
+            label=f"{size} × {size}",
+        )
     ax.set(xlabel="ADC bits", ylabel="MVM error (%)", ylim=(0, None))
     ax.legend()
 
