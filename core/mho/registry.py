@@ -244,6 +244,10 @@ class Registry:
 
     def load_file(self, path: str | Path) -> tuple[str, ...]:
         """Run a Python file and register what its hooks return; gives the kinds. For `--plugin ./my_effects.py`."""
+        return tuple(self.loaded_file(path).kinds)
+
+    def loaded_file(self, path: str | Path) -> Provided:
+        """The same; gives everything that it provides."""
         file = Path(path)
         if not file.is_file():
             raise PluginError(f"no file {str(path)!r}; expected a Python file with mho hooks")
@@ -259,7 +263,11 @@ class Registry:
         for kind, cls in found.kinds.items():
             self._may_register(cls, kind)
         self._local[str(file)] = found
-        return tuple(found.kinds)
+        return found
+
+    def provide(self, category: str, cls: type) -> None:
+        """Make a class without a kind (a "layer", a "training" hook) known."""
+        self._local.setdefault(BY_HAND, Provided()).other.setdefault(category, []).append(cls)
 
     @property
     def files(self) -> list[Path]:

@@ -211,7 +211,9 @@ class Kinded(Strict):
     KIND: ClassVar[str | None] = None
     CATEGORY: ClassVar[str] = ""
     SHORTHAND: ClassVar[str | None] = "kind"
-    source: ClassVar[str] = ""
+    source: ClassVar[str] = ""  # where it comes from, one line
+    bibtex: ClassVar[str] = ""  # the same as BibTeX entries, for `mho cite`
+    example: ClassVar[dict[str, Any]] = {}  # values with which it can be seen at work, where its defaults do nothing
     strength: ClassVar[str | None] = None
 
     kind: str = pydantic.Field(description="family.effect")
