@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test test-all lint install system-deps bench clean
+.PHONY: demo test test-all docs lint install system-deps bench clean
 
 install: $(STAMP)
 
@@ -15,7 +15,7 @@ $(STAMP): $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH_ARGS) torch numpy
 	$(BIN)/python -m pip install --quiet -c constraints.txt \
-	    -e ".[tasks,report,tables,sweep,fit,test]" \
+	    -e ".[tasks,report,tables,sweep,fit,docs,test]" \
 	    -e plugins/ideal -e plugins/pcm -e plugins/rram -e plugins/circuit
 	touch $(STAMP)
 
@@ -28,10 +28,15 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: lint
+# Warnings are errors. The reference pages are written from the code while Sphinx runs.
+docs: install
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+test: lint docs
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: lint
+test-all: lint docs
 	$(BIN)/python -m pytest -n 2
 
 # System packages that some tests use (a circuit simulator). Never called by `make demo` or `make test`.
@@ -40,4 +45,4 @@ system-deps:
 	apt-get install -y -q ngspice
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache
