@@ -19,6 +19,7 @@ from mho.changes import changed_by
 from mho.distributions import unmet
 from mho.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.inherit import Files
+from mho.notebook import html_table
 from mho.recipe import Backward, TrainingSpec
 from mho.schema import KEY_ERROR, RULE_ERROR, Field, Kinded, Strict, kind_form, suggest
 from mho.slots import EFFECT, SLOTS
@@ -278,6 +279,25 @@ class Hardware(Strict):
     def to_yaml(self) -> str:
         """Canonical YAML: everything resolved, numbers in the units of the schema. Reads back as an equal Hardware."""
         return write(self.to_data())
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                f"{t.rows} x {t.columns}",
+                f"{t.device.g_max:g} µS, {t.device.pair}",
+                t.mapping.kind,
+                getattr(t.dac, "bits", None) or "none",
+                getattr(t.adc, "bits", None) or "none",
+                ", ".join(e.kind for e in t.nonidealities) or "none",
+                t.compensation.kind if t.compensation is not None else "none",
+            )
+            for name, t in self.tiles.items()
+        ]
+        head = ("tile", "size", "device", "mapping", "DAC bits", "ADC bits", "nonidealities", "compensation")
+        rules = "; ".join(f"{r.match}: {r.tile}" for r in self.layers)
+        note = f"default: {self.default}" + (f"; layers: {rules}" if rules else "")
+        return html_table(head, rows, title=self.description or "Hardware", note=note)
 
     @property
     def digest(self) -> str:
