@@ -451,7 +451,7 @@ def trained_under(item: Item) -> Value:
             done += 1
     net.eval()
     times = (item["time"],)
-    return {"scores": [list(one_chip(net, task.score, times, item["unseen"], k)) for k in range(item["chips"])]}
+    return {"scores": [list(one_chip(net, task.checked_score, times, item["unseen"], k)) for k in range(item["chips"])]}
 
 
 def _step(net: nn.Module, task: Task, example: Any, optimizer: Any, item: Item, k: int) -> None:

@@ -38,7 +38,7 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
     with ExitStack() as stack:
         for array, spec in specs:
             stack.callback(setattr, array, "training_spec", spec)
-            backward = spec.backward.model_copy(update={"mode": name, "rounding": rounding})
+            backward = spec.backward.model_copy(update={"mode": name, "rounding": rounding, "surrogate": None})
             array.training_spec = spec.model_copy(update={"backward": backward})
         if mode != "ste":
             for array, matrix in matrices(net):
