@@ -265,8 +265,8 @@ def budget_page(s: BudgetStudy, title: str) -> Page:
             )
             for w in s.what_if
         ]
-        head = ("change", "time", "score %", "difference %", "clear")
-        parts.append(Part("What if", head, changed, "On the same chips, changed and as they are."))
+        columns = ("change", "time", "score %", "difference %", "clear")
+        parts.append(Part("What if", columns, changed, "On the same chips, changed and as they are."))
     last = max(s.scores)
     first = next(b for b in s.budgets if b.what == "effect" and b.time == last).ranked[0]
     headline = (
