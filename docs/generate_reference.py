@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,17 @@ from mho.cli import VERBS, main
 from mho.cli.config import explain_kind, plan_rows
 from mho.nonideality import Nonideality
 from mho.schema import Kinded, Strict
+from mho.units import format_seconds
+from pydantic_core import PydanticUndefined
 
+PARTS = (r"\b([A-Z]\w*Spec|Backward|Schedule|dict)\b", "keys below")  # names of models mean nothing to readers
 PLUGINS = Path(__file__).parents[1] / "plugins"
 
 # Modules whose public names belong together; a module that is missing here ends up under "More".
 TOPICS = {
     "Hardware": ("hardware",),
     "Networks on tiles": ("convert", "footprints", "layers"),
-    "Training": ("training", "calibration"),
+    "Training": ("training", "calibration", "preactivation"),
     "Chips and accuracy": ("chip", "evaluation", "checkpoint"),
     "One matrix": ("matrix", "metrics"),
     "Tasks": ("task",),
@@ -44,17 +48,6 @@ TOPICS = {
         "compensation",
     ),
     "Errors": ("errors",),
-}
-
-# The parts of a hardware file: where they stand, and the model that checks them.
-SECTIONS: dict[str, type[Strict]] = {
-    "The file": hardware.Hardware,
-    "tiles.NAME": hardware.TileSpec,
-    "tiles.NAME.device": hardware.DeviceSpec,
-    "layers[i]": hardware.LayerRule,
-    "training": hardware.TrainingSpec,
-    "training.backward": hardware.Backward,
-    "training.inject": hardware.InjectSpec,
 }
 
 
@@ -134,7 +127,7 @@ def readme(family: str) -> str:
 def core_page() -> str:
     """Mappings, converters and compensations of the core."""
     kinds = [cls for kind, cls in registry.kinds().items() if kind.startswith("mho.")]
-    text = "What a tile has besides its effects: a mapping, converters and a compensation. Plugins may bring others."
+    text = "What mho itself provides, such as mappings, converters and compensations. Plugins may bring others."
     return f"# Parts of the core\n\n{text}\n\n" + "\n".join(kind_section(cls) for cls in kinds)
 
 
@@ -163,28 +156,45 @@ def format_page() -> str:
         "# Keys of a hardware file\n\n[Hardware files](../hardware.md) explains how they work together. "
         "A preset or file is inherited with `like:`, at the top or in a tile; see there.\n"
     ]
-    for title, model in SECTIONS.items():
-        fields = [
-            {
-                "name": n.name,
-                "required": n.default is pydantic_undefined(),
-                "default": default_text(n.default),
-                "unit": n.unit,
-                "accepts": n.accepts,
-                "description": n.description,
-                "source": n.source,
-            }
-            for n in model.notes()
-        ]
-        parts.append(f"## {title}\n\n{prose(model.__doc__ or '')}\n\n{field_table(fields)}\n")
+    parts += [section(path or "The file", model) for path, model in sections(hardware.Hardware)]
     return "\n".join(parts)
 
 
-def pydantic_undefined() -> Any:
-    return pydantic.fields.PydanticUndefined
+def sections(model: type[Strict], path: str = "") -> Iterator[tuple[str, type[Strict]]]:
+    """A model and the models in its fields, each with its path in the file: `tiles.NAME.device`, `layers[i]`, ..."""
+    yield path, model
+    for name, info in model.model_fields.items():
+        for inner, place in models_in(info.annotation):
+            yield from sections(inner, f"{path}.{name}".lstrip(".") + place)
 
 
-def default_text(value: Any) -> str:
+def models_in(annotation: Any, place: str = "") -> Iterator[tuple[type[Strict], str]]:
+    """The models in a type, kinds left out, with what stands behind the key: `.NAME` in a mapping, `[i]` in a list."""
+    if inspect.isclass(annotation) and issubclass(annotation, Strict) and not issubclass(annotation, Kinded):
+        yield annotation, place
+    place = {dict: ".NAME", tuple: "[i]"}.get(typing.get_origin(annotation), place)  # type: ignore[arg-type]
+    for part in typing.get_args(annotation):
+        yield from models_in(part, place)
+
+
+def section(title: str, model: type[Strict]) -> str:
+    """One part of the file: what it is, and its keys."""
+    fields = [
+        {
+            "name": n.name,
+            "required": n.default is PydanticUndefined,
+            "default": default_text(n.default, n.unit),
+            "unit": n.unit,
+            "accepts": re.sub(*PARTS, n.accepts.replace("Kinded", "a kind")),
+            "description": n.description,
+            "source": n.source,
+        }
+        for n in model.notes()
+    ]
+    return f"## {title}\n\n{prose(model.__doc__ or '')}\n\n{field_table(fields)}\n"
+
+
+def default_text(value: Any, unit: str = "") -> str:
     """A default in the words of YAML; sections are explained below their table, and so not repeated."""
     if isinstance(value, Kinded):
         return str(value.KIND)
@@ -193,7 +203,9 @@ def default_text(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return "[" + ", ".join(default_text(v) for v in value) + "]"
+        return "[" + ", ".join(default_text(v, unit) for v in value) + "]"
+    if isinstance(value, float) and unit == "s":
+        return format_seconds(value)
     return f"{value:g}" if isinstance(value, float) else str(value) or '""'
 
 
@@ -220,7 +232,7 @@ def help_block(command: click.Command, parent: click.Context | None, name: str =
 def hooks_page() -> str:
     """Every hook with the runnable example of its docstring."""
     parts = [f"# Hooks\n\n{prose(hooks.__doc__ or '')}\n"]
-    for name in registry.CATEGORIES:
+    for name in [n for n in vars(hooks) if n.startswith("mho_")]:
         about, _, example = inspect.cleandoc(getattr(hooks, name).__doc__ or "").partition("Example:")
         parts.append(f"## {name}\n\n{prose(about)}\n\n```python\n{inspect.cleandoc(example)}\n```\n")
     return "\n".join(parts)

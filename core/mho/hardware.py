@@ -95,6 +95,12 @@ class TileSpec(Strict):
         None, source="R003-22", description="digital drift compensation; none: off"
     )
 
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _present_kinds(cls, value: Any) -> Any:
+        known = value.items() if isinstance(value, Mapping) else ()
+        return {registry.present_kind(k) if kind_form(k) else k: v for k, v in known} if known else value
+
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Every factor must have an effect with a strength to act on."""
         known = [e.kind for e in self.nonidealities if e.strength]
@@ -224,7 +230,7 @@ class Hardware(Strict):
         try:
             hardware = cls.model_validate(tree.data)
         except ValidationError as error:
-            raise ConfigError([*files.problems, *_located(error, tree, files.problems)]) from None
+            raise ConfigError([*files.problems, *located(error, tree, files.problems)]) from None
         if files.problems:
             raise ConfigError(files.problems)
         hardware._rule_marks = tuple(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
@@ -375,7 +381,7 @@ def _check_rules(rules: Iterable[Any], names: list[str]) -> Iterator[tuple[tuple
             yield ("layers", i), f"never used: rule {seen[condition]} has the same conditions; remove one"
 
 
-def _located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterator[Problem]:
+def located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterator[Problem]:
     """Validation errors with their places, except those that follow from a problem that is known already."""
     taken = {p.path for p in known}
     for e in error.errors(include_url=False):

@@ -90,6 +90,15 @@ class Task:
         """The training loss of these outputs."""
         return F.cross_entropy(outputs, batch[1])
 
+    def logits(self, outputs: Any) -> Tensor:
+        """The logits [..., classes] in these outputs, for distillation from the digital network."""
+        if not isinstance(outputs, Tensor):
+            raise MhoError(
+                f"task {self.name!r}: distillation needs logits, but predict returns {type(outputs).__name__}; write "
+                "logits(self, outputs) in the task"
+            )
+        return outputs
+
     def optimizer(self, params: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """The optimizer of both trainings."""
         return torch.optim.Adam(params, lr=lr)

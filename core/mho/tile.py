@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mho import noise
 from mho.cells import Cells
 from mho.compensation import Compensation
-from mho.converter import Adc, Dac, Rounding
+from mho.converter import RANGE_CAP, Adc, Dac, Rounding
 from mho.errors import MhoError
 from mho.gradient import CleanProduct, straight
 from mho.nonideality import product
@@ -27,6 +27,8 @@ from mho.surrogate import Surrogate
 if TYPE_CHECKING:
     from mho.hardware import TileSpec
     from mho.recipe import QuantiserSpec, TrainingSpec
+
+RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
 
 
 class TileArray(OutScale, Cells):
@@ -74,6 +76,11 @@ class TileArray(OutScale, Cells):
             None  # abs-max [tile, 1] of the inputs of the last call, where ranges follow statistics
         )
         self.register_buffer("step", torch.zeros(1, device=device))
+        if training.backward.mode == "ste" and any(p.requires_grad for p in self.built.parameters()):
+            kinds = ", ".join(p.effect.kind for p in self.plan.effects if p.effect.writes("build"))
+            raise MhoError(
+                f"{kinds}: 'backward: ste' knows clean products only and trains no effect; use through or autograd"
+            )
         self._fixed("weight_key", None, device)
         self.held = False  # whether the weight key came from a root forward
         self.remap_after_load = False
@@ -108,10 +115,11 @@ class TileArray(OutScale, Cells):
             draws = noise.uniform(noise.rows_of(noise.fold_words(noise.key("read-out"), self.path), count), rows[1])
             x = (2 * draws - 1).to(like.dtype).view(-1, *rows)
         x = (x * self.used).repeat(compensation.repeats, 1, 1)
+        stream = Run.stream(self.chip_key, noise.fold(self.chip_key, "read-out", t), t, len(x))
         if isinstance(self.spec.dac, Dac):
-            x = self.spec.dac.encode(x, torch.ones_like(self.input_range), 0.0)
-        call = noise.fold(self.chip_key, "read-out", t)
-        return self._analog(x, self.aged, Run.stream(self.chip_key, call, t, len(x)), "through")
+            site = self._converter_site("dac", stream)
+            x = self.spec.dac.encode(x, torch.ones_like(self.input_range), 0.0, site=site)
+        return self._analog(x, self.aged, stream, "through")
 
     # -- quantisation-aware training ---------------------------------------------------------------------------
     def stored(self, weight: Tensor) -> Tensor:
@@ -122,6 +130,7 @@ class TileArray(OutScale, Cells):
         """Put quantisers on the weights and in front of the DAC."""
         self.weight_quantiser = make(weights, "weights", weight)
         self.input_quantiser = make(activations, "activations", weight)
+        self.remap(weight)
 
     @torch.no_grad()
     def unquantise_(self, weight: Tensor) -> None:
@@ -163,8 +172,7 @@ class TileArray(OutScale, Cells):
                     y = self._forward(flat, w, "through", drawn)
                     self._note_range(flat)
                 if backward.mode == "ste":
-                    clean = self.split_groups(flat), self._clean(w)
-                    y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
+                    y = self._with_clean_gradient(y, flat, self.stored(w))
                 else:
                     y = straight(self._stand_in(flat, w, cast(Surrogate, backward.surrogate)), y)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
@@ -172,6 +180,14 @@ class TileArray(OutScale, Cells):
     def _clean(self, weight: Tensor) -> Tensor:
         """The digital matrix that the tiles stand for."""
         return self.stored(weight) * self.spread(self.output_factor())
+
+    def _with_clean_gradient(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """y [vector, out] with the gradient of the clean product; learned output scales take part in it."""
+        s = self.output_factor()
+        if s.requires_grad:
+            weight, s = weight * self.spread(s), torch.ones_like(s)
+        xs, ys = self.split_groups(x), self.split_groups(y)
+        return self.join_groups(CleanProduct.apply(xs, weight, s, self.spread, ys))
 
     def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
@@ -184,6 +200,14 @@ class TileArray(OutScale, Cells):
         """Remember how large the inputs are: without a gradient, ranges follow statistics (R003-62)."""
         if self.training and self.learns_range and len(x):
             self.seen = self.cut(x).abs().amax((0, 2))[:, None]
+
+    @torch.no_grad()
+    def follow_inputs(self) -> None:
+        """After an optimizer step: move input ranges that have no gradient towards the abs-max of the last mini-batch, so
+        that they become its running mean (R003-62, modes `ste` and `surrogate`)."""
+        if self.seen is not None:
+            self.input_range.lerp_(self.seen.clamp(max=RANGE_CAP).to(self.input_range.dtype), RANGE_RATE)
+            self.seen = None
 
     @property
     def _rounding(self) -> Rounding:
@@ -211,7 +235,7 @@ class TileArray(OutScale, Cells):
         """x [vector, in], weight [out, in] -> [vector, out] through the tiles."""
         xs = self.cut(x)
         alpha = self._input_range(xs)
-        code = self._encode(xs, alpha, rounding)
+        code = self._encode(xs, alpha, rounding, stream)
         for p in self.plan.input:
             code = p.effect.apply("input", code, self._live_site(p, "input", stream)) * self.used
         w = self._weights(weight, stream) if drawn is None else drawn
@@ -264,19 +288,19 @@ class TileArray(OutScale, Cells):
             over = y.detach().abs().amax(-1, keepdim=True) >= self.spec.adc.limit  # [vector, tile, 1]
             alpha = torch.where(over, 2 * alpha, alpha)
             again = stream.of_pass(k)
-            code = self._encode(xs, alpha, rounding)
+            code = self._encode(xs, alpha, rounding, again)
             for p in self.plan.input:
                 code = p.effect.apply("input", code, self._live_site(p, "input", again)) * self.used
             y = torch.where(over, self._analog(code, w, again, rounding), y)
         return y, alpha
 
-    def _encode(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding) -> Tensor:
+    def _encode(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding, stream: Stream) -> Tensor:
         if alpha is None:
             return xs
-        dac = cast(Dac, self.spec.dac)
+        dac, site = cast(Dac, self.spec.dac), self._converter_site("dac", stream)
         if rounding == "through":
-            return dac.encode(xs, alpha, self.training_spec.range_decay if self.training else 0.0, self.occupied)
-        return dac.encode_exactly(xs, alpha, rounding)
+            return dac.encode(xs, alpha, self.training_spec.range_decay if self.training else 0.0, self.occupied, site)
+        return dac.encode_exactly(xs, alpha, rounding, site)
 
     def _weights(self, weight: Tensor, stream: Stream) -> Tensor:
         """The normalised weights of this call: the chip's, or the target with the noise that training injects."""
@@ -322,9 +346,9 @@ class TileArray(OutScale, Cells):
         """A site of the forward pass. Without a chip its constants belong to the mini-batch and are derived here."""
         if self.deployed or not placed.effect.writes("prepare"):
             return self._site(placed, stage, stream)
-        site = Site(self.geometry, stream, placed.path, "prepare")
+        site = self._with_module(placed, Site(self.geometry, stream, placed.path, "prepare"))
         placed.effect.prepare(site)
-        return Site(self.geometry, stream, placed.path, stage, constants=site.constants)
+        return self._with_module(placed, Site(self.geometry, stream, placed.path, stage, constants=site.constants))
 
     def _analog(self, x: Tensor, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
         """R003 Eq. 6 and the ADC: x [vector, tile, row], w [tile, out, row] -> [vector, tile, out].
@@ -354,7 +378,9 @@ class TileArray(OutScale, Cells):
     def _digital(self, y: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
         """The output stage and the ADC."""
         y = self._staged("output", y, (), stream, rounding)
-        return self.spec.adc.convert(y, rounding) if isinstance(self.spec.adc, Adc) else y
+        if not isinstance(self.spec.adc, Adc):
+            return y
+        return self.spec.adc.convert(y, rounding, self._converter_site("adc", stream))
 
     def _staged(self, stage: str, y: Tensor, args: tuple[Tensor, ...], stream: Stream, rounding: Rounding) -> Tensor:
         for p in getattr(self.plan, stage):
@@ -371,7 +397,7 @@ class TileArray(OutScale, Cells):
         chip = noise.fold_words(key, self.path)
         stream = Run.stream(chip, noise.fold(chip, "call"), 0.0, len(xs))
         noisy = self._signed(self._programmed(self._target(w), stream), w)
-        y = self._analog(self._encode(xs, alpha, "through"), noisy, stream, "through") * self.gamma * alpha
+        y = self._analog(self._encode(xs, alpha, "through", stream), noisy, stream, "through") * self.gamma * alpha
         exact = product(xs, self.cut_weight(weight))
         return (y - exact).norm(dim=-1).mean(0) / exact.norm(dim=-1).mean(0).clamp(min=1e-12)
 

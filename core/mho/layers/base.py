@@ -60,6 +60,11 @@ class AnalogLayer(nn.Module):
         """Why this layer cannot be converted, or None."""
         return None if isinstance(layer.weight, nn.Parameter) else COMPUTED
 
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        """A small torch layer and inputs with which the conformance kit tries this class."""
+        raise NotImplementedError
+
     # -- construction -----------------------------------------------------------------------------------------
     @classmethod
     def from_torch(
@@ -172,9 +177,9 @@ def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str,
 
 def _start(array: TileArray, view: Tensor) -> None:
     """Whatever follows from the weights that training starts with."""
-    array.remap(view)
     if array.weight_quantiser is not None and not view.is_meta:
         array.weight_quantiser.start(view.detach())
+    array.remap(view)
     if array.training_spec.auto_scale:
         array.auto_scale()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ SHOWN = 20  # rows that are printed
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of plain values; nested parts of items and values have dotted names (`hardware.bits`, `scores.0`)."""
+    """Rows of plain values; nested parts of items and values have dotted names (`grid.bits`)."""
 
     rows: tuple[dict[str, Any], ...]
 
@@ -33,11 +33,12 @@ class Table:
         return "".join(json.dumps(row) + "\n" for row in self.rows)
 
     def to_csv(self) -> str:
-        """Comma-separated values with a head; what a row lacks is empty."""
+        """Comma-separated values with a head; what a row lacks is empty, a list is written as JSON."""
         out = io.StringIO()
         writer = csv.DictWriter(out, self.columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        for row in self.rows:
+            writer.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()})
         return out.getvalue()
 
     def to_pandas(self) -> Any:
@@ -80,18 +81,15 @@ def rows_of(record: Record) -> Iterator[dict[str, Any]]:
         yield {**common, **flat(row)}
 
 
-def flat(data: dict[str, Any] | Sequence[Any], prefix: str = "") -> dict[str, Any]:
-    """Nested plain data on one level.
+def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts on one level; lists stay lists.
 
     >>> flat({"a": {"b": 1}, "c": [2, 3]})
-    {'a.b': 1, 'c.0': 2, 'c.1': 3}
+    {'a.b': 1, 'c': [2, 3]}
     """
     found: dict[str, Any] = {}
-    for name, value in data.items() if isinstance(data, dict) else enumerate(data):
-        if isinstance(value, (dict, list)) and value:
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
+    for name, value in data.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
 
 
