@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ALPHABET = "\n" + "".join(chr(c) for c in range(32, 127))  # everything else is one more symbol
-SYMBOLS = len(ALPHABET) + 1
+FIRST, LAST = ord(" "), ord("~")
+SYMBOLS = LAST - FIRST + 3  # a line's end, printable ASCII, anything else
 
 
 class CharacterLstm(nn.Module):
@@ -102,6 +102,8 @@ def part_of(module: str) -> str:
 
 
 def encode(text: str) -> Tensor:
-    """Characters as numbers; those outside the alphabet are all the same."""
-    number = {ord(c): i for i, c in enumerate(ALPHABET)}
-    return torch.tensor([number.get(ord(c), SYMBOLS - 1) for c in text], dtype=torch.uint8)
+    """Characters as numbers: 0 ends a line, 1 to 95 are printable ASCII, 96 is anything else."""
+    code = torch.frombuffer(bytearray(text.encode("utf-32-le", "replace")), dtype=torch.int32)
+    printable = (code >= FIRST) & (code <= LAST)
+    symbol = torch.where(printable, code - FIRST + 1, SYMBOLS - 1)
+    return symbol.masked_fill(code == ord("\n"), 0).to(torch.uint8)
