@@ -128,7 +128,7 @@ class _Probe:
             return
         assert array.chip_key is not None
         stream = Run.stream(array.chip_key, noise.fold(array.chip_key, "inspect"), array.time, len(xs))
-        y = array._analog(array._encode(xs, alpha, "through"), array.aged, stream, "through")
+        y = array._analog(array._encode(xs, alpha, "through", stream), array.aged, stream, "through")
         self._count("adc", (y.abs() >= array.spec.adc.limit * (1 - 1e-6)).sum(), y.numel())
 
     def _count(self, what: str, hits: Tensor, of: float) -> None:

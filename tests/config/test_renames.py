@@ -14,7 +14,7 @@ from mho.schema import Strict
 from tests.config.conftest import CORE
 
 ROOT = Path(__file__).parents[2]
-LAB = '''
+LAB = """
 from typing import ClassVar
 from mho.hooks import hookimpl
 from mho.renames import Renamed
@@ -30,7 +30,7 @@ class Drift(Kinded, kind="lab.drift"):
 @hookimpl
 def mho_nonidealities():
     return [Drift]
-'''
+"""
 OLD_PRESET = "mho: 1\ndefault: t\ntiles:\n  t:\n    nonidealities:\n      - {kind: lab.ageing, nu_sd: 0.1}\n"
 NEW_PRESET = OLD_PRESET.replace("ageing", "drift").replace("nu_sd", "nu_std")
 
@@ -130,5 +130,7 @@ def models():
 
 
 def test_no_old_name_outlives_its_minor_version():
-    gone = [f"{name} {version}: {r}" for name, version, renamed in distributions() for r in renamed if r.overdue(version)]
+    gone = [
+        f"{name} {version}: {r}" for name, version, renamed in distributions() for r in renamed if r.overdue(version)
+    ]
     assert not gone, "delete these entries, and say so in CHANGELOG.md"

@@ -194,7 +194,9 @@ def run_command(command: str) -> tuple[int, str]:
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result.exit_code, result.output
-    assert words[0] in ("python", "cat", "ls", "head"), f"{command!r}: commands of a page are mho, python, cat, head, ls"
+    assert words[0] in ("python", "cat", "ls", "head"), (
+        f"{command!r}: commands of a page are mho, python, cat, head, ls"
+    )
     words[0] = sys.executable if words[0] == "python" else words[0]
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
@@ -202,9 +204,7 @@ def run_command(command: str) -> tuple[int, str]:
 
 def agree(shown: str, got: str) -> bool:
     """Whether output is what a page shows."""
-    want, have = (
-        [line.rstrip() for line in t.strip("\n").splitlines() if line.strip()] for t in (shown, got)
-    )
+    want, have = ([line.rstrip() for line in t.strip("\n").splitlines() if line.strip()] for t in (shown, got))
     chunks: list[list[str]] = [[]]
     for line in want:
         chunks.append([]) if line.strip() == "…" else chunks[-1].append(line)
