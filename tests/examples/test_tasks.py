@@ -118,6 +118,14 @@ def test_missing_and_broken_files_are_named(tmp_path, monkeypatch):
         load_task(EXAMPLES / "vowels/task.py").data
 
 
+def test_a_folder_that_is_called_aeon_is_not_the_package(tmp_path, monkeypatch):
+    (tmp_path / "aeon").mkdir()
+    monkeypatch.delenv("JAPANESE_VOWELS", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(mho.MhoError, match="pip install --no-deps aeon"):
+        load_task(EXAMPLES / "vowels/task.py").data
+
+
 def test_japanese_vowels_are_those_of_the_archive():
     train, test = task_of("vowels/task.py").data
     assert train.speaker.bincount().tolist() == [30] * 9
