@@ -41,6 +41,7 @@ NOT_RUN = re.compile(r"\*Not run by the tests: ([^*]+)\.\*\s*\Z")
 SLOW = re.compile(r"<!-- slow -->\s*\Z")
 FAILS = re.compile(r"<!-- fails -->\s*\Z")
 FILE = re.compile(r"# (\w[\w.-]*\.(?:py|yaml|toml))\b")
+RUN = re.compile(r"-[0-9a-f]{8}-s\d+")  # the end of a folder's name, which depends on everything
 NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 SHARED = ("docs", "examples", "plugins")  # folders of the repository that commands may read
 
@@ -174,7 +175,8 @@ class Page:
         if agree(shown, got):
             return
         if os.environ.get("MHO_UPDATE") and "…\n" not in shown:
-            self.new.append((span, "\n".join(line.rstrip() for line in got.strip("\n").splitlines()) + "\n"))
+            lines = [RUN.sub("-…", line.rstrip()) for line in got.strip("\n").splitlines()]
+            self.new.append((span, "\n".join(lines) + "\n"))
             return
         raise AssertionError(f"{self._at(block)} shows\n{shown}\nbut this comes out:\n{got}\nMHO_UPDATE=1 renews it")
 
