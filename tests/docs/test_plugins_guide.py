@@ -38,6 +38,7 @@ def test_the_effects_of_the_guide_keep_the_contract(guide):
     assert len(outcomes) >= 75  # "about 80 checks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["TestHalfRange", "TestOffsetAdc", "TestPowerDrift"])
 def test_the_other_parts_of_the_guide_keep_theirs(guide, name):
     assert [o for o in run(guide[name]) if o.state == "failed"] == []
