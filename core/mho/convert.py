@@ -131,6 +131,7 @@ def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> 
     run = Run(report, hw)
     for array in tile_arrays(net):
         array.run = run
+        array.use(hw.precision)
     run.watch(net)
     return net
 

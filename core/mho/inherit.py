@@ -91,7 +91,7 @@ class Files:
 
     def complain(self, mark: Mark, path: str, message: str) -> None:
         """Take down a problem."""
-        self.problems.append(Problem(mark, path, message))
+        self.problems.append(Problem(mark, path, message, rule=True))
 
 
 class _Tiles:

@@ -40,6 +40,7 @@ from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
 from mho.files import write_atomically
+from mho.fused.route import routes
 from mho.hardware import Hardware, load
 from mho.inspection import inspect_layers
 from mho.loop import Loop, seed_all
@@ -281,6 +282,7 @@ class Job:
             "inside": self._inside(net),
             "kurtosis": [k._asdict() for k in kurtosis_by_layer(net)],
             "parameters": sum(p.numel() for p in digital.parameters()),
+            "precision": {name: {"tier": r.tier, "why": r.why} for name, r in routes(self.hardware).items()},
             "versions": versions(),
             "command": self.command,
             "seconds": time.time() - self.started,
@@ -330,6 +332,7 @@ def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) 
         "code": task.fingerprint(),
         "hardware": hardware.digest,
         "seed": seed,
+        "precision": {name: r.tier for name, r in routes(hardware).items()},
         "versions": versions(),
     }
     file = folder / "key.json"

@@ -13,7 +13,7 @@ import torch
 from mho.analysis.midpoint import Midpoint, fit_midpoint
 from mho.analysis.signals import ErrorSplit, Signal, error_by_layer, signals
 from mho.analysis.subject import Item, Measurer, Subject, Value, network, task_of
-from mho.analysis.training import bounded, noisy_network
+from mho.analysis.training import bounded, hookable, noisy_network
 from mho.chip import program
 from mho.errors import MhoError
 from mho.hardware import Hardware
@@ -176,18 +176,18 @@ def _fitted(place: Place, found: dict[float, tuple[float, ...]], chance: float) 
 
 def noisy_scores(item: Item) -> Value:
     """Measure: scores under noise on the pre-activations of one layer or of all, each repetition with a seed of its own."""
-    task, net = task_of(item["task"]), network(item)
+    task, net = task_of(item["task"]), hookable(network(item))
     found = []
     for k in range(item["repeats"]):
         noise = PreactivationNoise(item["sigma"], item["mode"], item["layer"], seed=1000 * item["seed"] + k)
         with noise.on(net), torch.no_grad():
-            found.append(float(task.score(net)))
+            found.append(float(task.checked_score(net)))
     return {"scores": found}
 
 
 def signal_strengths(item: Item) -> Value:
     """Measure: the signals of every layer on the calibration batches (R002-08)."""
-    task, net = task_of(item["task"]), network(item)
+    task, net = task_of(item["task"]), hookable(network(item))
     batches = list(task.calibration_batches())
     return {"signals": [list(s) for s in signals(net, lambda n: [task.predict(n, b) for b in batches])]}
 
