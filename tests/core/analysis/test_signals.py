@@ -49,6 +49,7 @@ def test_errors_of_a_network_are_those_of_its_products(hardware, std):
     assert found["0"].stochastic == pytest.approx(std * scale / signal, rel=0.03, abs=1e-6)
 
 
+@torch.no_grad()
 def test_signals_are_root_mean_squares():
     """R002-08."""
     net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -60,6 +61,7 @@ def test_signals_are_root_mean_squares():
     assert first.snr(0.5) == pytest.approx(first.preactivations / 0.5) and first.snr(0) == math.inf
 
 
+@torch.no_grad()
 def test_signals_of_recurrent_layers_are_those_of_their_products(hardware):
     net = mho.to_analog(nn.LSTM(3, 4, batch_first=True), hardware())
     found = signals(net, lambda n: n(torch.randn(6, 5, 3)))
