@@ -7,9 +7,11 @@ under version control: what is not in the code cannot be in the reference.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,31 @@ from mho.cli import VERBS, main
 from mho.cli.config import explain_kind, plan_rows
 from mho.nonideality import Nonideality
 from mho.schema import Kinded, Strict
+from mho.units import format_seconds
+from pydantic_core import PydanticUndefined
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
+PARTS = (r"\b([A-Z]\w*Spec|Backward|Schedule|dict)\b", "keys below")  # names of models mean nothing to readers
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+PLUGINS = ROOT / "plugins"
+
+# Pages of the repository -> where the site has them.
+PLACES = {
+    ROOT / "README.md": DOCS / "index.md",
+    ROOT / "CHANGELOG.md": DOCS / "reference" / "changelog.md",
+    ROOT / "CONTRIBUTING.md": DOCS / "reference" / "contributing.md",
+    **{
+        PLUGINS / f.parent.name / "README.md": DOCS / "reference" / f"{f.parent.name}.md"
+        for f in PLUGINS.glob("*/README.md")
+    },
+}
+LINK = re.compile(r"\[([^\[\]]*)\]\(([\w./-]+)(#[\w-]+)?\)")
 
 # Modules whose public names belong together; a module that is missing here ends up under "More".
 TOPICS = {
     "Hardware": ("hardware",),
     "Networks on tiles": ("convert", "footprints", "layers"),
-    "Training": ("training", "calibration"),
+    "Training": ("training", "calibration", "preactivation"),
     "Chips and accuracy": ("chip", "evaluation", "checkpoint"),
     "One matrix": ("matrix", "metrics"),
     "Tasks": ("task",),
@@ -44,17 +63,6 @@ TOPICS = {
         "compensation",
     ),
     "Errors": ("errors",),
-}
-
-# The parts of a hardware file: where they stand, and the model that checks them.
-SECTIONS: dict[str, type[Strict]] = {
-    "The file": hardware.Hardware,
-    "tiles.NAME": hardware.TileSpec,
-    "tiles.NAME.device": hardware.DeviceSpec,
-    "layers[i]": hardware.LayerRule,
-    "training": hardware.TrainingSpec,
-    "training.backward": hardware.Backward,
-    "training.inject": hardware.InjectSpec,
 }
 
 
@@ -124,17 +132,31 @@ def family_page(family: str) -> str:
 
 
 def readme(family: str) -> str:
-    """The README of a plugin of this repository, with its links as seen from here."""
+    """The README of a plugin of this repository."""
     file = PLUGINS / family / "README.md"
-    if not file.is_file():
-        return f"# {family}\n"
-    return file.read_text(encoding="utf-8").replace("../../README.md", "../index.md").replace("../../docs/", "../")
+    return page_of(file) if file.is_file() else f"# {family}\n"
+
+
+def page_of(file: Path) -> str:
+    """A page of the repository as a page of the reference."""
+    return on_site(file.read_text(encoding="utf-8"), file.parent, DOCS / "reference")
+
+
+def on_site(text: str, written_in: Path, shown_in: Path) -> str:
+    """Text whose links to pages of the repository lead to pages of the site; links to other files become plain text."""
+
+    def link(match: re.Match[str]) -> str:
+        words, target, anchor = match[1], (written_in / match[2]).resolve(), match[3] or ""
+        place = target if target.is_relative_to(DOCS) else PLACES.get(target)
+        return f"[{words}]({os.path.relpath(place, shown_in)}{anchor})" if place else words
+
+    return LINK.sub(link, text)
 
 
 def core_page() -> str:
     """Mappings, converters and compensations of the core."""
     kinds = [cls for kind, cls in registry.kinds().items() if kind.startswith("mho.")]
-    text = "What a tile has besides its effects: a mapping, converters and a compensation. Plugins may bring others."
+    text = "What mho itself provides, such as mappings, converters and compensations. Plugins may bring others."
     return f"# Parts of the core\n\n{text}\n\n" + "\n".join(kind_section(cls) for cls in kinds)
 
 
@@ -163,28 +185,45 @@ def format_page() -> str:
         "# Keys of a hardware file\n\n[Hardware files](../hardware.md) explains how they work together. "
         "A preset or file is inherited with `like:`, at the top or in a tile; see there.\n"
     ]
-    for title, model in SECTIONS.items():
-        fields = [
-            {
-                "name": n.name,
-                "required": n.default is pydantic_undefined(),
-                "default": default_text(n.default),
-                "unit": n.unit,
-                "accepts": n.accepts,
-                "description": n.description,
-                "source": n.source,
-            }
-            for n in model.notes()
-        ]
-        parts.append(f"## {title}\n\n{prose(model.__doc__ or '')}\n\n{field_table(fields)}\n")
+    parts += [section(path or "The file", model) for path, model in sections(hardware.Hardware)]
     return "\n".join(parts)
 
 
-def pydantic_undefined() -> Any:
-    return pydantic.fields.PydanticUndefined
+def sections(model: type[Strict], path: str = "") -> Iterator[tuple[str, type[Strict]]]:
+    """A model and the models in its fields, each with its path in the file: `tiles.NAME.device`, `layers[i]`, ..."""
+    yield path, model
+    for name, info in model.model_fields.items():
+        for inner, place in models_in(info.annotation):
+            yield from sections(inner, f"{path}.{name}".lstrip(".") + place)
 
 
-def default_text(value: Any) -> str:
+def models_in(annotation: Any, place: str = "") -> Iterator[tuple[type[Strict], str]]:
+    """The models in a type, kinds left out, with what stands behind the key: `.NAME` in a mapping, `[i]` in a list."""
+    if inspect.isclass(annotation) and issubclass(annotation, Strict) and not issubclass(annotation, Kinded):
+        yield annotation, place
+    place = {dict: ".NAME", tuple: "[i]"}.get(typing.get_origin(annotation), place)  # type: ignore[arg-type]
+    for part in typing.get_args(annotation):
+        yield from models_in(part, place)
+
+
+def section(title: str, model: type[Strict]) -> str:
+    """One part of the file: what it is, and its keys."""
+    fields = [
+        {
+            "name": n.name,
+            "required": n.default is PydanticUndefined,
+            "default": default_text(n.default, n.unit),
+            "unit": n.unit,
+            "accepts": re.sub(*PARTS, n.accepts.replace("Kinded", "a kind")),
+            "description": n.description,
+            "source": n.source,
+        }
+        for n in model.notes()
+    ]
+    return f"## {title}\n\n{prose(model.__doc__ or '')}\n\n{field_table(fields)}\n"
+
+
+def default_text(value: Any, unit: str = "") -> str:
     """A default in the words of YAML; sections are explained below their table, and so not repeated."""
     if isinstance(value, Kinded):
         return str(value.KIND)
@@ -193,7 +232,9 @@ def default_text(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return "[" + ", ".join(default_text(v) for v in value) + "]"
+        return "[" + ", ".join(default_text(v, unit) for v in value) + "]"
+    if isinstance(value, float) and unit == "s":
+        return format_seconds(value)
     return f"{value:g}" if isinstance(value, float) else str(value) or '""'
 
 
@@ -220,7 +261,7 @@ def help_block(command: click.Command, parent: click.Context | None, name: str =
 def hooks_page() -> str:
     """Every hook with the runnable example of its docstring."""
     parts = [f"# Hooks\n\n{prose(hooks.__doc__ or '')}\n"]
-    for name in registry.CATEGORIES:
+    for name in [n for n in vars(hooks) if n.startswith("mho_")]:
         about, _, example = inspect.cleandoc(getattr(hooks, name).__doc__ or "").partition("Example:")
         parts.append(f"## {name}\n\n{prose(about)}\n\n```python\n{inspect.cleandoc(example)}\n```\n")
     return "\n".join(parts)
@@ -255,12 +296,6 @@ def directive(name: str) -> str:
     return f".. autofunction:: mho.{name}" if inspect.isfunction(value) else f".. autodata:: mho.{name}"
 
 
-def index_page(pages: Iterable[str]) -> str:
-    listed = "\n".join(pages)
-    text = "These pages are generated from the code when the documentation is built, so they cannot be out of date."
-    return f"# Reference\n\n{text}\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
-
-
 # --- all of them ---
 
 
@@ -273,14 +308,17 @@ def pages() -> dict[str, Callable[[], str]]:
     found: dict[str, Callable[[], str]] = {"hardware_file": format_page, "core": core_page}
     for family in sorted(families):
         found[family] = lambda family=family: family_page(family)
-    return {**found, "presets": presets_page, "command_line": cli_page, "python": python_page, "hooks": hooks_page}
+    found |= {"presets": presets_page, "command_line": cli_page, "python": python_page, "hooks": hooks_page}
+    return found | {
+        name: lambda name=name: page_of(ROOT / f"{name.upper()}.md") for name in ("changelog", "contributing")
+    }
 
 
 def write_all(folder: Path) -> None:
     """Write every page; one that has not changed is left alone, so that Sphinx need not read it again."""
     folder.mkdir(parents=True, exist_ok=True)
     made = pages()
-    texts = {name: write() for name, write in made.items()} | {"index": index_page(made)}
+    texts = {name: write() for name, write in made.items()}
     for old in folder.glob("*.md"):
         if old.stem not in texts:
             old.unlink()
@@ -324,8 +362,15 @@ def skipped(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) 
     return True if name.startswith("model_") else None
 
 
+def site_links(app: Any, name: str, source: list[str]) -> None:
+    """The links of a page under docs/ that lead out of it."""
+    page = DOCS / f"{name}.md"
+    source[0] = on_site(source[0], page.parent, page.parent)
+
+
 def setup(app: Any) -> dict[str, Any]:
     app.connect("builder-inited", lambda app: write_all(Path(app.srcdir) / "reference"))
+    app.connect("source-read", site_links)
     app.connect("autodoc-process-docstring", plain_docstring)
     app.connect("autodoc-process-signature", short_signature)
     app.connect("autodoc-skip-member", skipped)

@@ -8,7 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mho.renames import Renamed, present
+
 __version__ = "0.1.0"
+
+# Former public names, which work for one more minor version: Renamed("convert", "to_analog", since="0.2").
+RENAMED: tuple[Renamed, ...] = ()
 
 # name -> module; the type checker reads the imports below instead.
 _HOME = {
@@ -55,11 +60,18 @@ _HOME = {
     "matrix": ("Tile",),
     "chip": ("Chip", "age", "chip_on", "load_chip", "program", "unprogram"),
     "calibration": ("calibrate",),
-    "training": ("attach",),
+    "training": ("attach", "follow"),
+    "recipe": ("Schedule",),
+    "quantiser": ("quantise", "unquantise"),
+    "distillation": ("distillation_loss",),
+    "direct": ("adapt_batch_norm", "tune_digital"),
+    "surrogate": ("Surrogate",),
     "preactivation": ("PreactivationNoise",),
     "analysis.gradients": ("Directions", "gradient_directions"),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
+    "fused.route": ("Route", "routes"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
+    "inspection": ("Inspection", "inspect_layers"),
     "checkpoint": ("load_model", "save_model"),
     "task": ("Score", "Task"),
 }
@@ -86,6 +98,9 @@ if TYPE_CHECKING:
     from mho.convert import to_digital as to_digital
     from mho.converter import Adc as Adc
     from mho.converter import Dac as Dac
+    from mho.direct import adapt_batch_norm as adapt_batch_norm
+    from mho.direct import tune_digital as tune_digital
+    from mho.distillation import distillation_loss as distillation_loss
     from mho.errors import ConfigError as ConfigError
     from mho.errors import MhoError as MhoError
     from mho.errors import PluginError as PluginError
@@ -94,9 +109,13 @@ if TYPE_CHECKING:
     from mho.evaluation import normalised_accuracy as normalised_accuracy
     from mho.footprints import Footprint as Footprint
     from mho.footprints import footprint as footprint
+    from mho.fused.route import Route as Route
+    from mho.fused.route import routes as routes
     from mho.hardware import Hardware as Hardware
     from mho.hardware import load as load
     from mho.hooks import hookimpl as hookimpl
+    from mho.inspection import Inspection as Inspection
+    from mho.inspection import inspect_layers as inspect_layers
     from mho.layers import AnalogConv1D as AnalogConv1D
     from mho.layers import AnalogConv1d as AnalogConv1d
     from mho.layers import AnalogConv2d as AnalogConv2d
@@ -127,16 +146,23 @@ if TYPE_CHECKING:
     from mho.nonideality import signed as signed
     from mho.nonideality import square as square
     from mho.preactivation import PreactivationNoise as PreactivationNoise
+    from mho.quantiser import quantise as quantise
+    from mho.quantiser import unquantise as unquantise
+    from mho.recipe import Schedule as Schedule
     from mho.registry import register as register
     from mho.schema import Field as Field
     from mho.site import Site as Site
     from mho.stuck import StuckAt as StuckAt
+    from mho.surrogate import Surrogate as Surrogate
     from mho.task import Score as Score
     from mho.task import Task as Task
     from mho.training import attach as attach
+    from mho.training import follow as follow
 
 
 def __getattr__(name: str) -> Any:
+    if not name.startswith("_"):
+        name = present(name, RENAMED)
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'mho' has no attribute {name!r}")
     return getattr(importlib.import_module(f"mho.{_MODULE_OF[name]}"), name)

@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mho import noise
 from mho.converter import Adc
+from mho.errors import MhoError
 from mho.layout import Layout
 from mho.mapping import Mapping
 from mho.nonideality import Nonideality
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mho.hardware import TileSpec
 
 # Buffers of the chip that is on.
-CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma")
+CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma", "planes", "bound", "words")
 
 
 class Cells(Layout):
@@ -38,6 +39,11 @@ class Cells(Layout):
     aged: Any  # [tile, out, row] the weights now
     reference: Any  # [vector, tile, out] read-out right after programming
     gain: Any  # [tile, out] of the compensation; None at age 0
+    planes: (
+        Any  # [plane, tile, out, row] the integers of `aged` and of what side products need of it; made when first used
+    )
+    bound: Any  # [tile] their scale
+    words: Any  # [6] int32: `keys` as a tensor, so that a compiled graph serves every chip at every age
     chip_gamma: Any  # [tile, out] gamma when the chip was programmed: remapping the weights does not change a chip
 
     def __init__(
@@ -52,12 +58,27 @@ class Cells(Layout):
         self.plan: Plan = resolve(cast(tuple[Nonideality, ...], spec.nonidealities), name, spec.factor)
         self.run = Run()
         self.path = noise.words("layer", name)
+        self.converter_paths = {
+            slot: noise.words(name, part.kind, 0)
+            for slot in ("dac", "adc")
+            if (part := getattr(spec, slot)) is not None
+        }
         self.register_buffer("gamma", torch.ones(self.row_tiles, self.columns, device=device, dtype=dtype))
         for buffer in CHIP:
             self._fixed(buffer, None, device)
         self.constants: list[list[str]] = [[] for _ in self.plan.effects]
         self.time = 0.0
         self.chip_key: noise.Key | None = None
+        built = {p.name: self._built(p) for p in self.plan.effects if p.effect.writes("build")}
+        self.built = nn.ModuleDict(built).to(device=device, dtype=dtype)
+
+    def _built(self, placed: Placed) -> nn.Module:
+        """What an effect learns or keeps in this layer."""
+        key = noise.fold_words(noise.key("build"), placed.path)
+        module = placed.effect.build(Site(self.geometry, Stream(key, key), placed.path, "build"))
+        if not isinstance(module, nn.Module):
+            raise MhoError(f"build(site) of {placed.effect.kind} must return a torch.nn.Module, not {module!r}")
+        return module
 
     @property
     def geometry(self) -> Geometry:
@@ -75,7 +96,7 @@ class Cells(Layout):
     def remap(self, weight: Tensor) -> None:
         """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
         gamma scales the conductances down exactly as it scales the outputs up."""
-        self.gamma.copy_(self.mapping.gamma(self.cut_weight(weight.detach()), self.geometry))
+        self.gamma.copy_(self.mapping.gamma(self.cut_weight(self.stored(weight.detach())), self.geometry))
 
     @torch.no_grad()
     def clip_(self, weight: Tensor, limit: float) -> None:
@@ -93,9 +114,19 @@ class Cells(Layout):
         return w.clamp(-1, 1)
 
     # -- a chip -----------------------------------------------------------------------------------------------
-    def _site(self, placed: Placed, stage: str, stream: Stream, **conductances: Tensor) -> Site:
+    def _site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:
         constants = {n: getattr(self, f"_{placed.number}_{n}") for n in self.constants[placed.number]}
-        return Site(self.geometry, stream, placed.path, stage, constants=constants, **conductances)
+        site = Site(self.geometry, stream, placed.path, stage, constants=constants, **about)
+        return self._with_module(placed, site)
+
+    def _with_module(self, placed: Placed, site: Site) -> Site:
+        if placed.effect.writes("build"):
+            site.module = self.built[placed.name]
+        return site
+
+    def _converter_site(self, slot: str, stream: Stream) -> Site:
+        """What the DAC or the ADC of this layer knows."""
+        return Site(self.geometry, stream, self.converter_paths[slot], slot)
 
     def _physical(self, g: Tensor) -> Tensor:
         """Conductances are never negative (R003-17), and there are no devices in the padding."""
@@ -105,19 +136,22 @@ class Cells(Layout):
         """Nothing in the padding, whatever an effect did there."""
         return w * self.used[:, None, :]
 
-    def _programmed(self, target: Tensor, stream: Stream, strength: Tensor | float | None = None) -> Tensor:
-        """Conductances after programming. With a strength (training), the error of all effects but the final ones is
-        scaled: the floor at 0 then cuts the scaled error, and a stuck cell stays where it is stuck (R003-64)."""
+    def _programmed(
+        self, target: Tensor, stream: Stream, strength: Tensor | float | None = None, part: slice | None = None
+    ) -> Tensor:
+        """Conductances after programming, of a `part` of the outputs or of all. With a strength (training), the error of all
+        effects but the final ones is scaled: the floor at 0 then cuts the scaled error, and a stuck cell stays where it is
+        stuck (R003-64)."""
         g = goal = self._physical(target)
         errors = [p for p in self.plan.program if not p.effect.final]
         for p in errors:
             g = self._physical(g)
-            g = p.effect.apply("program", g, self._site(p, "program", stream, target=goal))
+            g = p.effect.apply("program", g, self._site(p, "program", stream, target=goal, part=part))
         if strength is not None and errors:
             g = goal + strength * (g - goal)
         g = self._physical(g)
         for p in self.plan.program[len(errors) :]:
-            g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal)))
+            g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal, part=part)))
         return g
 
     def _signed(self, g: Tensor, normalised: Tensor) -> Tensor:
@@ -153,7 +187,7 @@ class Cells(Layout):
         assert self.chip_key is not None
         for p in self.plan.prepare:
             site = Site(self.geometry, Stream(self.chip_key, self.chip_key), p.path, "prepare")
-            p.effect.prepare(site)
+            p.effect.prepare(self._with_module(p, site))
             self.constants[p.number] = list(site.constants)
             for name, value in site.constants.items():
                 self._fixed(f"_{p.number}_{name}", value, value.device)
@@ -163,6 +197,9 @@ class Cells(Layout):
         """The weights t seconds after programming, always computed from the programmed conductances."""
         self.time = t
         self.aged = self._aged(self.programmed, self.target, t)
+        self.planes = self.bound = None
+        keys = [v for k in self._keys_at(t) for v in k]
+        self.words = torch.tensor(keys, dtype=torch.int32, device=self.aged.device)
 
     def chip_weights(self, weight: Tensor) -> Tensor:
         """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
@@ -184,6 +221,17 @@ class Cells(Layout):
         for p in self.plan.fold:
             w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream)))
         return w
+
+    def _keys_at(self, t: float) -> tuple[noise.Key, noise.Key, noise.Key]:
+        assert self.chip_key is not None
+        return self.chip_key, noise.fold(self.chip_key, "call", t), noise.fold(self.chip_key, "time", t)
+
+    @property
+    def keys(self) -> tuple[noise.Key, noise.Key, noise.Key]:
+        """Keys of the chip, of its calls and of its draws at this age: numbers, or tensors in a compiled graph."""
+        if not torch.compiler.is_compiling():
+            return self._keys_at(self.time)
+        return noise.Key(*self.words[:2]), noise.Key(*self.words[2:4]), noise.Key(*self.words[4:])
 
     def chip_state(self) -> dict[str, Any]:
         """Everything that makes up the chip that is on, by reference; `put_chip_state` brings it back."""

@@ -77,8 +77,8 @@ def mho_converters() -> Iterable[type[Kinded]]:
             source = "an example"
             offset: float = Field(0.1, unit="1", description="added to every result")
 
-            def convert(self, y, rounding="through"):
-                return super().convert(y, rounding) + self.offset
+            def convert(self, y, rounding="through", site=None):
+                return super().convert(y, rounding, site) + self.offset
 
         @hookimpl
         def mho_converters():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic.fields import FieldInfo
-from torch import Tensor
+from torch import Tensor, nn
 
 from mho.schema import Field, Kinded
 
@@ -105,9 +105,6 @@ class Nonideality(Kinded):
     """
 
     CATEGORY: ClassVar[str] = "nonideality"
-    example: ClassVar[dict[str, Any]] = {}
-    source: ClassVar[str] = ""
-    bibtex: ClassVar[str] = ""
     strength: ClassVar[str | None] = "scale"
     own_scale: ClassVar[bool] = False
     cellwise: ClassVar[bool] = False
@@ -131,6 +128,13 @@ class Nonideality(Kinded):
     def program(self, g: Tensor, site: Site) -> Tensor:
         """Conductances after programming, µS [dev, tile, out, row]; once per chip."""
         return g
+
+    def build(self, site: Site) -> nn.Module:
+        """What the effect learns, or keeps besides, in this layer: made with the layer, a part of it, `site.module` in all
+        other methods. Its parameters are trained and saved with the network, they are the same for all chips, and they
+        get gradients where gradients flow: in `input`, `read`, `mvm`, `accumulate` and `output`. First values come from
+        the site's draws."""
+        raise NotImplementedError  # never called unless a subclass writes it
 
     def prepare(self, site: Site) -> None:
         """Set constants of the chip, e.g. `site.zeta = ...`; they come back as `site.zeta` in the other stages."""
@@ -185,16 +189,27 @@ class Nonideality(Kinded):
         """y -> f(y)."""
         raise NotImplementedError
 
-    # Derived by the core.
+    # Derived by the core: the terms with the strength mixed in.
     def _terms(self, y: Tensor, site: Site, products: dict[str, Tensor]) -> Tensor:
-        s = self.factor
         if self.writes("shift"):
-            y = y + s * self.shift(site, **products)
+            y = y + self.scaled_shift(site, products)
         if self.writes("transfer"):
-            y = y + s * (self.transfer(y, site) - y) if s != 1 else self.transfer(y, site)
+            y = self.scaled_transfer(y, site)
         if self.writes("variance"):
-            y = y + root(s * s * self.variance(site, **products)) * site.randn_like(y)
+            y = y + root(self.scaled_variance(site, products)) * site.randn_like(y)
         return y
+
+    def scaled_shift(self, site: Site, products: dict[str, Tensor]) -> Tensor | float:
+        value = self.shift(site, **products)
+        return value if self.factor == 1 else self.factor * value
+
+    def scaled_variance(self, site: Site, products: dict[str, Tensor]) -> Tensor | float:
+        value = self.variance(site, **products)
+        return value if self.factor == 1 else self.factor**2 * value
+
+    def scaled_transfer(self, y: Tensor, site: Site) -> Tensor:
+        new = self.transfer(y, site)
+        return new if self.factor == 1 else y + self.factor * (new - y)
 
     @property
     def factor(self) -> float:

@@ -19,6 +19,7 @@ from mho import distributions, plugincode
 from mho.distributions import owner, owners
 from mho.errors import PluginError
 from mho.plugincode import Provided, article, name_of, of_category
+from mho.renames import present
 from mho.schema import Kinded, kind_form, suggest
 
 CORE = "mho"  # the family and the distribution that nobody else may claim
@@ -169,12 +170,20 @@ class Registry:
             raise PluginError(f"{kind!r} is not a kind; expected family.name such as {example}")
         family = kind.partition(".")[0]
         known = self.load(family).kinds
+        kind = present(kind, (r for cls in known.values() for r in cls.renamed))
         if kind in known:
             return of_category(known[kind], *((category,) if category else ()))
         fitting = [k for k, cls in known.items() if category in (None, cls.CATEGORY)]
         near = suggest(kind, fitting, f"{family} provides")
         listed = f" ({family} provides: {', '.join(fitting)})" if near.startswith("did") else ""
         raise PluginError(f"unknown kind {kind!r}; {near}{listed}")
+
+    def present_kind(self, kind: str) -> str:
+        """Today's name of a kind; what is no kind of a plugin stays as it is."""
+        try:
+            return str(self.resolve(kind).KIND)
+        except PluginError:
+            return kind
 
     def load(self, family: str) -> Provided:
         """Import the plugin of a family and take what its hooks return, all or nothing; or what was registered by hand."""
@@ -235,6 +244,10 @@ class Registry:
 
     def load_file(self, path: str | Path) -> tuple[str, ...]:
         """Run a Python file and register what its hooks return; gives the kinds. For `--plugin ./my_effects.py`."""
+        return tuple(self.loaded_file(path).kinds)
+
+    def loaded_file(self, path: str | Path) -> Provided:
+        """The same; gives everything that it provides."""
         file = Path(path)
         if not file.is_file():
             raise PluginError(f"no file {str(path)!r}; expected a Python file with mho hooks")
@@ -250,7 +263,11 @@ class Registry:
         for kind, cls in found.kinds.items():
             self._may_register(cls, kind)
         self._local[str(file)] = found
-        return tuple(found.kinds)
+        return found
+
+    def provide(self, category: str, cls: type) -> None:
+        """Make a class without a kind (a "layer", a "training" hook) known."""
+        self._local.setdefault(BY_HAND, Provided()).other.setdefault(category, []).append(cls)
 
     @property
     def files(self) -> list[Path]:
@@ -327,6 +344,11 @@ def using(registry: Registry) -> Iterator[Registry]:
 def resolve(kind: str, category: str | None = None) -> type[Kinded]:
     """The class of a kind, see `Registry.resolve`."""
     return default().resolve(kind, category)
+
+
+def present_kind(kind: str) -> str:
+    """Today's name of a kind, see `Registry.present_kind`."""
+    return default().present_kind(kind)
 
 
 def register(cls: AnyClass) -> AnyClass:

@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ModelWrapValid
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, PydanticUndefined, core_schema
 
+from mho.renames import Renamed, present
 from mho.units import Quantity, expected, is_dimensional
 
-# The two error types of mho: both carry a finished sentence; "mho_key" is about a key rather than about its value.
-VALUE_ERROR, KEY_ERROR = "mho", "mho_key"
+# The error types of mho: all carry a finished sentence; "mho_key" is about a key rather than about its value, "mho_rule"
+# about values that are each fine but not together, or not here: what a JSON schema cannot say.
+VALUE_ERROR, KEY_ERROR, RULE_ERROR = "mho", "mho_key", "mho_rule"
 _KIND = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 
@@ -138,20 +140,22 @@ class Strict(BaseModel):
 
     # The field that a bare word fills: `pcm.drift` for `{kind: pcm.drift}`.
     SHORTHAND: ClassVar[str | None] = None
+    # Former names of fields and of the kind, which work for one more minor version.
+    renamed: ClassVar[tuple[Renamed, ...]] = ()
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
     def _in_plain_words(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Fill shorthands and `none`, then report all errors as finished sentences."""
         value = cls._spelled_out(value)
-        found = [(loc, problem(message)) for loc, message in cls.cross_check(value)]
+        found = [(loc, problem(message, RULE_ERROR)) for loc, message in cls.cross_check(value)]
         errors: list[InitErrorDetails] = [{"type": error, "loc": loc, "input": None} for loc, error in found]
         try:
             model = handler(value)
         except ValidationError as raised:
             errors += _rewritten(cls, raised)
         else:
-            disagreements = ((loc, problem(message)) for loc, message in model.disagreements())
+            disagreements = ((loc, problem(message, RULE_ERROR)) for loc, message in model.disagreements())
             errors += [{"type": error, "loc": loc, "input": None} for loc, error in disagreements]
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)
@@ -163,8 +167,15 @@ class Strict(BaseModel):
             return {cls.SHORTHAND: value}
         if not isinstance(value, Mapping):
             return value
+        value = cls.by_present_names(value)
         nullable = {name for name, info in cls.model_fields.items() if allows_none(info.annotation)}
         return {k: None if v == "none" and k in nullable else v for k, v in value.items()}
+
+    @classmethod
+    def by_present_names(cls, value: Mapping[str, Any]) -> dict[str, Any]:
+        """The same fields by today's names. Where both names are given the old one stays, and so is refused."""
+        known = [r for r in cls.renamed if r.new not in value]
+        return {present(k, known) if isinstance(k, str) else k: v for k, v in value.items()}
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -201,7 +212,9 @@ class Kinded(Strict):
     KIND: ClassVar[str | None] = None
     CATEGORY: ClassVar[str] = ""
     SHORTHAND: ClassVar[str | None] = "kind"
-    source: ClassVar[str] = ""
+    source: ClassVar[str] = ""  # where it comes from, one line
+    bibtex: ClassVar[str] = ""  # the same as BibTeX entries, for `mho cite`
+    example: ClassVar[dict[str, Any]] = {}  # values with which it can be seen at work, where its defaults do nothing
     strength: ClassVar[str | None] = None
 
     kind: str = pydantic.Field(description="family.effect")
@@ -311,20 +324,23 @@ def _plain(cls: type[Strict], error: ErrorDetails, info: FieldInfo | None) -> In
     loc, value = error["loc"], error["input"]
     kept: InitErrorDetails = {"type": problem(error["msg"]), "loc": loc, "input": value}
     none = " or none" if info is not None and len(loc) == 1 and allows_none(info.annotation) else ""
-    if error["type"] in (VALUE_ERROR, KEY_ERROR):
+    if error["type"] in (VALUE_ERROR, KEY_ERROR, RULE_ERROR):
         what, got, rest = error["msg"].partition(", got ")
         if got and what.startswith("expected ") and not what.endswith(" or none"):
             what += none
         return {**kept, "type": problem(what + got + rest, error["type"])}
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         key = str(loc[-1])
+        former = {r.old: r.new for r in cls.renamed}
         hint = suggest(key, cls.model_fields, "known keys")
+        if key in former:
+            hint = f"it is the former name of {former[key]!r}, which is given too"
         return {**kept, "type": problem(f"unknown key {key!r}; {hint}", KEY_ERROR)}
     if error["type"] == "missing":
         what = info.description if info is not None and info.description else ""
         return {**kept, "type": problem(f"missing key {str(loc[-1])!r}" + (f": {what}" if what else ""), KEY_ERROR)}
     if error["type"] in ("value_error", "assertion_error"):
-        return {**kept, "type": problem(error["msg"].partition(", ")[2] or error["msg"])}
+        return {**kept, "type": problem(error["msg"].partition(", ")[2] or error["msg"], RULE_ERROR)}
     if error["type"] == "frozen_instance":
         return kept
     message = f"expected {_wanted(error, info)}{none}, got {shown(value)}"

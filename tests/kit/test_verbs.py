@@ -56,7 +56,7 @@ def file(tmp_path):
 def test_a_good_file_passes(mho_command, file):
     result = mho_command("test", file("good_fade.py", GOOD), "--kind", "verbs.fade")
     assert result.exit_code == 0, result.output
-    assert "0 failed" in result.output and "keep the contract" in result.output
+    assert "0 failed" in result.output and "keeps its contract" in result.output
 
 
 def test_a_bad_file_fails_and_says_what_to_change(mho_command, file):
@@ -138,7 +138,7 @@ def test_effects_of_a_file_are_found_by_every_verb(mho_command, file):
 def test_the_kit_tests_the_family_of_a_file(mho_command, file):
     result = mho_command("test", "verbs", "--plugin", file("family_fade.py", GOOD), "--kind", "verbs.fade")
     assert result.exit_code == 0, result.output
-    assert "verbs.fade: " in result.output and "keep the contract" in result.output
+    assert "verbs.fade: " in result.output and "keeps its contract" in result.output
 
 
 def test_two_files_keep_what_each_provides(mho_command, file):

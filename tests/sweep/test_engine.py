@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import sys
 
 import pytest
@@ -141,9 +142,24 @@ def test_an_item_that_somebody_died_of_is_put_apart_by_the_next_run(measures, tm
     """A serial run has no process to lose but its own: its mark tells the next run."""
     key = sweep.key_of(ITEMS[2], measures.die, {})
     (tmp_path / "running").mkdir()
-    (tmp_path / "running" / f"{key}.json").write_text('{"pid": 1}')
+    (tmp_path / "running" / f"{key}.json").write_text(json.dumps({"pid": 2**22 + 1, "host": platform.node()}))
     records = sweep.run(ITEMS, measures.die, tmp_path)
     assert by_status(records)[2] == "worker-died" and list(by_status(records).values()).count("done") == 4
+
+
+def test_an_item_under_way_elsewhere_is_no_suspect(measures, tmp_path):
+    for n, mark in enumerate([{"pid": os.getpid(), "host": platform.node()}, {"pid": 2**22 + 1, "host": "elsewhere"}]):
+        (tmp_path / "running").mkdir(exist_ok=True)
+        key = sweep.key_of(ITEMS[n], measures.raise_sometimes, {})
+        (tmp_path / "running" / f"{key}.json").write_text(json.dumps(mark))
+    records = sweep.run(ITEMS[:2], measures.raise_sometimes, tmp_path)
+    assert {r["provenance"]["pid"] for r in records} == {os.getpid()}
+
+
+def test_only_some_of_the_planned_items_are_measured(measures, tmp_path):
+    records = sweep.run(ITEMS, measures.draw, tmp_path, only=lambda item: item["n"] < 2)
+    (now,) = sweep.status(tmp_path)
+    assert len(records) == 2 and (now.planned, now.done, now.waiting) == (5, 2, 3)
 
 
 def test_functions_that_no_process_can_import_are_refused(tmp_path):

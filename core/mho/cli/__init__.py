@@ -17,6 +17,8 @@ VERBS = {
     "run": ("mho.cli.run:run", "Train and deploy a task on analog hardware: the main job, with a report."),
     "train": ("mho.cli.run:train", "Train a task for analog hardware."),
     "evaluate": ("mho.cli.run:evaluate", "Program a trained network on many chips and follow it over time."),
+    "sweep": ("mho.cli.sweep:sweep", "Grids of settings, seeds and arms: run, status, retry, export."),
+    "report": ("mho.cli.report:report", "The HTML report of a run, a sweep or a study."),
     "footprint": ("mho.cli.footprint:footprint", "Tiles, utilisation and MVMs that a network needs."),
     "mvm": ("mho.cli.mvm:mvm", "Standard error of a matrix-vector product, and which effect causes it."),
     "sensitivity": ("mho.cli.analysis:sensitivity", "How strong each effect may become before accuracy falls."),
@@ -32,7 +34,7 @@ VERBS = {
     "schema": ("mho.cli.config:schema", "Print a JSON schema of hardware files, for completion in editors."),
     "plugins": ("mho.cli.plugins:plugins", "List installed plugins, their kinds and presets."),
     "new": ("mho.cli.new:new", "Write a complete plugin project, with tests."),
-    "test": ("mho.cli.test:test", "Run the conformance kit on every effect of a plugin."),
+    "test": ("mho.cli.test:test", "Run the conformance kit on everything that a plugin provides."),
     "doctor": ("mho.cli.plugins:doctor", "Load every plugin and preset, and say what is broken."),
 }
 

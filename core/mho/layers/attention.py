@@ -29,7 +29,12 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
         out = AnalogLinear.from_torch(self.out_proj, spec, hw.training, "out_proj")
         self._modules["out_proj"] = out
         self._place_by_hand(hw, tile)
+        out.tiles.use(hw.precision)
         out.tiles.run = self.arrays()["q"].run
+
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        return nn.MultiheadAttention(8, 2), tuple(torch.rand(3, 6, 8) for _ in range(3))
 
     def views(self) -> dict[str, Tensor]:
         if not self._qkv_same_embed_dim:

@@ -60,6 +60,11 @@ class AnalogLayer(nn.Module):
         """Why this layer cannot be converted, or None."""
         return None if isinstance(layer.weight, nn.Parameter) else COMPUTED
 
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        """A small torch layer and inputs with which the conformance kit tries this class."""
+        raise NotImplementedError
+
     # -- construction -----------------------------------------------------------------------------------------
     @classmethod
     def from_torch(
@@ -95,6 +100,8 @@ class AnalogLayer(nn.Module):
         """The same in a constructor: a layer of several matrices is a network of its own until it becomes part of one."""
         self._place(hw.tile(tile or hw.default), hw.training)
         arrays = self.arrays()
+        for array in arrays.values():
+            array.use(hw.precision)
         if len(arrays) > 1:
             run = Run()
             for array in arrays.values():
@@ -172,9 +179,9 @@ def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str,
 
 def _start(array: TileArray, view: Tensor) -> None:
     """Whatever follows from the weights that training starts with."""
-    array.remap(view)
     if array.weight_quantiser is not None and not view.is_meta:
         array.weight_quantiser.start(view.detach())
+    array.remap(view)
     if array.training_spec.auto_scale:
         array.auto_scale()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mho.errors import MhoError
 from mho.files import write_atomically
 from mho.report.blocks import (
     Block,
@@ -48,5 +49,18 @@ __all__ = [
 
 
 def write_report(folder: str | Path) -> Path:
-    """Write report.html into a result folder, from what is in it; its path."""
-    return write_atomically(Path(folder) / "report.html", run_page(Path(folder)))
+    """Write report.html into the folder of a run, a sweep or a study, from what is in it; its path."""
+    return write_atomically(Path(folder) / "report.html", report_of(Path(folder)))
+
+
+def report_of(folder: Path) -> str:
+    """The page of a result folder."""
+    from mho.report.sweeppage import sweep_page
+
+    if (folder / "summary.json").exists():
+        return run_page(folder)
+    if (folder / "plans").is_dir():
+        return sweep_page(folder)
+    raise MhoError(
+        f"no finished run in {folder}, nor a sweep: expected summary.json (of `mho run`) or plans/ (of `mho sweep run`)"
+    )

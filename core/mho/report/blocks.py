@@ -177,8 +177,12 @@ def tiles(title: str, grids: Sequence[TileGrid], *, note: str = "") -> Block:
 
 def page(title: str, blocks: Sequence[Block], *, headline: str = "", note: str = "") -> str:
     """One HTML file that holds everything it shows: no script, no request, a policy that forbids both."""
-    drawn = [figures.markup(b.draw(f"f{i}")) if b.draw else "" for i, b in enumerate(blocks)]
-    return render("page.html.j2", title=title, headline=headline, note=note, blocks=list(zip(blocks, drawn)))
+    return render("page.html.j2", title=title, headline=headline, note=note, blocks=drawn(blocks))
+
+
+def drawn(blocks: Sequence[Block]) -> list[tuple[Block, Any]]:
+    """Each block with its figure."""
+    return [(b, figures.markup(b.draw(f"f{i}")) if b.draw else "") for i, b in enumerate(blocks)]
 
 
 def write_page(file: str | Path, title: str, blocks: Sequence[Block], *, headline: str = "", note: str = "") -> Path:

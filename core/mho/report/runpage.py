@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mho.report import figures, words
-from mho.report.blocks import render
+from mho.report.blocks import Block, drawn, heatmap, histogram, render
 from mho.report.study import Product, Study, read_study
+from mho.units import format_seconds
 
 
 def run_page(folder: Path) -> str:
@@ -33,9 +34,35 @@ def _parts(study: Study) -> dict[str, Any]:
         "drift_curve": figures.markup(figures.drift_curve(study, _curve_label(study))),
         "chip_spread": figures.markup(figures.chip_spread(study, spread)),
         "tile_cards": figures.tile_cards(grids),
+        "inside": drawn(inspection_blocks(study.inside)) if study.inside else [],
         "last": last,
         "parameters": max(sum(x.parameters for x in study.layers), 1),
     }
+
+
+def inspection_blocks(inside: dict[str, Any]) -> list[Block]:
+    """What `Inspection.to_data` holds: errors and clipping by layer, and the conductances."""
+    times = [format_seconds(t) for t in inside["times"]]
+    columns = [*(f"MVM error, {t}" for t in times), "DAC clips", "ADC clips", "weights clipped"]
+    layers = inside["layers"]
+    values = [[*x["error"], x["dac"], x["adc"], x["weights"]] for x in layers]
+    about = (
+        "Of one chip, with the inputs that really arrive at a layer. MVM error: mean |y - exact| / mean |exact| "
+        "(Rasch et al. 2023, Eq. 20). Clipped: inputs beyond the input range, outputs of single tiles at the output "
+        "bound, weights beyond the device range."
+    )
+    names = [x["layer"] or "(root)" for x in layers]
+    counts = {"target": "target", "programmed": "programmed", "aged": f"after {times[-1]}"}
+    return [
+        heatmap("Layer by layer", names, columns, values, corner="layer", percent=True, note=about),
+        histogram(
+            "Conductances",
+            inside["edges"],
+            {shown: inside["conductances"][name] for name, shown in counts.items()},
+            x="conductance (µS)",
+            note="All devices of one chip; of a differential pair the magnitude of the difference.",
+        ),
+    ]
 
 
 def _curve_label(study: Study) -> str:

@@ -121,6 +121,7 @@ class Study:
     layers: tuple[Layer, ...]
     product: Product | None
     kurtosis: tuple[Kurtosis, ...]
+    inside: dict[str, Any] | None  # see mho.inspection; None for runs of before there was one
     hardware_text: str
     summary: dict[str, Any]
     seeds: tuple[int, ...] = ()  # of several trainings
@@ -168,6 +169,7 @@ def _study(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> S
             Kurtosis(plain(k["layer"]) or "(root)", _number(k["weights"]), _number(k["conductances"]))
             for k in summary.get("kurtosis", ())
         ),
+        inside=summary.get("inside"),
         hardware_text=text,
         summary=summary,
         seeds=tuple(summary.get("seeds") or ()),

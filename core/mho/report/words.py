@@ -135,7 +135,9 @@ def above_digital(study: Study) -> str:
 def _paired(study: Study, gain: float, half: float) -> str:
     """The same from differences of the same training."""
     n = len(study.seeds)
-    size = f"95 % interval {_signed(gain - half, 2)} to {_signed(gain + half, 2)} points, {n} paired trainings"
+    size = (
+        f"95 % interval {signed_points(gain - half, 2)} to {signed_points(gain + half, 2)} points, {n} paired trainings"
+    )
     if abs(gain) <= half:
         return f"Training for the hardware makes no difference that {n} trainings can show ({size})."
     if gain > 0:
@@ -146,7 +148,7 @@ def _paired(study: Study, gain: float, half: float) -> str:
 def _hwa_or_not(hwa: Curve, direct: Curve) -> str:
     gain, sem, clear = _difference(hwa, direct)
     if sem is None:
-        return f"Training for the hardware changes it by {_signed(gain)} points: on one chip, that can be chance."
+        return f"Training for the hardware changes it by {signed_points(gain)} points: on one chip, that can be chance."
     points = _points(gain, sem)
     if not clear:
         chips = _chips(hwa, direct)
@@ -161,7 +163,7 @@ def _hwa_or_not(hwa: Curve, direct: Curve) -> str:
 def _first_or_not(first: Curve, second: Curve) -> str:
     gain, sem, clear = _difference(first, second)
     if sem is None:
-        return f"“{first.name}” is {_signed(gain)} points from “{second.name}”: on one chip, that can be chance."
+        return f"“{first.name}” is {signed_points(gain)} points from “{second.name}”: on one chip, that can be chance."
     if not clear:
         chips = _chips(first, second)
         return f"{chips} chips cannot tell “{first.name}” from “{second.name}” ({_points(gain, sem)} points)."
@@ -187,7 +189,8 @@ def _ranked(study: Study) -> list[Curve]:
     return sorted(known, key=lambda c: -(c.mean[-1] or 0))
 
 
-def _signed(value: float, places: int = 1) -> str:
+def signed_points(value: float, places: int = 1) -> str:
+    """A difference of fractions in points, with its sign."""
     return _minus(f"{100 * value:+z.{places}f}")
 
 
@@ -197,7 +200,7 @@ def _minus(number: str) -> str:
 
 def _points(gain: float, sem: float) -> str:
     n = decimals(sem)
-    return f"{_signed(gain, n)}{SPACE}±{SPACE}{100 * sem:.{n}f}"
+    return f"{signed_points(gain, n)}{SPACE}±{SPACE}{100 * sem:.{n}f}"
 
 
 def _and(parts: list[str]) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ def run(
     executor: str = "serial",
     *,
     shard: tuple[int, int] | None = None,
+    only: Callable[[Item], bool] | None = None,
     identity: dict[str, Any] | None = None,
     workers: int | None = None,
     timeout: float | None = None,
@@ -49,6 +50,7 @@ def run(
                loky      `workers` processes on this machine (needs joblib, the extra `sweep`)
                dask, …   a backend of joblib; `joblib`: whichever joblib.parallel_config has set
     shard      (i, n), i from 1 to n: only the i-th of n parts, e.g. for a job array; the folder collects all parts
+    only       which items to measure now, of those that are planned; `status` and `read` know about all
     identity   what results depend on besides the item, see `mho.sweep.identity`
     timeout    seconds after which an item counts as hanging and its process is ended; not in `serial`
 
@@ -61,7 +63,7 @@ def run(
     job = _Job(state, measure, executor, identity or {}, workers, timeout)
     keys = {key_of(item, measure, job.identity): item for item in items}
     job.plan(keys)
-    mine = {k: item for k, item in keys.items() if in_shard(k, shard)}
+    mine = {k: item for k, item in keys.items() if in_shard(k, shard) and (only is None or only(item))}
     job.measure_all(mine, progress)
     return [r for k in mine if (r := state.record(k))]
 
@@ -90,9 +92,8 @@ def in_shard(key: str, shard: tuple[int, int] | None) -> bool:
 
 
 def identity(task: Task | None = None, checkpoint: str | Path | None = None) -> dict[str, Any]:
-    """What results depend on besides their item: the code and data version of a task, the bytes of a checkpoint and of the
-    plugin files, and the versions of mho, its plugins and torch."""
-    from mho import registry
+    """What results depend on besides their item: the code and data version of a task, the bytes of a checkpoint, and the
+    versions of mho, its plugins (files of --plugin by their hash) and torch."""
     from mho.job import versions
 
     about: dict[str, Any] = {"versions": versions()}
@@ -100,8 +101,6 @@ def identity(task: Task | None = None, checkpoint: str | Path | None = None) -> 
         about["task"] = task.fingerprint()
     if checkpoint is not None:
         about["checkpoint"] = _digest(Path(checkpoint))
-    if files := registry.default().files:
-        about["plugins"] = [_digest(f) for f in files]
     return about
 
 
@@ -116,16 +115,23 @@ def retry(folder: str | Path, executor: str = "process", **options: Any) -> list
     """Forget the failures of a folder and go on with its plans; `options` as for `run`."""
     from mho import registry
 
-    plans, state = need_plans(folder), State(Path(folder))
-    for key in (k for plan in plans for k in plan["items"]):
-        state.failure(key).unlink(missing_ok=True)
+    forget_failures(folder)
     records = []
-    for plan in plans:
+    for plan in need_plans(folder):
         for file in plan["plugins"]:
             registry.load_file(file)
         measure = work.find(plan["measure"])
         records += run(plan["items"].values(), measure, folder, executor, identity=plan["identity"], **options)
     return records
+
+
+def forget_failures(folder: str | Path) -> int:
+    """Make every failed item of a folder as if it had never been tried; how many there were."""
+    state = State(Path(folder))
+    failed = [k for plan in need_plans(folder) for k in plan["items"] if state.failed(k)]
+    for key in failed:
+        state.failure(key).unlink()
+    return len(failed)
 
 
 class _Job:
@@ -154,17 +160,13 @@ class _Job:
 
     def measure_all(self, items: dict[str, Item], progress: bool) -> None:
         """Everything that is open; suspects at the end and apart."""
-        suspects = [k for k in items if self._suspect(k)]
+        suspects = [k for k in items if self.state.left_behind(k)]
         for key in suspects:
             self._note_death(key, items[key])
         to_do = [k for k in items if not self.state.done(k) and not self.state.failed(k)]
         with tqdm(total=len(to_do) + len(suspects), disable=not progress, unit="item", dynamic_ncols=True) as bar:
             self._together({k: items[k] for k in to_do}, bar)
             self._apart({k: items[k] for k in items if self._to_retry(k)}, bar)
-
-    def _suspect(self, key: str) -> bool:
-        """Whether somebody died while measuring it."""
-        return self.state.was_running(key)
 
     def _to_retry(self, key: str) -> bool:
         return self.state.failed(key) is not None and not self.state.given_up(key)
@@ -176,7 +178,7 @@ class _Job:
             before = len(items)
             why = self._give_out(items, bar)
             items = {k: i for k, i in items.items() if not self.state.done(k) and not self.state.failed(k)}
-            for key in [k for k in items if self._suspect(k)]:
+            for key in [k for k in items if self.state.was_running(k)]:
                 self._note_death(key, items.pop(key))
             fruitless = fruitless + 1 if len(items) == before else 0
             if fruitless == FRUITLESS:

@@ -19,6 +19,9 @@ Tick = Callable[[], object]
 GRACE = 30.0  # seconds for imports, and for ending itself, after which a worker that is over its time is killed
 
 
+START = "from mho.sweep.work import serve; serve()"  # what a worker process runs
+
+
 class PoolError(Exception):
     """Workers died, so that the rest of the tasks has to be given out again."""
 
@@ -67,8 +70,8 @@ class Worker:
 
 
 def _started() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", "from mho.sweep.work import serve; serve()"],
+    return subprocess.Popen(  # noqa: S603 (ourselves)
+        [sys.executable, "-P", "-c", START],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +67,12 @@ class State:
     def was_running(self, key: str) -> bool:
         return self.running(key).exists() and not self.done(key)
 
+    def left_behind(self, key: str) -> bool:
+        """Whether a process of this machine died while it measured the item. What is marked by a living one, or by another
+        machine, may be under way there: another shard, or a cluster."""
+        mark = _read(self.running(key))
+        return mark is not None and not self.done(key) and mark["host"] == platform.node() and not _alive(mark["pid"])
+
     def clear_running(self, key: str) -> None:
         self.running(key).unlink(missing_ok=True)
         self.trace(key).unlink(missing_ok=True)
@@ -91,6 +99,16 @@ class State:
         new = {"number": number, **plan}
         if new != before:
             write_atomically(file, json.dumps(new, indent=1))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mho.errors import MhoError
+from mho.notebook import html_table
 from mho.sweep.state import Record, State, need_plans
 from mho.tables import table
 
@@ -19,7 +20,7 @@ SHOWN = 20  # rows that are printed
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of plain values; nested parts of items and values have dotted names (`hardware.bits`, `scores.0`)."""
+    """Rows of plain values; nested parts of items and values have dotted names (`grid.bits`)."""
 
     rows: tuple[dict[str, Any], ...]
 
@@ -33,11 +34,12 @@ class Table:
         return "".join(json.dumps(row) + "\n" for row in self.rows)
 
     def to_csv(self) -> str:
-        """Comma-separated values with a head; what a row lacks is empty."""
+        """Comma-separated values with a head; what a row lacks is empty, a list is written as JSON."""
         out = io.StringIO()
         writer = csv.DictWriter(out, self.columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        for row in self.rows:
+            writer.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()})
         return out.getvalue()
 
     def to_pandas(self) -> Any:
@@ -47,6 +49,9 @@ class Table:
         except ImportError:
             raise MhoError("this needs pandas: pip install 'mho[tables]'") from None
         return pandas.DataFrame(list(self.rows), columns=list(self.columns))
+
+    def _repr_html_(self) -> str:
+        return html_table(self.columns, [[_short(row.get(c, "")) for c in self.columns] for row in self.rows])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -80,18 +85,15 @@ def rows_of(record: Record) -> Iterator[dict[str, Any]]:
         yield {**common, **flat(row)}
 
 
-def flat(data: dict[str, Any] | Sequence[Any], prefix: str = "") -> dict[str, Any]:
-    """Nested plain data on one level.
+def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts on one level; lists stay lists.
 
     >>> flat({"a": {"b": 1}, "c": [2, 3]})
-    {'a.b': 1, 'c.0': 2, 'c.1': 3}
+    {'a.b': 1, 'c': [2, 3]}
     """
     found: dict[str, Any] = {}
-    for name, value in data.items() if isinstance(data, dict) else enumerate(data):
-        if isinstance(value, (dict, list)) and value:
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
+    for name, value in data.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
 
 
