@@ -53,6 +53,7 @@ TOPICS = {
     "Tasks": ("task",),
     "Writing a plugin": (
         "registry",
+        "renames",
         "hooks",
         "schema",
         "nonideality",
