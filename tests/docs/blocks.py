@@ -3,7 +3,7 @@
 python    run, all blocks of a page in one namespace; an `output` block right behind it is what it prints
 console   `$` lines are commands, the lines behind them their output
 bash      every line is a command
-yaml      a hardware file, which must be valid; a fragment is laid over pcm.standard
+yaml      a hardware file, which must be valid; a fragment is laid over pcm.standard. `sweep: 1`: a sweep file
 toml      must parse
 text      nothing: formulas, trees of files
 {...}     a directive of Sphinx
@@ -35,6 +35,7 @@ import pytest
 from click.testing import CliRunner
 from mho import registry
 from mho.cli import main
+from mho.sweep.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```([^\s`]*)[^\n]*\n(.*?)^```$", re.M | re.S)
@@ -101,6 +102,8 @@ class Page:
         for name in SHARED:
             Path(name).symlink_to(ROOT / name)
         sys.modules[self.module.__name__] = self.module  # torch.compile looks a function's module up
+        here, known = os.getcwd(), set(sys.modules)
+        sys.path.insert(0, here)  # as for a script in this folder
         ran = 0
         try:
             with registry.using(registry.Registry()):
@@ -111,6 +114,10 @@ class Page:
                     ran += block.language not in ("text",) and not block.language.startswith("{")
         finally:
             del sys.modules[self.module.__name__]
+            sys.path.remove(here)
+            for name in set(sys.modules) - known:
+                if (getattr(sys.modules[name], "__file__", None) or "").startswith(here + os.sep):
+                    del sys.modules[name]
             self._update()
         return ran
 
@@ -141,6 +148,9 @@ class Page:
         self._compare(block, block.text, self.printed, block.span)
 
     def _yaml(self, block: Block) -> None:
+        if re.search(r"^sweep: 1", block.text, re.M):
+            assert list(Plan.from_file(block.file).points())
+            return
         complete = re.search(r"^mho: 1", block.text, re.M)
         text = block.text if complete else "mho: 1\nlike: pcm.standard\n" + block.text
         with pytest.raises(mho.ConfigError) if block.fails else contextlib.nullcontext():

@@ -212,7 +212,7 @@ def robustness(
 @click.option("--chips", default=4, show_default=True, type=click.IntRange(2), help="Draws of every gradient.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples of the gradients.")
 @click.option(
-    "--steps", default=40, show_default=True, type=click.IntRange(0), help="Of the training under each cause."
+    "--steps", default=30, show_default=True, type=click.IntRange(0), help="Of the training under each cause."
 )
 @click.option("--epochs", type=click.IntRange(1), help="Of the training that gives the stages [the task's].")
 def diagnose(
