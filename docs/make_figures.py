@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import runpy
 import sys
 import tempfile
 from collections.abc import Callable
@@ -248,20 +249,10 @@ def adc_bits(f: Any) -> None:
     for size, colour in ((128, BLUE), (256, ORANGE), (512, GREEN)):
         fields = [f"tiles.pcm.rows={size}", f"tiles.pcm.columns={size}"]
         e = MvmExperiment(size=size, matrices=4)
-        errors = [
-            mho.standard_mvm_error(mho.load("pcm.standard", set=[*fields, f"tiles.pcm.adc.bits={b}"]), None, e)
-            for b in bits
-        ]
-        mean, sem = zip(*errors)
-        ax.errorbar(
-            bits,
-            [100 * m for m in mean],
-            [100 * s for s in sem],
-            color=colour,
-            marker="o",
-            markersize=4,
-            label=f"{size} × {size}",
-        )
+        each = [mho.load("pcm.standard", set=[*fields, f"tiles.pcm.adc.bits={b}"]) for b in bits]
+        mean, sem = zip(*(mho.standard_mvm_error(hw, None, e) for hw in each))
+        style = {"color": colour, "marker": "o", "markersize": 4, "label": f"{size} × {size}"}
+        ax.errorbar(bits, [100 * m for m in mean], [100 * s for s in sem], **style)
     ax.set(xlabel="ADC bits", ylabel="MVM error (%)", ylim=(0, None))
     ax.legend()
 
@@ -281,14 +272,15 @@ def accuracy(f: Any) -> None:
 
 def _run_page(page: str) -> dict[str, Any]:
     """The names that the Python blocks of a page define; its hardware files are written to where they are looked for."""
-    text, names = (IMG.parent / page).read_text(encoding="utf-8"), {}
+    text, code = (IMG.parent / page).read_text(encoding="utf-8"), ""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), torch.enable_grad():
-        for language, code in re.findall(r"^```(python|yaml)\n(.*?)^```", text, re.M | re.S):
+        for language, block in re.findall(r"^```(python|yaml)\n(.*?)^```", text, re.M | re.S):
             if language == "yaml":
-                Path(code.split(maxsplit=2)[1].rstrip(":")).write_text(code, encoding="utf-8")
+                Path(block.split(maxsplit=2)[1].rstrip(":")).write_text(block, encoding="utf-8")
             else:
-                exec(code, names)
-    return names
+                code += block
+        Path("page.py").write_text(code, encoding="utf-8")
+        return runpy.run_path("page.py")
 
 
 FIGURES: dict[str, tuple[Callable[[Any], None], tuple[float, float]]] = {

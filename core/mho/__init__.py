@@ -60,9 +60,16 @@ _HOME = {
     "matrix": ("Tile",),
     "chip": ("Chip", "age", "chip_on", "load_chip", "program", "unprogram"),
     "calibration": ("calibrate",),
-    "training": ("attach",),
+    "training": ("attach", "follow"),
+    "recipe": ("Schedule",),
+    "quantiser": ("quantise", "unquantise"),
+    "distillation": ("distillation_loss",),
+    "direct": ("adapt_batch_norm", "tune_digital"),
+    "surrogate": ("Surrogate",),
     "preactivation": ("PreactivationNoise",),
+    "analysis.gradients": ("Directions", "gradient_directions"),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
+    "fused.route": ("Route", "routes"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
     "inspection": ("Inspection", "inspect_layers"),
     "checkpoint": ("load_model", "save_model"),
@@ -73,6 +80,8 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (the names below)
 
 if TYPE_CHECKING:
+    from mho.analysis.gradients import Directions as Directions
+    from mho.analysis.gradients import gradient_directions as gradient_directions
     from mho.calibration import calibrate as calibrate
     from mho.checkpoint import load_model as load_model
     from mho.checkpoint import save_model as save_model
@@ -89,6 +98,9 @@ if TYPE_CHECKING:
     from mho.convert import to_digital as to_digital
     from mho.converter import Adc as Adc
     from mho.converter import Dac as Dac
+    from mho.direct import adapt_batch_norm as adapt_batch_norm
+    from mho.direct import tune_digital as tune_digital
+    from mho.distillation import distillation_loss as distillation_loss
     from mho.errors import ConfigError as ConfigError
     from mho.errors import MhoError as MhoError
     from mho.errors import PluginError as PluginError
@@ -97,6 +109,8 @@ if TYPE_CHECKING:
     from mho.evaluation import normalised_accuracy as normalised_accuracy
     from mho.footprints import Footprint as Footprint
     from mho.footprints import footprint as footprint
+    from mho.fused.route import Route as Route
+    from mho.fused.route import routes as routes
     from mho.hardware import Hardware as Hardware
     from mho.hardware import load as load
     from mho.hooks import hookimpl as hookimpl
@@ -132,13 +146,18 @@ if TYPE_CHECKING:
     from mho.nonideality import signed as signed
     from mho.nonideality import square as square
     from mho.preactivation import PreactivationNoise as PreactivationNoise
+    from mho.quantiser import quantise as quantise
+    from mho.quantiser import unquantise as unquantise
+    from mho.recipe import Schedule as Schedule
     from mho.registry import register as register
     from mho.schema import Field as Field
     from mho.site import Site as Site
     from mho.stuck import StuckAt as StuckAt
+    from mho.surrogate import Surrogate as Surrogate
     from mho.task import Score as Score
     from mho.task import Task as Task
     from mho.training import attach as attach
+    from mho.training import follow as follow
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from mho.gradient import straight
 from mho.schema import Field, Kinded
 from mho.site import Site
 
+RANGE_CAP = 10.0  # no input range that is set from data is larger (R003-62)
 Rounding = Literal["through", "zero", "ste"]
 
 
@@ -160,7 +161,12 @@ class EncodeInput(torch.autograd.Function):
         gx = (g / alpha).masked_fill_(clipped, 0) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return gx, None, None, None, None
-        asks = (g * code).clamp(max=0).mul_(clipped).sum((0, -1))[:, None]  # a clipped code is the sign of x
         rows = clipped.shape[-1] if ctx.rows is None else ctx.rows  # occupied rows [tile]: padding is never clipped
-        mostly_inside = (clipped.to(g.dtype).sum((0, -1)) < 0.05 * len(clipped) * rows)[:, None]
-        return gx, asks + ctx.decay * alpha * mostly_inside, None, None, None
+        return gx, range_gradient(g, code, clipped, alpha, ctx.decay, rows), None, None, None
+
+
+def range_gradient(g: Tensor, code: Tensor, clipped: Tensor, alpha: Tensor, decay: float, rows: Tensor | int) -> Tensor:
+    """The gradient of alpha [tile, 1] by R003-70 from g, the gradient of the DAC's values `code` [vector, tile, row]."""
+    asks = (g * code).clamp(max=0).mul_(clipped).sum((0, -1))[:, None]  # a clipped code is the sign of x
+    mostly_inside = (clipped.to(g.dtype).sum((0, -1)) < 0.05 * len(clipped) * rows)[:, None]
+    return asks + decay * alpha * mostly_inside

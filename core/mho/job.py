@@ -5,6 +5,7 @@ Everything lands in one folder, and an interrupted run goes on where it was:
 key.json          what was run; a folder never mixes two runs
 hardware.yaml     the resolved hardware file, with the versions of all plugins
 digital.safetensors, trained.safetensors   weights after plain and after hardware-aware training
+digital.part.pt, trained.part.pt           a training under way, after its last whole epoch
 results.jsonl     one line per variant and chip
 summary.json      scores, curves, what went on tiles
 report.html       the same to look at
@@ -13,10 +14,11 @@ report.html       the same to look at
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,7 +26,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import mho
@@ -32,19 +34,25 @@ from mho import noise, registry
 from mho.calibration import Method, calibrate
 from mho.checkpoint import load_model, save_model
 from mho.convert import conversion_report, to_analog
+from mho.direct import adapt_batch_norm, tune_digital
+from mho.distillation import distillation_loss
 from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
 from mho.files import write_atomically
+from mho.fused.route import routes
 from mho.hardware import Hardware, load
 from mho.inspection import inspect_layers
+from mho.loop import Loop, seed_all
 from mho.metrics import MvmExperiment, effect_table
+from mho.recipe import DistillSpec
 from mho.studies import kurtosis_by_layer
 from mho.task import Score, Task
 from mho.training import attach
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
 DIRECT_RANGES: tuple[Method, ...] = ("abs_max", "mse")
+TUNING_BATCHES = 100  # at most, of the direct baseline of R003-80
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -112,24 +120,35 @@ class Job:
             load_model(model, file)
         else:
             optimizer = self.task.optimizer(model.parameters(), self.task.lr)
-            self._fit(model, optimizer, self.task.epochs, "digital training")
-            write_atomically(file, lambda f: save_model(model, f))
+            self._fit(model, optimizer, self.task.epochs, file, loss=self.task.loss, what="digital training")
         model.eval()
         with torch.no_grad():
             return model, self.task.checked_score(model)
 
     def _direct(self, digital: nn.Module) -> nn.Module:
-        """No straw man: with and without the 2.5 sigma clip of R003 sec. 2.2, input ranges calibrated in two ways; whichever
-        has the smallest training loss on chips of its own is deployed."""
-        choices = []
+        """No straw man: with and without the 2.5 sigma clip of R003 sec. 2.2, input ranges calibrated in two ways, batch
+        norms as they are or estimated anew, or all that is digital tuned (R003-80); whichever has the smallest training
+        loss on chips of its own is deployed."""
+        choices = ((self._training_loss(net), how, net) for how, net in self._ways(digital))
+        _, self.chosen, net = min(choices, key=lambda c: c[0])
+        return net
+
+    def _ways(self, digital: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        """Deployments without training of weights."""
+        task = self.task
         for clip in DIRECT_CLIPS:
             hw = load(self.hardware, set=[f"tiles.{tile}.mapping.clip={clip}" for tile in self.hardware.tiles])
             for method in DIRECT_RANGES:
                 net = to_analog(digital, hw)
-                calibrate(net, self.task.calibration_batches(), method, forward=self.task.predict)
-                choices.append((self._training_loss(net), f"clip {clip}, input ranges by {method}", net))
-        _, self.chosen, net = min(choices, key=lambda c: c[0])
-        return net
+                calibrate(net, task.calibration_batches(), method, forward=task.predict)
+                yield f"clip {clip}, input ranges by {method}", net
+                adapted = copy.deepcopy(net)
+                if adapt_batch_norm(adapted, task.calibration_batches(), forward=task.predict):
+                    yield f"clip {clip}, input ranges by {method}, batch norms estimated anew", adapted
+            self._seed("direct")
+            batches = islice(task.train_batches(noise.words("direct", self.seed)[0] & 0x7FFFFFFF), TUNING_BATCHES)
+            tuned = tune_digital(to_analog(digital, hw), batches, task.loss, forward=task.predict)
+            yield f"clip {clip}, digital parameters tuned", tuned
 
     @torch.no_grad()
     def _training_loss(self, net: nn.Module) -> float:
@@ -143,34 +162,54 @@ class Job:
         return sum(evaluate(net, loss, ends, chips=2, seed=noise.words("choose", self.seed)[0]).mean)
 
     def _trained(self, digital: nn.Module) -> nn.Module:
-        """Hardware-aware training from the digital network (R003-60 ... R003-70), or its saved result."""
+        """Hardware-aware training, or its saved result: from the digital network (R003-60), mapped by Eqs. 21 and 22
+        (R003-61), with input ranges from data (R003-62), through the whole model without drift (R003-63)."""
         self._seed("trained")
         net, file = to_analog(digital, self.hardware), self.folder / "trained.safetensors"
         if file.exists():
             return load_model(net, file)
         calibrate(net, self.task.calibration_batches(), forward=self.task.predict)
-        spec = self.hardware.training
-        lr, epochs = spec.lr or self.task.hwa_lr, self.task.hwa_epochs if spec.epochs is None else spec.epochs
-        params = [p for p in net.parameters() if p.requires_grad]
-        optimizer = OPTIMIZERS[spec.optimizer](params, lr=lr) if spec.optimizer else self.task.optimizer(params, lr)
-        attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
-        self._fit(net, optimizer, epochs, "hardware-aware training")
-        write_atomically(file, lambda f: save_model(net, f))
+        spec, epochs = self.hardware.training, self.task.hwa_epochs
+        if spec.schedule is not None or spec.epochs is not None:
+            epochs = spec.schedule.epochs if spec.schedule is not None else spec.epochs or 0
+        optimizer = self._optimizer([p for p in net.parameters() if p.requires_grad])
+        attached = attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
+        loss = self.task.loss if spec.distill is None else self._distilled(digital, spec.distill)
+        what, cosine = "hardware-aware training", spec.schedule is None
+        self._fit(net, optimizer, epochs, file, loss=loss, what=what, cosine=cosine)
+        attached.detach()
         return net
 
-    def _fit(self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, what: str) -> None:
-        net.train()
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-        with tqdm(range(epochs), desc=self.label + what, disable=not self.progress, leave=False) as bar:
-            for epoch in bar:
-                for batch in self.task.train_batches(noise.words("epoch", self.seed, epoch)[0] & 0x7FFFFFFF):
-                    optimizer.zero_grad()
-                    loss = self.task.loss(self.task.predict(net, batch), batch)
-                    loss.backward()
-                    optimizer.step()
-                bar.set_postfix(loss=f"{loss.item():.4f}")
-                decay.step()
-        net.eval()
+    def _optimizer(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """What `training:` asks for, or the task's."""
+        spec = self.hardware.training
+        lr = spec.schedule.lr if spec.schedule is not None else spec.lr or self.task.hwa_lr
+        optimizer = OPTIMIZERS[spec.optimizer](params, lr=lr) if spec.optimizer else self.task.optimizer(params, lr)
+        for group in optimizer.param_groups if spec.weight_decay is not None else ():
+            group["weight_decay"] = spec.weight_decay
+        return optimizer
+
+    def _distilled(self, teacher: nn.Module, spec: DistillSpec) -> Callable[[Any, Any], Tensor]:
+        """The loss with the digital network as a teacher (R003-75)."""
+
+        def loss(outputs: Any, batch: Any) -> Tensor:
+            with torch.no_grad():
+                soft = self.task.logits(self.task.predict(teacher, batch))
+            hard = self.task.loss(outputs, batch)
+            logits = self.task.logits(outputs)
+            return distillation_loss(logits, soft, hard, temperature=spec.temperature, weight=spec.weight)
+
+        return loss
+
+    def _fit(
+        self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, file: Path, what: str, **options: Any
+    ) -> None:
+        """Train, and keep the result in `file`."""
+        part, what = file.with_suffix(".part.pt"), self.label + what
+        loop = Loop(self.task, net, optimizer, epochs, self.seed, part, what=what, progress=self.progress, **options)
+        loop.run()
+        write_atomically(file, lambda f: save_model(net, f))
+        loop.done()
 
     def _curve(self, variant: Variant, net: nn.Module, reference: float) -> tuple[Evaluation, dict[str, Rows]]:
         """Scores and further figures of all chips; chips that are in results.jsonl already are not run again."""
@@ -207,7 +246,7 @@ class Job:
     # -- bookkeeping ------------------------------------------------------------------------------------------
     def _seed(self, stage: str) -> None:
         """Every stage starts from its own seed, so that a resumed run equals an uninterrupted one."""
-        torch.manual_seed(noise.words(stage, self.seed)[0] & 0x7FFFFFFF)
+        seed_all(noise.words(stage, self.seed)[0] & 0x7FFFFFFF)
 
     def _summarise(
         self,
@@ -244,6 +283,7 @@ class Job:
             "inside": self._inside(net),
             "kurtosis": [k._asdict() for k in kurtosis_by_layer(net)],
             "parameters": sum(p.numel() for p in digital.parameters()),
+            "precision": {name: {"tier": r.tier, "why": r.why} for name, r in routes(self.hardware).items()},
             "versions": versions(),
             "command": self.command,
             "seconds": time.time() - self.started,
@@ -293,6 +333,7 @@ def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) 
         "code": task.fingerprint(),
         "hardware": hardware.digest,
         "seed": seed,
+        "precision": {name: r.tier for name, r in routes(hardware).items()},
         "versions": versions(),
     }
     file = folder / "key.json"
@@ -300,9 +341,9 @@ def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) 
         changed = ", ".join(k for k in key if before.get(k) != key[k])
         raise MhoError(f"{folder} holds another run (different {changed}); choose another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(key, indent=1))
+    write_atomically(file, json.dumps(key, indent=1))
     made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
-    (folder / "hardware.yaml").write_text(made_with + hardware.to_yaml())
+    write_atomically(folder / "hardware.yaml", made_with + hardware.to_yaml())
 
 
 def versions() -> dict[str, str]:

@@ -35,7 +35,7 @@ class PreactivationNoise:
     """y' = y (1 + s_m xi') + s_a xi, with fresh standard normal xi, xi' for every element of every sample (R002-01).
 
     sigma    additive: s_a = sigma; multiplicative: s_m = sigma; mixed: both, or a pair (s_a, s_m). Absolute: in units of
-             the pre-activation. May be changed while attached (ramps of noisy training).
+             the pre-activation. May be changed while attached; for ramps of noisy training change `share`, a factor on it all.
     layers   "all", a name or shell pattern, or several of them; the other layers stay exact to the bit
     alpha, theta   each sample and layer draws its standard deviation from N(alpha sigma, theta^2), negative draws cut at 0
              (R002-04)
@@ -67,6 +67,7 @@ class PreactivationNoise:
             raise MhoError(f"a pair of sigmas belongs to mode 'mixed', not {mode!r}")
         self.sigma, self.mode, self.layers = sigma, mode, layers
         self.alpha, self.theta, self.seed = alpha, theta, seed
+        self.share = 1.0  # of all noise, for ramps; at 0 outputs are untouched
         self.names: tuple[str, ...] = ()  # of the layers that are noisy, once attached
         self._handles: list[RemovableHandle] = []
         self._batch: int | None = None
@@ -126,7 +127,7 @@ class PreactivationNoise:
     def _added(self, y: Tensor, name: str) -> Tensor:
         """y with noise; y itself, untouched, where there is none."""
         pair = self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
-        if not (any(pair) or self.theta) or not y.numel():
+        if not self.share or not (any(pair) or self.theta) or not y.numel():
             return y
         key, rows = self._key(y, name), self._rows(y)
         additive, multiplicative = MODES[self.mode]
@@ -139,11 +140,11 @@ class PreactivationNoise:
         return new
 
     def _std(self, sigma: float, y: Tensor, key: noise.Key, rows: Rows) -> Tensor | float:
-        """max(N(alpha sigma, theta^2), 0) of each sample."""
+        """max(N(alpha sigma, theta^2), 0) of each sample, times `share`."""
         if not self.theta:
-            return self.alpha * sigma
+            return self.share * self.alpha * sigma
         draw = noise.normal(noise.rows_of(noise.fold(key, "sigma"), rows[0]), 1)
-        each = (self.alpha * sigma + self.theta * draw).clamp(min=0).repeat_interleave(len(rows[1]), 0)
+        each = self.share * (self.alpha * sigma + self.theta * draw).clamp(min=0).repeat_interleave(len(rows[1]), 0)
         return each.to(y.dtype).view(-1, *[1] * (y.dim() - 1))
 
     def _key(self, y: Tensor, name: str) -> noise.Key:
@@ -181,14 +182,14 @@ def noisy_modules(net: nn.Module) -> dict[str, nn.Module]:
                 f"torch's {type(module).__name__} {name!r} does not show its pre-activations; put the network on tiles first "
                 "(mho.to_analog; ideal.exact computes exactly)"
             )
-        elif _has_matrix(module):
+        elif has_matrix(module):
             found[name] = module
     if not found:
         raise MhoError(f"this {type(net).__name__} has no layer with a weight matrix")
     return found
 
 
-def _has_matrix(module: nn.Module) -> bool:
+def has_matrix(module: nn.Module) -> bool:
     """Linear layers and convolutions of any kind, Hugging Face's Conv1D too; not embeddings or norms."""
     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
         return True

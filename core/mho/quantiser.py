@@ -67,7 +67,7 @@ class Quantiser(nn.Module):
     def _step(self, v: Tensor, high: Tensor) -> Tensor:
         if self.spec.range == "learned":
             g = 1 / (v.numel() * high).sqrt()  # the gradient's scale, the value stays
-            s = self.step.clamp(min=SMALLEST)
+            s = self.step.abs().clamp(min=SMALLEST)
             return s * g + (s - s * g).detach()
         if self.spec.range == "statistics":
             return self._statistics(v.detach(), high)
@@ -83,16 +83,20 @@ class Quantiser(nn.Module):
         self.step.lerp_(now, MOMENTUM)
         return self.step.clone()  # the graph must not see later batches
 
-    @torch.no_grad()
     def start(self, v: Tensor) -> None:
-        """Set the step from typical values, and for activations whether they are ever negative."""
+        """Set the step from typical values."""
+        self.start_from(*summary(v))
+
+    @torch.no_grad()
+    def start_from(self, mean: Tensor, top: Tensor, lowest: Tensor) -> None:
+        """Set the step from the mean and the largest |v|, and for activations from the lowest v whether they have a sign."""
         if self.what == "activations":
-            self.unsigned.fill_(float((v >= 0).all()))
+            self.unsigned.fill_(lowest >= 0)
         high = self._high(self.unsigned)
         if self.spec.range == "learned":
-            self.step.copy_((2 * v.abs().mean() / high.sqrt()).clamp(min=SMALLEST))
+            self.step.copy_((2 * mean / high.sqrt()).clamp(min=SMALLEST))
         elif self.spec.range == "statistics":
-            self.step.copy_((v.abs().amax() / high).clamp(min=SMALLEST))
+            self.step.copy_((top / high).clamp(min=SMALLEST))
         else:
             self.step.copy_(self.spec.range / high)
 
@@ -115,6 +119,7 @@ def quantise(
     permanent.
     """
     from mho.layers import AnalogLayer
+    from mho.preactivation import has_matrix
 
     specs = {"weights": _spec(weights, "weights"), "activations": _spec(activations, "activations")}
     if not any(specs.values()):
@@ -128,7 +133,7 @@ def quantise(
             for array, matrix in module.matrices():
                 array.quantise(matrix, **specs)
                 done += 1
-        elif digital_matrix(module):
+        elif has_matrix(module):
             _quantise_digital(module, **specs)
             done += 1
     if not done:
@@ -148,6 +153,11 @@ def unquantise(model: nn.Module) -> nn.Module:
         elif isinstance(getattr(module, "input_quantiser", None), Quantiser) or _weight_quantiser(module):
             _unquantise_digital_(module)
     return model
+
+
+def summary(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean |v|, largest |v| and lowest v: what a quantiser starts from."""
+    return v.abs().mean(), v.abs().amax(), v.amin()
 
 
 def quantisers(model: nn.Module) -> Iterator[Quantiser]:
@@ -176,13 +186,6 @@ def make(spec: QuantiserSpec | None, what: What, weight: Tensor) -> Quantiser | 
     if what == "weights" and not weight.is_meta and weight.numel():
         made.start(weight.detach())
     return made
-
-
-def digital_matrix(module: nn.Module) -> bool:
-    """Layers that torch or Hugging Face compute as one product with `weight`; not embeddings or norms."""
-    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-        return True
-    return type(module).__name__ == "Conv1D" and isinstance(getattr(module, "weight", None), Tensor)
 
 
 def _spec(value: Any, name: str) -> QuantiserSpec | None:
@@ -221,7 +224,11 @@ def _weight_quantiser(module: nn.Module) -> Quantiser | None:
 
 def _unquantise_digital_(module: nn.Module) -> None:
     if _weight_quantiser(module) is not None:
-        parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+        weight = cast(Tensor, module.weight).detach()
+        # torch's remove_parametrizations would take the weight from copies of this module too: they share its new class
+        del module._modules["parametrizations"]
+        module.__class__ = type(module).__bases__[0]
+        module.weight = nn.Parameter(weight)
     module.register_module("input_quantiser", None)
 
 

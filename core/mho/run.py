@@ -15,6 +15,7 @@ import functools
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,22 +90,24 @@ class Run:
     # -- layer calls ------------------------------------------------------------------------------------------
     def enter(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
         """The keys of one layer call on `vectors` input vectors."""
-        if array.deployed and array.chip_key is not None:
-            return self._deployed(array, array.chip_key, vectors)
+        if array.deployed:
+            return self._deployed(array, vectors)
         return self._drawn(array, vectors, device)
 
-    def _deployed(self, array: TileArray, chip: noise.Key, vectors: int) -> Stream:
+    def _deployed(self, array: TileArray, vectors: int) -> Stream:
         use = self.uses[array.name]
         self.uses[array.name] = use + 1
-        call = noise.fold(chip, "call", array.time, use)
+        chip, calls, time = array.keys
+        call = noise.fold(calls, use)
         if not self.active:  # called on its own: every vector is a sample
             first, self.sample = self.sample, self.sample + vectors
             self.uses.clear()
-            return self.stream(chip, call, array.time, vectors, first=first, samples=vectors)
-        return self.stream(chip, call, array.time, vectors, first=self.sample, samples=self.batch)
+            return self.stream(chip, call, time, vectors, first=first, samples=vectors)
+        return self.stream(chip, call, time, vectors, first=self.sample, samples=self.batch)
 
     def _drawn(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
-        return self.stream(self.mini_batch(array, device), noise.fresh(device), 0.0, vectors)
+        stream = self.stream(self.mini_batch(array, device), noise.fresh(device), 0.0, vectors)
+        return replace(stream, quick=array.route.fused)
 
     def mini_batch(self, array: TileArray, device: torch.device) -> noise.Key:
         """The key of the weights of this root forward."""
@@ -130,12 +133,12 @@ class Run:
 
     @staticmethod
     def stream(
-        chip: noise.Key, call: noise.Key, t: float, vectors: int, first: int = 0, samples: int | None = None
+        chip: noise.Key, call: noise.Key, t: float | noise.Key, vectors: int, first: int = 0, samples: int | None = None
     ) -> Stream:
         """Number the vectors: sample-major where they divide into the samples of the root forward."""
         if samples and vectors % samples == 0:
             return Stream(chip, call, t, Vectors(first, samples, vectors // samples))
-        return Stream(chip, noise.fold(call, "forward", first), t, Vectors(0, vectors, 1))
+        return Stream(chip, noise.fold_words(noise.fold(call, "forward"), (first, 0)), t, Vectors(0, vectors, 1))
 
 
 def _hold_again(keys: list[tuple[TileArray, Tensor | None]], *_: Any) -> None:

@@ -441,4 +441,6 @@ def _names(annotation: Any) -> list[str]:
         return ["list"]
     if annotation in _TYPES:
         return [_TYPES[annotation]]
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return ["a kind" if issubclass(annotation, Kinded) else "keys"]
     return [str(getattr(annotation, "EXAMPLE", "") or getattr(annotation, "__name__", annotation))]

@@ -90,6 +90,15 @@ class Task:
         """The training loss of these outputs."""
         return F.cross_entropy(outputs, batch[1])
 
+    def logits(self, outputs: Any) -> Tensor:
+        """The logits [..., classes] in these outputs, for distillation from the digital network."""
+        if not isinstance(outputs, Tensor):
+            raise MhoError(
+                f"task {self.name!r}: distillation needs logits, but predict returns {type(outputs).__name__}; write "
+                "logits(self, outputs) in the task"
+            )
+        return outputs
+
     def optimizer(self, params: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """The optimizer of both trainings."""
         return torch.optim.Adam(params, lr=lr)
@@ -99,24 +108,24 @@ class Task:
         return islice(iter(self.train_batches(0)), 10)
 
     def fingerprint(self) -> str:
-        """A hash of the code and the data version: part of the key of every result."""
-        module = sys.modules[type(self).__module__]
-        file = getattr(module, "__file__", None)
-        code = Path(file).read_bytes() if file else b""
+        """A hash of the code, that of parent classes included, and the data version: part of the key of every result."""
+        kinds = type(self).__mro__[: type(self).__mro__.index(Task)]
+        files = [getattr(sys.modules[m], "__file__", None) for m in dict.fromkeys(c.__module__ for c in kinds)]
+        code = b"".join(Path(f).read_bytes() for f in files if f)
         return hashlib.sha256(code + self.data_version.encode()).hexdigest()[:16]
 
 
-def load_task(name: str | Task) -> Task:
+def load_task(name: str | Path | Task) -> Task:
     """A built-in task by name, or the one `Task` subclass that a Python file defines."""
     if isinstance(name, Task):
         return name
-    if name in BUILT_IN:
+    if isinstance(name, str) and name in BUILT_IN:
         module, _, cls = BUILT_IN[name].partition(":")
         return getattr(importlib.import_module(module), cls)()
     path = Path(name)
     if path.suffix != ".py":
         raise MhoError(
-            f"no task {name!r}; built in: {', '.join(BUILT_IN)}; or give a Python file that defines a mho.Task"
+            f"no task {str(name)!r}; built in: {', '.join(BUILT_IN)}; or give a Python file that defines a mho.Task"
         )
     if not path.is_file():
         raise MhoError(f"no such task file: {path}")
@@ -124,7 +133,8 @@ def load_task(name: str | Task) -> Task:
 
 
 def _from_file(path: Path) -> Task:
-    spec = importlib.util.spec_from_file_location(f"mho_task_{path.stem}", path)
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # many tasks are called task.py
+    spec = importlib.util.spec_from_file_location(f"mho_task_{path.stem}_{place}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -100,6 +100,8 @@ class AnalogLayer(nn.Module):
         """The same in a constructor: a layer of several matrices is a network of its own until it becomes part of one."""
         self._place(hw.tile(tile or hw.default), hw.training)
         arrays = self.arrays()
+        for array in arrays.values():
+            array.use(hw.precision)
         if len(arrays) > 1:
             run = Run()
             for array in arrays.values():
@@ -177,9 +179,9 @@ def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str,
 
 def _start(array: TileArray, view: Tensor) -> None:
     """Whatever follows from the weights that training starts with."""
-    array.remap(view)
     if array.weight_quantiser is not None and not view.is_meta:
         array.weight_quantiser.start(view.detach())
+    array.remap(view)
     if array.training_spec.auto_scale:
         array.auto_scale()
 
