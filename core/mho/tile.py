@@ -80,10 +80,11 @@ class TileArray(OutScale, Cells):
             None  # abs-max [tile, 1] of the inputs of the last call, where ranges follow statistics
         )
         self.register_buffer("step", torch.zeros(1, device=device))
-        if training.backward.mode == "ste" and any(p.requires_grad for p in self.built.parameters()):
+        if training.backward.mode in ("ste", "surrogate") and any(p.requires_grad for p in self.built.parameters()):
             kinds = ", ".join(p.effect.kind for p in self.plan.effects if p.effect.writes("build"))
             raise MhoError(
-                f"{kinds}: 'backward: ste' knows clean products only and trains no effect; use through or autograd"
+                f"{kinds}: 'backward: {training.backward.mode}' does not differentiate effects and trains none; "
+                "use through or autograd"
             )
         self._fixed("weight_key", None, device)
         self.held = False  # whether the weight key came from a root forward
