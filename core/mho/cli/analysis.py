@@ -248,8 +248,8 @@ def diagnose(
 class Bench:
     """The folder of a study, and how its items are measured."""
 
-    study: str
     task: str
+    name: str  # of the task
     hw: str
     hardware: Hardware
     folder: Path
@@ -294,7 +294,7 @@ class Bench:
         return [found[_same(i)] for i in items]
 
     def title(self, what: str) -> str:
-        return f"{what}: {Path(self.task).stem} on {self.hardware.description or self.hw}"
+        return f"{what}: {self.name} on {self.hardware.description or self.hw}"
 
     def finish(self, page: Page, data: dict[str, Any], blocks: Sequence[Any] = (), said: str = "") -> None:
         """Write study.json and report.html, and print the tables."""
@@ -328,7 +328,7 @@ def _bench(study: str, options: dict[str, Any]) -> Bench:
     to_analog(owner.model(), hardware)  # rules that fit no layer should not wait for a training
     folder = options["out"] or default_folder(f"{study}-{owner.name}", hw, hardware.digest, seed)
     return Bench(
-        study, task, hw, hardware, folder, seed, options["executor"], options["workers"], options["as_json"],
+        task, owner.name, hw, hardware, folder, seed, options["executor"], options["workers"], options["as_json"],
         sweep.identity(owner),
     )  # fmt: skip
 
