@@ -95,7 +95,9 @@ def sensitivity(
 @click.option(
     "--target", default=0.99, show_default=True, help="Normalised accuracy that the mixed deployment must meet."
 )
-@click.option("--scale", default=15.0, show_default=True, help="Noise in the one noisy layer, in units of the file's.")
+@click.option(
+    "--scale", default=15.0, show_default=True, help="Factor on the noise in the one noisy layer, whatever the file's."
+)
 @click.option("--family", "families", multiple=True, help="Whose noise to scale [the families of the devices].")
 @click.option("--chips", default=8, show_default=True, type=click.IntRange(2), help="For every point of the figures.")
 @click.option("--verify", default=24, show_default=True, type=click.IntRange(2), help="New chips for the verification.")
