@@ -75,21 +75,26 @@ def network(item: Item) -> nn.Module:
     return carried(item["task"], item["checkpoint"], Hardware.from_data(item["hardware"])).eval()
 
 
-@functools.lru_cache(8)
 def task_of(name: str) -> Task:
-    """The task of that name or file, once per process: it may hold data."""
+    """The task of that name or file, once per process (it may hold data), and again when its file has changed."""
+    file = Path(name)
+    return _task_of(str(file.resolve()), _changed(file)) if file.is_file() else _task_of(name, 0)
+
+
+@functools.lru_cache(8)
+def _task_of(name: str, changed: int) -> Task:
     return load_task(name)
 
 
 def trained(task: str, checkpoint: str) -> nn.Module:
     """The network of a checkpoint: on the hardware that it was trained for where the file says so, else plain torch. Do not
     change it; it is kept for the next item."""
-    return _trained(task, checkpoint, _changed(checkpoint))
+    return _trained(task_of(task), checkpoint, _changed(checkpoint))
 
 
 @functools.lru_cache(4)
-def _trained(task: str, checkpoint: str, changed: int) -> nn.Module:
-    model, hw = task_of(task).model(), hardware_of(checkpoint)
+def _trained(task: Task, checkpoint: str, changed: int) -> nn.Module:
+    model, hw = task.model(), hardware_of(checkpoint)
     return load_model(model if hw is None else to_analog(model, hw), checkpoint).eval()
 
 

@@ -165,8 +165,9 @@ def budget(
 @common
 @CHECKPOINT
 @click.option(
-    "--mode", default="additive", show_default=True, type=click.Choice(["additive", "multiplicative", "mixed"])
-)
+    "--mode", default="additive", show_default=True, type=click.Choice(["additive", "multiplicative", "mixed"]),
+    help="Noise on the pre-activations: added, relative, or both at once.",
+)  # fmt: skip
 @click.option(
     "--train", "sigmas", multiple=True, type=float, default=(0.25, 1.0), show_default=True,
     help="Train a network with this noise, in units of the midpoint (repeatable).",
@@ -203,7 +204,9 @@ def robustness(
 @common
 @TIME
 @click.option("--cause", "causes", multiple=True, help="Only this effect, dac, adc, or everything (repeatable).")
-@click.option("--strength", "strengths", multiple=True, type=float, default=(1.0, 4.0, 16.0), show_default=True)
+@click.option("--strength", "strengths", multiple=True, type=float, default=(1.0, 4.0, 16.0), show_default=True,
+    help="Factor on the strength of each cause (repeatable).",
+)  # fmt: skip
 @click.option(
     "--stage", "stages", multiple=True, type=float, default=(0.1, 1.0), show_default=True, help="Of the training."
 )
