@@ -34,6 +34,11 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -n 2
 
+# How fast it is here, on one thread and on two: see benchmarks/README.md.
+bench: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py --threads 1
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/run.py --threads 2
+
 # System packages that some tests use (a circuit simulator). Never called by `make demo` or `make test`.
 system-deps:
 	apt-get update -q
