@@ -17,6 +17,7 @@ from mho.hardware import Hardware, load
 from mho.layers import AnalogLayer
 from mho.layers.attention import close_fast_paths, open_fast_paths
 from mho.layers.base import lost
+from mho.notebook import html_table
 from mho.quantiser import unquantise
 from mho.run import Run, tile_arrays
 from mho.schema import suggest
@@ -76,13 +77,21 @@ class ConversionReport(tuple[Converted, ...]):
         return [e for e in self if e.waste > WASTE]
 
     def __str__(self) -> str:
-        rows = [
+        head, rows, note = self._table()
+        return f"{table(head, rows)}\n{note}"
+
+    def _repr_html_(self) -> str:
+        head, rows, note = self._table()
+        return html_table(head, rows, note=note)
+
+    def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
+        rows: list[tuple[str, ...]] = [
             (e.name or "(root)", e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", e.why)
             for e in self
         ]
         share = sum(e.parameters for e in self.analog) / max(1, sum(e.parameters for e in self))
         head = ("layer", "type", "where", "tile", "matrix", "tiles", "parameters", "why")
-        return f"{table(head, rows)}\n{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
+        return head, rows, f"{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
 
     def to_json(self) -> str:
         return json.dumps([asdict(e) for e in self])
