@@ -26,7 +26,7 @@ from mho.schema import Kinded, Strict
 from mho.units import format_seconds
 from pydantic_core import PydanticUndefined
 
-PARTS = (r"\b([A-Z]\w*Spec|Backward|Schedule|dict)\b", "keys below")  # names of models mean nothing to readers
+PARTS = (r"\b(keys|dict)\b", "keys below")
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PLUGINS = ROOT / "plugins"
@@ -47,7 +47,16 @@ LINK = re.compile(r"\[([^\[\]]*)\]\(([\w./-]+)(#[\w-]+)?\)")
 TOPICS = {
     "Hardware": ("hardware",),
     "Networks on tiles": ("convert", "footprints", "layers"),
-    "Training": ("training", "calibration", "preactivation"),
+    "Training": (
+        "training",
+        "calibration",
+        "direct",
+        "recipe",
+        "preactivation",
+        "quantiser",
+        "distillation",
+        "surrogate",
+    ),
     "Chips and accuracy": ("chip", "evaluation", "checkpoint"),
     "One matrix": ("matrix", "metrics"),
     "Tasks": ("task",),
@@ -214,7 +223,7 @@ def section(title: str, model: type[Strict]) -> str:
             "required": n.default is PydanticUndefined,
             "default": default_text(n.default, n.unit),
             "unit": n.unit,
-            "accepts": re.sub(*PARTS, n.accepts.replace("Kinded", "a kind")),
+            "accepts": re.sub(*PARTS, n.accepts),
             "description": n.description,
             "source": n.source,
         }

@@ -162,7 +162,8 @@ class Job:
         return sum(evaluate(net, loss, ends, chips=2, seed=noise.words("choose", self.seed)[0]).mean)
 
     def _trained(self, digital: nn.Module) -> nn.Module:
-        """Hardware-aware training from the digital network (R003-60 ... R003-70), or its saved result."""
+        """Hardware-aware training, or its saved result: from the digital network (R003-60), mapped by Eqs. 21 and 22
+        (R003-61), with input ranges from data (R003-62), through the whole model without drift (R003-63)."""
         self._seed("trained")
         net, file = to_analog(digital, self.hardware), self.folder / "trained.safetensors"
         if file.exists():

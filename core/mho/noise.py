@@ -172,7 +172,7 @@ def _mix64(h: Tensor) -> Tensor:
 
 @functools.lru_cache(256)
 def _kept_columns64(n: int, device: torch.device) -> Tensor:
-    return _mix64((torch.arange(n, dtype=torch.int64, device=device) * 2 + 1).mul_(_C))
+    return _mix64(torch.arange(n, dtype=torch.int64, device=device) ^ _C)
 
 
 def _columns64(n: int, device: torch.device) -> Tensor:

@@ -21,6 +21,7 @@ from mho.units import Quantity, expected, is_dimensional
 # The error types of mho: all carry a finished sentence; "mho_key" is about a key rather than about its value, "mho_rule"
 # about values that are each fine but not together, or not here: what a JSON schema cannot say.
 VALUE_ERROR, KEY_ERROR, RULE_ERROR = "mho", "mho_key", "mho_rule"
+MANY = 100  # mistakes of one part that are described
 _KIND = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 
@@ -295,15 +296,20 @@ _EXPECTED = {
 
 def _rewritten(cls: type[Strict], raised: ValidationError) -> list[InitErrorDetails]:
     """The errors of one model; those of the branches of one union become one."""
+    groups: dict[tuple[Any, ...], list[ErrorDetails]] = {}
     errors = raised.errors(include_url=False)
+    for e in errors[:MANY]:
+        groups.setdefault(e["loc"][:1], []).append(e)
     result: list[InitErrorDetails] = []
-    for name in dict.fromkeys(e["loc"][:1] for e in errors):
-        group = [e for e in errors if e["loc"][:1] == name]
+    for name, group in groups.items():
         info = cls.model_fields.get(str(name[0])) if name else None
         if info is not None and _is_choice(info.annotation) and all(len(e["loc"]) > 1 for e in group):
             result.append(_as_choice(group, name, info))
         else:
             result += [_plain(cls, e, info) for e in group]
+    if len(errors) > MANY:
+        more = problem(f"and {len(errors) - MANY} more mistakes from here on")
+        result.append({"type": more, "loc": errors[MANY]["loc"], "input": None})
     return result
 
 
@@ -435,4 +441,6 @@ def _names(annotation: Any) -> list[str]:
         return ["list"]
     if annotation in _TYPES:
         return [_TYPES[annotation]]
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return ["a kind" if issubclass(annotation, Kinded) else "keys"]
     return [str(getattr(annotation, "EXAMPLE", "") or getattr(annotation, "__name__", annotation))]

@@ -176,3 +176,24 @@ def test_fuzzed_files_give_located_errors() -> None:
 @pytest.mark.parametrize("part", range(4))
 def test_ten_thousand_fuzzed_files_give_located_errors(part: int) -> None:
     fuzz(2500, seed=1 + part)
+
+
+HEAD = "mho: 1\ndefault: t\ntiles:\n  t:\n"
+LARGE = {
+    "unknown keys": "\n".join(f"k{i}: {i}" for i in range(2900)),
+    "too many values": "a: [" + "x, " * 9000 + "]",
+    "unknown kinds": HEAD + "    nonidealities: [" + "pcm.x, " * 5900 + "]",
+    "tiles that are like each other": "mho: 1\ndefault: t0\ntiles:\n"
+    + "".join(f"  t{i}: {{like: t{i + 1}}}\n" for i in range(900)),
+    "rules on presets that are not there": "mho: 1\ndefault: digital\nlayers:\n"
+    + "".join(f"  - {{match: a{i}, tile: pcm.x{i}}}\n" for i in range(1100)),
+    "requirements": "mho: 1\ndefault: digital\nrequires: [" + "mho-x, " * 5900 + "]",
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_large_files_are_answered_in_time(case: str) -> None:
+    registry.default().load_all()
+    assert check(LARGE[case]) == ""
+    with pytest.raises(ConfigError):
+        Hardware.from_yaml(LARGE[case])

@@ -10,7 +10,8 @@ text      nothing: formulas, trees of files
 
 A python, yaml or toml block that begins with a comment `# NAME.py`, … is written to a file of that name in the folder that
 the commands of the page run in; such Python is then run by commands only. In output, `…` stands for anything, a line
-of `…` for any lines, and numbers may differ by 1 % or by 3 in their last digit. MHO_UPDATE=1 writes new output.
+of `…` for any lines, and numbers may differ by 3 in their last digit or by 1 % of
+the largest one of their line; whole numbers may not. MHO_UPDATE=1 writes new output.
 
 `<!-- slow -->` in front of a block leaves it to the slow tests. `*Not run by the tests: REASON.*` in front of it
 leaves it out. `<!-- fails -->`: a hardware file that must be refused, or commands that must end with an error.
@@ -42,6 +43,7 @@ NOT_RUN = re.compile(r"\*Not run by the tests: ([^*]+)\.\*\s*\Z")
 SLOW = re.compile(r"<!-- slow -->\s*\Z")
 FAILS = re.compile(r"<!-- fails -->\s*\Z")
 FILE = re.compile(r"# (\w[\w.-]*\.(?:py|yaml|toml))\b")
+RUN = re.compile(r"-[0-9a-f]{8}-s\d+")  # the end of a folder's name, which depends on everything
 NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 SHARED = ("docs", "examples", "plugins")  # folders of the repository that commands may read
 
@@ -184,7 +186,8 @@ class Page:
         if agree(shown, got):
             return
         if os.environ.get("MHO_UPDATE") and "…\n" not in shown:
-            self.new.append((span, "\n".join(line.rstrip() for line in got.strip("\n").splitlines()) + "\n"))
+            lines = [RUN.sub("-…", line.rstrip()) for line in got.strip("\n").splitlines()]
+            self.new.append((span, "\n".join(lines) + "\n"))
             return
         raise AssertionError(f"{self._at(block)} shows\n{shown}\nbut this comes out:\n{got}\nMHO_UPDATE=1 renews it")
 
@@ -237,11 +240,12 @@ def same(shown: str, got: str) -> bool:
     if len(want) != len(have):
         return False
     words = all(" ".join(a.split()) == " ".join(b.split()) for a, b in zip(want[::2], have[::2]))
-    return words and all(map(near, want[1::2], have[1::2]))
+    largest = max((float(n) for n in want[1::2] if "." in n), default=0.0)
+    return words and all(near(a, b, 0.01 * largest) for a, b in zip(want[1::2], have[1::2]))
 
 
-def near(shown: str, got: str) -> bool:
+def near(shown: str, got: str, tolerance: float) -> bool:
     digits = len(shown.partition(".")[2])
     if not digits:
         return shown == got
-    return abs(float(shown) - float(got)) <= max(3.01 * 10**-digits, 0.01 * float(shown))
+    return abs(float(shown) - float(got)) <= max(3.01 * 10**-digits, tolerance)

@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -117,7 +118,6 @@ def test_relative_links_of_every_page_lead_somewhere():
         *ROOT.glob("*.md"),
         *DOCS.glob("*.md"),
         *ROOT.glob("plugins/*/README.md"),
-        *ROOT.glob("examples/*/README.md"),
     ]:
         for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
@@ -144,6 +144,23 @@ def test_the_source_distribution_takes_the_project_files_along():
     ]
     for name in ("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"):
         assert name in include and (ROOT / name).is_file()
+
+
+@pytest.mark.slow
+def test_a_source_distribution_holds_them(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    assert {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "core/mho/__init__.py"} <= names
+
+
+def test_every_environment_variable_is_documented():
+    code = "".join(f.read_text(encoding="utf-8") for f in (ROOT / "core").rglob("*.py"))
+    pages = "".join(f.read_text(encoding="utf-8") for f in DOCS.glob("*.md"))
+    for name in set(re.findall(r"\"(MHO_[A-Z_]+)\"", code)):
+        assert name in pages, name
 
 
 @pytest.mark.slow

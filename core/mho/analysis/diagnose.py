@@ -160,12 +160,10 @@ class Diagnosis:
     def _verdict(
         self, key: tuple[str, float, str], points: list[Point], reference: str, share: float | None
     ) -> Verdict:
-        failing = [
-            f"{name} at {p.setting.stage:.0%}"
-            for p in points
-            for name, fine in p.passes(self.rules, reference).items()
-            if not fine
-        ]
+        failing = []
+        for p in points:
+            names = [n for n, fine in p.passes(self.rules, reference).items() if not fine]
+            failing += [f"{' '.join(names)} at {p.setting.stage:.0%}"] if names else []
         return Verdict(*key, reference, not failing, tuple(failing), share)
 
     def first_failure(self, cause: str, mode: str, diagnostic: str, reference: str = "clean") -> float | None:
@@ -193,7 +191,7 @@ def diagnose(
     batch: int = 64,
     seeds: int = 1,
     epochs: int | None = None,
-    steps: int = 40,
+    steps: int = 30,
     rules: Rules | None = None,
 ) -> Diagnosis:
     """Measure gradients under every cause of `hw` alone and under all together, at every strength and training stage; then

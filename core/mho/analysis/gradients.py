@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mho.chip import Time, keeping_chip, keeping_modes, matrices, program, run_of
 from mho.errors import MhoError
+from mho.fused.function import Weights
 from mho.gradient import straight
 from mho.layers import AnalogLayer
 from mho.run import tile_arrays
@@ -50,7 +51,7 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
 
 def _using(weights: Tensor) -> Any:
     """A hook that makes a tile array compute with these weights."""
-    return lambda array, args: (*args[:2], weights)
+    return lambda array, args: (*args[:2], Weights(weights))
 
 
 @contextmanager

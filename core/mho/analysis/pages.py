@@ -389,14 +389,15 @@ def diagnose_page(d: Diagnosis, title: str) -> Page:
     shares = {(r.cause, r.strength, r.mode): r.share for r in d.recoveries}
     recovered = [
         report.heatmap(
-            "Accuracy that training brought back",
+            f"Accuracy that training brought back, mode {m}",
             list(d.causes),
-            [f"{s:g}x, {m}" for s in strengths for m in modes],
-            [[shares.get((c, s, m)) for s in strengths for m in modes] for c in d.causes],
+            [f"{s:g}x" for s in strengths],
+            [[shares.get((c, s, m)) for s in strengths] for c in d.causes],
             corner="cause",
             percent=True,
-            note="Share of the loss on chips that training has not seen; – where less than a point was lost.",
+            note="Share of the loss, on chips that training has not seen; – where less than a point was lost.",
         )
+        for m in modes
     ]
     expected = {v[:3]: v for v in d.verdicts("expected")}
     rows = [
@@ -420,7 +421,7 @@ def diagnose_page(d: Diagnosis, title: str) -> Page:
         f"dead; training helped where it recovered more than {r.recovered:.0%}."
     )
     head = ("cause", "strength", "mode", "compensable", "fails", "by expected loss", "recovered", "agree")
-    parts = [Part("Verdicts", head, rows, rules, (*phase, *recovered))]
+    parts = [Part("Verdicts", head, rows, rules, tuple(b for pair in zip(phase, recovered) for b in pair))]
     parts.append(
         Part(
             "Diagnostics of the whole network",

@@ -132,7 +132,7 @@ def _curves(
         for layer in (ALL, *([row[0] for row in v["signals"]] if walking else ()))
     ]
     found: dict[Place, dict[float, tuple[float, ...]]] = {p: {} for p in places}
-    wanted = {p: [float(f"{f * unit[p.network]:.3g}") for f in COARSE] for p in places}
+    wanted = {p: [on_grid(f * unit[p.network]) for f in COARSE] for p in places}
     for turn in range(ROUNDS):
         asked = [(p, s) for p, levels in wanted.items() for s in levels if s not in found[p]]
         items = [
@@ -152,14 +152,23 @@ def _next(found: dict[float, tuple[float, ...]], chance: float, last: bool) -> l
     half = chance + (max(means.values()) - chance) / 2
     below = [s for s in sigmas if means[s] <= half]
     if not below:
-        return [float(f"{sigmas[-1] * f:.3g}") for f in (4.0, 16.0, 64.0)]
+        return [on_grid(sigmas[-1] * f) for f in (4.0, 16.0, 64.0)]
     first = below[0]
     if first == sigmas[0]:
-        return [float(f"{first / f:.3g}") for f in (4.0, 16.0, 64.0)]
+        return [on_grid(first / f) for f in (4.0, 16.0, 64.0)]
     if last and sum(first / 5 < s < first * 5 for s in sigmas) > len(FINE) // 2:
         return []
     middle = math.sqrt(first * sigmas[sigmas.index(first) - 1])
-    return [float(f"{middle * f:.3g}") for f in FINE]
+    return [on_grid(middle * f) for f in FINE]
+
+
+def on_grid(sigma: float) -> float:
+    """The nearest power of the square root of 2, in three digits: all curves share their noise levels.
+
+    >>> on_grid(0.9), on_grid(3.0)
+    (1.0, 2.83)
+    """
+    return float(f"{2 ** (round(2 * math.log2(sigma)) / 2):.3g}")
 
 
 def _fitted(place: Place, found: dict[float, tuple[float, ...]], chance: float) -> Curve:

@@ -132,7 +132,7 @@ def _taken_over(array: TileArray, before: TileArray | None) -> bool:
     """Give an array the scales and input ranges that it had; False where they do not fit."""
     if before is None or before.sizes != array.sizes or before.mapping != array.mapping:
         return False
-    array.gamma.copy_(before.gamma * before.out_scale.abs())  # as folding the scales does
+    array.gamma.copy_(before.gamma * before.output_factor().abs())  # as folding the scales does
     kept = isinstance(before.spec.dac, Dac)
     if kept:
         array.input_range.data.copy_(before.input_range)

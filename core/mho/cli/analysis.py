@@ -163,8 +163,9 @@ def budget(
 @common
 @CHECKPOINT
 @click.option(
-    "--mode", default="additive", show_default=True, type=click.Choice(["additive", "multiplicative", "mixed"])
-)
+    "--mode", default="additive", show_default=True, type=click.Choice(["additive", "multiplicative", "mixed"]),
+    help="Noise on the pre-activations: added, relative, or both at once.",
+)  # fmt: skip
 @click.option(
     "--train", "sigmas", multiple=True, type=float, default=(0.25, 1.0), show_default=True,
     help="Train a network with this noise, in units of the midpoint (repeatable).",
@@ -201,7 +202,9 @@ def robustness(
 @common
 @TIME
 @click.option("--cause", "causes", multiple=True, help="Only this effect, dac, adc, or everything (repeatable).")
-@click.option("--strength", "strengths", multiple=True, type=float, default=(1.0, 4.0, 16.0), show_default=True)
+@click.option("--strength", "strengths", multiple=True, type=float, default=(1.0, 4.0, 16.0), show_default=True,
+    help="Factor on the strength of each cause (repeatable).",
+)  # fmt: skip
 @click.option(
     "--stage", "stages", multiple=True, type=float, default=(0.1, 1.0), show_default=True, help="Of the training."
 )
@@ -209,7 +212,7 @@ def robustness(
 @click.option("--chips", default=4, show_default=True, type=click.IntRange(2), help="Draws of every gradient.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples of the gradients.")
 @click.option(
-    "--steps", default=40, show_default=True, type=click.IntRange(0), help="Of the training under each cause."
+    "--steps", default=30, show_default=True, type=click.IntRange(0), help="Of the training under each cause."
 )
 @click.option("--epochs", type=click.IntRange(1), help="Of the training that gives the stages [the task's].")
 def diagnose(

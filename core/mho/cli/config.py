@@ -249,6 +249,8 @@ def _as_text(value: Any, unit: str) -> str:
         return "(required)"
     if isinstance(value, tuple):
         return ", ".join(_as_text(v, unit) for v in value) or "-"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return format_seconds(value) if unit == "s" else f"{value:g}"
     if isinstance(value, Kinded):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HIGH, LOW = 256, 32512  # 32512 = 127 * 256
 SIDE = 127
-BLOCK = 1 << 16  # elements that are worked on at a time: temporaries stay in the cache
+BLOCK = 1 << 18  # elements that are worked on at a time: temporaries stay in the cache
 
 
 def blocks(count: int, width: int, first: int = 0) -> Iterator[slice]:

@@ -6,7 +6,9 @@ piece where a compiler fuses them.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,11 +59,12 @@ class Conversion(NamedTuple):
         return torch.int8 if self.top <= 127 else torch.int16 if self.top < 1 << 15 else torch.float32
 
     def convert(self, y: Tensor) -> Tensor:
-        """y in units of `step`, rounded and clipped; may change y."""
+        """y in units of `step`, rounded and clipped, in place."""
         if math.isinf(self.bound):
             return y
-        z = y.clamp(-self.bound, self.bound) if self.top is None else (y / self.step).round_()
-        return z if self.top is None else z.clamp_(-self.top, self.top)
+        if self.top is None:
+            return y.clamp_(-self.bound, self.bound)
+        return y.div_(self.step).round_().clamp_(-self.top, self.top)
 
 
 class Epilogue:
@@ -180,25 +183,25 @@ class Epilogue:
             p = step.effects[0]
             if step.does == "cut":
                 args = (self.values(inputs), w) if step.stage == "accumulate" else ()
-                y = p.effect.apply(step.stage, y, *args, self.site(p, step.stage))
+                y = p.effect.apply(step.stage, y, *args, self.site(p, step.stage)).clone()
             elif step.does == "transfer":
-                y = p.effect.scaled_transfer(y, self.site(p, step.stage, b))
+                y = p.effect.scaled_transfer(y, self.site(p, step.stage, b)).clone()
             elif step.does == "shift":
-                y = y + p.effect.scaled_shift(self.site(p, step.stage, b), self._named(p, m))
+                y.add_(p.effect.scaled_shift(self.site(p, step.stage, b), self._named(p, m)))
             else:
-                y = self._noisy(y, m, step, drawn, b)
+                self._add_noise(y, m, step, drawn, b)
         return y
 
-    def _noisy(self, y: Tensor, m: list[Tensor], step: Step, words: tuple[Tensor, Tensor], b: slice) -> Tensor:
+    def _add_noise(self, y: Tensor, m: list[Tensor], step: Step, words: tuple[Tensor, Tensor], b: slice) -> None:
         """One draw for all neighbouring Gaussian terms: variances add."""
         draw = noise.quick_normal((words[0][:, b], words[1][:, b]), y.shape[-1]).transpose(0, 1)
-        variance: Tensor | float = 0.0
-        for p in step.effects:
-            stage = "accumulate" if p.effect.sides else "output"
-            variance = variance + p.effect.scaled_variance(self.site(p, stage, b), self._named(p, m))
-        if not isinstance(variance, Tensor):
-            return y.add(draw, alpha=math.sqrt(variance))
-        return torch.addcmul(y, draw, variance.sqrt())
+        sites = (self.site(p, "accumulate" if p.effect.sides else "output", b) for p in step.effects)
+        terms = [p.effect.scaled_variance(site, self._named(p, m)) for p, site in zip(step.effects, sites)]
+        variance = functools.reduce(operator.add, terms)
+        if isinstance(variance, Tensor):
+            y.addcmul_(draw, variance.sqrt())
+        else:
+            y.add_(draw, alpha=math.sqrt(variance))
 
     def _named(self, p: Placed, m: list[Tensor]) -> dict[str, Tensor]:
         """Side products by the names that an effect gave them."""
