@@ -54,9 +54,8 @@ def whole(layer: nn.Module) -> Iterator[None]:
         return
     from torch.distributed.tensor import DTensor
 
-    shards: list[tuple[nn.Module, str, DTensor]] = [
-        (m, n, p) for m in layer.modules() for n, p in m._parameters.items() if isinstance(p, DTensor)
-    ]
+    named: list[tuple[nn.Module, str, Any]] = [(m, n, p) for m in layer.modules() for n, p in m._parameters.items()]
+    shards = [each for each in named if isinstance(each[2], DTensor)]
     full = {id(p): nn.Parameter(p.detach().full_tensor(), requires_grad=False) for _, _, p in shards}
     for module, name, p in shards:
         module._parameters[name] = full[id(p)]
@@ -64,7 +63,7 @@ def whole(layer: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, name, p in shards:
-            module._parameters[name] = p  # type: ignore[assignment]
+            module._parameters[name] = p
         _write_back({id(p): p for _, _, p in shards}, full)
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import mho
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
@@ -11,9 +12,13 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-import mho
-
-FIELDS = ["tiles.pcm.rows=8", "training.inject.scale=3", "training.inject.ramp=4 steps", "training.clip=0.5", "training.remap=3 steps"]
+FIELDS = [
+    "tiles.pcm.rows=8",
+    "training.inject.scale=3",
+    "training.inject.ramp=4 steps",
+    "training.clip=0.5",
+    "training.remap=3 steps",
+]
 
 
 def network(mode: str) -> nn.Module:
