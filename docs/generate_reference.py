@@ -62,6 +62,7 @@ TOPICS = {
     "Tasks": ("task",),
     "Writing a plugin": (
         "registry",
+        "renames",
         "hooks",
         "schema",
         "nonideality",

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mho.renames import Renamed, present
+from mho.renames import Renamed as Renamed
+from mho.renames import present
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ _HOME = {
     "schema": ("Field",),
     "hooks": ("hookimpl",),
     "registry": ("register",),
+    "renames": ("Renamed",),
     "nonideality": (
         "Nonideality",
         "Side",

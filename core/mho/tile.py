@@ -19,7 +19,6 @@ from mho.fused import function as fused
 from mho.fused.route import Route, resolve
 from mho.fused.tier import Precision
 from mho.gradient import CleanProduct, straight
-from mho.mapping import Mapping
 from mho.nonideality import product
 from mho.outscale import OutScale
 from mho.plan import Placed
@@ -80,10 +79,11 @@ class TileArray(OutScale, Cells):
             None  # abs-max [tile, 1] of the inputs of the last call, where ranges follow statistics
         )
         self.register_buffer("step", torch.zeros(1, device=device))
-        if training.backward.mode == "ste" and any(p.requires_grad for p in self.built.parameters()):
+        if training.backward.mode in ("ste", "surrogate") and any(p.requires_grad for p in self.built.parameters()):
             kinds = ", ".join(p.effect.kind for p in self.plan.effects if p.effect.writes("build"))
             raise MhoError(
-                f"{kinds}: 'backward: ste' knows clean products only and trains no effect; use through or autograd"
+                f"{kinds}: 'backward: {training.backward.mode}' does not differentiate effects and trains none; "
+                "use through or autograd"
             )
         self._fixed("weight_key", None, device)
         self.held = False  # whether the weight key came from a root forward
@@ -348,14 +348,8 @@ class TileArray(OutScale, Cells):
         assert inject is not None
         if not self.is_attached:
             self.run.warn_unattached()
-        clean = self._physical(self._target(w.detach()))
-        return self._signed(self._programmed(clean, stream, inject.scale * self._ramp(), part), w)
-
-    @property
-    def cellwise(self) -> bool:
-        """Whether programming treats every cell alone, so that blocks of cells may be programmed one after the other."""
-        own = any(getattr(type(self.mapping), n) is not getattr(Mapping, n) for n in ("conductances", "weights"))
-        return not own and all(p.effect.cellwise for p in self.plan.program)
+        strength = inject.scale * self._ramp()
+        return self._signed(self._programmed(self._target(w.detach()), stream, strength, part), w)
 
     @property
     def decay(self) -> float:

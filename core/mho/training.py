@@ -80,15 +80,11 @@ class Attached:
             follow(self._schedule, done, self._optimizer, self.net, self._noise)
         elif self._noise is not None and self._noise_spec is not None and self._noise_spec.ramp is not None:
             self._noise.share = min(1.0, step / self._steps(self._noise_spec.ramp, "training.noise.ramp"))
-        elif self._noise is not None:
-            self._noise.share = 1.0
 
     def _before_forward(self, net: nn.Module, args: Any) -> None:
         """Here rather than after a step, so that a checkpoint may be loaded at any time."""
         if net.training:
             self._follow(self._count(self._first))
-        elif self._noise is not None:
-            self._noise.share = 0.0
 
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
@@ -131,7 +127,9 @@ class Attached:
 
 
 def _attached_noise(spec: NoiseSpec, net: nn.Module) -> PreactivationNoise:
-    noise = PreactivationNoise(spec.sigma, spec.mode, spec.layers, alpha=spec.alpha, theta=spec.theta)
+    noise = PreactivationNoise(
+        spec.sigma, spec.mode, spec.layers, alpha=spec.alpha, theta=spec.theta, training_only=True
+    )
     return noise.attach(net)
 
 

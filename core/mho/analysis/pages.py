@@ -183,11 +183,14 @@ def layers_page(s: LayerStudy, title: str) -> Page:
     d, when = s.deployment, format_seconds(s.time)
     worst = s.alone[0].layer.name or "(root)"
     kept = ", ".join(d.layers) or "no layer"
-    ends = "is above" if d.met else "cannot be shown to be above"
-    headline = (
-        f"{worst} is the most sensitive layer. With {kept} off the tiles ({d.share:.1%} of the parameters), the normalised "
-        f"accuracy after {when} is {points(d.accuracy)} %: it {ends} the target of {s.target:.1%}."
-    )
+    if len(d.layers) == len(s.layers):
+        outcome = f"No layer can stay on the tiles if the target of {s.target:.1%} is to be met after {when}."
+    else:
+        outcome = (
+            f"With {kept} off the tiles ({d.share:.1%} of the parameters), the normalised accuracy after {when} is "
+            f"{points(d.accuracy)} %, and meets the target of {s.target:.1%}."
+        )
+    headline = f"{worst} is the most sensitive layer. {outcome}"
     family = " and ".join(s.families)
     heat = report.bars(
         f"Accuracy with {s.scale:g} times the {family} noise in one layer, none in the others",
