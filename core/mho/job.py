@@ -42,7 +42,7 @@ from mho.task import Task
 from mho.training import attach
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
-DIRECT_RANGES: tuple[Method, ...] = ("abs_max", "mse")
+DIRECT_RANGES: tuple[Method, ...] = ("max", "mse")
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 

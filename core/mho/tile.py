@@ -144,15 +144,26 @@ class TileArray(Cells):
     def _forward(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None) -> Tensor:
         """x [vector, in], weight [out, in] -> [vector, out]."""
         stream = self.run.enter(self, len(x), x.device)
-        xs = self.cut(x)
-        alpha = self._input_range(xs)
-        code = self._encode(xs, alpha, rounding)
-        for p in self.plan.input:
-            code = p.effect.apply("input", code, self._live_site(p, "input", stream)) * self.used
         w = self._weights(weight, stream) if drawn is None else drawn
+        learned = self.input_range if isinstance(self.spec.dac, Dac) else None
+        y = self._scaled(self.cut(x), learned, w, stream, rounding)
+        return y.sum(-2) if self.groups == 1 else y.unflatten(-2, (self.groups, -1)).sum(-2).flatten(1)
+
+    @torch.no_grad()
+    def trial(self, xs: Tensor, ranges: Tensor) -> Tensor:
+        """What each tile of the chip that is on computes for xs [vector, tile, row] with other input ranges [tile, 1]:
+        [vector, tile, out]. The same noise at every call, so that ranges can be compared."""
+        assert self.chip_key is not None
+        stream = Run.stream(self.chip_key, noise.fold(self.chip_key, "trial"), self.time, len(xs))
+        return self._scaled(xs, ranges if isinstance(self.spec.dac, Dac) else None, self.aged, stream, "through")
+
+    def _scaled(self, xs: Tensor, learned: Tensor | None, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
+        """From the digital inputs of each tile to its digital outputs: xs [vector, tile, row], the weights of this call w
+        [tile, out, row] -> [vector, tile, out]."""
         for p in self.plan.read:
             w = self._in_rows(p.effect.apply("read", w, self._live_site(p, "read", stream)))
-        y = self._analog(code, w, stream, rounding)
+        alpha = None if learned is None else cast(Dac, self.spec.dac).used_range(xs, learned)
+        y = self._analog(self._coded(xs, alpha, stream, rounding), w, stream, rounding)
         if alpha is not None:
             y, alpha = self._within_bound(y, xs, alpha, w, stream, rounding)
         scale = (self.chip_gamma if self.deployed else self.gamma) * self.out_scale
@@ -160,8 +171,7 @@ class TileArray(Cells):
             scale = scale * self.gain
         if alpha is not None:
             scale = scale * (alpha if rounding != "through" else alpha.detach())
-        y = y * scale
-        return y.sum(-2) if self.groups == 1 else y.unflatten(-2, (self.groups, -1)).sum(-2).flatten(1)
+        return y * scale
 
     @property
     def deployed(self) -> bool:
@@ -172,15 +182,6 @@ class TileArray(Cells):
         """Keep the weight key of the root forward until the next one."""
         self.weight_key = torch.stack([torch.as_tensor(v) for v in drawn]).to(self.gamma.device)
         self.held = by_root
-
-    def _input_range(self, xs: Tensor) -> Tensor | None:
-        dac = self.spec.dac
-        if not isinstance(dac, Dac):
-            return None
-        if dac.range != "dynamic":
-            return self.input_range
-        top = xs.detach().abs().amax(-1, keepdim=True)  # [vector, tile, 1]
-        return torch.where(top > 0, top, torch.ones_like(top))
 
     def _within_bound(
         self, y: Tensor, xs: Tensor, alpha: Tensor, w: Tensor, stream: Stream, rounding: Rounding
@@ -196,11 +197,15 @@ class TileArray(Cells):
             over = y.detach().abs().amax(-1, keepdim=True) >= self.spec.adc.limit  # [vector, tile, 1]
             alpha = torch.where(over, 2 * alpha, alpha)
             again = stream.of_pass(k)
-            code = self._encode(xs, alpha, rounding)
-            for p in self.plan.input:
-                code = p.effect.apply("input", code, self._live_site(p, "input", again)) * self.used
-            y = torch.where(over, self._analog(code, w, again, rounding), y)
+            y = torch.where(over, self._analog(self._coded(xs, alpha, again, rounding), w, again, rounding), y)
         return y, alpha
+
+    def _coded(self, xs: Tensor, alpha: Tensor | None, stream: Stream, rounding: Rounding) -> Tensor:
+        """The analog inputs behind the DAC."""
+        code = self._encode(xs, alpha, rounding)
+        for p in self.plan.input:
+            code = p.effect.apply("input", code, self._live_site(p, "input", stream)) * self.used
+        return code
 
     def _encode(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding) -> Tensor:
         if alpha is None:
@@ -291,18 +296,6 @@ class TileArray(Cells):
             identity = rounding == "through" and not p.effect.writes(stage) and p.effect.backward != "exact"
             y = straight(y, new) if identity else new
         return y
-
-    @torch.no_grad()
-    def error_per_tile(self, xs: Tensor, weight: Tensor, alpha: Tensor, key: noise.Key) -> Tensor:
-        """MVM error (R003 Eq. 20) of each row tile [tile] for inputs xs [vector, tile, row] and a trial input range; `key`
-        names the chip that the weights are programmed on for it."""
-        w = self.normalised(weight)
-        chip = noise.fold_words(key, self.path)
-        stream = Run.stream(chip, noise.fold(chip, "call"), 0.0, len(xs))
-        noisy = self._signed(self._programmed(self._target(w), stream), w)
-        y = self._analog(self._encode(xs, alpha, "through"), noisy, stream, "through") * self.gamma * alpha
-        exact = product(xs, self.cut_weight(weight))
-        return (y - exact).norm(dim=-1).mean(0) / exact.norm(dim=-1).mean(0).clamp(min=1e-12)
 
     def extra_repr(self) -> str:
         tiles = f"{self.row_tiles}x{self.block_count} tiles"
