@@ -16,7 +16,7 @@ from mho import registry
 from mho.errors import ConfigError, MhoError
 from mho.hardware import Hardware, load
 from mho.layers import AnalogLayer
-from mho.layers.attention import close_fast_paths, open_fast_paths
+from mho.layers.attention import close_fast_paths, open_fast_paths, order_projections
 from mho.layers.base import lost
 from mho.run import Run, tile_arrays
 from mho.tables import table
@@ -215,6 +215,7 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
     _refuse_idle_rules(hw, matched, [e.name for e in entries])
     net = _replace(net, new)
     close_fast_paths(net)
+    order_projections(net)
     return net, ConversionReport(entries)
 
 

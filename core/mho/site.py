@@ -61,11 +61,16 @@ class Geometry(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """Which vectors a call sees: the first sample's number, samples, positions inside each sample."""
+    """Which vectors a call sees: the first sample's number, samples, positions inside each sample.
+
+    In memory they lie as [outer, sample, inner] with outer * inner positions: sample by sample where outer is 1, step by
+    step where time comes first.
+    """
 
     first: int
     samples: int
     positions: int
+    outer: int = 1
 
 
 ONE_VECTOR = Vectors(0, 1, 1)
@@ -157,6 +162,9 @@ class Site:
             )
         rest = t.shape[1:-1].numel()
         words = noise.rows_of(k, _count(v.samples, t) + v.first, _count(v.positions, t), _count(rest, t))
+        if v.outer > 1:  # numbered sample by sample, wanted as they lie in memory
+            a, b = (w.unflatten(1, (v.outer, -1)).movedim(1, 0) for w in words)
+            words = a, b
         return _reshape(words, t.shape[:-1])
 
     def __getattr__(self, name: str) -> Tensor:

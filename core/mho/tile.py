@@ -56,6 +56,7 @@ class TileArray(Cells):
         factory = {"device": device, "dtype": dtype}
         super().__init__(out_features, in_features, spec, name=name, channel=channel, groups=groups, **factory)
         self.training_spec = training
+        self.order = "steps"  # of its inputs, see `AnalogLayer.order`
         self.ramp_steps = 0.0  # set by attach; 0 = full strength at once
         start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
         learned = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
@@ -129,11 +130,11 @@ class TileArray(Cells):
             w = weight.to(dtype)
             if mode == "ste":
                 with torch.no_grad():
-                    y = self._forward(flat, w, "through", drawn)
+                    y = self._forward(flat, w, "through", drawn, x.shape[:-1])
                 clean = self.split_groups(flat), w * self.spread(self.out_scale)
                 y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
             else:
-                y = self._forward(flat, w, self._rounding, drawn)
+                y = self._forward(flat, w, self._rounding, drawn, x.shape[:-1])
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
 
     @property
@@ -141,9 +142,11 @@ class TileArray(Cells):
         backward = self.training_spec.backward
         return backward.rounding if backward.mode == "autograd" else "through"
 
-    def _forward(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None) -> Tensor:
-        """x [vector, in], weight [out, in] -> [vector, out]."""
-        stream = self.run.enter(self, len(x), x.device)
+    def _forward(
+        self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None, shape: torch.Size
+    ) -> Tensor:
+        """x [vector, in], weight [out, in] -> [vector, out]; the vectors had this shape."""
+        stream = self.run.enter(self, shape, x.device)
         w = self._weights(weight, stream) if drawn is None else drawn
         learned = self.input_range if isinstance(self.spec.dac, Dac) else None
         y = self._scaled(self.cut(x), learned, w, stream, rounding)

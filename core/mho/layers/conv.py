@@ -24,6 +24,7 @@ class _AnalogConv(AnalogLayer):
     """The kernel as a matrix [out, in * kernel] per group. x [batch, channel, ...size] or [channel, ...size]."""
 
     overridable = ("forward", "_conv_forward")
+    order = "leading"
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
@@ -103,6 +104,7 @@ class _AnalogConvTranspose(AnalogLayer):
     """Every input pixel is one MVM with the matrix [out * kernel, in] per group; the products are added up where their
     kernels overlap, digitally. No row is spent on the zeros that a stride would put between the pixels."""
 
+    order = "leading"
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     padding: Any
