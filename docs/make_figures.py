@@ -1,12 +1,16 @@
-"""Draw the figures of docs/physics.md into docs/img: every law as a line, the simulated tile as points on it.
+"""Draw the figures of the documentation into docs/img. Of the physics: every law as a line, simulated tiles as points on it.
 
 Run: python docs/make_figures.py [NAME...]
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
+import runpy
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,6 +242,47 @@ def effects(f: Any) -> None:
     draw(f.subplots(), studytables.effects(standard(), MvmExperiment(matrices=4)))
 
 
+def adc_bits(f: Any) -> None:
+    """MVM error over ADC bits, for three sizes of matrix and tile."""
+    ax = f.subplots()
+    bits = (4, 5, 6, 7, 8, 9, 10)
+    for size, colour in ((128, BLUE), (256, ORANGE), (512, GREEN)):
+        fields = [f"tiles.pcm.rows={size}", f"tiles.pcm.columns={size}"]
+        e = MvmExperiment(size=size, matrices=4)
+        each = [mho.load("pcm.standard", set=[*fields, f"tiles.pcm.adc.bits={b}"]) for b in bits]
+        mean, sem = zip(*(mho.standard_mvm_error(hw, None, e) for hw in each))
+        style = {"color": colour, "marker": "o", "markersize": 4, "label": f"{size} × {size}"}
+        ax.errorbar(bits, [100 * m for m in mean], [100 * s for s in sem], **style)
+    ax.set(xlabel="ADC bits", ylabel="MVM error (%)", ylim=(0, None))
+    ax.legend()
+
+
+def accuracy(f: Any) -> None:
+    """The two evaluations of docs/ml_engineer.md: its code is run."""
+    ax = f.subplots()
+    names = _run_page("ml_engineer.md")
+    ax.axhline(100 * names["reference"], color="#5b6472", linewidth=0.8, linestyle=":", label="digital")
+    for key, label, colour in (("hwa", "hardware-aware", BLUE), ("direct", "direct", ORANGE)):
+        curve = names[key]
+        mean, sem = ([100 * v for v in values] for values in (curve.mean, curve.sem))
+        ax.errorbar(curve.times, mean, sem, color=colour, marker="o", markersize=4, capsize=3, label=label)
+    ax.set(xlabel="time (s)", ylabel="accuracy (%)", xscale="log")
+    ax.legend()
+
+
+def _run_page(page: str) -> dict[str, Any]:
+    """The names that the Python blocks of a page define; its hardware files are written to where they are looked for."""
+    text, code = (IMG.parent / page).read_text(encoding="utf-8"), ""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), torch.enable_grad():
+        for language, block in re.findall(r"^```(python|yaml)\n(.*?)^```", text, re.M | re.S):
+            if language == "yaml":
+                Path(block.split(maxsplit=2)[1].rstrip(":")).write_text(block, encoding="utf-8")
+            else:
+                code += block
+        Path("page.py").write_text(code, encoding="utf-8")
+        return runpy.run_path("page.py")
+
+
 FIGURES: dict[str, tuple[Callable[[Any], None], tuple[float, float]]] = {
     "converters": (converters, (6.4, 2.6)),
     "mappings": (mappings, (4.6, 2.8)),
@@ -250,6 +295,8 @@ FIGURES: dict[str, tuple[Callable[[Any], None], tuple[float, float]]] = {
     "polarity": (polarity, (4.2, 2.4)),
     "stuck": (stuck, (4.6, 2.4)),
     "rram": (rram, (6.6, 2.8)),
+    "accuracy": (accuracy, (5.2, 3.0)),
+    "adc_bits": (adc_bits, (5.2, 3.0)),
     "effects": (effects, (6.2, 4.2)),
     "compensation": (_study("drift"), (5.2, 2.9)),
     "fixed_point": (_study("fixed-point"), (5.2, 2.9)),

@@ -8,7 +8,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mho.renames import Renamed, present
+
 __version__ = "0.1.0"
+
+# Former public names, which work for one more minor version: Renamed("convert", "to_analog", since="0.2").
+RENAMED: tuple[Renamed, ...] = ()
 
 # name -> module; the type checker reads the imports below instead.
 _HOME = {
@@ -55,17 +60,27 @@ _HOME = {
     "matrix": ("Tile",),
     "chip": ("Chip", "age", "chip_on", "load_chip", "program", "unprogram"),
     "calibration": ("calibrate",),
-    "training": ("attach",),
+    "training": ("attach", "follow"),
+    "recipe": ("Schedule",),
+    "quantiser": ("quantise", "unquantise"),
+    "distillation": ("distillation_loss",),
+    "direct": ("adapt_batch_norm", "tune_digital"),
+    "surrogate": ("Surrogate",),
+    "preactivation": ("PreactivationNoise",),
+    "analysis.gradients": ("Directions", "gradient_directions"),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
+    "inspection": ("Inspection", "inspect_layers"),
     "checkpoint": ("load_model", "save_model"),
-    "task": ("Task",),
+    "task": ("Score", "Task"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (the names below)
 
 if TYPE_CHECKING:
+    from mho.analysis.gradients import Directions as Directions
+    from mho.analysis.gradients import gradient_directions as gradient_directions
     from mho.calibration import calibrate as calibrate
     from mho.checkpoint import load_model as load_model
     from mho.checkpoint import save_model as save_model
@@ -82,6 +97,9 @@ if TYPE_CHECKING:
     from mho.convert import to_digital as to_digital
     from mho.converter import Adc as Adc
     from mho.converter import Dac as Dac
+    from mho.direct import adapt_batch_norm as adapt_batch_norm
+    from mho.direct import tune_digital as tune_digital
+    from mho.distillation import distillation_loss as distillation_loss
     from mho.errors import ConfigError as ConfigError
     from mho.errors import MhoError as MhoError
     from mho.errors import PluginError as PluginError
@@ -93,6 +111,8 @@ if TYPE_CHECKING:
     from mho.hardware import Hardware as Hardware
     from mho.hardware import load as load
     from mho.hooks import hookimpl as hookimpl
+    from mho.inspection import Inspection as Inspection
+    from mho.inspection import inspect_layers as inspect_layers
     from mho.layers import AnalogConv1D as AnalogConv1D
     from mho.layers import AnalogConv1d as AnalogConv1d
     from mho.layers import AnalogConv2d as AnalogConv2d
@@ -122,15 +142,24 @@ if TYPE_CHECKING:
     from mho.nonideality import product as product
     from mho.nonideality import signed as signed
     from mho.nonideality import square as square
+    from mho.preactivation import PreactivationNoise as PreactivationNoise
+    from mho.quantiser import quantise as quantise
+    from mho.quantiser import unquantise as unquantise
+    from mho.recipe import Schedule as Schedule
     from mho.registry import register as register
     from mho.schema import Field as Field
     from mho.site import Site as Site
     from mho.stuck import StuckAt as StuckAt
+    from mho.surrogate import Surrogate as Surrogate
+    from mho.task import Score as Score
     from mho.task import Task as Task
     from mho.training import attach as attach
+    from mho.training import follow as follow
 
 
 def __getattr__(name: str) -> Any:
+    if not name.startswith("_"):
+        name = present(name, RENAMED)
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'mho' has no attribute {name!r}")
     return getattr(importlib.import_module(f"mho.{_MODULE_OF[name]}"), name)

@@ -7,6 +7,7 @@ from mho.converter import Adc, Dac
 from mho.hooks import hookimpl
 from mho.layers import LAYERS
 from mho.mapping import Direct, PerColumn, TileMax
+from mho.surrogate import Saturating
 
 
 @hookimpl
@@ -22,6 +23,11 @@ def mho_converters() -> list[type]:
 @hookimpl
 def mho_compensations() -> list[type]:
     return [GlobalDrift, ColumnDrift, LeastSquaresDrift]
+
+
+@hookimpl
+def mho_surrogates() -> list[type]:
+    return [Saturating]
 
 
 @hookimpl

@@ -5,7 +5,7 @@ No weight is touched and nothing is trained (Lammie et al., ISCAS 2024).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from mho import noise
 from mho.chip import keeping_modes, matrices
-from mho.converter import Dac
+from mho.converter import RANGE_CAP, Dac
 from mho.errors import MhoError
 from mho.nonideality import product
+from mho.quantiser import Quantiser, quantisers, summary, unquantised
 from mho.run import tile_arrays
 from mho.tile import TileArray
 
 Method = Literal["max", "quantile", "moving_std", "mse"]
-CAP = 10.0  # R003-62
 SIGMAS = 3.0  # R003-62
 COARSE = tuple(2 ** (k / 2) for k in range(-6, 7))  # of the start: 1/8 ... 8
 FINE = tuple(2 ** (k / 16) for k in range(-7, 8))  # of the best of those, in steps of 4 %
 COLUMNS = tuple(2 ** (k / 4) for k in range(-8, 5))  # of a column's range: 1/4 ... 2
 VECTORS = 512  # of each layer that candidates are compared on
+KEPT = 16  # batches whose vectors are kept before they are thinned
 CHIPS = 4  # that column ranges are compared on
 
 
@@ -40,7 +41,7 @@ def calibrate(
     forward: Callable[[nn.Module, Any], Any] | None = None,
 ) -> dict[str, list[float]]:
     """Set the learned input ranges of `net`, and with `columns` its conductance ranges, from example batches. Returns
-    the input ranges by layer.
+    the input ranges by layer. Quantisers of activations start from the same batches (R002-02).
 
     dac: the input range of each tile is
     max          the mean over batches of the largest |x|, capped at 10 (R003-62)
@@ -59,22 +60,31 @@ def calibrate(
     and labels the default takes the first).
     """
     everything = tile_arrays(net)
-    if not everything:
+    watched = {q: Summaries() for q in quantisers(net) if q.what == "activations"}
+    if not everything and not watched:
         raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
     learned = [a for a in everything if dac and isinstance(a.spec.dac, Dac) and a.spec.dac.range == "learned"]
-    run = forward or (lambda model, batch: model(batch[0] if isinstance(batch, (tuple, list)) else batch))
     seen = {a: Seen(a, dac, quantile, keep=dac == "mse" or bool(columns)) for a in (everything if columns else learned)}
-    with _watching(net, seen), torch.no_grad():
+    with _watching(net, {**seen, **watched}), torch.no_grad():
         for batch in batches:
-            run(net, batch)
+            run_batch(net, batch, forward)
     if seen and not any(s.tops for s in seen.values()):
         raise MhoError("calibrate saw no data: `batches` was empty, or no analog layer was called")
+    for q, summaries in watched.items():
+        summaries.start(q)
     with keeping_modes(net), torch.no_grad():
         net.eval()
         for array, weight in matrices(net):
             if array in seen and seen[array].tops:
                 _set_ranges(array, weight.detach(), seen[array], dac if array in learned else None, bool(columns))
     return {a.name: a.input_range.flatten().tolist() for a in learned}
+
+
+def run_batch(net: nn.Module, batch: Any, forward: Callable[[nn.Module, Any], Any] | None = None) -> Any:
+    """The outputs of `net` for a batch: of its first part where it is a pair, or as `forward(net, batch)` says."""
+    if forward is not None:
+        return forward(net, batch)
+    return net(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
 def _set_ranges(array: TileArray, weight: Tensor, seen: Seen, dac: Method | None, columns: bool) -> None:
@@ -109,19 +119,18 @@ class Seen:
             raise MhoError(f"calibrate met NaN or infinite inputs at layer {self.array.name!r}")
         self.tops.append(self._statistic(xs))
         if self.keep:
-            self.inputs.append(xs[:: -(-len(xs) // VECTORS)])
-            if sum(map(len, self.inputs)) > 4 * VECTORS:
-                self.inputs = [torch.cat(self.inputs)[::2]]
+            self.inputs.append(_some(xs, VECTORS, len(self.tops)))
+            if len(self.inputs) > KEPT:
+                self.inputs = [_some(torch.cat(self.inputs), KEPT * VECTORS // 2, len(self.tops))]
 
     def sample(self) -> Tensor:
-        """About VECTORS of the inputs, [vector, tile, row]."""
-        x = torch.cat(self.inputs)
-        return x[:: -(-len(x) // VECTORS)]
+        """VECTORS of the inputs, [vector, tile, row], or all where there are fewer."""
+        return _some(torch.cat(self.inputs), VECTORS, 0)
 
     def start(self) -> Tensor:
         """The input range [tile, 1] by the statistic of the method."""
         mean = torch.stack(self.tops).mean(0)[:, None]
-        return torch.where(mean > 0, mean, torch.ones_like(mean)).clamp(max=CAP)
+        return torch.where(mean > 0, mean, torch.ones_like(mean)).clamp(max=RANGE_CAP)
 
     def _statistic(self, xs: Tensor) -> Tensor:
         """[tile] of one batch; padding (zeros) does not count."""
@@ -140,6 +149,14 @@ class Seen:
         return ordered.gather(1, rank[:, None]).squeeze(1)
 
 
+def _some(x: Tensor, count: int, seed: int) -> Tensor:
+    """`count` vectors at random: every so-manieth would pick the same position of every sequence or image."""
+    if len(x) <= count:
+        return x
+    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:count]
+    return x[chosen.sort().values.to(x.device)]
+
+
 class _Trial:
     """One matrix on trial chips: what its tiles compute for inputs [vector, tile, row], against the exact products.
 
@@ -149,7 +166,7 @@ class _Trial:
     def __init__(self, array: TileArray, weight: Tensor, x: Tensor) -> None:
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         self.array, self.weight, self.x = array, weight, x.to(dtype)
-        self.exact = product(self.x, array.cut_weight(weight.to(dtype))) * array.out_scale
+        self.exact = product(self.x, array.cut_weight(array.stored(weight.to(dtype)))) * array.output_factor()
 
     def __enter__(self) -> _Trial:
         self.chip = self.array.chip_state()
@@ -213,18 +230,33 @@ class _Trial:
         return (y - self.exact).norm(dim=-1).mean(0) / size
 
 
-@contextmanager
-def _watching(net: nn.Module, seen: dict[TileArray, Seen]) -> Iterator[None]:
-    """Note the inputs of every tile array; evaluation mode and exact products meanwhile."""
+class Summaries:
+    """What a quantiser of activations was given."""
 
-    def note(array: nn.Module, args: tuple[Any, ...]) -> None:
-        assert isinstance(array, TileArray)
-        seen[array].note(args[0])
+    def __init__(self) -> None:
+        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def note(self, x: Tensor) -> None:
+        if x.numel():
+            self.batches.append(summary(x.detach()))
+
+    def start(self, quantiser: Quantiser) -> None:
+        if self.batches:
+            means, tops, lowest = (torch.stack(v) for v in zip(*self.batches))
+            quantiser.start_from(means.mean(), tops.mean(), lowest.amin())
+
+
+@contextmanager
+def _watching(net: nn.Module, seen: Mapping[Any, Seen | Summaries]) -> Iterator[None]:
+    """Note the inputs of tile arrays and quantisers; evaluation mode, exact products and no quantisation meanwhile."""
+
+    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen[module].note(args[0])
 
     hooks = [a.register_forward_pre_hook(note) for a in seen]
     everything = tile_arrays(net)
     try:
-        with keeping_modes(net):
+        with keeping_modes(net), unquantised(net):
             net.eval()
             for a in everything:
                 a.exact = True

@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mho import noise
 from mho.converter import Adc
+from mho.errors import MhoError
 from mho.layout import Layout
 from mho.mapping import Mapping
 from mho.nonideality import Nonideality
@@ -52,12 +53,27 @@ class Cells(Layout):
         self.plan: Plan = resolve(cast(tuple[Nonideality, ...], spec.nonidealities), name, spec.factor)
         self.run = Run()
         self.path = noise.words("layer", name)
+        self.converter_paths = {
+            slot: noise.words(name, part.kind, 0)
+            for slot in ("dac", "adc")
+            if (part := getattr(spec, slot)) is not None
+        }
         self.register_buffer("gamma", torch.ones(self.row_tiles, self.columns, device=device, dtype=dtype))
         for buffer in CHIP:
             self._fixed(buffer, None, device)
         self.constants: list[list[str]] = [[] for _ in self.plan.effects]
         self.time = 0.0
         self.chip_key: noise.Key | None = None
+        built = {p.name: self._built(p) for p in self.plan.effects if p.effect.writes("build")}
+        self.built = nn.ModuleDict(built).to(device=device, dtype=dtype)
+
+    def _built(self, placed: Placed) -> nn.Module:
+        """What an effect learns or keeps in this layer."""
+        key = noise.fold_words(noise.key("build"), placed.path)
+        module = placed.effect.build(Site(self.geometry, Stream(key, key), placed.path, "build"))
+        if not isinstance(module, nn.Module):
+            raise MhoError(f"build(site) of {placed.effect.kind} must return a torch.nn.Module, not {module!r}")
+        return module
 
     @property
     def geometry(self) -> Geometry:
@@ -75,7 +91,7 @@ class Cells(Layout):
     def remap(self, weight: Tensor) -> None:
         """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
         gamma scales the conductances down exactly as it scales the outputs up."""
-        self.gamma.copy_(self.mapping.gamma(self.cut_weight(weight.detach()), self.geometry))
+        self.gamma.copy_(self.mapping.gamma(self.cut_weight(self.stored(weight.detach())), self.geometry))
 
     @torch.no_grad()
     def clip_(self, weight: Tensor, limit: float) -> None:
@@ -83,15 +99,29 @@ class Cells(Layout):
         bound = self.spread(self.gamma * limit).to(weight.dtype)
         weight.copy_(torch.minimum(torch.maximum(weight, -bound), bound))
 
+    def stored(self, weight: Tensor) -> Tensor:
+        """The weights that are written to the devices."""
+        return weight
+
     def normalised(self, weight: Tensor) -> Tensor:
         """w / gamma, saturated at the device range, [tile, out, row]."""
-        w = self.cut_weight(weight) / self.gamma.unsqueeze(-1)
+        w = self.cut_weight(self.stored(weight)) / self.gamma.unsqueeze(-1)
         return w.clamp(-1, 1)
 
     # -- a chip -----------------------------------------------------------------------------------------------
     def _site(self, placed: Placed, stage: str, stream: Stream, **conductances: Tensor) -> Site:
         constants = {n: getattr(self, f"_{placed.number}_{n}") for n in self.constants[placed.number]}
-        return Site(self.geometry, stream, placed.path, stage, constants=constants, **conductances)
+        site = Site(self.geometry, stream, placed.path, stage, constants=constants, **conductances)
+        return self._with_module(placed, site)
+
+    def _with_module(self, placed: Placed, site: Site) -> Site:
+        if placed.effect.writes("build"):
+            site.module = self.built[placed.name]
+        return site
+
+    def _converter_site(self, slot: str, stream: Stream) -> Site:
+        """What the DAC or the ADC of this layer knows."""
+        return Site(self.geometry, stream, self.converter_paths[slot], slot)
 
     def _physical(self, g: Tensor) -> Tensor:
         """Conductances are never negative (R003-17), and there are no devices in the padding."""
@@ -149,7 +179,7 @@ class Cells(Layout):
         assert self.chip_key is not None
         for p in self.plan.prepare:
             site = Site(self.geometry, Stream(self.chip_key, self.chip_key), p.path, "prepare")
-            p.effect.prepare(site)
+            p.effect.prepare(self._with_module(p, site))
             self.constants[p.number] = list(site.constants)
             for name, value in site.constants.items():
                 self._fixed(f"_{p.number}_{name}", value, value.device)
@@ -157,18 +187,29 @@ class Cells(Layout):
     @torch.no_grad()
     def age(self, t: float) -> None:
         """The weights t seconds after programming, always computed from the programmed conductances."""
-        assert self.chip_key is not None
         self.time = t
+        self.aged = self._aged(self.programmed, self.target, t)
+
+    def chip_weights(self, weight: Tensor) -> Tensor:
+        """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
+        everything that programming and ageing do (`aged` holds the same values). Random numbers are constants."""
+        assert self.chip_key is not None
+        target = self.normalised(weight)
+        return self._aged(
+            self._programmed(self._target(target), Stream(self.chip_key, self.chip_key)), target, self.time
+        )
+
+    def _aged(self, programmed: Tensor, target: Tensor, t: float) -> Tensor:
+        assert self.chip_key is not None
         stream = Stream(self.chip_key, self.chip_key, t)
-        g = self.programmed
-        goal = self._physical(self._target(self.target))
+        g, goal = programmed, self._physical(self._target(target))
         for p in self.plan.age:
-            site = self._site(p, "age", stream, target=goal, programmed=self.programmed)
+            site = self._site(p, "age", stream, target=goal, programmed=programmed)
             g = self._physical(p.effect.apply("age", g, t, site))
-        w = self._signed(g, self.target)
+        w = self._signed(g, target)
         for p in self.plan.fold:
             w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream)))
-        self.aged = w
+        return w
 
     def chip_state(self) -> dict[str, Any]:
         """Everything that makes up the chip that is on, by reference; `put_chip_state` brings it back."""

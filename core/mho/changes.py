@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from mho.errors import ConfigError, Mark, Problem, Source
-from mho.inherit import as_kinded, as_mapping, places_of, replaced, with_entry, without
+from mho.inherit import as_kinded, as_mapping, by_present_names, places_of, replaced, with_entry, without
 from mho.schema import shown, suggest
 from mho.slots import SLOTS
 from mho.yamltext import Node, dotted, parse_value
@@ -48,6 +48,10 @@ class _Change:
         raise self._no_path(f"{dotted(done)} is {shown(node.data)}, which has no parts")
 
     def _in_mapping(self, node: Node, steps: list[str], done: tuple[str | int, ...]) -> Node:
+        if "kind" in node.value:
+            kind = node.value["kind"].value
+            node = by_present_names(node, kind)
+            steps = [*by_present_names(Node({steps[0]: self.new}, self.mark), kind).value, *steps[1:]]
         key, rest = self._key(node, steps)
         if key.startswith("["):
             raise self._no_path(f"{dotted(done)} is not a list; write .name instead of {key}")

@@ -173,7 +173,7 @@ def fingerprint(net: nn.Module) -> str:
     """A hash of the analog weights and scales: tells whether a chip can be regenerated from its seed."""
     digest = hashlib.blake2b(digest_size=16)
     for array, matrix in matrices(net):
-        for t in (matrix.float(), array.gamma.float()):  # changing the type alone does not change a chip
+        for t in (array.stored(matrix).float(), array.gamma.float()):  # changing the type alone does not change a chip
             digest.update(t.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 

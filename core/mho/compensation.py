@@ -44,12 +44,16 @@ def ratio(reference: Tensor, now: Tensor) -> Tensor:
 class GlobalDrift(Compensation, kind="mho.global_drift"):
     """One gain per tile: sum |y| at programming over sum |y| now (R003-22)."""
 
+    source: ClassVar[str] = "Rasch et al. 2023, Methods"
+
     def gain(self, reference: Tensor, now: Tensor, geometry: Geometry) -> Tensor:
         return ratio(geometry.over_tile(reference.abs().sum(0)), geometry.over_tile(now.abs().sum(0)))
 
 
 class ColumnDrift(Compensation, kind="mho.column_drift"):
     """One gain per output column (R003-22)."""
+
+    source: ClassVar[str] = "Rasch et al. 2023, Methods"
 
     def gain(self, reference: Tensor, now: Tensor, geometry: Geometry) -> Tensor:
         return ratio(reference.abs().sum(0), now.abs().sum(0))
@@ -63,6 +67,7 @@ class LeastSquaresDrift(Compensation, kind="mho.least_squares_drift"):
     alpha = <y_0, (y_t + y_t')/2>/<y_t, y_t'>, within 2 % of the optimum (tests/core/test_compensation.py).
     """
 
+    source: ClassVar[str] = "mho: least squares with two independent reads"
     repeats = 2
 
     def gain(self, reference: Tensor, now: Tensor, geometry: Geometry) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import warnings
 from dataclasses import asdict, dataclass
@@ -13,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from mho import registry
-from mho.errors import ConfigError, MhoError
+from mho.errors import ConfigError, MhoError, Problem
 from mho.hardware import Hardware, load
 from mho.layers import AnalogLayer
 from mho.layers.attention import close_fast_paths, open_fast_paths, order_projections
 from mho.layers.base import lost
+from mho.quantiser import unquantise
 from mho.run import Run, tile_arrays
+from mho.schema import suggest
 from mho.tables import table
 from mho.tile import TileArray
 
@@ -149,8 +150,8 @@ def conversion_report(net: nn.Module) -> ConversionReport:
 
 
 def to_digital(net: nn.Module) -> nn.Module:
-    """A plain torch copy of `net`, with the learned output scales folded into the weights."""
-    net = copy.deepcopy(net)
+    """A plain torch copy of `net`, with the learned output scales folded into the weights; quantised weights stay so."""
+    net = unquantise(net)
     for array in tile_arrays(net):
         array.run.unwatch()
     open_fast_paths(net)
@@ -164,7 +165,7 @@ def _untie_scaled(net: nn.Module) -> None:
     digital = [m for m in net.modules() if not isinstance(m, AnalogLayer)]
     theirs = {id(p) for m in digital for p in m.parameters(recurse=False)}
     for layer in net.modules():
-        if not isinstance(layer, AnalogLayer) or all((a.out_scale == 1).all() for a, _ in layer.matrices()):
+        if not isinstance(layer, AnalogLayer) or all((a.output_factor() == 1).all() for a, _ in layer.matrices()):
             continue
         for name, p in layer._parameters.items():
             if p is not None and id(p) in theirs:
@@ -198,7 +199,7 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
             continue
         assert cls is not None
         before = len(shared)
-        layer = new[id(module)] = cls.from_torch(module, hw.tile(tile), hw.training, name, shared)
+        layer = new[id(module)] = cls.from_torch(module, hw.tile(tile), hw.training_of(rule), name, shared)
         entries.append(
             Converted(
                 name,
@@ -282,15 +283,17 @@ def _replace(net: nn.Module, new: dict[int, nn.Module]) -> nn.Module:
 
 
 def _refuse_idle_rules(hw: Hardware, matched: set[int], names: list[str]) -> None:
-    idle = [i for i in range(len(hw.layers)) if i not in matched]
-    if not idle:
-        return
-    lines = []
-    for i in idle:
-        near = difflib.get_close_matches(hw.layers[i].match, names, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        lines.append(f"{hw.where_rule(i)}  layers[{i}]\n    no layer is called {hw.layers[i].match!r}{hint}")
-    raise ConfigError("\n".join([*lines, "layers of this model: " + ", ".join(n or "(root)" for n in names)]))
+    """Every rule must be about a layer: each that is not is shown where it is written."""
+    problems = []
+    for i in (i for i in range(len(hw.layers)) if i not in matched):
+        conditions = {k: v for k, v in hw.layers[i].model_dump().items() if k != "tile" and v is not None}
+        text = f"called {hw.layers[i].match!r}"
+        if len(conditions) > 1:
+            text = "there with all of " + ", ".join(f"{k}: {v}" for k, v in conditions.items())
+        hint = suggest(hw.layers[i].match, (n or "(root)" for n in names), "layers of this model")
+        problems.append(Problem(hw.mark_of_rule(i), f"layers[{i}]", f"no layer is {text}; {hint}"))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _type_name(module: nn.Module) -> str:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from mho.gradient import straight
 from mho.schema import Field, Kinded
+from mho.site import Site
 
+RANGE_CAP = 10.0  # no input range that is set from data is larger (R003-62)
 Rounding = Literal["through", "zero", "ste"]
 
 
@@ -55,10 +57,12 @@ def quantise(z: Tensor, bound: float | Tensor, top: int | None, rounding: Roundi
 class Dac(Converter, kind="mho.dac"):
     """Input side: x is scaled by the input range alpha, clipped to [-1, 1] and rounded (R003-04, R003-06).
 
-    A plugin's DAC subclasses it and overrides `encode`.
+    A plugin's DAC subclasses it and overrides `encode`. `site` is what the core tells it about the layer and the chip,
+    as it does effects: `site.randn_like(v, per="chip")` are errors of this chip's converters.
     """
 
     CATEGORY: ClassVar[str] = "dac"
+    source: ClassVar[str] = "Rasch et al. 2023, Eqs. 3-4"
 
     range: float | Literal["learned", "dynamic"] = Field(
         "learned",
@@ -104,21 +108,27 @@ class Dac(Converter, kind="mho.dac"):
             return torch.where(top > 0, top, torch.ones_like(top))
         return torch.where((top > 0) & (top < alpha), top, alpha)
 
-    def encode(self, x: Tensor, alpha: Tensor, decay: float, rows: Tensor | None = None) -> Tensor:
+    def encode(
+        self, x: Tensor, alpha: Tensor, decay: float, rows: Tensor | None = None, site: Site | None = None
+    ) -> Tensor:
         """x [vector, tile, row] -> analog inputs in [-1, 1], straight through the rounding; alpha [tile, 1], or
         [vector, tile, 1] from `used_range`, learns as in R003-70."""
         code: Tensor = EncodeInput.apply(x, alpha, self.top, decay, rows)[0]
         return code
 
-    def encode_exactly(self, x: Tensor, alpha: Tensor, rounding: Rounding) -> Tensor:
+    def encode_exactly(self, x: Tensor, alpha: Tensor, rounding: Rounding, site: Site | None = None) -> Tensor:
         """The same values with the true derivative in x and alpha (mode `autograd`)."""
         return quantise(x / alpha, 1.0, self.top, rounding)
 
 
 class Adc(Converter, kind="mho.adc"):
-    """Output side: saturates at `bound` and rounds (R003-05). A plugin's ADC subclasses it and overrides `convert`."""
+    """Output side: saturates at `bound` and rounds (R003-05).
+
+    A plugin's ADC subclasses it and overrides `convert`; `site` is as for a `Dac`.
+    """
 
     CATEGORY: ClassVar[str] = "adc"
+    source: ClassVar[str] = "Rasch et al. 2023, Eq. 5"
 
     bound: float | None = Field(
         10.0,
@@ -138,8 +148,8 @@ class Adc(Converter, kind="mho.adc"):
     def limit(self) -> float:
         return math.inf if self.bound is None else self.bound
 
-    def convert(self, y: Tensor, rounding: Rounding = "through") -> Tensor:
-        """y in analog units -> digital value in the same units."""
+    def convert(self, y: Tensor, rounding: Rounding = "through", site: Site | None = None) -> Tensor:
+        """y [vector, tile, out] in analog units -> digital value in the same units."""
         if self.bound is None:
             return y
         return quantise(y, self.bound, self.top, rounding)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mho.chip import Time, keeping_chip, keeping_modes, program, run_of
+from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.run import Run
 from mho.tables import table
@@ -50,16 +50,12 @@ class Evaluation:
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean over chips at each time."""
-        return tuple(sum(column) / len(column) for column in zip(*self.scores))
+        return tuple(spread(self.scores)["mean"])
 
     @property
     def sem(self) -> tuple[float, ...]:
         """Standard error of the mean: std / sqrt(chips), with n - 1 in the variance; nan for a single chip."""
-        n = self.chips
-        if n < 2:
-            return tuple(math.nan for _ in self.times)
-        spread = (sum((v - m) ** 2 for v in column) / (n - 1) for column, m in zip(zip(*self.scores), self.mean))
-        return tuple(math.sqrt(s / n) for s in spread)
+        return tuple(spread(self.scores)["sem"])
 
     @property
     def normalised(self) -> tuple[float, ...] | None:
@@ -99,19 +95,20 @@ def evaluate(
 
     `score(net)` returns a fraction, higher is better; it runs in eval mode without gradients. `reference` and `chance`
     give normalised accuracy. `batch_axis` is 1 for networks that are given [time, batch, ...]: noise is drawn by the
-    number of the sample, so the result does not depend on how `score` cuts its data into batches. `done` holds the scores of chips known already, `on_chip(k, scores)` is told of new ones:
-    that is how a run resumes. The network, the chip that was on it and its training mode are as before afterwards; until
-    then it belongs to this call: evaluate copies (`copy.deepcopy(net)`) in other threads.
+    number of the sample, so the result does not depend on how `score` cuts its data into batches. `done` holds the scores
+    of chips known already, `on_chip(k, scores)` is told of new ones: that is how a run resumes. The network, the chip
+    that was on it and its training mode are as before afterwards; until then the network belongs to this call (in other
+    threads evaluate copies, `copy.deepcopy(net)`).
     """
     run = run_of(net)
     hardware_times = run.hardware.times if run.hardware is not None else TIMES
     at = tuple(seconds(t) for t in (hardware_times if times is None else times))
     rows: list[tuple[float, ...]] = []
-    with keeping_chip(net), keeping_modes(net), _batches_along(run, batch_axis):
+    with keeping_chip(net), keeping_modes(net), batches_along(run, batch_axis):
         for k in tqdm(range(chips), desc="chips", disable=not progress, leave=False):
             row = (done or {}).get(k)
             if row is None:
-                row = _one_chip(net, score, at, seed, k)
+                row = one_chip(net, score, at, seed, k)
                 if on_chip is not None:
                     on_chip(k, row)
             rows.append(row)
@@ -119,7 +116,7 @@ def evaluate(
 
 
 @contextmanager
-def _batches_along(run: Run, axis: int) -> Iterator[None]:
+def batches_along(run: Run, axis: int) -> Iterator[None]:
     """Root forwards find their samples along this axis of their first tensor."""
     if axis not in (0, 1):
         raise MhoError(f"batch_axis is 0 for [batch, ...] or 1 for [time, batch, ...], got {axis!r}")
@@ -131,13 +128,21 @@ def _batches_along(run: Run, axis: int) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _one_chip(
+def one_chip(
     net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int
 ) -> tuple[float, ...]:
+    """Scores of chip k of this seed at each time, in seconds; the chip stays on the network, which is in eval mode."""
     chip = program(net, seed, index=k)
     row = []
     for t in times:
         chip.age(t)
         net.eval()
-        row.append(float(score(net)))
+        row.append(_number(score(net)))
     return tuple(row)
+
+
+def _number(score: Any) -> float:
+    try:
+        return float(score)
+    except (TypeError, ValueError, RuntimeError):
+        raise MhoError(f"score(net) must return a number, got {type(score).__name__}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,23 +33,24 @@ class _Straight(torch.autograd.Function):
 
 
 class CleanProduct(torch.autograd.Function):
-    """The value of an analog forward y with the backward of the clean product x @ w.T (mode `ste`, R001-02): nothing of
-    the noise chain is kept, and the forward may be any code."""
+    """The value of an analog forward y with the backward of the clean product x @ (w spread(s)).T (mode `ste`, R001-02),
+    s a constant: nothing but x, w and the small s is kept (R001-04), and the forward may be any code."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    def forward(x: Tensor, w: Tensor, s: Tensor, spread: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
         return y.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        x, w, _ = inputs
-        ctx.save_for_backward(x, w)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, w, s, ctx.spread, _ = inputs
+        ctx.save_for_backward(x, w, s)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, w = ctx.saved_tensors
-        gx = g @ w if ctx.needs_input_grad[0] else None
-        gw = g.mT @ x if ctx.needs_input_grad[1] else None
-        return gx, gw, None
+        x, w, s = ctx.saved_tensors
+        scale = ctx.spread(s)
+        gx = g @ (w * scale) if ctx.needs_input_grad[0] else None
+        gw = (g.mT @ x) * scale if ctx.needs_input_grad[1] else None
+        return gx, gw, None, None, None

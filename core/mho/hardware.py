@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ValidationError, field_validator, model_validator
 
 from mho import registry
 from mho.changes import changed_by
-from mho.errors import ConfigError, MhoError, PluginError, Problem
+from mho.distributions import unmet
+from mho.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.inherit import Files
+from mho.recipe import Backward, TrainingSpec
 from mho.schema import KEY_ERROR, Field, Kinded, Strict, kind_form, suggest
 from mho.slots import EFFECT, SLOTS
-from mho.units import MicroSiemens, Seconds, Sigmas, Span
+from mho.units import MicroSiemens, Seconds
 from mho.yamltext import Node, dotted, parse, parse_value, read, write
 
 DIGITAL = "digital"
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:>=\s*([0-9]+(?:\.[0-9]+)*))?")
 
 
 # --- the schema ---
@@ -95,6 +95,12 @@ class TileSpec(Strict):
         None, source="R003-22", description="digital drift compensation; none: off"
     )
 
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _present_kinds(cls, value: Any) -> Any:
+        known = value.items() if isinstance(value, Mapping) else ()
+        return {registry.present_kind(k) if kind_form(k) else k: v for k, v in known} if known else value
+
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Every factor must have an effect with a strength to act on."""
         known = [e.kind for e in self.nonidealities if e.strength]
@@ -122,6 +128,9 @@ class LayerRule(Strict):
     )
     tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
     type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
+    backward: Backward | None = Field(
+        None, source="R001-03", description="how gradients pass through these layers; none: as `training:` says"
+    )
     min_params: int | None = Field(
         None, ge=0, unit="1", source="mho", description="only layers with at least this many"
     )
@@ -154,73 +163,6 @@ def _pattern(match: str) -> re.Pattern[str]:
         return re.compile(text)
 
 
-class Backward(Strict):
-    """How gradients pass through a tile; a bare word is the mode."""
-
-    SHORTHAND: ClassVar[str | None] = "mode"
-
-    mode: Literal["through", "ste", "autograd"] = Field(
-        "through",
-        source="R003-64, R001-02, R000-05",
-        description="through: noisy weights, rounding straight-through; ste: clean weights; autograd: every derivative",
-    )
-    rounding: Literal["zero", "ste"] = Field(
-        "zero", source="R001-07", description="autograd only: derivative of rounding, 0 or straight-through"
-    )
-
-    @model_validator(mode="after")
-    def _rounding_needs_autograd(self) -> Self:
-        if self.rounding != "zero" and self.mode != "autograd":
-            raise ValueError(f"'rounding: {self.rounding}' has a meaning only with 'mode: autograd'")
-        return self
-
-
-class InjectSpec(Strict):
-    """Programming noise on the weights while training, one draw per mini-batch."""
-
-    scale: float = Field(
-        1.0, ge=0, unit="1", source="R003-64", description="factor on the noise that programming would make"
-    )
-    ramp: Span | None = Field(None, source="R003-66", description="grow linearly from 0 over this time, e.g. '1 epoch'")
-
-
-class TrainingSpec(Strict):
-    """Hardware-aware training (R003-60 to R003-79)."""
-
-    backward: Backward = Field(Backward(), source="R003-65", description="how gradients pass through a tile")
-    inject: InjectSpec | None = Field(InjectSpec(), source="R003-64", description="weight noise while training")
-    clip: float | Sigmas | None = Field(
-        1.0,
-        gt=0,
-        unit="1",
-        source="R003-68",
-        description="after every step, clip the mapped weights at this value or at this many sigma",
-    )
-    remap: Span | None = Field(
-        None, source="R003-69", description="map the weights anew this often, so that columns use the full range"
-    )
-    out_scale: Literal["fixed", "column"] = Field(
-        "fixed", source="R003-71", description="train a digital output factor for every column of every tile, or none"
-    )
-    drop_connect: float = Field(
-        0.0, ge=0, lt=1, unit="1", source="R003-67", description="share of the weights set to 0 in each mini-batch"
-    )
-    range_decay: float = Field(
-        0.001,
-        ge=0,
-        unit="1",
-        source="R003-70",
-        description="pull on a learned input range while few inputs are clipped",
-    )
-    epochs: int | None = Field(
-        None, ge=0, unit="1", source="mho", description="passes over the data; none: the task says"
-    )
-    lr: float | None = Field(None, gt=0, unit="1", source="mho", description="learning rate; none: the task says")
-    optimizer: Literal["adam", "adamw", "sgd"] | None = Field(
-        None, source="mho", description="torch optimizer; none: the task says"
-    )
-
-
 class Hardware(Strict):
     """A complete description of an analog accelerator: tiles, which layers go where, and how to train for it."""
 
@@ -246,7 +188,7 @@ class Hardware(Strict):
         description="when to evaluate, after programming",
     )
 
-    _rule_marks: tuple[str, ...] = ()
+    _rule_marks: tuple[Mark, ...] = ()
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -263,7 +205,7 @@ class Hardware(Strict):
             yield from _check_rules(rules, names)
         requires = value.get("requires", ())
         for i, text in enumerate(requires if isinstance(requires, (tuple, list)) else ()):
-            if isinstance(text, str) and (complaint := _unmet(text)):
+            if isinstance(text, str) and (complaint := unmet(text)):
                 yield ("requires", i), complaint
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -288,10 +230,10 @@ class Hardware(Strict):
         try:
             hardware = cls.model_validate(tree.data)
         except ValidationError as error:
-            raise ConfigError([*files.problems, *_located(error, tree, files.problems)]) from None
+            raise ConfigError([*files.problems, *located(error, tree, files.problems)]) from None
         if files.problems:
             raise ConfigError(files.problems)
-        hardware._rule_marks = tuple(str(tree.mark_of(("layers", i))) for i in range(len(hardware.layers)))
+        hardware._rule_marks = tuple(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
         return hardware
 
     def tile(self, name: str) -> TileSpec:
@@ -300,6 +242,11 @@ class Hardware(Strict):
             raise MhoError(f"no tile {name!r}; {suggest(name, self.tiles, 'tiles')}")
         return self.tiles[name]
 
+    def training_of(self, rule: int | None) -> TrainingSpec:
+        """How the layers of a rule (None: of no rule) are trained (R001-03)."""
+        backward = None if rule is None else self.layers[rule].backward
+        return self.training if backward is None else self.training.model_copy(update={"backward": backward})
+
     def rule_for(self, name: str, type_name: str, n_params: int) -> tuple[str, int | None]:
         """Where a layer goes: the name of its tile or "digital", and the rule that says so (None: the default)."""
         for i, rule in enumerate(self.layers):
@@ -307,18 +254,23 @@ class Hardware(Strict):
                 return rule.tile, i
         return self.default, None
 
-    def where_rule(self, i: int) -> str:
-        """Where rule i is written, as file:line:column."""
-        return self._rule_marks[i] if i < len(self._rule_marks) else "hardware"
+    def mark_of_rule(self, i: int) -> Mark:
+        """Where rule i is written."""
+        return self._rule_marks[i] if i < len(self._rule_marks) else Mark(Source("hardware"), 0, 0)
 
     @property
     def rule_sources(self) -> tuple[str, ...]:
         """Where each rule is written, as file:line:column."""
-        return tuple(self.where_rule(i) for i in range(len(self.layers)))
+        return tuple(str(self.mark_of_rule(i)) for i in range(len(self.layers)))
 
     def to_data(self) -> dict[str, Any]:
         """Plain data with everything resolved and every default filled in."""
         return self.model_dump(mode="json")
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """The hardware that plain data describe, as `to_data` gives them; errors are located in their YAML."""
+        return cls.from_yaml(write(data), "<data>")
 
     def to_yaml(self) -> str:
         """Canonical YAML: everything resolved, numbers in the units of the schema. Reads back as an equal Hardware."""
@@ -422,35 +374,14 @@ def _check_rules(rules: Iterable[Any], names: list[str]) -> Iterator[tuple[tuple
         fields = rule if isinstance(rule, Mapping) else dict(rule) if isinstance(rule, LayerRule) else {}
         if isinstance(fields.get("tile"), str):
             yield from _check_tile(fields["tile"], names, ("layers", i, "tile"))
+        if fields.get("tile") == DIGITAL and fields.get("backward") not in (None, "none"):
+            yield ("layers", i, "backward"), "digital layers have torch's own backward; remove it, or name a tile"
         condition = tuple(str(fields.get(k)) for k in ("match", "type", "min_params", "max_params"))
         if fields.get("match") is not None and seen.setdefault(condition, i) != i:
             yield ("layers", i), f"never used: rule {seen[condition]} has the same conditions; remove one"
 
 
-def _unmet(requirement: str) -> str:
-    """What is wrong with a requirement such as 'mho-pcm>=0.1', "" if it is met."""
-    match = _REQUIREMENT.fullmatch(requirement.strip())
-    if match is None:
-        return f"expected a requirement such as 'mho-pcm>=0.1', got {requirement!r}"
-    try:
-        installed = importlib.metadata.version(match[1])
-    except importlib.metadata.PackageNotFoundError:
-        return f"{requirement} is not installed; try: pip install '{requirement}'"
-    if match[2] and _release(installed) < _release(match[2]):
-        return f"{requirement} is needed, but {installed} is installed; try: pip install -U '{requirement}'"
-    return ""
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """The numbers of a version, without trailing zeros."""
-    numbers = re.match(r"[0-9]+(\.[0-9]+)*", version)
-    parts = [int(n[:9]) for n in numbers[0].split(".")] if numbers else [0]
-    while len(parts) > 1 and parts[-1] == 0:
-        parts.pop()
-    return tuple(parts)
-
-
-def _located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterator[Problem]:
+def located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterator[Problem]:
     """Validation errors with their places, except those that follow from a problem that is known already."""
     taken = {p.path for p in known}
     for e in error.errors(include_url=False):

@@ -77,8 +77,8 @@ def mho_converters() -> Iterable[type[Kinded]]:
             source = "an example"
             offset: float = Field(0.1, unit="1", description="added to every result")
 
-            def convert(self, y, rounding="through"):
-                return super().convert(y, rounding) + self.offset
+            def convert(self, y, rounding="through", site=None):
+                return super().convert(y, rounding, site) + self.offset
 
         @hookimpl
         def mho_converters():
@@ -106,6 +106,28 @@ def mho_compensations() -> Iterable[type[Kinded]]:
         @hookimpl
         def mho_compensations():
             return [Halved]
+    """
+    return ()
+
+
+@hookspec
+def mho_surrogates() -> Iterable[type[Kinded]]:
+    """Differentiable stand-ins for a tile, for `training: {backward: {mode: surrogate, surrogate: KIND}}`.
+
+    Example:
+
+        from mho import Surrogate, hookimpl, product
+
+        class HalfStep(Surrogate, kind="half.step"):
+            "The gradient of half the exact product."
+            source = "an example"
+
+            def outputs(self, x, w, geometry):
+                return product(x, w) / 2
+
+        @hookimpl
+        def mho_surrogates():
+            return [HalfStep]
     """
     return ()
 

@@ -195,10 +195,27 @@ def merged(base: Node | None, over: Node) -> Node:
         return over
     kind = over.child("kind")
     old = base.child("kind")
-    if kind is not None and old is not None and kind.value != old.value:
+    if kind is not None and old is not None and not same_kind(kind.value, old.value):
         return over
+    if old is not None:
+        base, over = by_present_names(base, old.value), by_present_names(over, old.value)
     below = {k: merged(base.value.get(k), v) for k, v in over.value.items()}
     return over.with_value({**base.value, **below})
+
+
+def same_kind(a: object, b: object) -> bool:
+    """Whether two names are of one kind; one may be its former name."""
+    return a == b or (kind_form(a) and kind_form(b) and registry.present_kind(str(a)) == registry.present_kind(str(b)))
+
+
+def by_present_names(node: Node, kind: object) -> Node:
+    """The fields of a kind by today's names, so that a former name and the present one meet."""
+    if not kind_form(kind) or not isinstance(node.value, dict):
+        return node
+    try:
+        return node.with_value(registry.resolve(str(kind)).by_present_names(node.value))
+    except PluginError:
+        return node  # an unknown kind is reported where it is checked
 
 
 def spelled_out(node: Node | None) -> Node | None:
@@ -246,7 +263,7 @@ def places_of(effects: Node, kind: str) -> tuple[list[int], str]:
     """Where a kind stands in a list of effects; and what to say unless that is exactly one place."""
     items = effects.value if isinstance(effects.value, tuple) else ()
     kinds = [e.child("kind").data if isinstance(e.value, dict) and "kind" in e.value else e.value for e in items]
-    places = [i for i, k in enumerate(kinds) if k == kind]
+    places = [i for i, k in enumerate(kinds) if same_kind(k, kind)]
     if not places:
         known = dict.fromkeys(k for k in kinds if isinstance(k, str))
         return places, f"no {kind!r} to change; {suggest(kind, known, 'effects of this tile')}"

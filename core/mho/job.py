@@ -3,8 +3,9 @@
 Everything lands in one folder, and an interrupted run goes on where it was:
 
 key.json          what was run; a folder never mixes two runs
-hardware.yaml     the resolved hardware file
+hardware.yaml     the resolved hardware file, with the versions of all plugins
 digital.safetensors, trained.safetensors   weights after plain and after hardware-aware training
+digital.part.pt, trained.part.pt           a training under way, after its last whole epoch
 results.jsonl     one line per variant and chip
 summary.json      scores, curves, what went on tiles
 report.html       the same to look at
@@ -13,37 +14,48 @@ report.html       the same to look at
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
+import copy
 import json
-import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import mho
-from mho import noise
+from mho import noise, registry
 from mho.calibration import Method, calibrate
 from mho.checkpoint import load_model, save_model
 from mho.convert import conversion_report, to_analog
+from mho.direct import adapt_batch_norm, tune_digital
+from mho.distillation import distillation_loss
+from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
+from mho.files import write_atomically
 from mho.hardware import Hardware, load
+from mho.inspection import inspect_layers
+from mho.loop import Loop, seed_all
 from mho.metrics import MvmExperiment, effect_table
+from mho.recipe import DistillSpec
 from mho.studies import kurtosis_by_layer
-from mho.task import Task
+from mho.task import Score, Task
 from mho.training import attach
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
 DIRECT_RANGES: tuple[Method, ...] = ("max", "mse")
+TUNING_BATCHES = 100  # at most, of the direct baseline of R003-80
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+Rows = list[list[float]]  # [chip][time]
 
 
 @dataclass(frozen=True)
@@ -69,13 +81,14 @@ class Job:
     seed: int = 0
     progress: bool = True
     command: str = ""
+    label: str = ""  # stands before the name of every stage in its progress
     started: float = field(default_factory=time.time)
     chosen: str = ""  # how the direct deployment was made
 
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
         to_analog(self.task.model(), self.hardware)  # rules that fit no layer should not wait for a training
-        self._claim_folder()
+        claim_folder(self.folder, self.task, self.hardware, self.seed)
         digital, reference = self._digital()
         curves = {}
         for variant, make in ((DIRECT, self._direct), (TRAINED, self._trained)):
@@ -85,11 +98,20 @@ class Job:
 
     def train(self) -> None:
         """Both trainings, without any chip."""
-        self._claim_folder()
+        claim_folder(self.folder, self.task, self.hardware, self.seed)
         self._trained(self._digital()[0])
 
+    def reference(self) -> Score:
+        """The score of the digital network, trained first where it is not there yet."""
+        return self._digital()[1]
+
+    def network(self, trained: bool) -> nn.Module:
+        """The network on its hardware: trained for it, or deployed as it is."""
+        digital = self._digital()[0]
+        return self._trained(digital) if trained else self._direct(digital)
+
     # -- stages -----------------------------------------------------------------------------------------------
-    def _digital(self) -> tuple[nn.Module, float]:
+    def _digital(self) -> tuple[nn.Module, Score]:
         """Plain training, or its saved result; with the score that everything is compared to."""
         self._seed("digital")
         model, file = self.task.model(), self.folder / "digital.safetensors"
@@ -97,24 +119,35 @@ class Job:
             load_model(model, file)
         else:
             optimizer = self.task.optimizer(model.parameters(), self.task.lr)
-            self._fit(model, optimizer, self.task.epochs, "digital training")
-            _atomically(file, lambda f: save_model(model, f))
+            self._fit(model, optimizer, self.task.epochs, file, loss=self.task.loss, what="digital training")
         model.eval()
         with torch.no_grad():
-            return model, float(self.task.score(model))
+            return model, self.task.checked_score(model)
 
     def _direct(self, digital: nn.Module) -> nn.Module:
-        """No straw man: with and without the 2.5 sigma clip of R003 sec. 2.2, input ranges calibrated in two ways; whichever
-        has the smallest training loss on chips of its own is deployed."""
-        choices = []
+        """No straw man: with and without the 2.5 sigma clip of R003 sec. 2.2, input ranges calibrated in two ways, batch
+        norms as they are or estimated anew, or all that is digital tuned (R003-80); whichever has the smallest training
+        loss on chips of its own is deployed."""
+        choices = ((self._training_loss(net), how, net) for how, net in self._ways(digital))
+        _, self.chosen, net = min(choices, key=lambda c: c[0])
+        return net
+
+    def _ways(self, digital: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        """Deployments without training of weights."""
+        task = self.task
         for clip in DIRECT_CLIPS:
             hw = load(self.hardware, set=[f"tiles.{tile}.mapping.clip={clip}" for tile in self.hardware.tiles])
             for method in DIRECT_RANGES:
                 net = to_analog(digital, hw)
-                calibrate(net, self.task.calibration_batches(), method, forward=self.task.predict)
-                choices.append((self._training_loss(net), f"clip {clip}, input ranges by {method}", net))
-        _, self.chosen, net = min(choices, key=lambda c: c[0])
-        return net
+                calibrate(net, task.calibration_batches(), method, forward=task.predict)
+                yield f"clip {clip}, input ranges by {method}", net
+                adapted = copy.deepcopy(net)
+                if adapt_batch_norm(adapted, task.calibration_batches(), forward=task.predict):
+                    yield f"clip {clip}, input ranges by {method}, batch norms estimated anew", adapted
+            self._seed("direct")
+            batches = islice(task.train_batches(noise.words("direct", self.seed)[0] & 0x7FFFFFFF), TUNING_BATCHES)
+            tuned = tune_digital(to_analog(digital, hw), batches, task.loss, forward=task.predict)
+            yield f"clip {clip}, digital parameters tuned", tuned
 
     @torch.no_grad()
     def _training_loss(self, net: nn.Module) -> float:
@@ -134,82 +167,98 @@ class Job:
         if file.exists():
             return load_model(net, file)
         calibrate(net, self.task.calibration_batches(), forward=self.task.predict)
-        spec = self.hardware.training
-        lr, epochs = spec.lr or self.task.hwa_lr, self.task.hwa_epochs if spec.epochs is None else spec.epochs
-        params = [p for p in net.parameters() if p.requires_grad]
-        optimizer = OPTIMIZERS[spec.optimizer](params, lr=lr) if spec.optimizer else self.task.optimizer(params, lr)
-        attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
-        self._fit(net, optimizer, epochs, "hardware-aware training")
-        _atomically(file, lambda f: save_model(net, f))
+        spec, epochs = self.hardware.training, self.task.hwa_epochs
+        if spec.schedule is not None or spec.epochs is not None:
+            epochs = spec.schedule.epochs if spec.schedule is not None else spec.epochs or 0
+        optimizer = self._optimizer([p for p in net.parameters() if p.requires_grad])
+        attached = attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
+        loss = self.task.loss if spec.distill is None else self._distilled(digital, spec.distill)
+        what, cosine = "hardware-aware training", spec.schedule is None
+        self._fit(net, optimizer, epochs, file, loss=loss, what=what, cosine=cosine)
+        attached.detach()
         return net
 
-    def _fit(self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, what: str) -> None:
-        net.train()
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-        with tqdm(range(epochs), desc=what, disable=not self.progress, leave=False) as bar:
-            for epoch in bar:
-                for batch in self.task.train_batches(noise.words("epoch", self.seed, epoch)[0] & 0x7FFFFFFF):
-                    optimizer.zero_grad()
-                    loss = self.task.loss(self.task.predict(net, batch), batch)
-                    loss.backward()
-                    optimizer.step()
-                bar.set_postfix(loss=f"{loss.item():.4f}")
-                decay.step()
-        net.eval()
+    def _optimizer(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """What `training:` asks for, or the task's."""
+        spec = self.hardware.training
+        lr = spec.schedule.lr if spec.schedule is not None else spec.lr or self.task.hwa_lr
+        optimizer = OPTIMIZERS[spec.optimizer](params, lr=lr) if spec.optimizer else self.task.optimizer(params, lr)
+        for group in optimizer.param_groups if spec.weight_decay is not None else ():
+            group["weight_decay"] = spec.weight_decay
+        return optimizer
 
-    def _curve(self, variant: Variant, net: nn.Module, reference: float) -> Evaluation:
-        """Scores of all chips; chips that are in results.jsonl already are not run again."""
+    def _distilled(self, teacher: nn.Module, spec: DistillSpec) -> Callable[[Any, Any], Tensor]:
+        """The loss with the digital network as a teacher (R003-75)."""
+
+        def loss(outputs: Any, batch: Any) -> Tensor:
+            with torch.no_grad():
+                soft = self.task.logits(self.task.predict(teacher, batch))
+            hard = self.task.loss(outputs, batch)
+            logits = self.task.logits(outputs)
+            return distillation_loss(logits, soft, hard, temperature=spec.temperature, weight=spec.weight)
+
+        return loss
+
+    def _fit(
+        self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, file: Path, what: str, **options: Any
+    ) -> None:
+        """Train, and keep the result in `file`."""
+        part, what = file.with_suffix(".part.pt"), self.label + what
+        loop = Loop(self.task, net, optimizer, epochs, self.seed, part, what=what, progress=self.progress, **options)
+        loop.run()
+        write_atomically(file, lambda f: save_model(net, f))
+        loop.done()
+
+    def _curve(self, variant: Variant, net: nn.Module, reference: float) -> tuple[Evaluation, dict[str, Rows]]:
+        """Scores and further figures of all chips; chips that are in results.jsonl already are not run again."""
         file = self.folder / "results.jsonl"
-        done = {r["chip"]: tuple(r["scores"]) for r in _lines(file) if r["variant"] == variant.name}
+        lines = {r["chip"]: r for r in _lines(file) if r["variant"] == variant.name}
+        taken: list[Score] = []
+
+        def score(net: nn.Module) -> float:
+            taken.append(self.task.checked_score(net))
+            return taken[-1]
 
         def keep(k: int, scores: tuple[float, ...]) -> None:
-            line = {
+            line = lines[k] = {
                 "variant": variant.name,
                 "chip": k,
                 "seed": self.seed,
                 "times": list(self.hardware.times),
                 "scores": list(scores),
+                "extra": {name: [s.extra[name] for s in taken] for name in taken[0].extra},
             }
+            taken.clear()
             cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
             with file.open("a") as f:
                 f.write("\n" * cut + json.dumps(line) + "\n")
 
-        return evaluate(
-            net, self.task.score, self.hardware.times, self.chips, self.seed,
-            reference=reference, chance=self.task.chance, progress=self.progress, done=done, on_chip=keep,
+        curve = evaluate(
+            net, score, self.hardware.times, self.chips, self.seed,
+            reference=reference, chance=self.task.chance, progress=self.progress,
+            done={k: tuple(line["scores"]) for k, line in lines.items()}, on_chip=keep,
         )  # fmt: skip
+        rows = [lines[k] for k in range(self.chips)]
+        return curve, {name: [r["extra"][name] for r in rows] for name in rows[0].get("extra", {})}
 
     # -- bookkeeping ------------------------------------------------------------------------------------------
     def _seed(self, stage: str) -> None:
         """Every stage starts from its own seed, so that a resumed run equals an uninterrupted one."""
-        torch.manual_seed(noise.words(stage, self.seed)[0] & 0x7FFFFFFF)
-
-    def _key(self) -> dict[str, Any]:
-        return {
-            "task": self.task.name,
-            "code": self.task.fingerprint(),
-            "hardware": self.hardware.digest,
-            "seed": self.seed,
-            "versions": versions(),
-        }
-
-    def _claim_folder(self) -> None:
-        file, key = self.folder / "key.json", self._key()
-        if file.exists() and (before := json.loads(file.read_text())) != key:
-            changed = ", ".join(k for k in key if before.get(k) != key[k])
-            raise MhoError(f"{self.folder} holds another run (different {changed}); choose another folder with --out")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(key, indent=1))
-        (self.folder / "hardware.yaml").write_text(self.hardware.to_yaml())
+        seed_all(noise.words(stage, self.seed)[0] & 0x7FFFFFFF)
 
     def _summarise(
-        self, digital: nn.Module, net: nn.Module, reference: float, curves: dict[str, Evaluation]
+        self,
+        digital: nn.Module,
+        net: nn.Module,
+        reference: Score,
+        curves: dict[str, tuple[Evaluation, dict[str, Rows]]],
     ) -> dict[str, Any]:
         report = conversion_report(net)
         summary = {
             "task": self.task.name,
             "hardware": self.hardware.description,
-            "reference": reference,
+            "reference": float(reference),
+            "reference_extra": reference.extra,
             "chance": self.task.chance,
             "times": list(self.hardware.times),
             "chips": self.chips,
@@ -222,20 +271,28 @@ class Job:
                     "sem": c.sem,
                     "normalised": c.normalised,
                     "scores": c.scores,
+                    "extra": {name: {"values": values, **spread(values)} for name, values in extra.items()},
                 }
                 for v in (DIRECT, TRAINED)
-                if (c := curves[v.name])
+                for c, extra in (curves[v.name],)
             ],
             "layers": json.loads(report.to_json()),
             "mvm": self._mvm(),
+            "inside": self._inside(net),
             "kurtosis": [k._asdict() for k in kurtosis_by_layer(net)],
             "parameters": sum(p.numel() for p in digital.parameters()),
             "versions": versions(),
             "command": self.command,
             "seconds": time.time() - self.started,
         }
-        _atomically(self.folder / "summary.json", lambda f: f.write_text(json.dumps(summary, indent=1)))
+        write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary
+
+    def _inside(self, net: nn.Module) -> dict[str, Any]:
+        """What happens in every layer of the first chip, at the first and the last time."""
+        ends = dict.fromkeys((self.hardware.times[0], self.hardware.times[-1]))
+        batches = islice(self.task.calibration_batches(), 2)
+        return inspect_layers(net, batches, ends, self.seed, forward=self.task.predict).to_data()
 
     def _mvm(self) -> dict[str, Any]:
         """What causes the error of one product on the default tile, right after programming and at the last time; from
@@ -266,13 +323,28 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     return net.eval()
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything a result depends on: mho, its plugins, torch, Python."""
-    found = {
-        d.metadata["Name"]: d.version
-        for d in importlib.metadata.distributions()
-        if any(e.group == "mho" for e in d.entry_points)
+def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) -> None:
+    """Make the folder of a run and write down whose it is; an error if it holds another one."""
+    key = {
+        "task": task.name,
+        "code": task.fingerprint(),
+        "hardware": hardware.digest,
+        "seed": seed,
+        "versions": versions(),
     }
+    file = folder / "key.json"
+    if file.exists() and (before := json.loads(file.read_text())) != key:
+        changed = ", ".join(k for k in key if before.get(k) != key[k])
+        raise MhoError(f"{folder} holds another run (different {changed}); choose another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(key, indent=1))
+    made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
+    write_atomically(folder / "hardware.yaml", made_with + hardware.to_yaml())
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything a result depends on: mho, its plugins (files given with --plugin by their hash), torch, Python."""
+    found = {p.distribution: p.version for p in registry.providers() if p.version}
     return {
         **dict(sorted(found.items())),
         "mho": mho.__version__,
@@ -286,10 +358,3 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
     for line in file.read_text().splitlines() if file.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             yield json.loads(line)
-
-
-def _atomically(file: Path, write: Any) -> None:
-    """Write to a temporary name first, so that a file is either whole or not there."""
-    part = file.with_suffix(file.suffix + ".part")
-    write(part)
-    os.replace(part, file)

@@ -65,12 +65,16 @@ class Mapping(Kinded):
 class PerColumn(Mapping, kind="mho.per_column"):
     """Every output column of every tile fills the range: gamma_i = max_j |w_ij| (R003 Eq. 21)."""
 
+    source: ClassVar[str] = "Rasch et al. 2023, Eq. 21"
+
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
         return w.abs().amax(-1)
 
 
 class TileMax(Mapping, kind="mho.tile_max"):
     """The largest weight of each physical tile fills the range; its columns share one gamma."""
+
+    source: ClassVar[str] = "definition; Rasch et al. 2023 compare it with one gamma per column"
 
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
         columns = w.abs().amax(-1)  # [tile, out]
@@ -81,6 +85,8 @@ class TileMax(Mapping, kind="mho.tile_max"):
 
 class Direct(Mapping, kind="mho.direct"):
     """Weights are taken as they are: |w| = `full` fills the range, larger ones saturate (R003-25)."""
+
+    source: ClassVar[str] = "Rasch et al. 2023, Eq. 3"
 
     full: float = Field(1.0, gt=0, unit="1", source="R003 Eq. 3", description="weight that is mapped to g_max")
 

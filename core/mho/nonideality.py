@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic.fields import FieldInfo
-from torch import Tensor
+from torch import Tensor, nn
 
 from mho.schema import Field, Kinded
 
@@ -105,9 +105,6 @@ class Nonideality(Kinded):
     """
 
     CATEGORY: ClassVar[str] = "nonideality"
-    example: ClassVar[dict[str, Any]] = {}
-    source: ClassVar[str] = ""
-    bibtex: ClassVar[str] = ""
     strength: ClassVar[str | None] = "scale"
     own_scale: ClassVar[bool] = False
     cellwise: ClassVar[bool] = False
@@ -131,6 +128,13 @@ class Nonideality(Kinded):
     def program(self, g: Tensor, site: Site) -> Tensor:
         """Conductances after programming, µS [dev, tile, out, row]; once per chip."""
         return g
+
+    def build(self, site: Site) -> nn.Module:
+        """What the effect learns, or keeps besides, in this layer: made with the layer, a part of it, `site.module` in all
+        other methods. Its parameters are trained and saved with the network, they are the same for all chips, and they
+        get gradients where gradients flow: in `input`, `read`, `mvm`, `accumulate` and `output`. First values come from
+        the site's draws."""
+        raise NotImplementedError  # never called unless a subclass writes it
 
     def prepare(self, site: Site) -> None:
         """Set constants of the chip, e.g. `site.zeta = ...`; they come back as `site.zeta` in the other stages."""

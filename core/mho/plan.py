@@ -16,11 +16,12 @@ from mho.nonideality import STAGES, TERMS, Nonideality
 
 
 class Placed(NamedTuple):
-    """An effect in a layer: `path` names its random numbers, `number` its constants."""
+    """An effect in a layer: `path` names its random numbers, `number` its constants, `name` what it has built."""
 
     effect: Nonideality
     path: tuple[int, int]
     number: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str]
     seen: Counter[str] = Counter()
     placed: list[Placed] = []
     for e in effects:
-        path = noise.words(layer, e.kind, seen[e.kind])
+        path, name = noise.words(layer, e.kind, seen[e.kind]), f"{e.kind.replace('.', '_')}_{seen[e.kind]}"
         seen[e.kind] += 1
         if e.strength and factor(e.kind) != 1:
             e = e.boosted(factor(e.kind))  # noqa: PLW2901 (the same effect, stronger)
         if e.active:
-            placed.append(Placed(e, path, len(placed)))
+            placed.append(Placed(e, path, len(placed), name))
     ordered = sorted(placed, key=lambda p: p.effect.final)  # stable: final effects act after all others
     at = {stage: tuple(p for p in ordered if stage in p.effect.stages()) for stage in STAGES}
     for stage, what in (("mvm", "replace the product of a tile"), ("passes", "say in which passes a tile is read")):

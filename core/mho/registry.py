@@ -4,74 +4,60 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import importlib.util
+import os
 import sys
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
-import pluggy
-
-from mho import hooks
+from mho import distributions, plugincode
+from mho.distributions import owner, owners
 from mho.errors import PluginError
+from mho.plugincode import Provided, article, name_of, of_category
+from mho.renames import present
 from mho.schema import Kinded, kind_form, suggest
 
-GROUP = "mho"
 CORE = "mho"  # the family and the distribution that nobody else may claim
-
-# Hook -> what it provides. Classes of the last two have no kind: they are not named in YAML.
-CATEGORIES = {
-    "mho_nonidealities": ("nonideality",),
-    "mho_mappings": ("mapping",),
-    "mho_converters": ("dac", "adc"),
-    "mho_compensations": ("compensation",),
-    "mho_layers": ("layer",),
-    "mho_training": ("training",),
-}
-NOUNS = {"dac": "DAC", "adc": "ADC"}
-_KINDLESS = ("layer", "training")
+ALLOWED = "MHO_PLUGINS"  # environment variable: families that may be used, separated by commas; unset: all
+BY_HAND = "registered by hand"
 AnyClass = TypeVar("AnyClass", bound=type)
 
 
 @dataclass(frozen=True)
 class Provider:
-    """A distribution that provides a family, and how that went."""
+    """A distribution (or a file, or a notebook) that provides a family, and how that went."""
 
     family: str
     distribution: str
     version: str
     module: str
     presets: tuple[str, ...] = ()
-    state: str = "not loaded"  # not loaded | ok | failed | conflict
+    state: str = "not loaded"  # not loaded | ok | failed | conflict | off
     reason: str = ""
     kinds: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # layers and training hooks
 
     def __str__(self) -> str:
-        return f"{self.distribution} {self.version}"
-
-
-@dataclass
-class _Family:
-    """What one loaded plugin registered."""
-
-    kinds: dict[str, type[Kinded]] = field(default_factory=dict)
-    other: dict[str, list[type]] = field(default_factory=dict)  # category -> classes without a kind
+        return f"{self.distribution} {self.version}".strip()
 
 
 class Registry:
-    """All plugins that can be found on `path` (default: where Python imports from)."""
+    """All plugins that can be found on `path` (default: where Python imports from), if `allowed` names their families
+    (default: the environment variable MHO_PLUGINS; without it, all)."""
 
-    def __init__(self, path: Sequence[str] | None = None) -> None:
+    def __init__(self, path: Sequence[str] | None = None, allowed: str | None = None) -> None:
         self._path = path
         self._claims: dict[str, list[metadata.EntryPoint]] | None = None
-        self._loaded: dict[str, _Family] = {}
+        self._loaded: dict[str, Provided] = {}
         self._failed: dict[str, str] = {}
-        self._local = _Family()  # registered by hand: notebooks and --plugin files
+        self._local: dict[str, Provided] = {}  # file, or BY_HAND -> what was registered
+        listed = os.environ.get(ALLOWED) if allowed is None else allowed
+        self.allowed = None if listed is None else tuple(f.strip() for f in listed.split(",") if f.strip())
 
     # --- metadata only ---
 
@@ -79,10 +65,7 @@ class Registry:
     def claims(self) -> dict[str, list[metadata.EntryPoint]]:
         """Family -> the entry points that claim it."""
         if self._claims is None:
-            found: dict[str, list[metadata.EntryPoint]] = {}
-            for point in _entry_points(self._path):
-                found.setdefault(point.name, []).append(point)
-            self._claims = dict(sorted(found.items()))
+            self._claims = distributions.entry_points(distributions.FAMILIES, self._path)
         return self._claims
 
     def families(self) -> tuple[str, ...]:
@@ -90,44 +73,63 @@ class Registry:
         return tuple(f for f in self.claims if f != CORE)
 
     def providers(self) -> tuple[Provider, ...]:
-        """Every distribution that claims a family. Imports nothing."""
-        return tuple(self._provider(family, point) for family, points in self.claims.items() for point in points)
+        """Every distribution that claims a family, then files and notebooks. Imports nothing."""
+        installed = [self._provider(family, point) for family, points in self.claims.items() for point in points]
+        return (*installed, *(p for origin, found in self._local.items() for p in _local_providers(origin, found)))
 
     def _provider(self, family: str, point: metadata.EntryPoint) -> Provider:
-        name, version = _distribution(point)
-        conflict = self._conflict(family)
-        if conflict or (family == CORE and name != CORE):
-            reason = conflict or f"family {CORE!r} is reserved for mho itself"
-            return Provider(family, name, version, point.value, state="conflict", reason=reason)
-        presets = tuple(self._presets_of(family))
-        loaded = self._loaded.get(family)
-        failed = self._failed.get(family, "")
-        state = "failed" if failed else "ok" if loaded else "not loaded"
-        return Provider(
-            family, name, version, point.value, presets, state, failed, tuple(sorted(loaded.kinds)) if loaded else ()
-        )
+        name, version = owner(point)
+        about = Provider(family, name, version, point.value)
+        if family == CORE and name != CORE:
+            return replace(about, state="conflict", reason=f"family {CORE!r} is reserved for mho itself")
+        state, reason = self._refusal(family)
+        if state:
+            return replace(about, state=state, reason=reason)
+        presets, loaded = tuple(self._presets_of(family)), self._loaded.get(family)
+        if family in self._failed:
+            return replace(about, presets=presets, state="failed", reason=self._failed[family])
+        if loaded is None:
+            return replace(about, presets=presets)
+        return replace(about, presets=presets, state="ok", kinds=tuple(sorted(loaded.kinds)), classes=loaded.classes)
 
-    def _conflict(self, family: str) -> str:
-        """Why nobody may have this family, "" if somebody does."""
+    def _refusal(self, family: str) -> tuple[str, str]:
+        """(state, why) if nobody may use this family, whatever its code does; ("", "") if somebody may."""
         points = self.claims[family]
-        if family == CORE or len(points) == 1:
-            return ""
-        names = " and ".join(" ".join(_distribution(p)) for p in points)
-        return f"{len(points)} distributions claim the family {family!r}: {names}; uninstall all but one"
+        if family == CORE:
+            return "", ""
+        if self.allowed is not None and family not in self.allowed:
+            names = ", ".join(self.allowed) or "none"
+            return "off", f"family {family!r} is switched off: {ALLOWED} allows {names}"
+        if len(points) > 1:
+            text = f"{len(points)} distributions claim the family {family!r}: {owners(points)}; uninstall all but one"
+            return "conflict", text
+        if not kind_form(f"{family}.x"):
+            return "failed", f"{family!r} cannot be a family: expected lower-case letters, digits and '_'"
+        if complaint := distributions.needs_another(points[0], CORE):
+            return "failed", complaint
+        return "", ""
+
+    def unknown_allowed(self) -> tuple[str, ...]:
+        """What MHO_PLUGINS allows, but no installed plugin provides: one sentence each."""
+        strange = [f for f in self.allowed or () if f not in self.claims]
+        return tuple(f"{ALLOWED} names {f!r}; {suggest(f, self.families(), 'installed')}" for f in strange)
 
     def _point(self, family: str) -> metadata.EntryPoint:
         """The one entry point of a family."""
         if family not in self.claims:
             raise PluginError(self._unknown_family(family))
-        if conflict := self._conflict(family):
-            raise PluginError(conflict)
-        points = [p for p in self.claims[family] if family != CORE or _distribution(p)[0] == CORE]
+        state, reason = self._refusal(family)
+        if state == "failed":
+            raise PluginError(f"plugin {family!r} ({owners(self.claims[family])}) cannot be used: {reason}")
+        if state:
+            raise PluginError(reason)
+        points = [p for p in self.claims[family] if family != CORE or owner(p)[0] == CORE]
         if not points:
             raise PluginError(f"family {CORE!r} is reserved for mho itself; reinstall mho")
         return points[0]
 
     def _unknown_family(self, family: str) -> str:
-        installed = sorted({*self.families(), *(k.partition(".")[0] for k in self._local.kinds)})
+        installed = sorted({*self.families(), *(k.partition(".")[0] for k in self._local_kinds())})
         near = difflib.get_close_matches(family, [*installed, CORE], 1)
         hint = f"did you mean {near[0]!r}?" if near else f"try: pip install mho-{family.replace('_', '-')}"
         return f"no installed plugin provides {family!r}; {hint}; installed: {', '.join(installed) or 'none'}"
@@ -136,7 +138,7 @@ class Registry:
 
     def presets(self) -> tuple[str, ...]:
         """Names of all presets of installed plugins, e.g. pcm.standard."""
-        usable = [f for f in self.claims if not self._conflict(f)]
+        usable = [f for f in self.claims if not self._refusal(f)[0]]
         return tuple(name for family in usable for name in self._presets_of(family))
 
     def preset_path(self, name: str) -> Path:
@@ -166,32 +168,39 @@ class Registry:
         example = "'pcm.drift'" if category in (None, "nonideality") else f"{article(category)}, e.g. 'family.name'"
         if not kind_form(kind):
             raise PluginError(f"{kind!r} is not a kind; expected family.name such as {example}")
-        family, wanted = kind.partition(".")[0], (category,) if category else ()
-        if kind in self._local.kinds:
-            return _of_category(self._local.kinds[kind], *wanted)
-        known = dict(self._local.kinds) if any(k.startswith(family + ".") for k in self._local.kinds) else {}
-        if family in self.claims or not known:
-            known = self.load(family).kinds
+        family = kind.partition(".")[0]
+        known = self.load(family).kinds
+        kind = present(kind, (r for cls in known.values() for r in cls.renamed))
         if kind in known:
-            return _of_category(known[kind], *wanted)
-        fitting = [k for k, cls in known.items() if category in (None, cls.CATEGORY) and k.startswith(family + ".")]
+            return of_category(known[kind], *((category,) if category else ()))
+        fitting = [k for k, cls in known.items() if category in (None, cls.CATEGORY)]
         near = suggest(kind, fitting, f"{family} provides")
         listed = f" ({family} provides: {', '.join(fitting)})" if near.startswith("did") else ""
         raise PluginError(f"unknown kind {kind!r}; {near}{listed}")
 
-    def load(self, family: str) -> _Family:
-        """Import the plugin of a family and take what its hooks return, all or nothing."""
+    def present_kind(self, kind: str) -> str:
+        """Today's name of a kind; what is no kind of a plugin stays as it is."""
+        try:
+            return str(self.resolve(kind).KIND)
+        except PluginError:
+            return kind
+
+    def load(self, family: str) -> Provided:
+        """Import the plugin of a family and take what its hooks return, all or nothing; or what was registered by hand."""
         if family in self._loaded:
             return self._loaded[family]
+        by_hand = {k: cls for k, cls in self._local_kinds().items() if k.startswith(family + ".")}
+        if by_hand and family not in self.claims:
+            return Provided(by_hand)
         point = self._point(family)
-        name, version = _distribution(point)
         try:
             if family in self._failed:  # a second import would fail in other, more confusing words
                 raise PluginError(self._failed[family])
             self._loaded[family] = self._collect(point.load(), family)
         except (Exception, SystemExit) as error:
-            self._failed[family] = str(error) if isinstance(error, PluginError) else _cause(error)
-            raise PluginError(f"plugin {family!r} ({name} {version}) cannot be used: {self._failed[family]}") from error
+            self._failed[family] = str(error) if isinstance(error, PluginError) else plugincode.cause(error)
+            text = f"plugin {family!r} ({owners([point])}) cannot be used: {self._failed[family]}"
+            raise PluginError(text) from error
         return self._loaded[family]
 
     def load_all(self) -> tuple[Provider, ...]:
@@ -203,12 +212,12 @@ class Registry:
                 continue  # kept in the provider's state
         return self.providers()
 
-    def _collect(self, module: Any, family: str) -> _Family:
+    def _collect(self, module: Any, family: str) -> Provided:
         presets = self._presets_of(family)
-        result = _classes(module, family)
+        result = plugincode.provided_by(module, family)
         for kind, cls in result.kinds.items():
             if not kind.startswith(family + "."):
-                raise PluginError(f"{_name(cls)} has kind {kind!r}; kinds of this plugin must start with '{family}.'")
+                raise PluginError(f"{name_of(cls)} has kind {kind!r}; kinds of this plugin must start with '{family}.'")
             if kind in presets:
                 raise PluginError(f"{kind!r} is both a kind and a preset ({presets[kind].name}); rename one of them")
         return result
@@ -217,30 +226,34 @@ class Registry:
 
     def register(self, cls: AnyClass) -> AnyClass:
         """Make a class of a notebook or script known; usable as a decorator. A class of the same name is replaced."""
-        kind = _kind_of(cls)
+        kind = plugincode.kind_of(cls)
         self._may_register(cls, kind)
-        self._local.kinds[kind] = cls
+        self._local.setdefault(BY_HAND, Provided()).kinds[kind] = cls
         return cls
 
     def _may_register(self, cls: type, kind: str) -> None:
         family = kind.partition(".")[0]
         if family in self.claims or family == CORE:
-            owners = " and ".join(" ".join(_distribution(p)) for p in self.claims.get(family, ()))
-            raise PluginError(f"{_name(cls)}: family {family!r} belongs to {owners or CORE}; choose another family")
-        known = self._local.kinds.get(kind)
-        if known is not None and _name(known) != _name(cls):
+            owner = owners(self.claims.get(family, ())) or CORE
+            raise PluginError(f"{name_of(cls)}: family {family!r} belongs to {owner}; choose another family")
+        known = self._local_kinds().get(kind)
+        if known is not None and name_of(known) != name_of(cls):
             raise PluginError(
-                f"kind {kind!r} is already registered by {_name(known)}; choose another kind for {_name(cls)}"
+                f"kind {kind!r} is already registered by {name_of(known)}; choose another kind for {name_of(cls)}"
             )
 
     def load_file(self, path: str | Path) -> tuple[str, ...]:
         """Run a Python file and register what its hooks return; gives the kinds. For `--plugin ./my_effects.py`."""
+        return tuple(self.loaded_file(path).kinds)
+
+    def loaded_file(self, path: str | Path) -> Provided:
+        """The same; gives everything that it provides."""
         file = Path(path)
         if not file.is_file():
             raise PluginError(f"no file {str(path)!r}; expected a Python file with mho hooks")
-        module = _run_file(file)
+        module = plugincode.run_file(file)
         try:
-            found = _classes(module, str(file))
+            found = plugincode.provided_by(module, str(file))
         except PluginError as error:
             raise PluginError(f"{file}: {error}") from None
         if not found.kinds and not found.other:
@@ -249,137 +262,57 @@ class Registry:
             )
         for kind, cls in found.kinds.items():
             self._may_register(cls, kind)
-        self._local.kinds.update(found.kinds)
-        for category, classes in found.other.items():
-            self._local.other[category] = classes
-        return tuple(found.kinds)
+        self._local[str(file)] = found
+        return found
+
+    def provide(self, category: str, cls: type) -> None:
+        """Make a class without a kind (a "layer", a "training" hook) known."""
+        self._local.setdefault(BY_HAND, Provided()).other.setdefault(category, []).append(cls)
+
+    @property
+    def files(self) -> list[Path]:
+        """The `--plugin` files, for worker processes to load them too."""
+        return [Path(name).resolve() for name in self._local if name != BY_HAND]
+
+    def _local_kinds(self) -> dict[str, type[Kinded]]:
+        return {k: cls for found in self._local.values() for k, cls in found.kinds.items()}
 
     # --- what is loaded ---
 
     def kinds(self, category: str | None = None) -> dict[str, type[Kinded]]:
         """All kinds loaded so far."""
-        families = (*self._loaded.values(), self._local)
-        found = {k: cls for f in families for k, cls in f.kinds.items() if category in (None, cls.CATEGORY)}
+        everything = (*self._loaded.values(), *self._local.values())
+        found = {k: cls for f in everything for k, cls in f.kinds.items() if category in (None, cls.CATEGORY)}
         return dict(sorted(found.items()))
 
     def provided(self, category: str) -> tuple[type, ...]:
         """All classes without a kind ("layer", "training") loaded so far, core's own last: what comes first counts."""
         others = [f for name, f in self._loaded.items() if name != CORE]
         core = [self._loaded[CORE]] if CORE in self._loaded else []
-        return tuple(cls for f in (self._local, *others, *core) for cls in f.other.get(category, ()))
+        return tuple(cls for f in (*self._local.values(), *others, *core) for cls in f.other.get(category, ()))
+
+    def blame(self, error: BaseException) -> str:
+        """Which plugin raised an exception and where, in one sentence; "" if none did."""
+        places = {origin: Path(origin).resolve() for origin in self._local if origin != BY_HAND}
+        for family in self._loaded:
+            file = getattr(sys.modules.get(self._point(family).module), "__file__", None)
+            if family != CORE and file is not None:
+                place = Path(file).resolve()
+                places[family] = place.parent if place.name == "__init__.py" else place
+        guilty, where = plugincode.place_in(error, places)
+        if not guilty:
+            return ""
+        named = f"plugin {guilty!r} ({owners(self.claims[guilty])})" if guilty in self.claims else f"plugin {guilty}"
+        return f"{named} failed in {where}: {plugincode.cause(error)}"
 
 
-# --- looking at one plugin ---
-
-
-def _classes(module: Any, name: str) -> _Family:
-    """What the hooks of a module return, checked. A manager of its own: a broken plugin leaves nothing behind."""
-    manager = pluggy.PluginManager("mho")
-    manager.add_hookspecs(hooks)
-    manager.register(module, name=name)
-    manager.check_pending()
-    used = {caller.name for caller in manager.get_hookcallers(module) or ()}
-    result = _Family()
-    for hook, categories in CATEGORIES.items():
-        function = getattr(module, hook, None)
-        if function is None:
-            continue
-        if hook not in used:
-            raise PluginError(f"{hook} is not marked; write @hookimpl above it")
-        for cls in _returned(function, hook):
-            if categories[0] in _KINDLESS:
-                result.other.setdefault(categories[0], []).append(cls)
-                continue
-            kind = _kind_of(cls)
-            _of_category(cls, *categories)
-            if kind in result.kinds:
-                raise PluginError(f"kind {kind!r} is given twice: {_name(result.kinds[kind])} and {_name(cls)}")
-            result.kinds[kind] = cls
-    return result
-
-
-def _returned(function: Any, hook: str) -> list[type]:
-    """The classes that a hook returns."""
-    value = function()
-    if isinstance(value, (str, type)) or not isinstance(value, Iterable):
-        raise PluginError(f"{hook} must return a list of classes, not {value!r}")
-    classes = list(value)
-    for cls in classes:
-        if not isinstance(cls, type):
-            raise PluginError(f"{hook} must return classes, not {cls!r}")
-    return classes
-
-
-def _kind_of(cls: Any) -> str:
-    kind = getattr(cls, "KIND", None)
-    if not (isinstance(cls, type) and issubclass(cls, Kinded) and kind):
-        raise PluginError(
-            f'{_name(cls)} has no kind; write: class {_name(cls).rpartition(".")[2]}(Base, kind="family.name")'
-        )
-    return str(kind)
-
-
-def _of_category(cls: type[Kinded], *categories: str) -> type[Kinded]:
-    if categories and cls.CATEGORY not in categories:
-        raise PluginError(f"{cls.KIND!r} is {article(cls.CATEGORY)}, not {' or '.join(map(article, categories))}")
-    return cls
-
-
-def article(noun: str) -> str:
-    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {NOUNS.get(noun, noun)}" if noun else "of no category"
-
-
-def _name(cls: Any) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}" if isinstance(cls, type) else repr(cls)
-
-
-def _distribution(point: metadata.EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist is not None else ("unknown distribution", "")
-
-
-def _entry_points(path: Sequence[str] | None) -> list[metadata.EntryPoint]:
-    """Entry points of the group; of a distribution that is found twice, the first counts, as for imports."""
-    found: dict[str, list[metadata.EntryPoint]] = {}
-    distributions = metadata.distributions() if path is None else metadata.distributions(path=list(path))
-    for distribution in distributions:
-        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
-        if name not in found:
-            found[name] = [p for p in distribution.entry_points if p.group == GROUP]
-    return [point for points in found.values() for point in points]
-
-
-def _run_file(file: Path) -> ModuleType:
-    """Import a file as a module of its own."""
-    name = f"mho_file_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"{file}: not a Python file (expected a name that ends in .py)")
-    module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(name)
-    sys.modules[name] = module  # classes look their module up
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(name)
-        if before is not None:
-            sys.modules[name] = before
-        raise PluginError(f"{_place(error, file)}: {_cause(error)}") from error
-    return module
-
-
-def _place(error: BaseException, file: Path) -> str:
-    """file:line of an exception, the deepest line that is in the file."""
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve() == file.resolve():
-        return f"{file}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f.lineno for f in frames if Path(f.filename).resolve() == file.resolve()]
-    return f"{file}:{lines[-1]}" if lines else str(file)
-
-
-def _cause(error: BaseException) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _local_providers(origin: str, found: Provided) -> Iterator[Provider]:
+    """What was registered by hand, as if it were installed; the version of a file is a hash of its text."""
+    file = Path(origin)
+    version = hashlib.sha256(file.read_bytes()).hexdigest()[:12] if origin != BY_HAND and file.is_file() else ""
+    for family in dict.fromkeys(k.partition(".")[0] for k in found.kinds) or ("",):
+        kinds = tuple(sorted(k for k in found.kinds if k.startswith(family + ".")))
+        yield Provider(family, file.name, version, origin, state="ok", kinds=kinds, classes=found.classes)
 
 
 # --- the default instance ---
@@ -411,6 +344,11 @@ def using(registry: Registry) -> Iterator[Registry]:
 def resolve(kind: str, category: str | None = None) -> type[Kinded]:
     """The class of a kind, see `Registry.resolve`."""
     return default().resolve(kind, category)
+
+
+def present_kind(kind: str) -> str:
+    """Today's name of a kind, see `Registry.present_kind`."""
+    return default().present_kind(kind)
 
 
 def register(cls: AnyClass) -> AnyClass:

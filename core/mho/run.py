@@ -11,8 +11,10 @@ a chip in eval         keys are hashes of (chip, layer, effect, purpose, time, u
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,7 +60,7 @@ class Run:
 
     def _begin(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.active = True  # set, not counted: a forward that was interrupted leaves nothing behind
-        self.batch = _batch_size([*args, *kwargs.values()], self.batch_axis)
+        self.batch = batch_size([*args, *kwargs.values()], self.batch_axis)
         self.uses.clear()
         arrays = [a for a in tile_arrays(root) if not a.deployed]
         if arrays:
@@ -67,10 +69,24 @@ class Run:
                 array.hold(drawn)
 
     def _end(self, root: nn.Module, args: Any, output: Any) -> None:
+        self._bring_key_back(root, output)
         self.active = False
         self.sample += self.batch or 0
         self.batch = None
         self.uses.clear()
+
+    @staticmethod
+    def _bring_key_back(root: nn.Module, output: Any) -> None:
+        """Whenever a backward enters through an output of this forward, its weight key is the current one again:
+        activation checkpointing then replays its weights, even if another forward has come in between (R001-10).
+
+        The engine works through later forwards first, so all replays of one come between its outputs and the next."""
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        keys = [(a, a.weight_key) for a in tile_arrays(root) if a.held and not a.deployed]
+        for tensor in _tensors(output):
+            if keys and tensor.grad_fn is not None:
+                tensor.grad_fn.register_prehook(functools.partial(_hold_again, keys))
 
     # -- layer calls ------------------------------------------------------------------------------------------
     def enter(self, array: TileArray, shape: torch.Size, device: torch.device) -> Stream:
@@ -110,6 +126,10 @@ class Run:
         assert array.weight_key is not None
         return noise.fold_words(noise.Key(array.weight_key[0], array.weight_key[1]), array.path)
 
+    def samples(self, vectors: int) -> int:
+        """How many samples these vectors of one call belong to; each vector is one where that cannot be known."""
+        return self.batch if self.active and self.batch and vectors % self.batch == 0 else vectors
+
     def warn_unattached(self) -> None:
         """Training without `attach` is allowed, but clip, remap and ramp are then off: say so once."""
         if self.warned or torch.compiler.is_compiling():
@@ -123,12 +143,34 @@ class Run:
 
     @staticmethod
     def stream(
-        chip: noise.Key, call: noise.Key, t: float, vectors: int, first: int = 0, samples: int | None = None, outer: int = 1
+        chip: noise.Key,
+        call: noise.Key,
+        t: float,
+        vectors: int,
+        first: int = 0,
+        samples: int | None = None,
+        outer: int = 1,
     ) -> Stream:
         """Number the vectors: sample by sample where they divide into the samples of the root forward."""
         if samples and vectors % samples == 0:
             return Stream(chip, call, t, Vectors(first, samples, vectors // samples, outer))
         return Stream(chip, noise.fold(call, "forward", first), t, Vectors(0, vectors, 1))
+
+
+def _hold_again(keys: list[tuple[TileArray, Tensor | None]], *_: Any) -> None:
+    for array, key in keys:
+        array.weight_key, array.held = key, True
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from _tensors(v)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
 
 
 def _in_backward() -> bool:
@@ -143,7 +185,7 @@ def tile_arrays(model: nn.Module) -> list[TileArray]:
     return [m for m in model.modules() if isinstance(m, TileArray)]
 
 
-def _batch_size(values: list[Any], axis: int) -> int | None:
+def batch_size(values: list[Any], axis: int = 0) -> int | None:
     """Samples in the first tensor of the arguments, looking into lists and dicts."""
     for v in values:
         if isinstance(v, PackedSequence):
@@ -151,6 +193,6 @@ def _batch_size(values: list[Any], axis: int) -> int | None:
         if isinstance(v, Tensor) and v.ndim > axis:
             return v.shape[axis]
         inner = list(v.values()) if isinstance(v, dict) else list(v) if isinstance(v, (list, tuple)) else []
-        if inner and (found := _batch_size(inner, axis)) is not None:
+        if inner and (found := batch_size(inner, axis)) is not None:
             return found
     return None

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ModelWrapValid
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, PydanticUndefined, core_schema
 
+from mho.renames import Renamed, present
 from mho.units import Quantity, expected, is_dimensional
 
 # The two error types of mho: both carry a finished sentence; "mho_key" is about a key rather than about its value.
@@ -138,6 +139,8 @@ class Strict(BaseModel):
 
     # The field that a bare word fills: `pcm.drift` for `{kind: pcm.drift}`.
     SHORTHAND: ClassVar[str | None] = None
+    # Former names of fields and of the kind, which work for one more minor version.
+    renamed: ClassVar[tuple[Renamed, ...]] = ()
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
@@ -163,8 +166,15 @@ class Strict(BaseModel):
             return {cls.SHORTHAND: value}
         if not isinstance(value, Mapping):
             return value
+        value = cls.by_present_names(value)
         nullable = {name for name, info in cls.model_fields.items() if allows_none(info.annotation)}
         return {k: None if v == "none" and k in nullable else v for k, v in value.items()}
+
+    @classmethod
+    def by_present_names(cls, value: Mapping[str, Any]) -> dict[str, Any]:
+        """The same fields by today's names. Where both names are given the old one stays, and so is refused."""
+        known = [r for r in cls.renamed if r.new not in value]
+        return {present(k, known) if isinstance(k, str) else k: v for k, v in value.items()}
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -201,7 +211,9 @@ class Kinded(Strict):
     KIND: ClassVar[str | None] = None
     CATEGORY: ClassVar[str] = ""
     SHORTHAND: ClassVar[str | None] = "kind"
-    source: ClassVar[str] = ""
+    source: ClassVar[str] = ""  # where it comes from, one line
+    bibtex: ClassVar[str] = ""  # the same as BibTeX entries, for `mho cite`
+    example: ClassVar[dict[str, Any]] = {}  # values with which it can be seen at work, where its defaults do nothing
     strength: ClassVar[str | None] = None
 
     kind: str = pydantic.Field(description="family.effect")
@@ -318,7 +330,10 @@ def _plain(cls: type[Strict], error: ErrorDetails, info: FieldInfo | None) -> In
         return {**kept, "type": problem(what + got + rest, error["type"])}
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         key = str(loc[-1])
+        former = {r.old: r.new for r in cls.renamed}
         hint = suggest(key, cls.model_fields, "known keys")
+        if key in former:
+            hint = f"it is the former name of {former[key]!r}, which is given too"
         return {**kept, "type": problem(f"unknown key {key!r}; {hint}", KEY_ERROR)}
     if error["type"] == "missing":
         what = info.description if info is not None and info.description else ""

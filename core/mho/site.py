@@ -18,8 +18,9 @@ from mho.noise import Key
 
 Per = Literal["chip", "time", "call", "vector"]
 
-# How often a draw changes, unless the effect says otherwise.
+# How often a draw changes, unless the effect (or converter) says otherwise.
 PER_STAGE: dict[str, Per] = {
+    "build": "chip",
     "program": "chip",
     "prepare": "chip",
     "fold": "time",
@@ -30,6 +31,8 @@ PER_STAGE: dict[str, Per] = {
     "mvm": "vector",
     "accumulate": "vector",
     "output": "vector",
+    "dac": "vector",
+    "adc": "vector",
 }
 
 
@@ -94,6 +97,11 @@ class Stream:
             return noise.fold(self.call, "first", self.vectors.first)
         return self.call
 
+    def of_sample(self, k: int, vectors: int) -> Stream:
+        """The keys of the k-th sample alone, with a chip of its own."""
+        chip, call = noise.fold(self.chip, "sample", k), noise.fold(self.call, "sample", k)
+        return Stream(chip, call, self.time, Vectors(0, vectors, 1))
+
     def of_pass(self, k: int) -> Stream:
         """The keys of the k-th pass of an MVM that is read in several: noise per vector is fresh in each."""
         return replace(self, call=noise.fold(self.call, "pass", k))
@@ -101,11 +109,12 @@ class Stream:
 
 @dataclass
 class Site:
-    """Handed to every method of an effect.
+    """Handed to every method of an effect, and to converters.
 
     rows, columns, blocks, g_min, g_max, bound   geometry and device range (see `Rows`, `Geometry`)
     target, programmed                           conductances in µS, in `program` and `age`
     zeta, ...                                    whatever `prepare` has set
+    module                                       what `build` has returned: the same in every chip, and trained
     """
 
     geometry: Geometry
@@ -115,6 +124,7 @@ class Site:
     target: Tensor | None = None
     programmed: Tensor | None = None
     constants: dict[str, Tensor] = field(default_factory=dict)
+    module: Any = None  # torch.nn.Module
 
     @property
     def rows(self) -> Rows:

@@ -11,6 +11,7 @@ from pydantic_core import core_schema
 
 from mho import registry
 from mho.errors import PluginError
+from mho.plugincode import article
 from mho.schema import Kinded, kind_form, problem, shown
 
 
@@ -46,7 +47,7 @@ class Slot:
             raise self._error(f"the check of {kind!r} itself failed ({type(error).__name__}: {error})", ()) from error
 
     def __str__(self) -> str:
-        return f"{registry.article(self.category)} such as '{self.kind or self.example}'"
+        return f"{article(self.category)} such as '{self.kind or self.example}'"
 
     def _check(self, fine: bool, message: str, loc: tuple[str, ...] = ()) -> None:
         if not fine:
@@ -84,3 +85,4 @@ SLOTS = {
     "compensation": Slot("compensation", "mho.global_drift"),
 }
 EFFECT = Slot("nonideality", example="pcm.drift")
+SURROGATE = Slot("surrogate", example="mho.saturating")

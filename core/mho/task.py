@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -18,6 +19,22 @@ from torch.nn import functional as F
 from mho.errors import MhoError
 
 BUILT_IN = {"digits": "mho.digits:Digits"}
+
+
+class Score(float):
+    """A score with further figures of the same network, each a column of its own in tables and reports.
+
+    >>> s = Score(0.61, perplexity=3.4)
+    >>> s + 0, s.extra
+    (0.61, {'perplexity': 3.4})
+    """
+
+    extra: dict[str, float]
+
+    def __new__(cls, value: float, **extra: float) -> Score:
+        made = super().__new__(cls, value)
+        made.extra = {name.replace("_", " "): float(v) for name, v in extra.items()}
+        return made
 
 
 class Task:
@@ -47,8 +64,23 @@ class Task:
         raise NotImplementedError
 
     def score(self, model: nn.Module) -> float:
-        """A fraction, higher is better, on held-out data."""
+        """A fraction, higher is better, on held-out data; a `mho.Score` carries further figures beside it."""
         raise NotImplementedError
+
+    def checked_score(self, model: nn.Module) -> Score:
+        """`score`, which must be a fraction: anything else would become a wrong accuracy somewhere in a table."""
+        value = self.score(model)
+        try:
+            found = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            found = math.nan
+        if not 0 <= found <= 1:
+            said = value.tolist() if isinstance(value, Tensor) else value
+            hint = "; divide percent by 100" if 1 < found <= 100 else ""
+            raise MhoError(
+                f"score of task {self.name or type(self).__name__} must return a number from 0 to 1, got {said!r}{hint}"
+            )
+        return value if isinstance(value, Score) else Score(found)
 
     def predict(self, model: nn.Module, batch: Any) -> Any:
         """The outputs of the model for a batch."""
@@ -57,6 +89,15 @@ class Task:
     def loss(self, outputs: Any, batch: Any) -> Tensor:
         """The training loss of these outputs."""
         return F.cross_entropy(outputs, batch[1])
+
+    def logits(self, outputs: Any) -> Tensor:
+        """The logits [..., classes] in these outputs, for distillation from the digital network."""
+        if not isinstance(outputs, Tensor):
+            raise MhoError(
+                f"task {self.name!r}: distillation needs logits, but predict returns {type(outputs).__name__}; write "
+                "logits(self, outputs) in the task"
+            )
+        return outputs
 
     def optimizer(self, params: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """The optimizer of both trainings."""
@@ -67,24 +108,24 @@ class Task:
         return islice(iter(self.train_batches(0)), 10)
 
     def fingerprint(self) -> str:
-        """A hash of the code and the data version: part of the key of every result."""
-        module = sys.modules[type(self).__module__]
-        file = getattr(module, "__file__", None)
-        code = Path(file).read_bytes() if file else b""
+        """A hash of the code, that of parent classes included, and the data version: part of the key of every result."""
+        kinds = type(self).__mro__[: type(self).__mro__.index(Task)]
+        files = [getattr(sys.modules[m], "__file__", None) for m in dict.fromkeys(c.__module__ for c in kinds)]
+        code = b"".join(Path(f).read_bytes() for f in files if f)
         return hashlib.sha256(code + self.data_version.encode()).hexdigest()[:16]
 
 
-def load_task(name: str | Task) -> Task:
+def load_task(name: str | Path | Task) -> Task:
     """A built-in task by name, or the one `Task` subclass that a Python file defines."""
     if isinstance(name, Task):
         return name
-    if name in BUILT_IN:
+    if isinstance(name, str) and name in BUILT_IN:
         module, _, cls = BUILT_IN[name].partition(":")
         return getattr(importlib.import_module(module), cls)()
     path = Path(name)
     if path.suffix != ".py":
         raise MhoError(
-            f"no task {name!r}; built in: {', '.join(BUILT_IN)}; or give a Python file that defines a mho.Task"
+            f"no task {str(name)!r}; built in: {', '.join(BUILT_IN)}; or give a Python file that defines a mho.Task"
         )
     if not path.is_file():
         raise MhoError(f"no such task file: {path}")
@@ -92,7 +133,8 @@ def load_task(name: str | Task) -> Task:
 
 
 def _from_file(path: Path) -> Task:
-    spec = importlib.util.spec_from_file_location(f"mho_task_{path.stem}", path)
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # many tasks are called task.py
+    spec = importlib.util.spec_from_file_location(f"mho_task_{path.stem}_{place}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -13,32 +13,40 @@ from torch import Tensor, nn
 from mho import noise
 from mho.cells import Cells
 from mho.compensation import Compensation
-from mho.converter import Adc, Dac, Rounding
+from mho.converter import RANGE_CAP, Adc, Dac, Rounding
 from mho.errors import MhoError
 from mho.gradient import CleanProduct, straight
 from mho.nonideality import product
+from mho.outscale import OutScale
 from mho.plan import Placed
+from mho.quantiser import Quantiser, make
 from mho.run import Run
 from mho.site import Site, Stream
+from mho.surrogate import Surrogate
 
 if TYPE_CHECKING:
-    from mho.hardware import TileSpec, TrainingSpec
+    from mho.hardware import TileSpec
+    from mho.recipe import QuantiserSpec, TrainingSpec
+
+RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
 
 
-class TileArray(Cells):
+class TileArray(OutScale, Cells):
     """All tiles of one weight matrix, or of `groups` equal ones (see `Layout`), with their periphery. The weights stay with
     the layer.
 
-    State (saved): `gamma` [tile, out], `input_range` [tile, 1], `out_scale` [tile, out], `step` [1].
+    State (saved): `gamma` [tile, out], `input_range` [tile, 1], the scales of `OutScale`, `step` [1], quantisers.
 
     `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias (R003-01), which
     the layer adds digitally (R003-08):
-    y_i = sum_tiles alpha gamma_i out_scale_i ADC(F(DAC(x / alpha)))_i.
+    y_i = sum_tiles alpha gamma_i s_i ADC(F(DAC(x / alpha)))_i, s = `output_factor()`.
     With groups the weight is [group, out/groups, in/groups], and `tile` counts the tiles of all groups.
     """
 
     step: Tensor
     weight_key: Tensor | None
+    weight_quantiser: Quantiser | None
+    input_quantiser: Quantiser | None
 
     def __init__(
         self,
@@ -57,13 +65,23 @@ class TileArray(Cells):
         super().__init__(out_features, in_features, spec, name=name, channel=channel, groups=groups, **factory)
         self.training_spec = training
         self.order = "steps"  # of its inputs, see `AnalogLayer.order`
-        self.ramp_steps = 0.0  # set by attach; 0 = full strength at once
+        self.ramp = (0.0, 0.0)  # set by attach: steps before injected noise grows, and steps until it is there in full
         start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
-        learned = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
-        scales = torch.ones(self.row_tiles, self.columns, **factory)
+        self.learns_range = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
+        learned = self.learns_range and not training.backward.forward_only  # by gradient; else from statistics
+        self._make_scales(training.out_scale, factory)
         self.input_range = nn.Parameter(torch.full((self.row_tiles, 1), start, **factory), requires_grad=learned)
-        self.out_scale = nn.Parameter(scales, requires_grad=training.out_scale != "fixed")
+        self.register_module("weight_quantiser", None)
+        self.register_module("input_quantiser", None)
+        self.seen: Tensor | None = (
+            None  # abs-max [tile, 1] of the inputs of the last call, where ranges follow statistics
+        )
         self.register_buffer("step", torch.zeros(1, device=device))
+        if training.backward.mode == "ste" and any(p.requires_grad for p in self.built.parameters()):
+            kinds = ", ".join(p.effect.kind for p in self.plan.effects if p.effect.writes("build"))
+            raise MhoError(
+                f"{kinds}: 'backward: ste' knows clean products only and trains no effect; use through or autograd"
+            )
         self._fixed("weight_key", None, device)
         self.held = False  # whether the weight key came from a root forward
         self.remap_after_load = False
@@ -98,16 +116,34 @@ class TileArray(Cells):
             draws = noise.uniform(noise.rows_of(noise.fold_words(noise.key("read-out"), self.path), count), rows[1])
             x = (2 * draws - 1).to(like.dtype).view(-1, *rows)
         x = (x * self.used).repeat(compensation.repeats, 1, 1)
+        stream = Run.stream(self.chip_key, noise.fold(self.chip_key, "read-out", t), t, len(x))
         if isinstance(self.spec.dac, Dac):
-            x = self.spec.dac.encode(x, torch.ones_like(self.input_range), 0.0)
-        call = noise.fold(self.chip_key, "read-out", t)
-        return self._analog(x, self.aged, Run.stream(self.chip_key, call, t, len(x)), "through")
+            site = self._converter_site("dac", stream)
+            x = self.spec.dac.encode(x, torch.ones_like(self.input_range), 0.0, site=site)
+        return self._analog(x, self.aged, stream, "through")
+
+    # -- quantisation-aware training ---------------------------------------------------------------------------
+    def stored(self, weight: Tensor) -> Tensor:
+        """The weights that are written to the tiles: quantised ones in quantisation-aware training (R002-02)."""
+        return weight if self.weight_quantiser is None else self.weight_quantiser(weight)
+
+    def quantise(self, weight: Tensor, weights: QuantiserSpec | None, activations: QuantiserSpec | None) -> None:
+        """Put quantisers on the weights and in front of the DAC."""
+        self.weight_quantiser = make(weights, "weights", weight)
+        self.input_quantiser = make(activations, "activations", weight)
+        self.remap(weight)
+
+    @torch.no_grad()
+    def unquantise_(self, weight: Tensor) -> None:
+        """Make the quantised weights the weights, and take the quantisers off."""
+        weight.copy_(self.stored(weight))
+        self.weight_quantiser = self.input_quantiser = None
 
     # -- forward ----------------------------------------------------------------------------------------------
     def draw(self, weight: Tensor) -> Tensor | None:
         """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
         need not draw the same noise at every step. None where there is nothing to draw."""
-        if self.exact or self.deployed:
+        if self.exact or self.deployed or self._draws_per_sample:
             return None
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(weight.device.type, enabled=False):
@@ -120,22 +156,59 @@ class TileArray(Cells):
                 f"layer {self.name!r} takes floating-point inputs of {self.in_features} features, "
                 f"got {tuple(x.shape)} of {x.dtype}"
             )
+        if self.input_quantiser is not None:
+            x = self.input_quantiser(x)
         if self.exact:
-            y = self.split_groups(x.reshape(-1, x.shape[-1])) @ (weight * self.spread(self.out_scale)).mT
+            y = self.split_groups(x.reshape(-1, x.shape[-1])) @ self._clean(weight).mT
             return self.join_groups(y).view(*x.shape[:-1], self.out_features)
-        mode = self.training_spec.backward.mode
+        backward = self.training_spec.backward
         dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(x.device.type, enabled=False):  # analog values need fp32 up to the ADC
             flat = x.reshape(-1, x.shape[-1]).to(dtype)
             w = weight.to(dtype)
-            if mode == "ste":
+            if not backward.forward_only:
+                y = self._forward(flat, w, self._rounding, drawn, x.shape[:-1])
+            else:
                 with torch.no_grad():
                     y = self._forward(flat, w, "through", drawn, x.shape[:-1])
-                clean = self.split_groups(flat), w * self.spread(self.out_scale)
-                y = self.join_groups(CleanProduct.apply(*clean, self.split_groups(y)))
-            else:
-                y = self._forward(flat, w, self._rounding, drawn, x.shape[:-1])
+                    self._note_range(flat)
+                if backward.mode == "ste":
+                    y = self._with_clean_gradient(y, flat, self.stored(w))
+                else:
+                    y = straight(self._stand_in(flat, w, cast(Surrogate, backward.surrogate)), y)
         return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def _clean(self, weight: Tensor) -> Tensor:
+        """The digital matrix that the tiles stand for."""
+        return self.stored(weight) * self.spread(self.output_factor())
+
+    def _with_clean_gradient(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """y [vector, out] with the gradient of the clean product; learned output scales take part in it."""
+        s = self.output_factor()
+        if s.requires_grad:
+            weight, s = weight * self.spread(s), torch.ones_like(s)
+        xs, ys = self.split_groups(x), self.split_groups(y)
+        return self.join_groups(CleanProduct.apply(xs, weight, s, self.spread, ys))
+
+    def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
+        """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
+        alpha = self.used_range(xs := self.cut(x))
+        alpha = torch.ones_like(self.input_range) if alpha is None else alpha.detach()
+        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.geometry)
+        return self._summed(y * (self.gamma * self.output_factor() * alpha))
+
+    def _note_range(self, x: Tensor) -> None:
+        """Remember how large the inputs are: without a gradient, ranges follow statistics (R003-62)."""
+        if self.training and self.learns_range and len(x):
+            self.seen = self.cut(x).abs().amax((0, 2))[:, None]
+
+    @torch.no_grad()
+    def follow_inputs(self) -> None:
+        """After an optimizer step: move input ranges that have no gradient towards the abs-max of the last mini-batch, so
+        that they become its running mean (R003-62, modes `ste` and `surrogate`)."""
+        if self.seen is not None:
+            self.input_range.lerp_(self.seen.clamp(max=RANGE_CAP).to(self.input_range.dtype), RANGE_RATE)
+            self.seen = None
 
     @property
     def _rounding(self) -> Rounding:
@@ -145,12 +218,27 @@ class TileArray(Cells):
     def _forward(
         self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None, shape: torch.Size
     ) -> Tensor:
-        """x [vector, in], weight [out, in] -> [vector, out]; the vectors had this shape."""
+        """x [vector, in], weight [out, in] -> [vector, out]; of one mini-batch, or of one sample after the other where each
+        has noisy weights of its own. `shape` is how the vectors lay before they were flattened."""
         stream = self.run.enter(self, shape, x.device)
+        if not self._draws_per_sample:
+            return self._product(x, weight, rounding, drawn, stream)
+        samples = self.run.samples(len(x))
+        parts = x.split(len(x) // samples) if samples else (x,)
+        return torch.cat(
+            [self._product(p, weight, rounding, None, stream.of_sample(k, len(p))) for k, p in enumerate(parts)]
+        )
+
+    @property
+    def _draws_per_sample(self) -> bool:
+        inject = self.training_spec.inject
+        return self.training and not self.deployed and inject is not None and inject.per == "sample"
+
+    def _product(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None, stream: Stream) -> Tensor:
+        """x [vector, in], weight [out, in] -> [vector, out] through the tiles."""
+        xs = self.cut(x)
         w = self._weights(weight, stream) if drawn is None else drawn
-        learned = self.input_range if isinstance(self.spec.dac, Dac) else None
-        y = self._scaled(self.cut(x), learned, w, stream, rounding)
-        return y.sum(-2) if self.groups == 1 else y.unflatten(-2, (self.groups, -1)).sum(-2).flatten(1)
+        return self._summed(self._scaled(xs, self.used_range(xs), w, rounding, stream))
 
     @torch.no_grad()
     def trial(self, xs: Tensor, ranges: Tensor) -> Tensor:
@@ -158,23 +246,26 @@ class TileArray(Cells):
         [vector, tile, out]. The same noise at every call, so that ranges can be compared."""
         assert self.chip_key is not None
         stream = Run.stream(self.chip_key, noise.fold(self.chip_key, "trial"), self.time, len(xs))
-        return self._scaled(xs, ranges if isinstance(self.spec.dac, Dac) else None, self.aged, stream, "through")
+        return self._scaled(xs, self.used_range(xs, ranges), self.aged, "through", stream)
 
-    def _scaled(self, xs: Tensor, learned: Tensor | None, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
+    def _scaled(self, xs: Tensor, alpha: Tensor | None, w: Tensor, rounding: Rounding, stream: Stream) -> Tensor:
         """From the digital inputs of each tile to its digital outputs: xs [vector, tile, row], the weights of this call w
         [tile, out, row] -> [vector, tile, out]."""
         for p in self.plan.read:
             w = self._in_rows(p.effect.apply("read", w, self._live_site(p, "read", stream)))
-        alpha = None if learned is None else cast(Dac, self.spec.dac).used_range(xs, learned)
-        y = self._analog(self._coded(xs, alpha, stream, rounding), w, stream, rounding)
+        y = self._analog(self._coded(xs, alpha, rounding, stream), w, stream, rounding)
         if alpha is not None:
             y, alpha = self._within_bound(y, xs, alpha, w, stream, rounding)
-        scale = (self.chip_gamma if self.deployed else self.gamma) * self.out_scale
+        scale = (self.chip_gamma if self.deployed else self.gamma) * self.output_factor()
         if self.gain is not None and self.deployed:
             scale = scale * self.gain
         if alpha is not None:
             scale = scale * (alpha if rounding != "through" else alpha.detach())
         return y * scale
+
+    def _summed(self, y: Tensor) -> Tensor:
+        """Partial sums [vector, tile, out] -> [vector, out]."""
+        return y.sum(-2) if self.groups == 1 else y.unflatten(-2, (self.groups, -1)).sum(-2).flatten(1)
 
     @property
     def deployed(self) -> bool:
@@ -185,6 +276,12 @@ class TileArray(Cells):
         """Keep the weight key of the root forward until the next one."""
         self.weight_key = torch.stack([torch.as_tensor(v) for v in drawn]).to(self.gamma.device)
         self.held = by_root
+
+    def used_range(self, xs: Tensor, ranges: Tensor | None = None) -> Tensor | None:
+        """The input ranges of xs [vector, tile, row], see `Dac.used_range`; those of the tiles are `ranges` [tile, 1] or
+        their own. None without a DAC."""
+        dac = self.spec.dac
+        return dac.used_range(xs, self.input_range if ranges is None else ranges) if isinstance(dac, Dac) else None
 
     def _within_bound(
         self, y: Tensor, xs: Tensor, alpha: Tensor, w: Tensor, stream: Stream, rounding: Rounding
@@ -200,23 +297,23 @@ class TileArray(Cells):
             over = y.detach().abs().amax(-1, keepdim=True) >= self.spec.adc.limit  # [vector, tile, 1]
             alpha = torch.where(over, 2 * alpha, alpha)
             again = stream.of_pass(k)
-            y = torch.where(over, self._analog(self._coded(xs, alpha, again, rounding), w, again, rounding), y)
+            y = torch.where(over, self._analog(self._coded(xs, alpha, rounding, again), w, again, rounding), y)
         return y, alpha
 
-    def _coded(self, xs: Tensor, alpha: Tensor | None, stream: Stream, rounding: Rounding) -> Tensor:
+    def _coded(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding, stream: Stream) -> Tensor:
         """The analog inputs behind the DAC."""
-        code = self._encode(xs, alpha, rounding)
+        code = self._encode(xs, alpha, rounding, stream)
         for p in self.plan.input:
             code = p.effect.apply("input", code, self._live_site(p, "input", stream)) * self.used
         return code
 
-    def _encode(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding) -> Tensor:
+    def _encode(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding, stream: Stream) -> Tensor:
         if alpha is None:
             return xs
-        dac = cast(Dac, self.spec.dac)
+        dac, site = cast(Dac, self.spec.dac), self._converter_site("dac", stream)
         if rounding == "through":
-            return dac.encode(xs, alpha, self.training_spec.range_decay if self.training else 0.0, self.occupied)
-        return dac.encode_exactly(xs, alpha, rounding)
+            return dac.encode(xs, alpha, self.training_spec.range_decay if self.training else 0.0, self.occupied, site)
+        return dac.encode_exactly(xs, alpha, rounding, site)
 
     def _weights(self, weight: Tensor, stream: Stream) -> Tensor:
         """The normalised weights of this call: the chip's, or the target with the noise that training injects."""
@@ -252,16 +349,19 @@ class TileArray(Cells):
         return w * (draw.view_as(w) >= p)
 
     def _ramp(self) -> Tensor | float:
-        """Share of the injected noise at this step (R003-66)."""
-        return (self.step / self.ramp_steps).clamp(max=1.0) if self.ramp_steps and self.is_attached else 1.0
+        """Share of the injected noise at this step (R003-66): (step - first)/length, between 0 and 1."""
+        first, length = self.ramp
+        if not (first or length) or not self.is_attached:
+            return 1.0
+        return ((self.step - first) / length).clamp(0, 1) if length else (self.step >= first).float()
 
     def _live_site(self, placed: Placed, stage: str, stream: Stream) -> Site:
         """A site of the forward pass. Without a chip its constants belong to the mini-batch and are derived here."""
         if self.deployed or not placed.effect.writes("prepare"):
             return self._site(placed, stage, stream)
-        site = Site(self.geometry, stream, placed.path, "prepare")
+        site = self._with_module(placed, Site(self.geometry, stream, placed.path, "prepare"))
         placed.effect.prepare(site)
-        return Site(self.geometry, stream, placed.path, stage, constants=site.constants)
+        return self._with_module(placed, Site(self.geometry, stream, placed.path, stage, constants=site.constants))
 
     def _analog(self, x: Tensor, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
         """R003 Eq. 6 and the ADC: x [vector, tile, row], w [tile, out, row] -> [vector, tile, out].
@@ -291,7 +391,9 @@ class TileArray(Cells):
     def _digital(self, y: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
         """The output stage and the ADC."""
         y = self._staged("output", y, (), stream, rounding)
-        return self.spec.adc.convert(y, rounding) if isinstance(self.spec.adc, Adc) else y
+        if not isinstance(self.spec.adc, Adc):
+            return y
+        return self.spec.adc.convert(y, rounding, self._converter_site("adc", stream))
 
     def _staged(self, stage: str, y: Tensor, args: tuple[Tensor, ...], stream: Stream, rounding: Rounding) -> Tensor:
         for p in getattr(self.plan, stage):

@@ -329,11 +329,11 @@ def write(data: Any, indent: int = 0) -> str:
         return "".join(_entry(f"{pad}{_text(str(k))}:", v, indent) for k, v in data.items())
     if isinstance(data, (tuple, list)) and data:
         return "".join(_entry(f"{pad}-", v, indent) for v in data)
-    return f"{pad}{_flow(data)}\n"
+    return f"{pad}{flow(data)}\n"
 
 
 def _entry(head: str, value: Any, indent: int) -> str:
-    line = f"{head} {_flow(value)}\n"
+    line = f"{head} {flow(value)}\n"
     if not isinstance(value, (Mapping, tuple, list)) or not value or (len(line) < _WIDTH and _shallow(value)):
         return line
     if head.endswith("-"):  # the first key stands behind the dash
@@ -347,11 +347,12 @@ def _shallow(value: Any) -> bool:
     return not any(isinstance(v, (Mapping, tuple, list)) and v for v in inner)
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
+    """Plain data on one line, as YAML that `parse_value` reads back equal."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_text(str(k))}: {_flow(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_text(str(k))}: {flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(_flow(v) for v in value) + "]"
+        return "[" + ", ".join(flow(v) for v in value) + "]"
     if value is None or isinstance(value, bool):
         return {None: "none", True: "true", False: "false"}[value]
     return repr(value) if isinstance(value, (int, float)) else _text(str(value))

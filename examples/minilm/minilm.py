@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import mho
-
 import torch
 from mho.hardware import LayerRule
 from scipy.stats import spearmanr
@@ -34,6 +33,7 @@ HERE = Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
 TIMES = ("1 s", "1 h", "1 day", "1 year")
 HARDWARE = "pcm.standard"
+LISTS = {"WordSim-353": "wordsim353.tsv", "SimLex-999": "simlex999.txt"}
 Batch = dict[str, Tensor]
 
 
@@ -79,10 +79,10 @@ def embed(net: nn.Module, batch: Batch) -> Tensor:
 
 
 class Judge:
-    """Scores an encoder on both lists; every word is embedded once."""
+    """Scores an encoder on lists of judgements; every word is embedded once."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.lists = {"WordSim-353": judgements("wordsim353.tsv"), "SimLex-999": judgements("simlex999.txt")}
+    def __init__(self, tokenizer: Any, names: list[str]) -> None:
+        self.lists = {name: judgements(LISTS[name]) for name in names}
         words = {w for pairs in self.lists.values() for a, b, _ in pairs for w in (a, b)}
         self.words = sorted(words, key=lambda w: (len(tokenizer.tokenize(w)), w))  # equal lengths side by side
         self.number = {w: i for i, w in enumerate(self.words)}
@@ -117,11 +117,11 @@ VARIANTS: dict[str, tuple[tuple[str, ...], int, dict[str, Any] | None]] = {
     "quantile": ((), 0, {"dac": "quantile"}),
     "moving_std": ((), 0, {"dac": "moving_std"}),
     "mse": ((), 0, {"dac": "mse"}),
-    "mse, columns": ((), 0, {"dac": "mse", "columns": "grid"}),
-    "mse, noise and bound management": (MANAGED, 0, {"dac": "mse"}),
     "tile maximum: mse": (TILE_MAX, 0, {"dac": "mse"}),
     "tile maximum: mse, worst outlier layer digital": (TILE_MAX, 1, {"dac": "mse"}),
     "tile maximum: mse, all outlier layers digital": (TILE_MAX, -1, {"dac": "mse"}),
+    "mse, columns": ((), 0, {"dac": "mse", "columns": "grid"}),
+    "mse, noise and bound management": (MANAGED, 0, {"dac": "mse"}),
 }
 
 
@@ -140,12 +140,14 @@ def deployed(model: nn.Module, tokenizer: Any, name: str) -> nn.Module:
 
 
 # -- results --------------------------------------------------------------------------------------------------
-def run(chips: int, say: Callable[[str], Any]) -> dict[str, Any]:
+def run(chips: int, lists: list[str], say: Callable[[str], Any]) -> dict[str, Any]:
     """Score every variant on `chips` chips; chips that are in results.json already are not run again."""
     torch.set_num_threads(1)  # the same bits everywhere
     model, tokenizer = encoder()
-    judge = Judge(tokenizer)
+    judge = Judge(tokenizer, lists)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"scores": {}}
+    if results.setdefault("lists", lists) != lists:
+        raise SystemExit(f"{RESULTS} holds scores on {results['lists']}; go on with these or move it away")
     results |= {
         "digital": judge(model),
         "outliers": outliers(model, TILE_MAX),
@@ -212,6 +214,7 @@ def write_readme(results: dict[str, Any]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--chips", type=int, default=3)
+    parser.add_argument("--lists", nargs="+", choices=LISTS, default=["WordSim-353"])
     parser.add_argument("--table", action="store_true", help="only write README.md anew from results.json")
     options = parser.parse_args()
-    write_readme(json.loads(RESULTS.read_text()) if options.table else run(options.chips, print))
+    write_readme(json.loads(RESULTS.read_text()) if options.table else run(options.chips, options.lists, print))

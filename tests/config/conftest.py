@@ -111,16 +111,24 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
     before = set(sys.modules)
 
     def install(
-        family: str, code: str, *, distribution: str = "", module: str = "", version: str = "1.0", **presets: str
+        family: str,
+        code: str,
+        *,
+        distribution: str = "",
+        module: str = "",
+        version: str = "1.0",
+        requires: str = "",
+        **presets: str,
     ) -> None:
         distribution, module = distribution or f"fake-{family}", module or f"fake_{family}"
         (site / module / "presets").mkdir(parents=True, exist_ok=True)
         (site / module / "__init__.py").write_text(textwrap.dedent(code))
         for name, text in presets.items():
             (site / module / "presets" / f"{name}.yaml").write_text(text)
-        info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        needs = f"Requires-Dist: {requires}\n" if requires else ""
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{needs}")
         (info / "entry_points.txt").write_text(f"[mho]\n{family} = {module}\n")
         importlib.invalidate_caches()
 

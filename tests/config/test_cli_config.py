@@ -195,7 +195,7 @@ def verb(tmp_path: Path) -> Callable[[str], None]:
 
 def test_a_plugin_can_add_a_verb_which_is_imported_on_use(verb: Callable[[str], None]) -> None:
     verb("click.echo('hello')")
-    assert re.search(r"greet +From mho-greet\.", mho("--help").output)
+    assert re.search(r"greet +From mho-greet 1\.0\.", mho("--help").output)
     assert "fake_greet" not in sys.modules
     assert mho("greet").output == "hello\n"
 
@@ -208,7 +208,7 @@ def test_an_interrupt_ends_with_a_word_and_130(verb: Callable[[str], None]) -> N
 
 def test_a_verb_that_cannot_be_imported_is_named(verb: Callable[[str], None]) -> None:
     verb("(")
-    assert "verb 'greet' of mho-greet cannot be used: SyntaxError" in mho("greet").stderr
+    assert "verb 'greet' of mho-greet 1.0 cannot be used: SyntaxError" in mho("greet").stderr
 
 
 def test_a_long_column_is_broken_where_the_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:

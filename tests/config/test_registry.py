@@ -116,6 +116,13 @@ BROKEN = {
     "'bad.taken' is both a kind and a preset (taken.yaml); rename one of them": HEAD
     + "class A(Effect, kind='bad.taken'): ...\n@hookimpl\ndef mho_nonidealities():\n    return [A]",
     "TypeError: A: kind 'bad' is not of the form": HEAD + "class A(Effect, kind='bad'): ...",
+    "fake_bad.A has no default for depth, width; give every field one": HEAD
+    + "class A(Effect, kind='bad.a'):\n    depth: float\n    width: float = Field(ge=0)\n"
+    + "@hookimpl\ndef mho_nonidealities():\n    return [A]",
+    "mho_layers must return subclasses of mho.AnalogLayer; fake_bad.Effect has no 'torch_type'": HEAD
+    + "@hookimpl\ndef mho_layers():\n    return [Effect]",
+    "mho_training must return classes with after_step(array, weight, step)": HEAD
+    + "@hookimpl\ndef mho_training():\n    return [Effect]",
     "Argument(s) {'x'} are declared in the hookimpl": HEAD + "@hookimpl\ndef mho_nonidealities(x):\n    return []",
 }
 
@@ -244,7 +251,7 @@ def test_a_missing_file_is_named(found: Registry) -> None:
 
 
 def test_layers_of_plugins_come_before_those_of_the_core(plugin: Plugin, tmp_path: Path) -> None:
-    code = "from mho.hooks import hookimpl\nclass {0}: ...\n@hookimpl\ndef mho_layers():\n    return [{0}]"
+    code = "from mho.hooks import hookimpl\nclass {0}:\n    torch_type = int\n@hookimpl\ndef mho_layers():\n    return [{0}]"
     plugin("mho", code.format("Core"), distribution="mho", module="fake_core")
     plugin("lay", code.format("Mine"))
     with registry.using(Registry([str(tmp_path / "site")])) as found:

@@ -83,3 +83,9 @@ def test_evaluating_after_2_days_is_refused_where_the_law_ends():
 def test_the_table_of_an_evaluation_names_its_times(net):
     text = str(mho.evaluate(net, score, ["1 h", "1 year"], chips=2, reference=1.0, chance=0.0))
     assert "1 h" in text and "1 year" in text and "normalised" in text
+
+
+@pytest.mark.parametrize("returned", [None, "good", torch.ones(3)])
+def test_a_score_that_is_no_number_is_a_clear_error(net, returned):
+    with pytest.raises(mho.MhoError, match=r"score\(net\) must return a number, got (NoneType|str|Tensor)"):
+        mho.evaluate(net, lambda model: returned, ["1 s"], chips=1)

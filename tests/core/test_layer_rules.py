@@ -38,3 +38,15 @@ def test_rules_by_type_and_by_size(small, hardware):
     assert digital == {"stages.1.0.shortcut.0"}
     _, report = where(small, hardware, "  - {match: 're:stages\\..*', min_params: 1000, type: Conv*, tile: u}\n")
     assert {e.name for e in report if e.tile == "u"} == {"stages.1.0.conv1", "stages.1.0.conv2"}
+
+
+def test_a_rule_that_matches_nothing_is_shown_where_it_is_written(small):
+    rules = "  - {match: cnv1, tile: digital}\n  - match: 'stages.*'\n    type: Linaer\n    tile: u\n"
+    with pytest.raises(mho.ConfigError) as error:
+        where(small, None, rules)
+    first, second = error.value.problems
+    assert (str(first.mark), first.path) == ("<text>:5:5", "layers[0]")
+    assert first.message == "no layer is called 'cnv1'; did you mean 'conv1'?"
+    assert first.mark.excerpt() == "       5 |   - {match: cnv1, tile: digital}\n         |     ^"
+    assert (second.mark.line, second.path) == (5, "layers[1]")
+    assert second.message.startswith("no layer is there with all of match: stages.*, type: Linaer; ")

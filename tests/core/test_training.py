@@ -357,7 +357,7 @@ def test_epochs_in_the_hardware_need_the_steps_of_an_epoch(hardware):
     with pytest.raises(mho.MhoError, match=r"counts in epochs.*steps_per_epoch=len\(loader\)"):
         mho.attach(optimizer, net)
     mho.attach(optimizer, net, steps_per_epoch=5)
-    assert net.tiles.ramp_steps == 10
+    assert net.tiles.ramp == (0, 10)
 
 
 def test_training_without_attach_warns_once(hardware):

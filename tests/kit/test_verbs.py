@@ -1,5 +1,6 @@
 """`mho test`, `mho cite` and the plan that `mho show` prints."""
 
+import hashlib
 import json
 import textwrap
 
@@ -55,7 +56,7 @@ def file(tmp_path):
 def test_a_good_file_passes(mho_command, file):
     result = mho_command("test", file("good_fade.py", GOOD), "--kind", "verbs.fade")
     assert result.exit_code == 0, result.output
-    assert "0 failed" in result.output and "keep the contract" in result.output
+    assert "0 failed" in result.output and "keeps its contract" in result.output
 
 
 def test_a_bad_file_fails_and_says_what_to_change(mho_command, file):
@@ -106,3 +107,66 @@ def test_show_prints_the_plan_in_stage_order(mho_command):
     wanted = ["map", "program", "age", "compensate", "dac", "mvm", "accumulate", "accumulate", "output", "adc", "off"]
     assert [p[0] for p in plan] == wanted
     assert ["off", "pcm.drift"] in plan and ["program", "pcm.programming_noise"] in plan
+
+
+# --- effects of a file ---
+
+
+def test_effects_of_a_file_are_found_by_every_verb(mho_command, file):
+    path = file("local_fade.py", GOOD)
+    hardware = file("hw.yaml", "mho: 1\ndefault: t\ntiles:\n  t:\n    nonidealities: [verbs.fade]\n")
+    for command in (
+        ("check", hardware),
+        ("show", "verbs.fade"),
+        ("cite", hardware),
+        ("schema", "verbs"),
+        ("mvm", hardware, "--size", 8, "--matrices", 1),
+        ("plugins",),
+    ):
+        for args in ((*command, "--plugin", path), ("--plugin", path, *command)):
+            result = mho_command(*args)
+            assert result.exit_code == 0, result.output
+            assert command[0] in ("cite", "check") or "fade" in result.output
+    listed = json.loads(mho_command("plugins", "--json", "--plugin", path).output)
+    (mine,) = [p for p in listed if p["family"] == "verbs"]
+    assert (mine["distribution"], mine["state"]) == ("local_fade.py", "ok")
+    assert mine["kinds"] == ["verbs.fade", "verbs.fade2"]
+    assert mine["version"] == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    assert "verbs.fade" in mho_command("schema", "verbs", "--plugin", path).output
+
+
+def test_the_kit_tests_the_family_of_a_file(mho_command, file):
+    result = mho_command("test", "verbs", "--plugin", file("family_fade.py", GOOD), "--kind", "verbs.fade")
+    assert result.exit_code == 0, result.output
+    assert "verbs.fade: " in result.output and "keeps its contract" in result.output
+
+
+def test_two_files_keep_what_each_provides(mho_command, file):
+    hook = "\n@hookimpl\ndef mho_training():\n    return [{0}]\nclass {0}:\n    def after_step(self, array, weight, step): ...\n"
+    first = file("first_hook.py", "from mho import hookimpl" + hook.format("First"))
+    second = file("second_hook.py", "from mho import hookimpl" + hook.format("Second"))
+    result = mho_command("plugins", "--plugin", first, "--plugin", second)
+    assert "training First" in result.output and "training Second" in result.output
+    with registry.using(registry.Registry()):
+        for path in (first, second):
+            registry.load_file(path)
+        assert [cls.__name__ for cls in registry.provided("training")] == ["First", "Second"]
+
+
+def test_a_misspelt_family_of_a_file_is_suggested(mho_command, file):
+    path = file("near_fade.py", GOOD)
+    for verb in ("test", "schema"):
+        result = mho_command(verb, "verb", "--plugin", path)
+        assert result.exit_code == 1
+        assert "no installed plugin provides 'verb'; did you mean 'verbs'?" in result.output
+
+
+def test_the_hardware_of_a_result_names_every_plugin_with_its_version(mho_command, file):
+    from mho.job import versions
+
+    path = file("versioned_fade.py", GOOD)
+    with registry.using(registry.Registry()):
+        registry.load_file(path)
+        found = versions()
+    assert found["versioned_fade.py"] == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    assert {"mho", "mho-pcm", "mho-circuit", "torch", "python"} <= found.keys()

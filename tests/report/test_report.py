@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import json
 import math
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +12,12 @@ import pytest
 from mho.errors import MhoError
 from mho.report import write_report
 from mho.report.words import SPACE
+from report_page import HOSTILE, Page
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-HOSTILE = "<script>alert('x')</script>$\\frac{\x00"
-VOID = {"meta", "link", "br", "img", "hr", "input"}
 HARDWARE = "mho: 1\ndefault: pcm\ntiles:\n  pcm: {rows: 256, columns: 128}\n# <script>hardware()</script>\n"
-
-
-class Page(HTMLParser):
-    """Tags, attributes and text of a page; fails on tags that do not match."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).replace(SPACE, " ").split())
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [a for t, a in self.tags if t == tag]
 
 
 def variant(name: str, scores: list[list[float]], **changes: Any) -> dict[str, Any]:
@@ -177,7 +140,7 @@ def test_means_errors_and_normalised_accuracy_are_in_the_table(tmp_path: Path) -
 def test_every_figure_has_a_text_alternative_a_caption_and_a_table(tmp_path: Path) -> None:
     page, _ = page_of(tmp_path, DIRECT, HWA)
     drawn = [a for a in page.all("svg") if a.get("role") == "img"]
-    assert len(drawn) == len(page.all("figure")) == len(page.all("figcaption")) == 3
+    assert len(drawn) == len(page.all("figure")) == len(page.all("figcaption")) == 2
     assert all("table" in a["aria-label"] for a in drawn)
     assert "direct from 91.0 % after 1 s to 82.0 %" in drawn[0]["aria-label"].replace(SPACE, " ")
     assert len(page.all("table")) >= 3
@@ -203,7 +166,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     assert "<script>alert('x')</script>$\\frac{" in page.text
     assert "<script>hardware()</script>" in page.text
     in_figures = [w for w in page.words if w.startswith("<script") and "…" in w]
-    assert len(in_figures) == 2  # the axis of chips and the tile map, cut to length
+    assert len(in_figures) == 1  # the axis of chips, cut to length; the tile map has room for it
 
 
 @pytest.mark.parametrize("missing", [math.nan, None])
@@ -221,7 +184,7 @@ def test_any_number_of_variants_with_any_names(tmp_path: Path, count: int) -> No
     names = ["ζ variant", "日本語", "mho", "", "a" * 90, "x y", "z"][:count]
     page, _ = page_of(tmp_path, *(variant(n, [[0.9, 0.5 + i / 20], [0.8, 0.5 + i / 20]]) for i, n in enumerate(names)))
     assert all(n in page.text for n in names)
-    assert len([a for a in page.all("svg") if a.get("role") == "img"]) == 3
+    assert len([a for a in page.all("svg") if a.get("role") == "img"]) == 2
 
 
 def test_unknown_variants_are_compared_by_their_scores(tmp_path: Path) -> None:
@@ -266,7 +229,7 @@ def test_utilisation_follows_from_matrix_and_tile_size(tmp_path: Path) -> None:
     assert "gates nn.Linear analog pcm 128×256 128×128 2 75.0 %" in text
     assert "unclear nn.Linear analog pcm 128×256 128×128 7 –" in text
     assert "elsewhere nn.Linear analog gone 64×512 2 –" in text
-    assert "+88" in text
+    assert "<many> 1280 × 2560, 100 tiles (10 × 10), 100 % used" in text
 
 
 def test_layers_that_could_not_go_on_tiles_are_named(tmp_path: Path) -> None:

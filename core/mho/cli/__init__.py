@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import warnings
@@ -9,13 +10,15 @@ from typing import Any
 
 import click
 
-from mho.errors import MhoError
+from mho.errors import MhoError, PluginError
 
 # verb -> where its command is, and what `mho --help` says about it
 VERBS = {
     "run": ("mho.cli.run:run", "Train and deploy a task on analog hardware: the main job, with a report."),
     "train": ("mho.cli.run:train", "Train a task for analog hardware."),
     "evaluate": ("mho.cli.run:evaluate", "Program a trained network on many chips and follow it over time."),
+    "sweep": ("mho.cli.sweep:sweep", "Grids of settings, seeds and arms: run, status, retry, export."),
+    "report": ("mho.cli.report:report", "The HTML report of a run, a sweep or a study."),
     "footprint": ("mho.cli.footprint:footprint", "Tiles, utilisation and MVMs that a network needs."),
     "mvm": ("mho.cli.mvm:mvm", "Standard error of a matrix-vector product, and which effect causes it."),
     "fit": ("mho.cli.fit:fit", "Fit an effect to a table of measurements: parameters, error bars, a verdict."),
@@ -26,45 +29,65 @@ VERBS = {
     "schema": ("mho.cli.config:schema", "Print a JSON schema of hardware files, for completion in editors."),
     "plugins": ("mho.cli.plugins:plugins", "List installed plugins, their kinds and presets."),
     "new": ("mho.cli.new:new", "Write a complete plugin project, with tests."),
-    "test": ("mho.cli.test:test", "Run the conformance kit on every effect of a plugin."),
+    "test": ("mho.cli.test:test", "Run the conformance kit on everything that a plugin provides."),
     "doctor": ("mho.cli.plugins:doctor", "Load every plugin and preset, and say what is broken."),
 }
 
 
-Resolved = tuple[str | None, click.Command | None, list[str]]
+def _load_files(files: tuple[str, ...]) -> None:
+    if files:
+        from mho import registry
+
+        for file in files:
+            registry.load_file(file)
+
+
+# Before the verb or behind it.
+_plugin_option = functools.partial(
+    click.option,
+    "--plugin",
+    "plugin_files",
+    multiple=True,
+    metavar="FILE",
+    help="Load effects from this Python file (repeatable).",
+)
 
 
 class LazyGroup(click.Group):
-    """Commands from the table above and from the entry-point group `mho.commands`, imported on use."""
+    """Commands from the table above and from the entry-point group `mho.commands`, imported on use. All take --plugin."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*VERBS, *sorted(n for n in _plugin_verbs() if n not in VERBS)]
+        return [*VERBS, *sorted(n for n in plugin_verbs() if n not in VERBS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in VERBS:
-            module, _, attribute = VERBS[cmd_name][0].partition(":")
-            return getattr(importlib.import_module(module), attribute)
-        point = _plugin_verbs().get(cmd_name)
-        if point is None:
-            return None
-        try:
-            return point.load()
-        except Exception as error:
-            raise MhoError(f"verb {cmd_name!r} of {_owner(point)} cannot be used: {error!r}") from error
+        command = verb(cmd_name)
+        if command is not None and not any("--plugin" in p.opts for p in command.params):
+            _plugin_option(expose_value=False, callback=lambda _, __, files: _load_files(files))(command)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The help of all verbs, without importing them."""
+        from mho.distributions import owners
+
         rows = [(verb, text) for verb, (_, text) in VERBS.items()]
-        rows += [(n, f"From {_owner(p)}.") for n, p in sorted(_plugin_verbs().items()) if n not in VERBS]
+        rows += [(n, f"From {owners(points)}.") for n, points in plugin_verbs().items() if n not in VERBS]
         with formatter.section("Verbs"):
             formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb; the user's mistakes end with one message and exit code 1."""
+        """Run a verb; the user's mistakes end with one message and exit code 1, and so do those of plugins."""
         try:
             return super().invoke(ctx)
         except MhoError as error:
             click.echo(str(error), err=True)
+            ctx.exit(1)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except Exception as error:
+            said = "" if ctx.params.get("traceback") else _blame(error)
+            if not said:
+                raise
+            click.echo(f"{said}\nfor its traceback: mho --traceback {ctx.invoked_subcommand} ...", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
@@ -76,33 +99,57 @@ class LazyGroup(click.Group):
         """The verb, or a usage error with a suggestion."""
         from mho.schema import suggest
 
-        if args and args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
-            ctx.fail(f"no verb {args[0]!r}; {suggest(args[0], self.list_commands(ctx), 'verbs')}")
+        name = args[0] if args else ""
+        if name and name not in VERBS and not name.startswith("-") and name not in self.list_commands(ctx):
+            ctx.fail(f"no verb {name!r}; {suggest(name, self.list_commands(ctx), 'verbs')}")
         return super().resolve_command(ctx, args)
 
 
-def _plugin_verbs() -> dict[str, importlib.metadata.EntryPoint]:
-    return {p.name: p for p in importlib.metadata.entry_points(group="mho.commands")}
+def verb(name: str) -> click.Command | None:
+    """The command of a verb, imported; None if there is none."""
+    if name in VERBS:
+        module, _, attribute = VERBS[name][0].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    points = plugin_verbs().get(name, [])
+    if not points:
+        return None
+    from mho.distributions import owners
+
+    if len(points) > 1:
+        raise PluginError(
+            f"{len(points)} distributions claim the verb {name!r}: {owners(points)}; uninstall all but one"
+        )
+    try:
+        command = points[0].load()
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"verb {name!r} of {owners(points)} cannot be used: {error!r}") from error
+    if not isinstance(command, click.Command):
+        raise PluginError(f"verb {name!r} of {owners(points)} cannot be used: {command!r} is no click command")
+    return command
 
 
-def _owner(point: importlib.metadata.EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else point.value
+def plugin_verbs() -> dict[str, list[importlib.metadata.EntryPoint]]:
+    """Verb -> the entry points of plugins that claim it."""
+    from mho import distributions
+
+    return distributions.entry_points(distributions.VERBS)
+
+
+def _blame(error: Exception) -> str:
+    from mho import registry
+
+    return registry.default().blame(error)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option(
-    "--plugin", "files", multiple=True, metavar="FILE", help="Load effects from this Python file (repeatable)."
-)
+@_plugin_option()
+@click.option("--traceback", is_flag=True, help="Show where in its code a plugin failed.")
 @click.version_option(package_name="mho")
-def main(files: tuple[str, ...]) -> None:
+def main(plugin_files: tuple[str, ...], traceback: bool) -> None:
     """Simulate analog in-memory computing hardware, and train networks to survive it.
 
     HW is a hardware file or the name of a preset; `mho plugins` lists the presets.
     """
     # torch without numpy says so on every start; mho says it in `doctor`.
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
-    if files:
-        from mho import registry
-
-        for file in files:
-            registry.load_file(file)
+    _load_files(plugin_files)

@@ -183,13 +183,18 @@ def hardware_text(hardware: Hardware) -> str:
     for name, tile in hardware.tiles.items():
         parts += _tile_blocks(name, tile)
     if hardware.layers:
-        rows = [(r.match, r.tile, where) for r, where in zip(hardware.layers, hardware.rule_sources)]
-        parts.append("layers\n" + table(("match", "tile", "written at"), rows, indent=2))
-    parts.append(_block("training", hardware.training, skip=("backward", "inject")))
-    parts.append(_block("training.backward", hardware.training.backward))
-    if hardware.training.inject is not None:
-        parts.append(_block("training.inject", hardware.training.inject))
+        modes = [r.backward.mode if r.backward else "as in training" for r in hardware.layers]
+        rows = [(r.match, r.tile, m, at) for r, m, at in zip(hardware.layers, modes, hardware.rule_sources)]
+        parts.append("layers\n" + table(("match", "tile", "backward", "written at"), rows, indent=2))
+    parts += _nested("training", hardware.training)
     return "\n\n".join(parts)
+
+
+def _nested(path: str, model: Strict) -> list[str]:
+    """A model, and behind it every model in it."""
+    inner = {n: part for n in type(model).model_fields if isinstance(part := getattr(model, n), Strict)}
+    deeper = [block for n, part in inner.items() for block in _nested(f"{path}.{n}", part)]
+    return [_block(path, model, skip=tuple(inner)), *deeper]
 
 
 def _tile_blocks(name: str, tile: TileSpec) -> list[str]:

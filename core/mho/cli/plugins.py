@@ -10,31 +10,39 @@ from dataclasses import asdict
 import click
 
 from mho import registry
+from mho.cli import VERBS, plugin_verbs, verb
+from mho.distributions import owners
 from mho.errors import ConfigError, MhoError
 from mho.tables import table
 
 # What mho needs to run, as distributions.
-NEEDS = ("torch", "numpy", "pluggy", "pydantic", "pyyaml", "safetensors", "click", "tqdm")
+NEEDS = ("torch", "numpy", "pluggy", "pydantic", "pyyaml", "safetensors", "click", "tqdm", "packaging")
 
 
 @click.command()
 @click.option("--load", "load_all", is_flag=True, help="Import every plugin and list its kinds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plugins(load_all: bool, as_json: bool) -> None:
-    """List installed plugins. Without --load nothing is imported, so a broken plugin does no harm."""
+    """List installed plugins. Without --load nothing is imported, so a broken plugin does no harm.
+
+    The environment variable MHO_PLUGINS allows only the families that it names (e.g. pcm,circuit); without it, all.
+    """
     found = registry.default().load_all() if load_all else registry.providers()
     if as_json:
         click.echo(json.dumps([asdict(p) for p in found], indent=2))
         return
-    if not found:
-        click.echo("no plugins are installed; try: pip install mho-ideal mho-pcm")
-        return
-    head = ("family", "distribution", "version", "state", "presets", "kinds")
-    rows = [(p.family, p.distribution, p.version, p.state, _short(p.presets), _short(p.kinds)) for p in found]
+    head = ("family", "distribution", "version", "state", "presets", "provides")
+    rows = [(p.family, p.distribution, p.version, p.state, _short(p.presets), _provides(p)) for p in found]
     click.echo(table(head, rows))
     for p in found:
         if p.reason:
             click.echo(f"\n{p.family} ({p}): {p.reason}")
+    for text in registry.default().unknown_allowed():
+        click.echo(f"\n{text}")
+
+
+def _provides(p: registry.Provider) -> str:
+    return ", ".join(filter(None, (_short(p.kinds), *p.classes)))
 
 
 def _short(names: tuple[str, ...]) -> str:
@@ -44,12 +52,15 @@ def _short(names: tuple[str, ...]) -> str:
 
 @click.command()
 def doctor() -> None:
-    """Load every plugin and every preset, and say what is broken and what to do."""
+    """Load every plugin, preset and verb, and say what is broken and what to do."""
     rows = [("python", platform.python_version(), "ok", ""), *map(_need, NEEDS)]
-    rows += [(f"plugin {p.family}", p.version, p.state, p.reason) for p in registry.default().load_all()]
+    found = registry.default().load_all()
+    rows += [(f"plugin {p.family or p.distribution}", p.version, p.state, p.reason) for p in found]
+    rows += [(registry.ALLOWED, "", "failed", text) for text in registry.default().unknown_allowed()]
     rows += [(f"preset {name}", "", *_preset(name)) for name in registry.presets()]
+    rows += [(f"verb {name}", "", *_verb(name)) for name in plugin_verbs()]
     click.echo(table(("what", "version", "state", "why"), rows))
-    broken = sum(row[2] != "ok" for row in rows)
+    broken = sum(row[2] not in ("ok", "off") for row in rows)
     if broken:
         raise MhoError(f"{broken} of {len(rows)} are not in order")
     click.echo("all is in order")
@@ -72,6 +83,17 @@ def _preset(name: str) -> tuple[str, str]:
         first, more = error.problems[0], len(error.problems) - 1
         why = f"{first.mark}  {first.path}: {first.message}"
         return "failed", f"{why} (and {more} more; try: mho check {name})" if more else why
+    except MhoError as error:
+        return "failed", str(error)
+    return "ok", ""
+
+
+def _verb(name: str) -> tuple[str, str]:
+    """Whether a plugin's verb can be imported."""
+    if name in VERBS:
+        return "failed", f"{owners(plugin_verbs()[name])} claims a verb of mho itself"
+    try:
+        verb(name)
     except MhoError as error:
         return "failed", str(error)
     return "ok", ""

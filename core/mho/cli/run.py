@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mho.cli.config import JSON, SET
+from mho.errors import MhoError
 from mho.hardware import load
 from mho.tables import table
 
 if TYPE_CHECKING:
     from mho.job import Job
+    from mho.seeds import Trainings
 
 
 OUT = click.option(
@@ -40,6 +44,8 @@ CHIPS = click.option("--chips", default=25, show_default=True, type=click.IntRan
 @SET
 @CHIPS
 @SEED
+@click.option("--seeds", type=click.IntRange(2), help="Train this many times, with seeds --seed, --seed + 1, ...")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Trainings at the same time.")
 @OUT
 @THREADS
 @click.option("--no-report", is_flag=True, help="Skip the HTML report.")
@@ -50,6 +56,8 @@ def run(
     changes: tuple[str, ...],
     chips: int,
     seed: int,
+    seeds: int | None,
+    jobs: int,
     out: Path | None,
     threads: int,
     no_report: bool,
@@ -60,8 +68,18 @@ def run(
 
     TASK is a built-in (digits) or a Python file with a mho.Task; HW a hardware file or a preset. An interrupted run goes
     on where it stopped when the command is repeated.
+
+    One training says nothing about the next: --seeds 3 trains three times, each deployed on chips of its own, and gives
+    means over the trainings, and what hardware-aware training gains with a 95 % interval.
     """
-    job = _job(task, hw, changes, chips, seed, out, threads)
+    job: Job | Trainings
+    job = one = _job(task, hw, changes, chips, seed, out, threads)
+    if seeds:
+        folder = out or default_folder(one.task.name, hw, one.hardware.digest)
+        job = several = _trainings(one, range(seed, seed + seeds), folder)
+        if jobs > 1:
+            options = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
+            _resumable(lambda: _apart(several, [task, hw, *options], jobs), folder)
     summary = _resumable(job.run, job.folder)
     click.echo(json.dumps(summary, indent=1) if as_json else _table(summary))
     if not no_report:
@@ -123,7 +141,7 @@ def evaluate(
     torch.set_num_threads(threads)
     net = deploy(job_task, hardware, checkpoint)
     curve = score_chips(
-        net, job_task.score, times or None, chips, seed, chance=job_task.chance, progress=sys.stderr.isatty()
+        net, job_task.checked_score, times or None, chips, seed, chance=job_task.chance, progress=sys.stderr.isatty()
     )
     if as_json:
         click.echo(json.dumps({"times": curve.times, "mean": curve.mean, "sem": curve.sem, "scores": curve.scores}))
@@ -144,6 +162,33 @@ def _job(task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, ou
     return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command)
 
 
+def _trainings(job: Job, seeds: Sequence[int], folder: Path) -> Trainings:
+    """The same job, several times."""
+    from mho.seeds import Trainings
+
+    return Trainings(job.task, job.hardware, folder, seeds, job.chips, job.progress, job.command)
+
+
+def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
+    """Each training in a process of its own, `jobs` at the same time; `job.run` then finds their results."""
+    from tqdm import tqdm
+
+    files = click.get_current_context().find_root().params.get("files", ())
+    start = [sys.executable, "-c", "from mho.cli import main; main()", *(f"--plugin={f}" for f in files), "run"]
+
+    def train_one(seed: int) -> None:
+        own = [f"--seed={seed}", f"--out={job.folder_of(seed)}"]
+        command = [*start, *arguments, *own]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 (ourselves)
+        if ended.returncode:
+            raise MhoError(f"the training with seed {seed} failed:\n{ended.stderr.strip()}")
+        if seed == job.seeds[0]:
+            click.echo(ended.stderr, err=True, nl=False)  # warnings are the same for all
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(tqdm(pool.map(train_one, job.seeds), "trainings", len(job.seeds), disable=not job.progress, leave=False))
+
+
 def _resumable(work: Callable[[], Any], folder: Path) -> Any:
     try:
         return work()
@@ -152,17 +197,19 @@ def _resumable(work: Callable[[], Any], folder: Path) -> Any:
         raise
 
 
-def default_folder(task: str, hardware: str, digest: str, seed: int) -> Path:
-    """mho-runs/digits-pcm.standard-1a2b3c4d: one folder for each hardware content and seed."""
-    return (
-        Path("mho-runs")
-        / f"{task}-{Path(hardware).stem if hardware.endswith(('.yaml', '.yml')) else hardware}-{digest[:8]}-s{seed}"
-    )
+def default_folder(task: str, hardware: str, digest: str, seed: int | None = None) -> Path:
+    """mho-runs/digits-pcm.standard-1a2b3c4d-s0: one folder for each hardware content and seed, or for several seeds."""
+    name = Path(hardware).stem if hardware.endswith((".yaml", ".yml")) else hardware
+    return Path("mho-runs") / f"{task}-{name}-{digest[:8]}-{'seeds' if seed is None else f's{seed}'}"
 
 
 def _score(mean: float, sem: float) -> str:
     """In percent; a single chip has no standard error."""
     return f"{100 * mean:.2f}" if math.isnan(sem) else f"{100 * mean:.2f} ± {100 * sem:.2f}"
+
+
+def _figure(mean: float, sem: float) -> str:
+    return f"{mean:.3f}" if math.isnan(sem) else f"{mean:.3f} ± {sem:.3f}"
 
 
 def _table(summary: dict[str, Any]) -> str:
@@ -172,8 +219,20 @@ def _table(summary: dict[str, Any]) -> str:
     for v in summary["variants"]:
         rows.append((v["name"], "accuracy %", *(_score(m, s) for m, s in zip(v["mean"], v["sem"]))))
         rows.append(("", "normalised %", *(f"{100 * n:.1f}" for n in v["normalised"])))
+        for name, e in v["extra"].items():
+            rows.append(("", name, *(_figure(m, s) for m, s in zip(e["mean"], e["sem"]))))
+    if gain := summary.get("difference"):
+        rows.append((gain["of"], "95 % interval", *(_score(m, h) for m, h in zip(gain["mean"], gain["half"]))))
     head = ("variant", "", *(format_seconds(t) for t in summary["times"]))
     about = "\n".join(f"{v['name']}: {v['about']}" for v in summary["variants"])
-    title = f"{summary['task']} on {summary['hardware']}\ndigital reference {100 * summary['reference']:.2f} %, "
-    chips = f"{summary['chips']} chips, mean ± SEM" if summary["chips"] > 1 else "1 chip"
-    return f"\n{title}{chips}\n\n{table(head, rows)}\n\n{about}"
+    title = f"{summary['task']} on {summary['hardware']}\ndigital reference {100 * summary['reference']:.2f} %"
+    extra = "".join(f", {name} {v:.3g}" for name, v in summary["reference_extra"].items())
+    return f"\n{title}{extra}, {_how_many(summary)}\n\n{table(head, rows)}\n\n{about}"
+
+
+def _how_many(summary: dict[str, Any]) -> str:
+    """What a mean is taken over, and what its error is."""
+    chips = f"{summary['chips']} chips" if summary["chips"] > 1 else "1 chip"
+    if "seeds" in summary:
+        return f"{len(summary['seeds'])} trainings with {chips} each, mean ± SEM over trainings"
+    return chips if summary["chips"] == 1 else f"{chips}, mean ± SEM"

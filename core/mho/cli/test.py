@@ -1,4 +1,4 @@
-"""`mho test`: the conformance kit on every effect of a plugin."""
+"""`mho test`: the conformance kit on everything that a plugin provides."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mho.errors import MhoError
 from mho.schema import suggest
 
 if TYPE_CHECKING:
-    from mho.nonideality import Nonideality
     from mho.testing import Outcome
 
 
 @click.command()
 @click.argument("plugin", metavar="PLUGIN|FILE")
-@click.option("--kind", "only", metavar="KIND", help="Test this effect alone.")
-@click.option("--with", "given", multiple=True, metavar="YAML", help="Test an effect with these values (repeatable).")
+@click.option("--kind", "only", metavar="KIND", help="Test this part alone.")
+@click.option("--with", "given", multiple=True, metavar="YAML", help="Test a kind with these values (repeatable).")
 @click.option("--json", "as_json", is_flag=True, help="Print every check as JSON.")
 def test(plugin: str, only: str | None, given: tuple[str, ...], as_json: bool) -> None:
-    """Run the conformance kit on every nonideality of an installed PLUGIN (its family), or of a Python FILE.
+    """Run the conformance kit on everything that an installed PLUGIN (its family) or a Python FILE provides: effects,
+    mappings, converters, compensations, layers and training hooks, each with the kit for its kind.
 
-    Effects are tested with their defaults, or with the `example` of their class. Exit code 1 if a check fails.
+    Kinds are tested with their defaults, or with the `example` of their class. Exit code 1 if a check fails.
 
     \b
     examples:
@@ -34,28 +34,32 @@ def test(plugin: str, only: str | None, given: tuple[str, ...], as_json: bool) -
       mho test mine --with "{kind: mine.drift, nu: 0.1}"
     """
     values = dict(_given(text) for text in given)
+    parts = _parts(plugin, only)
+    if strange := [kind for kind in values if kind not in parts]:
+        raise MhoError(f"--with: {plugin} has no {strange[0]!r}; {suggest(strange[0], parts, 'it provides')}")
     results: dict[str, list[Outcome]] = {}
-    for kind, cls in _effects(plugin, only).items():
-        effect = _effect(cls, values.get(kind))
-        results[kind] = _tested(effect, quiet=as_json)
+    for name, cls in parts.items():
+        part = _made(cls, values.get(name)) if hasattr(cls, "KIND") else cls
+        results[name] = _tested(name, part, quiet=as_json)
     failed = sum(o.state == "failed" for outcomes in results.values() for o in outcomes)
     if as_json:
         click.echo(json.dumps({k: [o._asdict() for o in outcomes] for k, outcomes in results.items()}, indent=1))
     else:
-        click.echo(f"{failed} checks failed" if failed else f"all effects of {plugin} keep the contract")
+        click.echo(f"{failed} checks failed" if failed else f"everything that {plugin} provides keeps its contract")
     if failed:
         raise click.exceptions.Exit(1)
 
 
-def _effects(plugin: str, only: str | None) -> dict[str, Any]:
-    """kind -> class of the effects to test."""
+def _parts(plugin: str, only: str | None) -> dict[str, Any]:
+    """What is to be tested: kind -> class, and "layer NAME" or "training NAME" -> class."""
     is_file = Path(plugin).suffix == ".py"
-    kinds = registry.load_file(plugin) if is_file else registry.default().load(plugin).kinds
-    found = {k: registry.resolve(k) for k in kinds if registry.resolve(k).CATEGORY == "nonideality"}
+    provided = registry.default().loaded_file(plugin) if is_file else registry.default().load(plugin)
+    found: dict[str, Any] = dict(provided.kinds)
+    found |= {f"{category} {cls.__name__}": cls for category, classes in provided.other.items() for cls in classes}
     if not found:
-        raise MhoError(f"{plugin} provides no nonideality; the conformance kit is about those")
+        raise MhoError(f"{plugin} provides nothing that the conformance kit is about")
     if only is not None and only not in found:
-        raise MhoError(f"{plugin} has no nonideality {only!r}; {suggest(only, found, 'nonidealities')}")
+        raise MhoError(f"{plugin} has no {only!r}; {suggest(only, found, 'it provides')}")
     return {k: cls for k, cls in found.items() if only in (None, k)}
 
 
@@ -68,7 +72,7 @@ def _given(text: str) -> tuple[str, dict[str, Any]]:
     return values["kind"], values
 
 
-def _effect(cls: Any, values: dict[str, Any] | None) -> Nonideality:
+def _made(cls: Any, values: dict[str, Any] | None) -> Any:
     from pydantic import ValidationError
 
     try:
@@ -80,16 +84,16 @@ def _effect(cls: Any, values: dict[str, Any] | None) -> Nonideality:
         ) from None
 
 
-def _tested(effect: Nonideality, quiet: bool) -> list[Outcome]:
-    """Run the checks of one effect; say how they ended."""
+def _tested(name: str, part: Any, quiet: bool) -> list[Outcome]:
+    """Run the checks of one part; say how they ended."""
     from mho.testing import contract_of, run
 
-    outcomes = run(contract_of(effect))
+    outcomes = run(contract_of(part))
     if quiet:
         return outcomes
     counts = {state: sum(o.state == state for o in outcomes) for state in ("passed", "failed", "skipped")}
     words = f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} do not apply"
-    click.echo(f"{effect.kind}: {words} ({sum(o.seconds for o in outcomes):.1f} s)")
+    click.echo(f"{name}: {words} ({sum(o.seconds for o in outcomes):.1f} s)")
     for o in outcomes:
         if o.state == "failed":
             click.echo(f"  {o.check}\n      {o.message}")

@@ -33,6 +33,10 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
         out.tiles.run = self.arrays()["q"].run
         order_projections(self)
 
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        return nn.MultiheadAttention(8, 2), tuple(torch.rand(3, 6, 8) for _ in range(3))
+
     def views(self) -> dict[str, Tensor]:
         if not self._qkv_same_embed_dim:
             return {"q": self.q_proj_weight, "k": self.k_proj_weight, "v": self.v_proj_weight}

@@ -14,7 +14,8 @@ from mho.run import Run
 from mho.tile import TileArray
 
 if TYPE_CHECKING:
-    from mho.hardware import Hardware, TileSpec, TrainingSpec
+    from mho.hardware import Hardware, TileSpec
+    from mho.recipe import TrainingSpec
 
 # Methods of a user's subclass that may read the weight without taking part in the forward.
 HARMLESS = {"__init__", "reset_parameters", "extra_repr", "__repr__", "__setstate__", "__getstate__"}
@@ -62,6 +63,11 @@ class AnalogLayer(nn.Module):
         """Why this layer cannot be converted, or None."""
         return None if isinstance(layer.weight, nn.Parameter) else COMPUTED
 
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        """A small torch layer and inputs with which the conformance kit tries this class."""
+        raise NotImplementedError
+
     # -- construction -----------------------------------------------------------------------------------------
     @classmethod
     def from_torch(
@@ -88,7 +94,7 @@ class AnalogLayer(nn.Module):
                 shared[same] = _tile_array(view, spec, training, full, self.channel())
                 shared[same].train(self.training)
                 shared[same].order = self.order
-                shared[same].remap(view)
+                _start(shared[same], view)
             arrays[key] = shared[same]
         self.tiles = arrays[""] if set(arrays) == {""} else nn.ModuleDict(arrays)
         self._register_load_state_dict_pre_hook(_fill_in_scales, with_module=True)
@@ -141,9 +147,7 @@ class AnalogLayer(nn.Module):
     def fold_scales(self) -> None:
         """Multiply the learned output scales into weight and gamma (R003-74); the function stays."""
         for array, matrix in self.matrices():
-            matrix.mul_(array.spread(array.out_scale))
-            array.gamma.mul_(array.out_scale.abs())
-            array.out_scale.fill_(1.0)
+            array.fold_scales(matrix)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
@@ -159,7 +163,7 @@ class AnalogLayer(nn.Module):
 
 def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str, channel: int) -> TileArray:
     groups = view.shape[0] if view.dim() == 3 else 1
-    return TileArray(
+    array = TileArray(
         view.shape[-2] * groups,
         view.shape[-1] * groups,
         spec,
@@ -170,6 +174,18 @@ def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str,
         device=view.device,
         dtype=view.dtype,
     )
+    if training.quantise is not None:
+        array.quantise(view, training.quantise.weights, training.quantise.activations)
+    return array
+
+
+def _start(array: TileArray, view: Tensor) -> None:
+    """Whatever follows from the weights that training starts with."""
+    if array.weight_quantiser is not None and not view.is_meta:
+        array.weight_quantiser.start(view.detach())
+    array.remap(view)
+    if array.training_spec.auto_scale:
+        array.auto_scale()
 
 
 def _fill_in_scales(layer: AnalogLayer, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
@@ -187,7 +203,7 @@ def _remap_after_load(layer: nn.Module, _: Any) -> None:
     layer._own_memory()
     for array, matrix in layer.matrices():
         if array.remap_after_load:
-            array.remap(matrix)
+            _start(array, matrix)
             array.remap_after_load = False
 
 

@@ -45,6 +45,10 @@ class _AnalogConv(AnalogLayer):
         cast(Any, self.torch_type).__init__(self, in_channels, out_channels, kernel_size, *args, **kwargs)
         self._place_by_hand(hw, tile)
 
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        return _example(cls)
+
     def views(self) -> dict[str, Tensor]:
         matrix = self.weight.flatten(1)
         return {"": matrix if self.groups == 1 else matrix.unflatten(0, (self.groups, -1))}
@@ -63,6 +67,11 @@ class _AnalogConv(AnalogLayer):
         size = [_count(n, k, d, s) for n, k, d, s in zip(x.shape[2:], self.kernel_size, self.dilation, self.stride)]
         y = y.transpose(1, 2).unflatten(2, size)
         return y.squeeze(0) if single else y
+
+
+def _example(cls: type[AnalogLayer]) -> tuple[nn.Module, tuple[Any, ...]]:
+    layer = cast(Any, cls.torch_type)(4, 6, 2, groups=2)
+    return layer, (torch.rand(6, 4, *[3] * len(layer.kernel_size)),)
 
 
 def _count(n: int, kernel: int, dilation: int, stride: int) -> int:
@@ -113,6 +122,10 @@ class _AnalogConvTranspose(AnalogLayer):
     _output_padding: Any
 
     __init__ = _AnalogConv.__init__
+
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        return _example(cls)
 
     def views(self) -> dict[str, Tensor]:
         matrix = self.weight.flatten(1)  # [in, out/groups * kernel]

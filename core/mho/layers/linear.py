@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from mho.layers.base import AnalogLayer
@@ -33,6 +34,10 @@ class AnalogLinear(AnalogLayer, nn.Linear):
         nn.Linear.__init__(self, in_features, out_features, bias, **factory)
         self._place_by_hand(hw, tile)
 
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        return nn.Linear(17, 5), (torch.rand(6, 17),)
+
     def forward(self, input: Tensor) -> Tensor:
         y = self.tiles(input, self.weight)
         return y if self.bias is None else y + self.bias
@@ -52,6 +57,12 @@ class AnalogConv1D(AnalogLayer):
     def takes(cls, layer: nn.Module) -> bool:
         shape = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
         return type(layer).__name__ == "Conv1D" and len(shape) == 2 and shape[-1] == getattr(layer, "nf", None)
+
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        from transformers.pytorch_utils import Conv1D
+
+        return Conv1D(5, 17), (torch.rand(6, 17),)
 
     def views(self) -> dict[str, Tensor]:
         return {"": self.weight.t()}

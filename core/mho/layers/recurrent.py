@@ -65,6 +65,10 @@ class _AnalogRecurrent(AnalogLayer):
         cast(Any, self.torch_type).__init__(self, *args, **kwargs)
         self._place_by_hand(hw, tile)
 
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        return cast(Any, cls.torch_type)(7, 5), (torch.rand(3, 6, 7),)
+
     def views(self) -> dict[str, Tensor]:
         return {n: p for n, p in self._parameters.items() if n.startswith("weight") and p is not None}
 
@@ -194,6 +198,10 @@ class _AnalogCell(AnalogLayer):
     bias_hh: Any
 
     __init__ = _AnalogRecurrent.__init__
+
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
+        return cast(Any, cls.torch_type)(7, 5), (torch.rand(6, 7),)
 
     def views(self) -> dict[str, Tensor]:
         return {n: cast(Tensor, getattr(self, n)) for n in ("weight_ih", "weight_hh")}

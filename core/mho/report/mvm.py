@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mho.errors import MhoError
+from mho.report.figures import plain_numbers
 from mho.units import format_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from mho.studytables import Row, StudyTable
@@ -136,14 +136,6 @@ def _ticks(ax: Axes, table: StudyTable) -> None:
         plain_numbers(ax.xaxis)
     if "y" in table.log:
         plain_numbers(ax.yaxis)
-
-
-def plain_numbers(axis: Axis) -> None:
-    """1, 10, 100 on a logarithmic axis, and no numbers between them."""
-    from matplotlib.ticker import NullFormatter
-
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _bars(ax: Axes, table: StudyTable) -> None:

@@ -5,17 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean, quantiles
+from statistics import quantiles
 from typing import Any
 
 import yaml
 
 from mho.errors import MhoError
+from mho.report.figures import TileGrid
+from mho.report.words import printable as plain
 from mho.units import format_seconds
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Further figures beside the score, over time."""
+
+    name: str
+    digital: float | None
+    mean: tuple[float | None, ...]
+    sem: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class Curve:
     sem: tuple[float | None, ...]
     normalised: tuple[float | None, ...]
     chips: tuple[tuple[float | None, ...], ...]  # [chip][time]
+    extra: tuple[Figures, ...] = ()
 
     @property
     def last(self) -> tuple[float, ...]:
@@ -54,12 +68,13 @@ class Layer:
     matrix: str
     tiles: int
     parameters: int
-    occupied: tuple[tuple[float, float], ...]  # (columns, rows) of each tile in use, as shares; empty if not known
+    grids: tuple[TileGrid, ...]  # how each of its matrices lies on tiles; empty if not known
 
     @property
     def utilisation(self) -> float | None:
         """The share of the cells of its tiles that hold a weight."""
-        return fmean(w * h for w, h in self.occupied) if self.occupied else None
+        counts = [g.down * g.across for g in self.grids]
+        return sum(n * g.used for n, g in zip(counts, self.grids)) / sum(counts) if counts else None
 
 
 @dataclass(frozen=True)
@@ -106,8 +121,13 @@ class Study:
     layers: tuple[Layer, ...]
     product: Product | None
     kurtosis: tuple[Kurtosis, ...]
+    inside: dict[str, Any] | None  # see mho.inspection; None for runs of before there was one
     hardware_text: str
     summary: dict[str, Any]
+    seeds: tuple[int, ...] = ()  # of several trainings
+    gain: tuple[tuple[float, float], ...] | None = (
+        None  # hwa - direct of the same training: mean, half of a 95 % interval
+    )
 
     @cached_property
     def time_names(self) -> tuple[str, ...]:
@@ -133,15 +153,6 @@ def read_study(folder: Path) -> Study:
         raise MhoError(f"{folder / 'summary.json'} is not a summary that mho wrote: {type(e).__name__}: {e}") from e
 
 
-def plain(text: Any) -> str:
-    """Text on one line, without control characters.
-
-    >>> plain("a\\n\\x00b")
-    'a �b'
-    """
-    return "".join(c if c.isprintable() else "�" for c in " ".join(str(text).split()))
-
-
 def _study(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> Study:
     order = sorted(range(len(summary["times"])), key=lambda i: summary["times"][i])
     sizes = _tile_sizes(text)
@@ -151,19 +162,26 @@ def _study(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> S
         times=tuple(float(summary["times"][i]) for i in order),
         reference=_number(summary.get("reference")),
         chance=_number(summary.get("chance")),
-        curves=tuple(_curve(v, lines, order) for v in summary["variants"]),
+        curves=tuple(_curve(v, lines, order, summary.get("reference_extra") or {}) for v in summary["variants"]),
         layers=tuple(_layer(x, sizes) for x in summary.get("layers", ())),
         product=_product(summary.get("mvm")),
         kurtosis=tuple(
             Kurtosis(plain(k["layer"]) or "(root)", _number(k["weights"]), _number(k["conductances"]))
             for k in summary.get("kurtosis", ())
         ),
+        inside=summary.get("inside"),
         hardware_text=text,
         summary=summary,
+        seeds=tuple(summary.get("seeds") or ()),
+        gain=_gain(summary.get("difference"), order),
     )
 
 
-def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int]) -> Curve:
+def _gain(entry: dict[str, Any] | None, order: list[int]) -> tuple[tuple[float, float], ...] | None:
+    return None if entry is None else tuple((float(entry["mean"][i]), float(entry["half"][i])) for i in order)
+
+
+def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int], digital: dict[str, float]) -> Curve:
     """A curve with its times in order. Single chips are in the summary, else in results.jsonl."""
 
     def numbers(values: Sequence[Any] | None) -> tuple[float | None, ...]:
@@ -177,6 +195,10 @@ def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int
         sem=numbers(variant.get("sem")),
         normalised=numbers(variant.get("normalised")),
         chips=tuple(numbers(row) for row in scores),
+        extra=tuple(
+            Figures(plain(name), _number(digital.get(name)), numbers(e["mean"]), numbers(e["sem"]))
+            for name, e in (variant.get("extra") or {}).items()
+        ),
     )
 
 
@@ -191,7 +213,7 @@ def _layer(entry: dict[str, Any], sizes: dict[str, tuple[int, int]]) -> Layer:
         matrix=matrix,
         tiles=tiles,
         parameters=int(entry.get("parameters") or 0),
-        occupied=_occupied(matrix, tiles, sizes.get(tile)),
+        grids=_grids(plain(entry["name"]) or "(root)", matrix, tiles, sizes.get(tile)),
     )
 
 
@@ -218,24 +240,32 @@ def _product(entry: dict[str, Any] | None) -> Product | None:
     return Product(int(entry["size"]), int(entry["matrices"]), plain(entry["mapping"]), shown, causes)
 
 
-def _occupied(matrix: str, tiles: int, size: tuple[int, int] | None) -> tuple[tuple[float, float], ...]:
-    """Shares of (columns, rows) that each tile uses; empty where the number of tiles does not follow from the sizes.
+def _grids(name: str, matrix: str, tiles: int, size: tuple[int, int] | None) -> tuple[TileGrid, ...]:
+    """How the matrices of a layer lie on tiles; empty where the number of tiles does not follow from the sizes.
 
-    Matrices ("64x512": out x in) are cut as evenly as possible, so the mean share stands for each tile.
+    Matrices ("64x512": out x in; "8 of 16x9" for groups) are cut as evenly as possible, so that all tiles of one are alike.
     """
     if size is None or not tiles:
         return ()
     rows, columns = size
-    shapes = [(int(out), int(into)) for out, _, into in (m.partition("x") for m in matrix.split())]
-    blocks = [math.ceil(out / columns) for out, _ in shapes]
-    cuts = [math.ceil(into / rows) for _, into in shapes]
-    if len(shapes) == 1 and tiles % blocks[0] == 0:  # cutting at whole channels can need more tiles than the sizes say
-        cuts = [tiles // blocks[0]]
-    if sum(b * c for b, c in zip(blocks, cuts)) != tiles:
+    found = re.findall(r"(?:(\d+) of )?(\d+)x(\d+)", matrix)
+    shapes = [(int(groups or 1), int(out), int(into)) for groups, out, into in found]
+    across = [groups * math.ceil(out / columns) for groups, out, _ in shapes]
+    down = [math.ceil(into / rows) for _, _, into in shapes]
+    if len(shapes) == 1 and tiles % across[0] == 0:  # cutting at whole channels can need more tiles than the sizes say
+        down = [tiles // across[0]]
+    if sum(a * d for a, d in zip(across, down)) != tiles:
         return ()
+    names = [name] if len(shapes) == 1 else [f"{name} ({i + 1})" for i in range(len(shapes))]
     return tuple(
-        (out / b / columns, into / c / rows) for (out, into), b, c in zip(shapes, blocks, cuts) for _ in range(b * c)
+        tile_grid(n, groups, out, into, d, a, size) for n, (groups, out, into), d, a in zip(names, shapes, down, across)
     )
+
+
+def tile_grid(name: str, groups: int, out: int, into: int, down: int, across: int, size: tuple[int, int]) -> TileGrid:
+    """`groups` matrices [out, into] on `down` x `across` tiles of `size` (rows, columns)."""
+    matrix = f"{out}x{into}" if groups == 1 else f"{groups} of {out}x{into}"
+    return TileGrid(name, matrix, down, across, into / down / size[0], groups * out / across / size[1])
 
 
 def _tile_sizes(text: str) -> dict[str, tuple[int, int]]:

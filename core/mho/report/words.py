@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
-from mho.report.study import Curve, Study
+from mho.errorbars import t95
+
+if TYPE_CHECKING:
+    from mho.report.study import Curve, Study
 
 NONE = "–"
 SPACE = "\N{NO-BREAK SPACE}"
 KNOWN = {"direct": "when deployed directly", "hwa": "when trained for the hardware"}
-# Two-sided 95 % points of Student's t distribution for 1, 2, ... degrees of freedom.
-T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
 def decimals(sem: float | None) -> int:
@@ -34,6 +36,24 @@ def with_error(value: float | None, sem: float | None) -> str:
         return percent(value)
     n = decimals(sem)
     return f"{percent(value, n)}{SPACE}±{SPACE}{percent(sem, n)}"
+
+
+def printable(text: Any) -> str:
+    """Text on one line, without control characters.
+
+    >>> printable("a\\n\\x00b")
+    'a �b'
+    """
+    return "".join(c if c.isprintable() else "�" for c in " ".join(str(text).split()))
+
+
+def digits(value: float) -> str:
+    """Four digits of a number.
+
+    >>> digits(-0.123456), digits(1234567.0)
+    ('−0.1235', '1,234,567')
+    """
+    return _minus(f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}")
 
 
 def plain_number(value: float | None, places: int = 3) -> str:
@@ -75,6 +95,8 @@ def headline(study: Study) -> str:
 def verdict(study: Study) -> str:
     """Whether the better way is better by more than chance; empty where there is nothing to compare."""
     named = {c.name: c for c in _ranked(study)}
+    if study.gain is not None:
+        return _paired(study, *study.gain[-1])
     if "direct" in named and "hwa" in named:
         return _hwa_or_not(named["hwa"], named["direct"])
     if len(named) > 1:
@@ -86,6 +108,11 @@ def verdict(study: Study) -> str:
 def caution(study: Study) -> str:
     """What the error bars cover."""
     chips = max((len(c.last) for c in study.curves), default=0)
+    if study.seeds:
+        return (
+            f"± is the standard error of the mean over {len(study.seeds)} trainings, each deployed on chips of its own "
+            f"({chips} in all). It does not cover other test data."
+        )
     if chips < 2:
         return "One chip was simulated, so there is no error bar: another chip can come out differently."
     return (
@@ -105,10 +132,23 @@ def above_digital(study: Study) -> str:
     )
 
 
+def _paired(study: Study, gain: float, half: float) -> str:
+    """The same from differences of the same training."""
+    n = len(study.seeds)
+    size = (
+        f"95 % interval {signed_points(gain - half, 2)} to {signed_points(gain + half, 2)} points, {n} paired trainings"
+    )
+    if abs(gain) <= half:
+        return f"Training for the hardware makes no difference that {n} trainings can show ({size})."
+    if gain > 0:
+        return f"Training for the hardware gains {100 * gain:.2f} points over direct deployment ({size})."
+    return f"Training for the hardware does not help here: it loses {-100 * gain:.2f} points ({size})."
+
+
 def _hwa_or_not(hwa: Curve, direct: Curve) -> str:
     gain, sem, clear = _difference(hwa, direct)
     if sem is None:
-        return f"Training for the hardware changes it by {_signed(gain)} points: on one chip, that can be chance."
+        return f"Training for the hardware changes it by {signed_points(gain)} points: on one chip, that can be chance."
     points = _points(gain, sem)
     if not clear:
         chips = _chips(hwa, direct)
@@ -123,7 +163,7 @@ def _hwa_or_not(hwa: Curve, direct: Curve) -> str:
 def _first_or_not(first: Curve, second: Curve) -> str:
     gain, sem, clear = _difference(first, second)
     if sem is None:
-        return f"“{first.name}” is {_signed(gain)} points from “{second.name}”: on one chip, that can be chance."
+        return f"“{first.name}” is {signed_points(gain)} points from “{second.name}”: on one chip, that can be chance."
     if not clear:
         chips = _chips(first, second)
         return f"{chips} chips cannot tell “{first.name}” from “{second.name}” ({_points(gain, sem)} points)."
@@ -136,12 +176,7 @@ def _difference(a: Curve, b: Curve) -> tuple[float, float | None, bool]:
     if sems[0] is None or sems[1] is None:
         return gain, None, False
     sem = math.hypot(sems[0], sems[1])
-    return gain, sem, abs(gain) > _t95(_chips(a, b) - 1) * sem
-
-
-def _t95(freedom: int) -> float:
-    """The 95 % point of Student's t; above the table 1.96 + 2.4/freedom, which is right to 0.02."""
-    return T95[max(freedom, 1) - 1] if freedom <= len(T95) else 1.96 + 2.4 / freedom
+    return gain, sem, abs(gain) > t95(_chips(a, b) - 1) * sem
 
 
 def _chips(*curves: Curve) -> int:
@@ -154,7 +189,8 @@ def _ranked(study: Study) -> list[Curve]:
     return sorted(known, key=lambda c: -(c.mean[-1] or 0))
 
 
-def _signed(value: float, places: int = 1) -> str:
+def signed_points(value: float, places: int = 1) -> str:
+    """A difference of fractions in points, with its sign."""
     return _minus(f"{100 * value:+z.{places}f}")
 
 
@@ -164,7 +200,7 @@ def _minus(number: str) -> str:
 
 def _points(gain: float, sem: float) -> str:
     n = decimals(sem)
-    return f"{_signed(gain, n)}{SPACE}±{SPACE}{100 * sem:.{n}f}"
+    return f"{signed_points(gain, n)}{SPACE}±{SPACE}{100 * sem:.{n}f}"
 
 
 def _and(parts: list[str]) -> str:

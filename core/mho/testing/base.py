@@ -8,7 +8,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
+from mho.hardware import Hardware
+from mho.matrix import Tile
 from mho.nonideality import Nonideality
 from mho.testing.bench import Bench
 
@@ -19,15 +22,13 @@ Check = Callable[[Any], None]
 class Checks:
     """Base of the groups of checks. A check is a method `test_...(self)` that raises AssertionError.
 
-    spec                     the effect under test; it should do something visible
-    tile                     YAML of a tile, where the effect needs another than the bench's, e.g. "device: {g_max: 40 uS}"
-    ages                     seconds at which ageing is looked at
-    expected_failed_checks   check -> why this effect may fail it
+    spec                     the part under test; it should do something visible
+    tile                     YAML of a tile, where the part needs another than the bench's, e.g. "device: {g_max: 40 uS}"
+    expected_failed_checks   check -> why this part may fail it
     """
 
-    spec: ClassVar[Nonideality]
+    spec: ClassVar[Any]
     tile: ClassVar[str] = ""
-    ages: ClassVar[tuple[float, ...]] = (0.0, 1.0, 3600.0, 86_400.0)
     expected_failed_checks: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -47,6 +48,18 @@ class Checks:
         found = {n: None for c in reversed(cls.__mro__) for n in vars(c) if n.startswith(PREFIX)}
         return [n for n in found if callable(getattr(cls, n))]
 
+    def made(self, bench: Bench | None = None, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
+        """The bench's matrix on tiles with the part under test."""
+        raise NotImplementedError
+
+    def network(self) -> nn.Module:
+        """A converted network with the part under test."""
+        raise NotImplementedError
+
+    def hardware(self) -> Hardware:
+        """The bench's hardware with the part under test."""
+        raise NotImplementedError
+
     @functools.cached_property
     def bench(self) -> Bench:
         """Tiles in double precision, so that rounding hides nothing."""
@@ -55,6 +68,25 @@ class Checks:
     def values(self) -> dict[str, Any]:
         """The fields of the spec."""
         return {name: getattr(self.spec, name) for name in type(self.spec).model_fields}
+
+
+class EffectChecks(Checks):
+    """Base of the groups that are about effects.
+
+    ages   seconds at which ageing is looked at
+    """
+
+    spec: ClassVar[Nonideality]
+    ages: ClassVar[tuple[float, ...]] = (0.0, 1.0, 3600.0, 86_400.0)
+
+    def made(self, bench: Bench | None = None, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
+        return (bench or self.bench).tile(self.spec, tile=tile, **training)
+
+    def network(self) -> nn.Module:
+        return self.bench.network(self.spec)
+
+    def hardware(self) -> Hardware:
+        return self.bench.hardware(self.spec)
 
     def draws(self, per: str) -> list[str]:
         """The stages at which it draws numbers that change with every `per`."""

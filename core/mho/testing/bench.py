@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mho import noise
+from mho.converter import Adc, Dac
 from mho.hardware import Hardware
 from mho.matrix import Tile
 from mho.nonideality import Nonideality, product
@@ -67,7 +68,7 @@ class Witness(Nonideality, kind="witness.noise"):
 
 
 class Bench:
-    """Everything a check needs around one effect."""
+    """Everything a check needs around one part."""
 
     def __init__(self, tile: str = "", dtype: torch.dtype = torch.float64) -> None:
         self.changes = parse(tile, "tile").data if tile.strip() else {}
@@ -90,15 +91,24 @@ class Bench:
 
     def tile(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
         """The bench's matrix on tiles, in eval, without a chip."""
-        return Tile(self.weight, self.hardware(*effects, tile=tile, **training))
+        made = Tile(self.weight, self.hardware(*effects, tile=tile, **training))
+        self.teach(made.tiles.built)
+        return made
 
-    def network(self, *effects: Nonideality, **training: Any) -> nn.Module:
+    def teach(self, module: nn.Module) -> nn.Module:
+        """Move what an effect learns away from where it starts, which is often where it does nothing."""
+        with torch.no_grad():
+            for k, p in enumerate(module.parameters()):
+                p.add_(0.3 * self.random(*p.shape, number=20 + k).to(p.device, p.dtype))
+        return module
+
+    def network(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> nn.Module:
         """A converted convolution and a linear layer."""
         from mho.convert import to_analog
 
         torch.manual_seed(3)
         model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(20, 3))
-        return to_analog(model.to(self.dtype), self.hardware(*effects, **training))
+        return to_analog(model.to(self.dtype), self.hardware(*effects, tile=tile, **training))
 
     def images(self) -> Tensor:
         return self.random(VECTORS, 2, 4, 4, number=4)
@@ -143,6 +153,11 @@ class Bench:
         path = resolve((effect,), layer).effects[0].path
         key = noise.fold_words(noise.key("chip", chip), noise.words("layer", layer))
         prepared = Site(geometry, Stream(key, key), path, "prepare")
+        module = None
+        if effect.writes("build"):
+            first = noise.fold_words(noise.key("build"), path)
+            module = effect.build(Site(geometry, Stream(first, first), path, "build"))
+            prepared.module = module = self.teach(module.to(device=target.device, dtype=self.dtype))
         effect.prepare(prepared)
         stream = Run.stream(key, noise.fold(key, "call", t, call), t, VECTORS, samples=VECTORS)
         return Recorder(
@@ -153,7 +168,15 @@ class Bench:
             target=target if stage in ("program", "age") else None,
             programmed=target if stage == "age" else None,
             constants=prepared.constants,
+            module=module,
         )
+
+    def converter_site(self, converter: Dac | Adc, chip: int = 0, *, call: int = 0, device: str = "cpu") -> Recorder:
+        """A site as the core makes it for the converters of chip number `chip`."""
+        key = noise.fold_words(noise.key("chip", chip), noise.words("layer", "layer"))
+        stream = Run.stream(key, noise.fold(key, "call", 0.0, call), 0.0, VECTORS, samples=VECTORS)
+        geometry = on_device(self.array.geometry, torch.device(device))
+        return Recorder(geometry, stream, noise.words("layer", converter.kind, 0), converter.CATEGORY)
 
     def call(
         self,

@@ -1,4 +1,4 @@
-"""The conformance kit: inherit it, name an effect, get the checks."""
+"""The conformance kit: inherit a contract, name a part, get the checks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import unittest
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mho.nonideality import Nonideality
+from mho.layers import AnalogLayer
+from mho.schema import Kinded
 from mho.testing.base import PREFIX, Checks
+from mho.testing.compensations import CompensationContract
+from mho.testing.converters import ConverterContract
 from mho.testing.declared import DeclaredChecks
-from mho.testing.description import DescriptionChecks
-from mho.testing.ontiles import TileChecks
+from mho.testing.description import EffectDescriptionChecks
+from mho.testing.hooks import TrainingContract
+from mho.testing.layers import LayerContract
+from mho.testing.learnable import LearnableChecks
+from mho.testing.mappings import MappingContract
+from mho.testing.ontiles import EffectTileChecks
 from mho.testing.randomness import RandomnessChecks
 from mho.testing.statistics import StatisticsChecks
 from mho.testing.strength import StrengthChecks
@@ -19,7 +26,14 @@ from mho.testing.values import ValueChecks
 
 
 class NonidealityContract(
-    StatisticsChecks, DeclaredChecks, StrengthChecks, TileChecks, RandomnessChecks, ValueChecks, DescriptionChecks
+    LearnableChecks,
+    StatisticsChecks,
+    DeclaredChecks,
+    StrengthChecks,
+    EffectTileChecks,
+    RandomnessChecks,
+    ValueChecks,
+    EffectDescriptionChecks,
 ):
     """Everything a plugin's effect promises to the core, as named checks for pytest.
 
@@ -49,9 +63,24 @@ def run(contract: type[Checks], on_check: Callable[[Outcome], None] | None = Non
     return outcomes
 
 
-def contract_of(effect: Nonideality, **about: object) -> type[NonidealityContract]:
-    """The contract of one effect as a class; `about` sets tile, ages, expected, … ."""
-    return type(f"Test{type(effect).__name__}", (NonidealityContract,), {"spec": effect, **about})
+# category -> the contract of such parts
+CONTRACTS: dict[str, type[Checks]] = {
+    "nonideality": NonidealityContract,
+    "mapping": MappingContract,
+    "dac": ConverterContract,
+    "adc": ConverterContract,
+    "compensation": CompensationContract,
+}
+
+
+def contract_of(part: Kinded | type, **about: object) -> type[Checks]:
+    """The contract of one part as a class: of an effect, mapping, converter or compensation, or of the class of a layer or a
+    training hook. `about` sets tile, ages, expected, … ."""
+    if isinstance(part, Kinded):
+        return type(f"Test{type(part).__name__}", (CONTRACTS[part.CATEGORY],), {"spec": part, **about})
+    if issubclass(part, AnalogLayer):
+        return type(f"Test{part.__name__}", (LayerContract,), {"layer": part, **about})
+    return type(f"Test{part.__name__}", (TrainingContract,), {"hook": part, **about})
 
 
 def _outcomes(contract: type[Checks]) -> Iterator[Outcome]:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from mho.nonideality import Nonideality, product
-from mho.testing.base import Checks
+from mho.testing.base import EffectChecks
 from mho.testing.bench import skip
 from mho.testing.statistics import compare
 
 
-class DeclaredChecks(Checks):
+class DeclaredChecks(EffectChecks):
     def _products(self) -> dict[str, Tensor]:
         x, w = self.bench.arguments("mvm")
         site = self.bench.site(self.spec, "accumulate")

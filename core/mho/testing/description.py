@@ -1,4 +1,4 @@
-"""Checks of what an effect says about itself: kind, documentation, units, source, schema."""
+"""Checks of what a part says about itself: kind, documentation, units, source, schema."""
 
 from __future__ import annotations
 
@@ -15,48 +15,20 @@ from pydantic_core import PydanticUndefined
 
 from mho.nonideality import STAGES, TERMS, Nonideality
 from mho.plan import resolve
-from mho.schema import kind_form
-from mho.testing.base import Checks
+from mho.schema import Kinded, kind_form
+from mho.testing.base import Checks, EffectChecks
 from mho.yamltext import parse_value, write
 
-METHODS = (*STAGES, *TERMS, "prepare")
+METHODS = (*STAGES, *TERMS, "prepare", "build")
 
 
 class DescriptionChecks(Checks):
-    def test_is_a_nonideality(self) -> None:
-        cls = type(self.spec)
-        assert isinstance(self.spec, Nonideality), f"{cls.__name__} must inherit from mho.Nonideality"
-        assert cls.CATEGORY == "nonideality", f"leave CATEGORY of {cls.__name__} as it is"
+    """Of every part that YAML names by its kind."""
 
     def test_has_a_kind(self) -> None:
         cls = type(self.spec)
-        assert kind_form(cls.KIND), f'write: class {cls.__name__}(Nonideality, kind="family.effect"), not {cls.KIND!r}'
-
-    def test_overrides_a_stage(self) -> None:
-        wanted = ", ".join((*STAGES, *TERMS))
-        assert type(self.spec).stages(), f"it overrides no stage, so it does nothing; write one of: {wanted}"
-
-    def test_has_no_method_that_is_nearly_a_stage(self) -> None:
-        own = [n for n, v in vars(type(self.spec)).items() if inspect.isfunction(v) and not n.startswith("_")]
-        for name in own:
-            near = difflib.get_close_matches(name, METHODS, 1, cutoff=0.85)
-            assert name in METHODS or not near, f"method {name!r} is never called; did you mean {near[0]!r}?"
-
-    def test_stage_methods_take_the_right_arguments(self) -> None:
-        for name in METHODS:
-            if not self.spec.writes(name):
-                continue
-            wanted, given = (
-                inspect.signature(getattr(Nonideality, name)),
-                inspect.signature(getattr(type(self.spec), name)),
-            )
-            names = [p for p, v in wanted.parameters.items() if v.kind is not v.VAR_KEYWORD]
-            sides = tuple(self.spec.sides) if name in ("shift", "variance") else ()
-            try:
-                given.bind(*names, **dict.fromkeys(sides))
-            except TypeError as error:
-                text = ", ".join((*names, *sides))
-                raise AssertionError(f"{name}{given} does not fit ({error}); write {name}({text})") from None
+        base = cls.__mro__[1].__name__
+        assert kind_form(cls.KIND), f'write: class {cls.__name__}({base}, kind="family.name"), not {cls.KIND!r}'
 
     def test_documents_itself(self) -> None:
         cls = type(self.spec)
@@ -94,16 +66,6 @@ class DescriptionChecks(Checks):
             if default is not PydanticUndefined and not _accepts(cls, {**self.values(), name: default}, name):
                 wrong.append(f"{name}={default!r}")
         assert not wrong, f"these defaults break the field's own type or bounds: {', '.join(wrong)}"
-
-    def test_its_strength_is_a_number_field(self) -> None:
-        strength = type(self.spec).strength
-        if strength is None:
-            return
-        assert strength in type(self.spec).model_fields, (
-            f"strength = {strength!r} names no field; name the field that sweeps turn, or None"
-        )
-        value = getattr(self.spec, strength)
-        assert isinstance(value, (int, float)) and not isinstance(value, bool), f"{strength!r} must be a number"
 
     def test_round_trips_through_yaml(self) -> None:
         text = write(self.spec.model_dump(mode="json"))
@@ -144,6 +106,51 @@ class DescriptionChecks(Checks):
             "a copy must be equal and have the same hash; do not override __eq__ or __hash__"
         )
 
+
+class EffectDescriptionChecks(DescriptionChecks, EffectChecks):
+    """Of effects besides."""
+
+    def test_is_a_nonideality(self) -> None:
+        cls = type(self.spec)
+        assert isinstance(self.spec, Nonideality), f"{cls.__name__} must inherit from mho.Nonideality"
+        assert cls.CATEGORY == "nonideality", f"leave CATEGORY of {cls.__name__} as it is"
+
+    def test_overrides_a_stage(self) -> None:
+        wanted = ", ".join((*STAGES, *TERMS))
+        assert type(self.spec).stages(), f"it overrides no stage, so it does nothing; write one of: {wanted}"
+
+    def test_has_no_method_that_is_nearly_a_stage(self) -> None:
+        own = [n for n, v in vars(type(self.spec)).items() if inspect.isfunction(v) and not n.startswith("_")]
+        for name in own:
+            near = difflib.get_close_matches(name, METHODS, 1, cutoff=0.85)
+            assert name in METHODS or not near, f"method {name!r} is never called; did you mean {near[0]!r}?"
+
+    def test_stage_methods_take_the_right_arguments(self) -> None:
+        for name in METHODS:
+            if not self.spec.writes(name):
+                continue
+            wanted, given = (
+                inspect.signature(getattr(Nonideality, name)),
+                inspect.signature(getattr(type(self.spec), name)),
+            )
+            names = [p for p, v in wanted.parameters.items() if v.kind is not v.VAR_KEYWORD]
+            sides = tuple(self.spec.sides) if name in ("shift", "variance") else ()
+            try:
+                given.bind(*names, **dict.fromkeys(sides))
+            except TypeError as error:
+                text = ", ".join((*names, *sides))
+                raise AssertionError(f"{name}{given} does not fit ({error}); write {name}({text})") from None
+
+    def test_its_strength_is_a_number_field(self) -> None:
+        strength = type(self.spec).strength
+        if strength is None:
+            return
+        assert strength in type(self.spec).model_fields, (
+            f"strength = {strength!r} names no field; name the field that sweeps turn, or None"
+        )
+        value = getattr(self.spec, strength)
+        assert isinstance(value, (int, float)) and not isinstance(value, bool), f"{strength!r} must be a number"
+
     def test_explains_itself_in_the_plan(self) -> None:
         rows = resolve((self.spec,), "layer").explain()
         assert rows, "it is not in the plan; give the spec under test a strength above 0"
@@ -159,7 +166,7 @@ def _holds_number(annotation: Any) -> bool:
     )
 
 
-def _accepts(cls: type[Nonideality], values: dict[str, Any], name: str) -> bool:
+def _accepts(cls: type[Kinded], values: dict[str, Any], name: str) -> bool:
     """Whether the value of field `name` is accepted, whatever is said about the others."""
     try:
         cls.model_validate(values)

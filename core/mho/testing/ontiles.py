@@ -1,4 +1,4 @@
-"""Checks of the effect in tiles and networks: gradients, chips on disk, copies, vmap, compilation, other geometries."""
+"""Checks of a part in tiles and networks: gradients, chips on disk, copies, vmap, compilation, other geometries."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from mho.chip import load_chip, program
 from mho.hardware import Hardware
-from mho.testing.base import Checks, same
+from mho.plan import resolve
+from mho.testing.base import Checks, EffectChecks, same
 from mho.testing.bench import Bench, skip
 
 SMOOTH: dict[str, Any] = {"dac": None}
+ROUNDING: dict[str, dict[str, str]] = {"through": {}, "autograd": {"rounding": "ste"}}
 GRADIENT = "declare backward = 'none' if the effect has no gradient by nature"
 
 
@@ -25,9 +27,9 @@ class TileChecks(Checks):
     # -- gradients --------------------------------------------------------------------------------------------
     def _gradients(self, mode: str, weight_factor: float = 1.0, x_factor: float = 1.0) -> dict[str, Tensor]:
         """The gradients of weights and inputs through the tile without rounding."""
-        if self.spec.backward == "none":
+        if getattr(self.spec, "backward", "") == "none":
             skip("the effect declares that it has no gradient")
-        tile = self.bench.tile(self.spec, tile=SMOOTH, backward={"mode": mode}).train()
+        tile = self.made(tile=SMOOTH, backward={"mode": mode, **ROUNDING[mode]}).train()
         x = (self.bench.x * x_factor).requires_grad_()
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -70,7 +72,7 @@ class TileChecks(Checks):
 
     def test_trains(self) -> None:
         """A training step through every stage: noise injected as `program` would make it."""
-        tile = self.bench.tile(self.spec).train()
+        tile = self.made().train()
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
@@ -80,7 +82,7 @@ class TileChecks(Checks):
 
     # -- chips ------------------------------------------------------------------------------------------------
     def test_a_chip_survives_saving(self) -> None:
-        tile, fresh = self.bench.tile(self.spec), self.bench.tile(self.spec)
+        tile, fresh = self.made(), self.made()
         chip = program(tile, seed=3)
         with tempfile.TemporaryDirectory() as folder:
             chip.save(Path(folder) / "chip.safetensors")
@@ -91,36 +93,20 @@ class TileChecks(Checks):
             "a chip that was saved and loaded computes other outputs; keep constants as site.NAME, set in prepare"
         )
 
-    def test_constants_of_a_chip_are_its_own(self) -> None:
-        """What `prepare` sets is drawn from the chip."""
-        if not self.spec.writes("prepare"):
-            return
-        sites = [self.bench.site(self.spec, self.spec.stages()[-1], chip).constants for chip in (0, 0, 1)]
-        assert all(same(v, sites[1][n]) for n, v in sites[0].items()), "prepare gives one chip two sets of constants"
-        assert sites[0].keys() == sites[2].keys(), "prepare sets other names on another chip"
-
     def test_a_deep_copy_of_a_tile_computes_the_same(self) -> None:
-        tile = self.bench.tile(self.spec).program(seed=0).age(60.0)
+        tile = self.made().program(seed=0).age(60.0)
         other = copy.deepcopy(tile)
         assert same(tile(self.bench.x), other(self.bench.x)), "a deep copy of a programmed tile computes other outputs"
 
-    def test_state_dict_is_unaffected(self) -> None:
-        with_it = self.bench.tile(self.spec).program(seed=0).age(60.0).state_dict().keys()
-        without = self.bench.tile().state_dict().keys()
-        extra = sorted(with_it ^ without)
-        assert not extra, (
-            f"it adds {', '.join(extra)} to state_dict(); an effect has no parameters or buffers of its own"
-        )
-
     def test_conductances_are_physical(self) -> None:
-        tile = self.bench.tile(self.spec).program(seed=0).tiles
+        tile = self.made().program(seed=0).tiles
         padding = tile.used[:, None, :] == 0
         assert (tile.programmed >= 0).all(), "programmed conductances are negative or NaN"
         assert not tile.programmed[..., padding.expand_as(tile.programmed[0])].any(), "there are devices in the padding"
 
     # -- torch's tools ----------------------------------------------------------------------------------------
     def test_works_under_vmap(self) -> None:
-        tile = self.bench.tile(self.spec).program(seed=0)
+        tile = self.made().program(seed=0)
         batches = torch.stack([self.bench.x, self.bench.x.flip(0)])
         tile.age(60.0)
         mapped = torch.func.vmap(tile)(batches)
@@ -131,11 +117,11 @@ class TileChecks(Checks):
             )
 
     def test_compiles_with_a_chip(self) -> None:
-        tile = self.bench.tile(self.spec).program(seed=0).age(60.0)
+        tile = self.made().program(seed=0).age(60.0)
         self._compiles(tile, tile.tiles.run)
 
     def test_compiles_in_training(self) -> None:
-        self._compiles(self.bench.tile(self.spec).train(), None)
+        self._compiles(self.made().train(), None)
 
     def _compiles(self, tile: nn.Module, run: Any) -> None:
         """The compiled tile computes what the plain one does, in one graph."""
@@ -160,7 +146,7 @@ class TileChecks(Checks):
 
     # -- other geometries -------------------------------------------------------------------------------------
     def _on(self, **tile: Any) -> Tensor:
-        made = self.bench.tile(self.spec, tile=tile).program(seed=0).age(60.0)
+        made = self.made(tile=tile).program(seed=0).age(60.0)
         return made(self.bench.x)
 
     def test_works_on_one_large_tile(self) -> None:
@@ -177,30 +163,51 @@ class TileChecks(Checks):
 
     def test_padding_computes_nothing(self) -> None:
         """Padded rows of the inputs are 0 and stay without weight."""
-        tile = self.bench.tile(self.spec).program(seed=0).tiles
+        tile = self.made().program(seed=0).tiles
         empty = (tile.used == 0)[:, None, :].expand_as(tile.aged)
         assert not tile.aged[empty].any(), "cells in the padding have a weight"
 
     def test_works_in_a_converted_network(self) -> None:
-        net = self.bench.network(self.spec).eval()
+        net = self.network().eval()
         program(net, seed=0)
         self._check(net(self.bench.images()), "in a network with a convolution")
 
     def test_works_in_a_bfloat16_network(self) -> None:
         bench = Bench(self.tile, torch.bfloat16)
-        y = bench.tile(self.spec).program(seed=0).age(60.0)(bench.x)
+        y = self.made(bench).program(seed=0).age(60.0)(bench.x)
         assert y.dtype == torch.bfloat16, f"a bfloat16 layer returns {y.dtype}"
         self._check(y, "in bfloat16")
 
     def test_the_hardware_reads_back(self) -> None:
         """Results carry the hardware as YAML; reading it needs a kind that is installed or registered."""
-        hardware = self.bench.hardware(self.spec)
+        hardware = self.hardware()
         assert self.spec.kind in hardware.to_yaml(), "the kind is missing in the YAML of the hardware"
         assert isinstance(hardware, Hardware) and len(hardware.digest) == 64, "the hardware has no digest"
 
     @staticmethod
     def _check(y: Tensor, where: str) -> None:
         assert torch.isfinite(y).all(), f"outputs are NaN or infinite {where}"
+
+
+class EffectTileChecks(TileChecks, EffectChecks):
+    """What is asked of effects besides."""
+
+    def test_constants_of_a_chip_are_its_own(self) -> None:
+        """What `prepare` sets is drawn from the chip."""
+        if not self.spec.writes("prepare"):
+            return
+        sites = [self.bench.site(self.spec, self.spec.stages()[-1], chip).constants for chip in (0, 0, 1)]
+        assert all(same(v, sites[1][n]) for n, v in sites[0].items()), "prepare gives one chip two sets of constants"
+        assert sites[0].keys() == sites[2].keys(), "prepare sets other names on another chip"
+
+    def test_state_dict_is_unaffected(self) -> None:
+        with_it = self.made().program(seed=0).age(60.0).state_dict().keys()
+        built = f"tiles.built.{resolve((self.spec,), '').effects[0].name}." if self.spec.writes("build") else "-"
+        without = self.bench.tile().state_dict().keys()
+        extra = sorted(name for name in with_it ^ without if not name.startswith(built))
+        assert not extra, (
+            f"it adds {', '.join(extra)} to state_dict(); an effect has no parameters or buffers but those of build(site)"
+        )
 
 
 def _given(t: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mho.testing.base import Checks, same
+from mho.testing.base import EffectChecks, same
 from mho.testing.bench import PER_VECTOR, VECTORS, skip
 
 ASK = "draw with site.randn_like(v) or site.rand_like(v) only, never torch.rand or random"
 
 
-class RandomnessChecks(Checks):
+class RandomnessChecks(EffectChecks):
     def test_the_same_seed_is_the_same_chip(self) -> None:
         a, b = (self.bench.tile(self.spec).program(seed=5).age(3600.0)(self.bench.x) for _ in range(2))
         assert same(a, b), f"the same chip computes other outputs; {ASK}"
@@ -55,9 +55,9 @@ class RandomnessChecks(Checks):
         bench = self.bench  # making it initialises a layer
         for stage in self.spec.stages():
             arguments = bench.arguments(stage)
-            before = _generators()
+            before = generators()
             bench.call(self.spec, stage, arguments=arguments)
-            moved = [n for (n, a), (_, b) in zip(before, _generators()) if a != b]
+            moved = [n for (n, a), (_, b) in zip(before, generators()) if a != b]
             assert not moved, f"{stage} draws from {', '.join(moved)}; {ASK}"
 
     def test_ageing_has_no_memory_of_the_route(self) -> None:
@@ -117,16 +117,17 @@ class RandomnessChecks(Checks):
 
     def test_keeps_no_state(self) -> None:
         """What belongs to a chip is set in `prepare(site)`; all else is asked for again."""
-        before = _state(self.spec)
+        before = state_of(self.spec)
         for stage in self.spec.stages():
             self.bench.call(self.spec, stage)
         self.bench.tile(self.spec).program(seed=0).age(60.0)(self.bench.x)
-        after = _state(self.spec)
+        after = state_of(self.spec)
         changed = sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
         assert not changed, f"it changes {', '.join(changed)}; constants of a chip go to site.NAME in prepare(site)"
 
 
-def _generators() -> list[tuple[str, Any]]:
+def generators() -> list[tuple[str, Any]]:
+    """The state of every global generator."""
     state = np.random.get_state()
     return [
         ("torch's generator", torch.get_rng_state().tolist()),
@@ -135,7 +136,7 @@ def _generators() -> list[tuple[str, Any]]:
     ]
 
 
-def _state(spec: Any) -> dict[str, Any]:
+def state_of(spec: Any) -> dict[str, Any]:
     """Everything an effect could hide something in: its attributes, its class's, and its module's globals."""
     cls = type(spec)
     places = {

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mho.testing.base import Checks
+from mho.testing.base import EffectChecks
 from mho.testing.bench import skip
 
 ALPHA = 1e-5
 Moments = Callable[..., tuple[Any, Any]]
 
 
-class StatisticsChecks(Checks):
+class StatisticsChecks(EffectChecks):
     """expected    stage -> callable with the arguments of the stage, giving (mean, std) of what it returns
     draws_taken   chips per element; the more, the smaller a wrong moment that is found
     tolerance     deviation of mean and std that is allowed besides chance, relative to the std (or to the mean without noise)

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mho.nonideality import Nonideality
-from mho.testing.base import Checks, same
+from mho.testing.base import EffectChecks, same
 from mho.testing.bench import Witness, skip
 
 
-class StrengthChecks(Checks):
+class StrengthChecks(EffectChecks):
     def _with(self, share: float) -> Any:
         """The spec at this share of its strength."""
         name = type(self.spec).strength
@@ -83,4 +83,4 @@ class StrengthChecks(Checks):
             from mho.nonideality import product
 
             value = product(*arguments)
-        return float(torch.linalg.vector_norm(self.bench.call(spec, stage, t=self.ages[-1]) - value))
+        return float(torch.linalg.vector_norm(self.bench.call(spec, stage, t=self.ages[-1]).detach() - value))

@@ -7,13 +7,13 @@ import copy
 import torch
 from torch import Tensor
 
-from mho.testing.base import Checks, same
+from mho.testing.base import EffectChecks, same
 from mho.testing.bench import PER_VECTOR, VECTORS, Bench
 
 HINTS = "tensors it makes must follow their input: torch.zeros_like(g), g.new_tensor(...), site.randn_like(g)"
 
 
-class ValueChecks(Checks):
+class ValueChecks(EffectChecks):
     def test_keeps_the_shape(self) -> None:
         for stage in self.spec.stages():
             value = self.bench.arguments(stage)[0]

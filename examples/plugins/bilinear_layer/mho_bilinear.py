@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from mho import AnalogLayer, hookimpl
 from torch import Tensor, nn
 
@@ -13,6 +14,10 @@ class AnalogBilinear(AnalogLayer, nn.Bilinear):
     """
 
     torch_type = nn.Bilinear
+
+    @classmethod
+    def example(cls) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        return nn.Bilinear(5, 4, 3), (torch.rand(6, 5), torch.rand(6, 4))
 
     def views(self) -> dict[str, Tensor]:
         return {"": self.weight.flatten(1)}

@@ -2,15 +2,15 @@
 
 Each column has a converter of its own: capacitor k of b-1 is 2^k (1 + sigma xi / sqrt(2^k)) unit capacitors, since
 2^k units average their errors. The comparator decides bit after bit against these; the digital side believes in 2^k.
+The xi belong to the chip: nothing is stored, the site gives the same ones whenever it is asked.
 """
 
 from __future__ import annotations
 
 import torch
-from mho import Field, hookimpl
+from mho import Field, Site, hookimpl
 from mho.converter import Adc, Rounding
 from mho.gradient import straight
-from mho.noise import key, normal, rows_of
 from torch import Tensor
 
 
@@ -21,23 +21,24 @@ class SarAdc(Adc, kind="sar.adc"):
 
     bits: int | None = Field(8, ge=2, le=16, unit="bit", description="resolution: b bits are 2^b - 1 levels")
     sigma: float = Field(0.01, ge=0, lt=1, unit="1", description="relative mismatch of a unit capacitor")
-    seed: int = Field(0, ge=0, unit="1", description="which converters; converters know no chip, all chips have these")
 
-    def convert(self, y: Tensor, rounding: Rounding = "through") -> Tensor:
+    def convert(self, y: Tensor, rounding: Rounding = "through", site: Site | None = None) -> Tensor:
         if self.bound is None or self.top is None:
             return super().convert(y, rounding)
         step = self.bound / self.top
-        code = self._codes(y.abs() / step, self._capacitors(y))
+        code = self._codes(y.abs() / step, self._capacitors(y, site))
         value = torch.where(y < 0, -code, code) * step
         saturated = code.detach() >= self.top
         return value.detach() if rounding == "zero" else straight(torch.where(saturated, y.detach(), y), value)
 
-    def _capacitors(self, y: Tensor) -> Tensor:
-        """[bit, out], largest first, in units."""
+    def _capacitors(self, y: Tensor, site: Site | None) -> Tensor:
+        """[bit, tile, out], largest first, in units; the nominal ones where there is no chip to ask."""
         n = int(self.bits or 2) - 1
-        ideal = 2.0 ** torch.arange(n - 1, -1, -1, dtype=y.dtype, device=y.device)[:, None]
-        rows = rows_of(key("sar", self.seed), torch.arange(n, dtype=torch.int32, device=y.device))
-        return ideal * (1 + self.sigma * normal(rows, y.shape[-1]).to(y.dtype) / ideal.sqrt())
+        ideal = 2.0 ** torch.arange(n - 1, -1, -1, dtype=y.dtype, device=y.device)[:, None, None]
+        if site is None:
+            return ideal
+        xi = site.randn_like(y.new_empty(n, *y.shape[-2:]), per="chip", name="capacitors")
+        return ideal * (1 + self.sigma * xi / ideal.sqrt())
 
     @staticmethod
     def _codes(magnitude: Tensor, capacitors: Tensor) -> Tensor:

@@ -6,8 +6,14 @@ import mho
 import pytest
 import torch
 from mho import registry
+from mho.testing import LayerContract
+from mho_bilinear import AnalogBilinear
 
 FILE = Path(__file__).parents[1] / "mho_bilinear.py"
+
+
+class TestAnalogBilinear(LayerContract):
+    layer = AnalogBilinear
 
 
 class Pair(torch.nn.Module):

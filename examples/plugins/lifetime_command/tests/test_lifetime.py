@@ -23,7 +23,7 @@ def run(*args):
 
 
 def test_the_verb_is_listed_with_its_distribution(installed):
-    assert "lifetime" in run("--help").output and "From mho-lifetime." in run("--help").output
+    assert "lifetime" in run("--help").output and "From mho-lifetime 0.1.0." in run("--help").output
 
 
 def test_an_exact_device_lives_long_and_a_drifting_one_shorter(installed):

@@ -3,6 +3,7 @@
 import mho
 import pytest
 import torch
+from mho.testing import MappingContract
 from mho_maxfill import MaxFill
 
 HW = """\
@@ -14,6 +15,14 @@ tiles:
     mapping: {{kind: maxfill.max_fill, devices: {k}, equal: {equal}}}
     nonidealities: {effects}
 """
+
+
+class TestMaxFill(MappingContract):
+    spec = MaxFill(devices=3)
+
+
+class TestEqualShares(MappingContract):
+    spec = MaxFill(devices=2, equal=True)
 
 
 def tile(w, k, equal="false", effects="[]", pair="active"):

@@ -2,6 +2,7 @@
 
 import mho
 import torch
+from mho.testing import CompensationContract
 from mho_robust import MedianDrift
 
 HW = """\
@@ -13,6 +14,10 @@ tiles:
     nonidealities: [{{kind: pcm.drift, nu_std: 0}}]
     compensation: {kind}
 """
+
+
+class TestMedianDrift(CompensationContract):
+    spec = MedianDrift()
 
 
 def tile(kind):

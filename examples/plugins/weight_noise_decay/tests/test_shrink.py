@@ -5,8 +5,14 @@ from pathlib import Path
 import mho
 import torch
 from mho import registry
+from mho.testing import TrainingContract
+from mho_shrink import PruneBelowNoise
 
 FILE = Path(__file__).parents[1] / "mho_shrink.py"
+
+
+class TestPruneBelowNoise(TrainingContract):
+    hook = PruneBelowNoise
 
 
 def train(steps):

@@ -1,0 +1,102 @@
+"""Trainings that studies need: a task's plain training, with noise or not, and the states it passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mho import noise
+from mho.analysis.subject import Item, Value, task_of
+from mho.analysis.variants import only
+from mho.calibration import calibrate
+from mho.checkpoint import save_model
+from mho.convert import to_analog
+from mho.files import write_atomically
+from mho.hardware import Hardware
+from mho.preactivation import PreactivationNoise
+from mho.run import tile_arrays
+from mho.task import Task
+from mho.training import attach
+
+RAMP = (21 / 300, 121 / 300)  # of a noisy training, in which the noise grows to its full strength (R002-05)
+STAGES = (0.0, 0.1, 0.5, 1.0)  # of a training, R000-20
+
+
+def train(
+    task: Task, net: nn.Module, epochs: int, lr: float, seed: int, after: Callable[[int], Any] = lambda epoch: None
+) -> nn.Module:
+    """The task's own training with a cosine schedule; `after(n)` is called with the number of epochs done."""
+    optimizer = task.optimizer([p for p in net.parameters() if p.requires_grad], lr)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs))
+    if tile_arrays(net):
+        attach(optimizer, net, steps_per_epoch=sum(1 for _ in task.train_batches(0)))
+    after(0)
+    for epoch in range(epochs):
+        net.train()
+        for batch in task.train_batches(noise.words("epoch", seed, epoch)[0] & 0x7FFFFFFF):
+            optimizer.zero_grad()
+            task.loss(task.predict(net, batch), batch).backward()
+            optimizer.step()
+        decay.step()
+        net.eval()
+        after(epoch + 1)
+    return net.eval()
+
+
+def states(item: Item) -> Value:
+    """Measure: train a task from scratch and keep the network at some shares of the training, in files named by them."""
+    task, out = task_of(item["task"]), Path(item["out"])
+    torch.manual_seed(noise.words("states", item["seed"])[0] & 0x7FFFFFFF)
+    net, epochs = task.model(), task.epochs if item["epochs"] is None else item["epochs"]
+    wanted: dict[int, list[float]] = {}
+    for stage in item["stages"]:
+        wanted.setdefault(round(stage * epochs), []).append(stage)
+    files: dict[str, str] = {}
+
+    def keep(epoch: int) -> None:
+        for stage in wanted.get(epoch, ()):
+            file = out / f"stage-{stage:g}-s{item['seed']}.safetensors"
+            files[f"{stage:g}"] = str(_saved(net, file))
+
+    train(task, net, epochs, task.lr, item["seed"], keep)
+    return {"files": files}
+
+
+def noisy_network(item: Item) -> Value:
+    """Measure: train a task with noise on all pre-activations (R002-03), ramped up as in R002-05; where the item has a
+    `bound`, on tiles whose outputs saturate there (R002-10)."""
+    task, sigma, bound = task_of(item["task"]), item["sigma"], item["bound"]
+    torch.manual_seed(noise.words("noisy", item["seed"])[0] & 0x7FFFFFFF)
+    net, epochs = task.model(), task.epochs if item["epochs"] is None else item["epochs"]
+    if bound is not None:
+        net = to_analog(net, bounded(Hardware.from_data(item["hardware"]), bound))
+        calibrate(net, task.calibration_batches(), forward=task.predict)
+    noisy = PreactivationNoise(0.0, item["mode"])
+
+    def ramp(epoch: int) -> None:
+        noisy.sigma = sigma * min(1.0, max(0.0, (epoch / epochs - RAMP[0]) / (RAMP[1] - RAMP[0])))
+
+    with noisy.on(net):
+        train(task, net, epochs, task.lr, item["seed"], ramp)
+    limit = "" if bound is None else f"-bound-{bound:g}"
+    return {
+        "file": str(
+            _saved(net, Path(item["out"]) / f"noisy-{item['mode']}-{sigma:g}{limit}-s{item['seed']}.safetensors")
+        )
+    }
+
+
+def bounded(hw: Hardware, bound: float) -> Hardware:
+    """`hw` with exact tiles, but that outputs saturate at the bound."""
+    data = only(hw, None).to_data()
+    for tile in data["tiles"].values():
+        tile["adc"] = {"kind": "mho.adc", "bits": None, "bound": bound}
+    return Hardware.from_data(data)
+
+
+def _saved(net: nn.Module, file: Path) -> Path:
+    return write_atomically(file, lambda part: save_model(net, part))

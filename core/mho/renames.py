@@ -1,0 +1,57 @@
+"""The deprecation rule: what was renamed keeps its old name for one minor version, with a warning.
+
+A `Renamed` stands where the new name is: in the class variable `renamed` of a model for its fields and its kind, in
+`mho.RENAMED` for public names. When the version that drops the old name is reached, a test fails until the entry is gone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """`old` is called `new` since version `since` of its distribution, e.g. "0.2". An old name with a dot is a kind."""
+
+    old: str
+    new: str
+    since: str
+
+    @property
+    def until(self) -> str:
+        """The version that drops the old name: the next minor one.
+
+        >>> Renamed("nu_sd", "nu_std", since="0.2").until
+        '0.3'
+        """
+        major, minor = numbers(self.since)
+        return f"{major}.{minor + 1}"
+
+    def warn(self) -> None:
+        text = f"{self.old!r} is called {self.new!r} since version {self.since}; the old name goes away in {self.until}"
+        warnings.warn(text, FutureWarning, stacklevel=4)
+
+    def overdue(self, version: str) -> bool:
+        """Whether the old name should be gone in this version."""
+        return numbers(version) >= numbers(self.until)
+
+
+def numbers(version: str) -> tuple[int, int]:
+    """Major and minor of a version.
+
+    >>> numbers("1.12.3")
+    (1, 12)
+    """
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
+def present(name: str, renamed: Iterable[Renamed]) -> str:
+    """Today's name of what may be written by its old one, which then warns."""
+    for change in renamed:
+        if change.old == name:
+            change.warn()
+            return change.new
+    return name

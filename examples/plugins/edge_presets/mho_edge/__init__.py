@@ -1,0 +1,1 @@
+"""Presets of small accelerators; `mho plugins` lists them."""
