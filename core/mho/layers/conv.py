@@ -7,6 +7,7 @@ nearly empty tiles, and `mho footprint` shows it; in the simulation they are one
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, cast
 
@@ -149,7 +150,14 @@ class _AnalogConvTranspose(AnalogLayer):
         full = tuple((n - 1) * s_ + d_ * (k_ - 1) + 1 for n, k_, d_, s_ in zip(size, k, d, s))
         if len(k) == 1:
             return F.fold(y, (1, *full), (1, *k), (1, *d), 0, (1, *s)).squeeze(2)
-        return F.fold(y, full, k, d, 0, s)
+        if len(k) == 2:
+            return F.fold(y, full, k, d, 0, s)
+        y = y.unflatten(1, (-1, *k)).unflatten(-1, size)  # [batch, out, ...kernel, ...size]
+        total = y.new_zeros(*y.shape[:2], *full)
+        for at in itertools.product(*map(range, k)):
+            where = [slice(d_ * i, d_ * i + s_ * (n - 1) + 1, s_) for i, n, d_, s_ in zip(at, size, d, s)]
+            total[(..., *where)] += y[(slice(None), slice(None), *at)]
+        return total
 
 
 class AnalogConvTranspose1d(_AnalogConvTranspose, nn.ConvTranspose1d):
@@ -162,3 +170,9 @@ class AnalogConvTranspose2d(_AnalogConvTranspose, nn.ConvTranspose2d):
     """`nn.ConvTranspose2d` on analog tiles."""
 
     torch_type = nn.ConvTranspose2d
+
+
+class AnalogConvTranspose3d(_AnalogConvTranspose, nn.ConvTranspose3d):
+    """`nn.ConvTranspose3d` on analog tiles."""
+
+    torch_type = nn.ConvTranspose3d
