@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test test-all lint install system-deps bench clean
+.PHONY: demo examples test test-all docs lint install system-deps bench clean
 
 install: $(STAMP)
 
@@ -15,12 +15,23 @@ $(STAMP): $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH_ARGS) torch numpy
 	$(BIN)/python -m pip install --quiet -c constraints.txt \
-	    -e ".[tasks,report,tables,sweep,fit,test]" \
+	    -e ".[tasks,report,tables,sweep,fit,docs,test]" \
 	    -e plugins/ideal -e plugins/pcm -e plugins/rram -e plugins/circuit
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps aeon  # for the data in it: examples/vowels
 	touch $(STAMP)
 
 demo: install
 	$(BIN)/mho run digits pcm.standard
+
+# Every table and figure under examples/, from the trainings on; about half an hour on two cores, resumable.
+RUN := $(BIN)/mho run
+EXAMPLES := --seeds 3 --chips 10 --out mho-runs/examples
+examples: install
+	$(RUN) examples/fashion/task.py pcm.standard $(EXAMPLES)/fashion
+	$(RUN) examples/stdlib/task.py pcm.standard $(EXAMPLES)/stdlib
+	for t in task lstm cnn; do for hw in pcm.standard examples/harsh.yaml; do \
+	    $(RUN) examples/vowels/$$t.py $$hw $(EXAMPLES)/vowels-$$t-$$(basename $$hw .yaml) || exit 1; done; done
+	$(BIN)/python examples/results.py mho-runs/examples/*
 
 lint: install
 	$(BIN)/ruff check .
@@ -28,16 +39,21 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: lint
+# Warnings are errors. The reference pages are written from the code while Sphinx runs.
+docs: install
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+test: lint docs
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: lint
+test-all: lint docs
 	$(BIN)/python -m pytest -n 2
 
-# System packages that some tests use (a circuit simulator). Never called by `make demo` or `make test`.
+# System packages that some tests use (a circuit simulator, Fashion-MNIST). Never called by `make demo` or `make test`.
 system-deps:
 	apt-get update -q
-	apt-get install -y -q ngspice
+	apt-get install -y -q ngspice dataset-fashion-mnist
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache

@@ -7,6 +7,7 @@ under version control: what is not in the code cannot be in the reference.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 import typing
@@ -25,14 +26,37 @@ from mho.schema import Kinded, Strict
 from mho.units import format_seconds
 from pydantic_core import PydanticUndefined
 
-PARTS = (r"\b([A-Z]\w*Spec|Backward|Schedule|dict)\b", "keys below")  # names of models mean nothing to readers
-PLUGINS = Path(__file__).parents[1] / "plugins"
+PARTS = (r"\b(keys|dict)\b", "keys below")
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+PLUGINS = ROOT / "plugins"
+
+# Pages of the repository -> where the site has them.
+PLACES = {
+    ROOT / "README.md": DOCS / "index.md",
+    ROOT / "CHANGELOG.md": DOCS / "reference" / "changelog.md",
+    ROOT / "CONTRIBUTING.md": DOCS / "reference" / "contributing.md",
+    **{
+        PLUGINS / f.parent.name / "README.md": DOCS / "reference" / f"{f.parent.name}.md"
+        for f in PLUGINS.glob("*/README.md")
+    },
+}
+LINK = re.compile(r"\[([^\[\]]*)\]\(([\w./-]+)(#[\w-]+)?\)")
 
 # Modules whose public names belong together; a module that is missing here ends up under "More".
 TOPICS = {
     "Hardware": ("hardware",),
     "Networks on tiles": ("convert", "footprints", "layers"),
-    "Training": ("training", "calibration", "preactivation"),
+    "Training": (
+        "training",
+        "calibration",
+        "direct",
+        "recipe",
+        "preactivation",
+        "quantiser",
+        "distillation",
+        "surrogate",
+    ),
     "Chips and accuracy": ("chip", "evaluation", "checkpoint"),
     "One matrix": ("matrix", "metrics"),
     "Tasks": ("task",),
@@ -117,11 +141,25 @@ def family_page(family: str) -> str:
 
 
 def readme(family: str) -> str:
-    """The README of a plugin of this repository, with its links as seen from here."""
+    """The README of a plugin of this repository."""
     file = PLUGINS / family / "README.md"
-    if not file.is_file():
-        return f"# {family}\n"
-    return file.read_text(encoding="utf-8").replace("../../README.md", "../index.md").replace("../../docs/", "../")
+    return page_of(file) if file.is_file() else f"# {family}\n"
+
+
+def page_of(file: Path) -> str:
+    """A page of the repository as a page of the reference."""
+    return on_site(file.read_text(encoding="utf-8"), file.parent, DOCS / "reference")
+
+
+def on_site(text: str, written_in: Path, shown_in: Path) -> str:
+    """Text whose links to pages of the repository lead to pages of the site; links to other files become plain text."""
+
+    def link(match: re.Match[str]) -> str:
+        words, target, anchor = match[1], (written_in / match[2]).resolve(), match[3] or ""
+        place = target if target.is_relative_to(DOCS) else PLACES.get(target)
+        return f"[{words}]({os.path.relpath(place, shown_in)}{anchor})" if place else words
+
+    return LINK.sub(link, text)
 
 
 def core_page() -> str:
@@ -185,7 +223,7 @@ def section(title: str, model: type[Strict]) -> str:
             "required": n.default is PydanticUndefined,
             "default": default_text(n.default, n.unit),
             "unit": n.unit,
-            "accepts": re.sub(*PARTS, n.accepts.replace("Kinded", "a kind")),
+            "accepts": re.sub(*PARTS, n.accepts),
             "description": n.description,
             "source": n.source,
         }
@@ -267,12 +305,6 @@ def directive(name: str) -> str:
     return f".. autofunction:: mho.{name}" if inspect.isfunction(value) else f".. autodata:: mho.{name}"
 
 
-def index_page(pages: Iterable[str]) -> str:
-    listed = "\n".join(pages)
-    text = "These pages are generated from the code when the documentation is built, so they cannot be out of date."
-    return f"# Reference\n\n{text}\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n"
-
-
 # --- all of them ---
 
 
@@ -285,14 +317,17 @@ def pages() -> dict[str, Callable[[], str]]:
     found: dict[str, Callable[[], str]] = {"hardware_file": format_page, "core": core_page}
     for family in sorted(families):
         found[family] = lambda family=family: family_page(family)
-    return {**found, "presets": presets_page, "command_line": cli_page, "python": python_page, "hooks": hooks_page}
+    found |= {"presets": presets_page, "command_line": cli_page, "python": python_page, "hooks": hooks_page}
+    return found | {
+        name: lambda name=name: page_of(ROOT / f"{name.upper()}.md") for name in ("changelog", "contributing")
+    }
 
 
 def write_all(folder: Path) -> None:
     """Write every page; one that has not changed is left alone, so that Sphinx need not read it again."""
     folder.mkdir(parents=True, exist_ok=True)
     made = pages()
-    texts = {name: write() for name, write in made.items()} | {"index": index_page(made)}
+    texts = {name: write() for name, write in made.items()}
     for old in folder.glob("*.md"):
         if old.stem not in texts:
             old.unlink()
@@ -336,8 +371,15 @@ def skipped(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) 
     return True if name.startswith("model_") else None
 
 
+def site_links(app: Any, name: str, source: list[str]) -> None:
+    """The links of a page under docs/ that lead out of it."""
+    page = DOCS / f"{name}.md"
+    source[0] = on_site(source[0], page.parent, page.parent)
+
+
 def setup(app: Any) -> dict[str, Any]:
     app.connect("builder-inited", lambda app: write_all(Path(app.srcdir) / "reference"))
+    app.connect("source-read", site_links)
     app.connect("autodoc-process-docstring", plain_docstring)
     app.connect("autodoc-process-signature", short_signature)
     app.connect("autodoc-skip-member", skipped)

@@ -27,6 +27,7 @@ KEPT = (
     "difference", "parameters", "versions", "command",
 )  # fmt: skip
 NAMED = ("pcm.standard", "harsh")  # hardware, in the order of the tables
+DRAWN = (COLOURS[1], COLOURS[0])  # direct and hwa, as in reports
 MARK = re.compile(r"(<!-- (\w+): made by examples/results.py -->\n).*?(<!-- end -->)", re.S)
 Result = dict[str, Any]
 
@@ -144,6 +145,8 @@ def welch(a: Result, b: Result) -> tuple[float, float]:
     (x, sx), (y, sy) = loss(a, -1), loss(b, -1)
     n, m = len(a["by_seed"]), len(b["by_seed"])
     variance = sx**2 + sy**2
+    if not variance:
+        return x - y, 0.0
     freedom = variance**2 / (sx**4 / (n - 1) + sy**4 / (m - 1))
     return x - y, t95(int(freedom)) * variance**0.5
 
@@ -172,7 +175,7 @@ def draw_curves(r: Result, file: Path) -> None:
     x = log_positions(r["times"])
     with figure(6.2, 3.2) as f:
         ax = f.subplots()
-        for v, colour, marker in zip(r["variants"], COLOURS, MARKERS):
+        for v, colour, marker in zip(r["variants"], DRAWN, MARKERS):
             for row in v["by_seed"]:
                 ax.plot(x, [100 * s for s in row], color=colour, alpha=0.3, linewidth=0.8)
             mean, sem = ([100 * s for s in v[k]] for k in ("mean", "sem"))
@@ -193,12 +196,12 @@ def draw_ranks(file: Path) -> None:
             _losses(ax, hw)
             ax.set_title(hw)
         panels[0].set_yticks([-i for i in range(len(NETWORKS))], [words for _, words in NETWORKS.values()])
-        panels[0].legend(loc="best")
+        f.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         write(f, file)
 
 
 def _losses(ax: Any, hw: str) -> None:
-    for k, (name, colour) in enumerate((("direct", COLOURS[1]), ("hwa", COLOURS[0]))):
+    for k, (name, colour) in enumerate(zip(("direct", "hwa"), DRAWN)):
         found = [
             (-i + 0.12 - 0.24 * k, loss(r["variants"][k], -1)) for i, t in enumerate(NETWORKS) if (r := result(t, hw))
         ]
@@ -206,7 +209,7 @@ def _losses(ax: Any, hw: str) -> None:
         mean, sem = ([100 * v[j] for v in lost] for j in (0, 1))
         ax.errorbar(mean, y, xerr=sem, color=colour, marker=MARKERS[k], linestyle="", capsize=3, label=name)
     ax.axvline(0, color="#5b6472", linewidth=0.8)
-    ax.set_xlabel("lost after 1 year (% of digital − guessing)")
+    ax.set_xlabel("lost after 1 year (%)")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ _HOME = {
     "preactivation": ("PreactivationNoise",),
     "analysis.gradients": ("Directions", "gradient_directions"),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
+    "fused.route": ("Route", "routes"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
     "inspection": ("Inspection", "inspect_layers"),
     "checkpoint": ("load_model", "save_model"),
@@ -109,6 +110,8 @@ if TYPE_CHECKING:
     from mho.evaluation import normalised_accuracy as normalised_accuracy
     from mho.footprints import Footprint as Footprint
     from mho.footprints import footprint as footprint
+    from mho.fused.route import Route as Route
+    from mho.fused.route import routes as routes
     from mho.hardware import Hardware as Hardware
     from mho.hardware import load as load
     from mho.hooks import hookimpl as hookimpl

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mho.hardware import TileSpec
 
 # Buffers of the chip that is on.
-CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma")
+CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma", "planes", "bound", "words")
 
 
 class Cells(Layout):
@@ -39,6 +39,11 @@ class Cells(Layout):
     aged: Any  # [tile, out, row] the weights now
     reference: Any  # [vector, tile, out] read-out right after programming
     gain: Any  # [tile, out] of the compensation; None at age 0
+    planes: (
+        Any  # [plane, tile, out, row] the integers of `aged` and of what side products need of it; made when first used
+    )
+    bound: Any  # [tile] their scale
+    words: Any  # [6] int32: `keys` as a tensor, so that a compiled graph serves every chip at every age
     chip_gamma: Any  # [tile, out] gamma when the chip was programmed: remapping the weights does not change a chip
 
     def __init__(
@@ -109,9 +114,9 @@ class Cells(Layout):
         return w.clamp(-1, 1)
 
     # -- a chip -----------------------------------------------------------------------------------------------
-    def _site(self, placed: Placed, stage: str, stream: Stream, **conductances: Tensor) -> Site:
+    def _site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:
         constants = {n: getattr(self, f"_{placed.number}_{n}") for n in self.constants[placed.number]}
-        site = Site(self.geometry, stream, placed.path, stage, constants=constants, **conductances)
+        site = Site(self.geometry, stream, placed.path, stage, constants=constants, **about)
         return self._with_module(placed, site)
 
     def _with_module(self, placed: Placed, site: Site) -> Site:
@@ -131,19 +136,22 @@ class Cells(Layout):
         """Nothing in the padding, whatever an effect did there."""
         return w * self.used[:, None, :]
 
-    def _programmed(self, target: Tensor, stream: Stream, strength: Tensor | float | None = None) -> Tensor:
-        """Conductances after programming. With a strength (training), the error of all effects but the final ones is
-        scaled: the floor at 0 then cuts the scaled error, and a stuck cell stays where it is stuck (R003-64)."""
+    def _programmed(
+        self, target: Tensor, stream: Stream, strength: Tensor | float | None = None, part: slice | None = None
+    ) -> Tensor:
+        """Conductances after programming, of a `part` of the outputs or of all. With a strength (training), the error of all
+        effects but the final ones is scaled: the floor at 0 then cuts the scaled error, and a stuck cell stays where it is
+        stuck (R003-64)."""
         g = goal = self._physical(target)
         errors = [p for p in self.plan.program if not p.effect.final]
         for p in errors:
             g = self._physical(g)
-            g = p.effect.apply("program", g, self._site(p, "program", stream, target=goal))
+            g = p.effect.apply("program", g, self._site(p, "program", stream, target=goal, part=part))
         if strength is not None and errors:
             g = goal + strength * (g - goal)
         g = self._physical(g)
         for p in self.plan.program[len(errors) :]:
-            g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal)))
+            g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal, part=part)))
         return g
 
     def _signed(self, g: Tensor, normalised: Tensor) -> Tensor:
@@ -189,6 +197,9 @@ class Cells(Layout):
         """The weights t seconds after programming, always computed from the programmed conductances."""
         self.time = t
         self.aged = self._aged(self.programmed, self.target, t)
+        self.planes = self.bound = None
+        keys = [v for k in self._keys_at(t) for v in k]
+        self.words = torch.tensor(keys, dtype=torch.int32, device=self.aged.device)
 
     def chip_weights(self, weight: Tensor) -> Tensor:
         """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
@@ -210,6 +221,17 @@ class Cells(Layout):
         for p in self.plan.fold:
             w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream)))
         return w
+
+    def _keys_at(self, t: float) -> tuple[noise.Key, noise.Key, noise.Key]:
+        assert self.chip_key is not None
+        return self.chip_key, noise.fold(self.chip_key, "call", t), noise.fold(self.chip_key, "time", t)
+
+    @property
+    def keys(self) -> tuple[noise.Key, noise.Key, noise.Key]:
+        """Keys of the chip, of its calls and of its draws at this age: numbers, or tensors in a compiled graph."""
+        if not torch.compiler.is_compiling():
+            return self._keys_at(self.time)
+        return noise.Key(*self.words[:2]), noise.Key(*self.words[2:4]), noise.Key(*self.words[4:])
 
     def chip_state(self) -> dict[str, Any]:
         """Everything that makes up the chip that is on, by reference; `put_chip_state` brings it back."""

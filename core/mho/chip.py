@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mho import noise
 from mho.errors import MhoError
 from mho.layers import AnalogLayer
+from mho.notebook import html_facts
 from mho.run import Run, tile_arrays
 from mho.tile import TileArray
 from mho.units import format_seconds, seconds
@@ -82,6 +83,12 @@ class Chip:
                 array.program(matrix, self.key)
         run_of(net).chip = self
         _age(net, self.time)
+
+    def _repr_html_(self) -> str:
+        arrays = tile_arrays(self.net)
+        facts = {"seed": self.seed, "index": self.index, "age": format_seconds(self.time), "matrices": len(arrays)}
+        on = "yes" if chip_on(self.net) is self else "no"
+        return html_facts("Chip", {**facts, "tiles": sum(a.tile_count for a in arrays), "on the network": on})
 
     def __repr__(self) -> str:
         return f"Chip(seed={self.seed}, index={self.index}, age={format_seconds(self.time)})"

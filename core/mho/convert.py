@@ -18,6 +18,7 @@ from mho.hardware import Hardware, load
 from mho.layers import AnalogLayer
 from mho.layers.attention import close_fast_paths, open_fast_paths, order_projections
 from mho.layers.base import lost
+from mho.notebook import html_table
 from mho.quantiser import unquantise
 from mho.run import Run, tile_arrays
 from mho.schema import suggest
@@ -76,13 +77,21 @@ class ConversionReport(tuple[Converted, ...]):
         return [e for e in self if e.waste > WASTE]
 
     def __str__(self) -> str:
-        rows = [
+        head, rows, note = self._table()
+        return f"{table(head, rows)}\n{note}"
+
+    def _repr_html_(self) -> str:
+        head, rows, note = self._table()
+        return html_table(head, rows, note=note)
+
+    def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
+        rows: list[tuple[str, ...]] = [
             (e.name or "(root)", e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", e.why)
             for e in self
         ]
         share = sum(e.parameters for e in self.analog) / max(1, sum(e.parameters for e in self))
         head = ("layer", "type", "where", "tile", "matrix", "tiles", "parameters", "why")
-        return f"{table(head, rows)}\n{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
+        return head, rows, f"{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
 
     def to_json(self) -> str:
         return json.dumps([asdict(e) for e in self])
@@ -122,6 +131,7 @@ def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> 
     run = Run(report, hw)
     for array in tile_arrays(net):
         array.run = run
+        array.use(hw.precision)
     run.watch(net)
     return net
 
@@ -223,7 +233,7 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
 
 def _placed(hw: Hardware, net: nn.Module, classes: tuple[type[AnalogLayer], ...]) -> Hardware:
     """`hw` with the layer's own name in place of every rule about the first or the last of several layers (R003-26)."""
-    layers = []
+    layers: list[tuple[str, str, int]] = []
     for name, module in net.named_modules():
         own = list(module.parameters(recurse=False))
         cls = next((c for c in classes if c.takes(module)), None) if own else None
@@ -232,7 +242,7 @@ def _placed(hw: Hardware, net: nn.Module, classes: tuple[type[AnalogLayer], ...]
     rules = []
     for rule in hw.layers:
         if rule.position is not None:
-            about = [name for name, *rest in layers if rule.matches(name, *rest)]
+            about = [layer[0] for layer in layers if rule.matches(*layer)]
             name = re.escape(about[0 if rule.position == "first" else -1]) if about else "(?!)"  # which matches nothing
             rule = rule.model_copy(update={"match": f"re:{name}"})  # noqa: PLW2901
         rules.append(rule)

@@ -185,11 +185,17 @@ class EncodeInput(torch.autograd.Function):
         gx = (g / alpha).masked_fill_(clipped, 0) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return gx, None, None, None, None
-        asks = (g * code).clamp(max=0).mul_(clipped).sum(-1, keepdim=True)  # a clipped code is the sign of x
         rows = clipped.shape[-1] if ctx.rows is None else ctx.rows  # occupied rows [tile]: padding is never clipped
-        mostly_inside = (clipped.to(g.dtype).sum((0, -1)) < 0.05 * len(clipped) * rows)[:, None]
-        pull = ctx.decay * alpha * mostly_inside
-        if alpha.dim() < clipped.dim():
-            return gx, asks.sum(0) + pull, None, None, None
-        beyond = clipped.any(-1, keepdim=True)
-        return gx, asks + pull * beyond / beyond.sum(0).clamp(min=1), None, None, None
+        return gx, range_gradient(g, code, clipped, alpha, ctx.decay, rows), None, None, None
+
+
+def range_gradient(g: Tensor, code: Tensor, clipped: Tensor, alpha: Tensor, decay: float, rows: Tensor | int) -> Tensor:
+    """The gradient of alpha [tile, 1], or [vector, tile, 1], by R003-70 from g, the gradient of the DAC's values `code`
+    [vector, tile, row]."""
+    asks = (g * code).clamp(max=0).mul_(clipped).sum(-1, keepdim=True)  # a clipped code is the sign of x
+    mostly_inside = (clipped.to(g.dtype).sum((0, -1)) < 0.05 * len(clipped) * rows)[:, None]
+    pull = decay * alpha * mostly_inside
+    if alpha.dim() < clipped.dim():
+        return asks.sum(0) + pull
+    beyond = clipped.any(-1, keepdim=True)
+    return asks + pull * beyond / beyond.sum(0).clamp(min=1)

@@ -54,6 +54,7 @@ class Problem:
     mark: Mark
     path: str
     message: str
+    rule: bool = False  # about values that are each fine, but not together or not here
 
     def __str__(self) -> str:
         head = f"{self.mark}  {self.path}".rstrip()

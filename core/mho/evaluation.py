@@ -14,6 +14,7 @@ from tqdm import tqdm
 from mho.chip import Time, keeping_chip, keeping_modes, program, run_of
 from mho.errorbars import spread
 from mho.errors import MhoError
+from mho.notebook import html_table
 from mho.run import Run
 from mho.tables import table
 from mho.units import format_seconds, seconds
@@ -65,6 +66,12 @@ class Evaluation:
         return tuple(normalised_accuracy(m, self.reference, self.chance) for m in self.mean)
 
     def __str__(self) -> str:
+        return table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table(), title=f"{self.chips} chips")
+
+    def _table(self) -> tuple[list[str], list[tuple[str, ...]]]:
         head = ["time", "score", "SEM"]
         columns = [
             [format_seconds(t) for t in self.times],
@@ -74,7 +81,7 @@ class Evaluation:
         if self.normalised is not None:
             head.append("normalised")
             columns.append([f"{v:.3f}" for v in self.normalised])
-        return table(head, list(zip(*columns)))
+        return head, list(zip(*columns))
 
 
 def evaluate(

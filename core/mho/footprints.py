@@ -20,6 +20,7 @@ from torch import nn
 from mho.convert import to_analog
 from mho.hardware import Hardware, load
 from mho.layers import AnalogLayer
+from mho.notebook import html_table
 from mho.run import tile_arrays
 from mho.tables import table
 from mho.tile import TileArray
@@ -100,6 +101,14 @@ class Footprint(tuple[MatrixFootprint, ...]):
         }
 
     def __str__(self) -> str:
+        head, rows, total = self._table()
+        return f"{table(head, rows, right=range(3, 11))}\n{total}"
+
+    def _repr_html_(self) -> str:
+        head, rows, total = self._table()
+        return html_table(head, rows, note=total)
+
+    def _table(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]], str]:
         head = ("matrix", "type", "tile", "groups", "rows", "columns", "tiles", "util %", "uses", "#MVM", "Mflop")
         rows = [
             (
@@ -121,7 +130,7 @@ class Footprint(tuple[MatrixFootprint, ...]):
             f"{self.parameters:,} parameters, {self.mapped:,} on {self.tiles} tiles ({self.utilisation:.1%} used); "
             f"{self.mvms:,} MVMs, every tile {self.reuse:.1f} times; {self.flops / 1e9:.3g} Gflop"
         )
-        return f"{table(head, rows, right=range(3, 11))}\n{total}"
+        return head, rows, total
 
     def to_json(self) -> str:
         return json.dumps({**self.totals(), "matrices": [asdict(e) for e in self]}, indent=1)

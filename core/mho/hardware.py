@@ -19,8 +19,9 @@ from mho.changes import changed_by
 from mho.distributions import unmet
 from mho.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.inherit import Files
+from mho.notebook import html_table
 from mho.recipe import Backward, TrainingSpec
-from mho.schema import KEY_ERROR, Field, Kinded, Strict, kind_form, suggest
+from mho.schema import KEY_ERROR, RULE_ERROR, Field, Kinded, Strict, kind_form, suggest
 from mho.slots import EFFECT, SLOTS
 from mho.units import MicroSiemens, Seconds
 from mho.yamltext import Node, dotted, parse, parse_value, read, write
@@ -177,10 +178,11 @@ class Hardware(Strict):
         (), source="mho", description="plugins that must be installed, e.g. 'mho-pcm>=0.1'"
     )
     default: str = Field(source="mho", description="tile of all layers that no rule is about, or digital")
-    precision: Literal["auto", "reference"] = Field(
+    precision: Literal["auto", "int8", "fp32-main", "fp32", "reference"] = Field(
         "auto",
         source="mho",
-        description="arithmetic of the simulation; auto: the fastest path there is (today the reference path, fp32 or fp64)",
+        description="arithmetic of the simulation; auto: integers where inputs have at most 8 bits and the processor is "
+        "fast at them (docs/speed.md); reference: stage after stage in fp32 or fp64",
     )
     tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
     layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")
@@ -200,6 +202,8 @@ class Hardware(Strict):
         """Names must exist, rules must differ, required plugins must be there."""
         if not isinstance(value, Mapping):
             return
+        if value.get("mho") is True:  # for Python that is 1
+            yield ("mho",), "expected 1, got true"
         tiles = value.get("tiles", {})
         rules = value.get("layers", ())
         names = [str(n) for n in tiles] if isinstance(tiles, Mapping) else []
@@ -280,6 +284,25 @@ class Hardware(Strict):
     def to_yaml(self) -> str:
         """Canonical YAML: everything resolved, numbers in the units of the schema. Reads back as an equal Hardware."""
         return write(self.to_data())
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                f"{t.rows} x {t.columns}",
+                f"{t.device.g_max:g} µS, {t.device.pair}",
+                t.mapping.kind,
+                getattr(t.dac, "bits", None) or "none",
+                getattr(t.adc, "bits", None) or "none",
+                ", ".join(e.kind for e in t.nonidealities) or "none",
+                t.compensation.kind if t.compensation is not None else "none",
+            )
+            for name, t in self.tiles.items()
+        ]
+        head = ("tile", "size", "device", "mapping", "DAC bits", "ADC bits", "nonidealities", "compensation")
+        rules = "; ".join(f"{r.match}: {r.tile}" for r in self.layers)
+        note = f"default: {self.default}" + (f"; layers: {rules}" if rules else "")
+        return html_table(head, rows, title=self.description or "Hardware", note=note)
 
     @property
     def digest(self) -> str:
@@ -393,7 +416,8 @@ def located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterato
         path = tuple(e["loc"])
         follows = dotted(path) in taken or (known and e["msg"].startswith(("missing key", "no tile")))
         if not follows:
-            yield Problem(tree.mark_of(path, of_key=e["type"] == KEY_ERROR), dotted(path), e["msg"])
+            mark = tree.mark_of(path, of_key=e["type"] == KEY_ERROR)
+            yield Problem(mark, dotted(path), e["msg"], rule=e["type"] == RULE_ERROR)
 
 
 def _as_tree(hardware: Hardware) -> Node:

@@ -8,6 +8,8 @@ from mho.schema import kind_form, shown, suggest
 from mho.slots import SLOTS
 from mho.yamltext import Node, dotted, read
 
+MAX_LIKE = 50  # tiles that a tile is like, one after the other
+
 
 class Files:
     """Resolves what files inherit from presets and tiles from each other; collects the problems."""
@@ -91,7 +93,7 @@ class Files:
 
     def complain(self, mark: Mark, path: str, message: str) -> None:
         """Take down a problem."""
-        self.problems.append(Problem(mark, path, message))
+        self.problems.append(Problem(mark, path, message, rule=True))
 
 
 class _Tiles:
@@ -143,6 +145,9 @@ class _Tiles:
         path, wanted = f"tiles.{name}.like", like.value
         if not isinstance(wanted, str):
             self.files.complain(like.mark, path, f"expected the name of a tile or a preset, got {shown(like.data)}")
+            return None
+        if len(self.open) > MAX_LIKE:
+            self.files.complain(like.mark, path, f"tiles are like each other over more than {MAX_LIKE} steps")
             return None
         if wanted in self.own and wanted != name and wanted not in self.open:
             return self._tile(wanted)

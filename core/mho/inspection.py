@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mho import noise
 from mho.chip import Time, keeping_chip, keeping_modes, matrices, program
 from mho.converter import Adc, Dac
+from mho.notebook import html_table
 from mho.run import Run
 from mho.tables import table
 from mho.tile import TileArray
@@ -55,13 +56,20 @@ class Inspection:
         return asdict(self)
 
     def __str__(self) -> str:
+        head, rows = self._table()
+        return table(head, rows, right=range(1, len(head)))
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         names = [f"MVM error %, {format_seconds(t)}" for t in self.times]
         rows = [
             (x.layer or "(root)", *(f"{100 * v:.1f}" for v in (*x.error, x.dac, x.adc, x.weights)), f"{x.spread:.2f}")
             for x in self.layers
         ]
         head = ("layer", *names, "DAC clips %", "ADC clips %", "weights clipped %", "programming rms µS")
-        return table(head, rows, right=range(1, len(head)))
+        return head, rows
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.evaluation import Evaluation, evaluate
 from mho.files import write_atomically
+from mho.fused.route import routes
 from mho.hardware import Hardware, load
 from mho.inspection import inspect_layers
 from mho.loop import Loop, seed_all
@@ -161,7 +162,8 @@ class Job:
         return sum(evaluate(net, loss, ends, chips=2, seed=noise.words("choose", self.seed)[0]).mean)
 
     def _trained(self, digital: nn.Module) -> nn.Module:
-        """Hardware-aware training from the digital network (R003-60 ... R003-70), or its saved result."""
+        """Hardware-aware training, or its saved result: from the digital network (R003-60), mapped by Eqs. 21 and 22
+        (R003-61), with input ranges from data (R003-62), through the whole model without drift (R003-63)."""
         self._seed("trained")
         net, file = to_analog(digital, self.hardware), self.folder / "trained.safetensors"
         if file.exists():
@@ -281,6 +283,7 @@ class Job:
             "inside": self._inside(net),
             "kurtosis": [k._asdict() for k in kurtosis_by_layer(net)],
             "parameters": sum(p.numel() for p in digital.parameters()),
+            "precision": {name: {"tier": r.tier, "why": r.why} for name, r in routes(self.hardware).items()},
             "versions": versions(),
             "command": self.command,
             "seconds": time.time() - self.started,
@@ -330,6 +333,7 @@ def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) 
         "code": task.fingerprint(),
         "hardware": hardware.digest,
         "seed": seed,
+        "precision": {name: r.tier for name, r in routes(hardware).items()},
         "versions": versions(),
     }
     file = folder / "key.json"

@@ -91,6 +91,10 @@ class Layout(nn.Module):
             return self._cut(v)
         return self._cut(v.unflatten(-1, (self.groups, -1))).flatten(-3, -2)
 
+    def join(self, v: Tensor) -> Tensor:
+        """Inputs [..., tile, row] of one group -> [..., in]: back from `cut`."""
+        return torch.cat([v[..., t, :n] for t, n in enumerate(self.sizes)], -1)
+
     def cut_weight(self, weight: Tensor) -> Tensor:
         """[out, in] or [group, out, in] -> [tile, out, row]."""
         w = self._cut(weight).transpose(-3, -2)

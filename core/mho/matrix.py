@@ -11,6 +11,7 @@ from mho import chip
 from mho.errors import MhoError
 from mho.hardware import Hardware, load
 from mho.layers import AnalogLinear
+from mho.notebook import html_facts
 
 
 class Tile(AnalogLinear):
@@ -37,6 +38,16 @@ class Tile(AnalogLinear):
         """Write the matrix to the chip `seed`, at age 0 s."""
         chip.program(self, seed=seed)
         return self
+
+    def _repr_html_(self) -> str:
+        spec, on = self.tiles.spec, chip.chip_on(self)
+        facts = {
+            "weights": f"{self.out_features} x {self.in_features}",
+            "tiles": f"{self.tiles.tile_count} of {spec.rows} x {spec.columns}",
+            "nonidealities": ", ".join(p.effect.kind for p in self.tiles.plan.effects) or "none",
+            "chip": repr(on) if on is not None else "not programmed",
+        }
+        return html_facts("Tile", facts)
 
     def age(self, t: chip.Time) -> Self:
         """Let the chip age to t after programming ("1 h", seconds)."""

@@ -146,3 +146,58 @@ def normal(row: tuple[Tensor, Tensor], columns: int) -> Tensor:
 def uniform(row: tuple[Tensor, Tensor], columns: int) -> Tensor:
     """Uniform numbers in (0, 1), [..., columns] in float32."""
     return _unit(_hashes(row, columns)[1])
+
+
+# -- quick normal numbers -------------------------------------------------------------------------------------
+# Noise that is drawn anew for every product, and weight noise of a mini-batch, are most of what a simulation draws. One
+# 64-bit hash gives four 16-bit numbers, and each of them one of 65,536 equally likely quantiles of the normal distribution:
+# the distribution function is met to 2^-17, the largest number is 4.3.
+LEVELS = 1 << 16
+SPREAD = 0.9999898592748739  # standard deviation of the quantiles: less than 1, since they stop at 4.3
+_A, _B, _C = -7046029254386353131, -4658895280553007687, -7723592293110705685  # odd, well spread bits
+
+
+def _logical(h: Tensor, n: int) -> Tensor:
+    """Shift right of int64, in place."""
+    return (h >> n).bitwise_and_((1 << (64 - n)) - 1)
+
+
+def _mix64(h: Tensor) -> Tensor:
+    """In place: two rounds of an integer finaliser with good avalanche."""
+    h.mul_(_A)
+    h.bitwise_xor_(_logical(h, 32))
+    h.mul_(_B)
+    return h.bitwise_xor_(_logical(h, 29))
+
+
+@functools.lru_cache(256)
+def _kept_columns64(n: int, device: torch.device) -> Tensor:
+    return _mix64(torch.arange(n, dtype=torch.int64, device=device) ^ _C)
+
+
+def _columns64(n: int, device: torch.device) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _kept_columns64.__wrapped__(n, device)
+    return _kept_columns64(n, device)
+
+
+def _quantiles(i: Tensor) -> Tensor:
+    return torch.special.ndtri((i + 0.5) / LEVELS)
+
+
+@functools.lru_cache(8)
+def _quantile_table(device: torch.device) -> Tensor:
+    table = _quantiles(torch.arange(LEVELS, dtype=torch.float64)) / SPREAD
+    return table.to(device, torch.float32)
+
+
+def quick_normal(row: tuple[Tensor, Tensor], columns: int) -> Tensor:
+    """Standard normal numbers [..., columns] in float32, from 16 bits each; four times as fast as `normal`."""
+    word = (row[0].to(torch.int64) << 32) ^ (row[1].to(torch.int64) & 0xFFFFFFFF)
+    h = _mix64(word.unsqueeze(-1) ^ _columns64((columns + 3) // 4, word.device))
+    if torch.compiler.is_compiling():
+        lanes = torch.stack([(h >> k) & (LEVELS - 1) for k in (0, 16, 32, 48)], -1).flatten(-2)[..., :columns]
+        return _quantiles(lanes.to(torch.float32)) / SPREAD
+    index = h.view(torch.int16).to(torch.int32).bitwise_and_(LEVELS - 1)
+    z = _quantile_table(word.device).index_select(0, index.flatten()).view(index.shape)
+    return z[..., :columns]

@@ -189,16 +189,27 @@ class Nonideality(Kinded):
         """y -> f(y)."""
         raise NotImplementedError
 
-    # Derived by the core.
+    # Derived by the core: the terms with the strength mixed in.
     def _terms(self, y: Tensor, site: Site, products: dict[str, Tensor]) -> Tensor:
-        s = self.factor
         if self.writes("shift"):
-            y = y + s * self.shift(site, **products)
+            y = y + self.scaled_shift(site, products)
         if self.writes("transfer"):
-            y = y + s * (self.transfer(y, site) - y) if s != 1 else self.transfer(y, site)
+            y = self.scaled_transfer(y, site)
         if self.writes("variance"):
-            y = y + root(s * s * self.variance(site, **products)) * site.randn_like(y)
+            y = y + root(self.scaled_variance(site, products)) * site.randn_like(y)
         return y
+
+    def scaled_shift(self, site: Site, products: dict[str, Tensor]) -> Tensor | float:
+        value = self.shift(site, **products)
+        return value if self.factor == 1 else self.factor * value
+
+    def scaled_variance(self, site: Site, products: dict[str, Tensor]) -> Tensor | float:
+        value = self.variance(site, **products)
+        return value if self.factor == 1 else self.factor**2 * value
+
+    def scaled_transfer(self, y: Tensor, site: Site) -> Tensor:
+        new = self.transfer(y, site)
+        return new if self.factor == 1 else y + self.factor * (new - y)
 
     @property
     def factor(self) -> float:

@@ -25,6 +25,11 @@ class Backward(Strict):
         description="through: noisy weights, rounding straight-through; ste: clean weights; surrogate: those of a stand-in; "
         "autograd: every derivative",
     )
+    products: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        source="mho",
+        description="through, on the fused path: arithmetic of the two products of a backward pass; bf16: half the time",
+    )
     rounding: Literal["zero", "ste"] = Field(
         "zero", source="R001-07", description="autograd only: derivative of rounding, 0 or straight-through"
     )

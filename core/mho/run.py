@@ -15,6 +15,7 @@ import functools
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,21 +92,22 @@ class Run:
     # -- layer calls ------------------------------------------------------------------------------------------
     def enter(self, array: TileArray, shape: torch.Size, device: torch.device) -> Stream:
         """The keys of one layer call on input vectors [...shape]."""
-        if array.deployed and array.chip_key is not None:
-            return self._deployed(array, array.chip_key, shape)
+        if array.deployed:
+            return self._deployed(array, shape)
         return self._drawn(array, shape.numel(), device)
 
-    def _deployed(self, array: TileArray, chip: noise.Key, shape: torch.Size) -> Stream:
+    def _deployed(self, array: TileArray, shape: torch.Size) -> Stream:
         vectors = shape.numel()
         use = self.uses[array.name]
         self.uses[array.name] = use + 1
-        call = noise.fold(chip, "call", array.time, use)
+        chip, calls, time = array.keys
+        call = noise.fold(calls, use)
         if not self.active:  # called on its own: every vector is a sample
             first, self.sample = self.sample, self.sample + vectors
             self.uses.clear()
-            return self.stream(chip, call, array.time, vectors, first=first, samples=vectors)
+            return self.stream(chip, call, time, vectors, first=first, samples=vectors)
         outer = self._outer(array, shape)
-        return self.stream(chip, call, array.time, vectors, first=self.sample, samples=self.batch, outer=outer)
+        return self.stream(chip, call, time, vectors, first=self.sample, samples=self.batch, outer=outer)
 
     def _outer(self, array: TileArray, shape: torch.Size) -> int:
         """How many positions come before the samples in the inputs [...shape] of a layer, in a network that is given
@@ -117,7 +119,8 @@ class Run:
         return max(1, shape[0] // self.batch) if shape[0] % self.batch == 0 else 1
 
     def _drawn(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
-        return self.stream(self.mini_batch(array, device), noise.fresh(device), 0.0, vectors)
+        stream = self.stream(self.mini_batch(array, device), noise.fresh(device), 0.0, vectors)
+        return replace(stream, quick=array.route.fused)
 
     def mini_batch(self, array: TileArray, device: torch.device) -> noise.Key:
         """The key of the weights of this root forward."""
@@ -145,7 +148,7 @@ class Run:
     def stream(
         chip: noise.Key,
         call: noise.Key,
-        t: float,
+        t: float | noise.Key,
         vectors: int,
         first: int = 0,
         samples: int | None = None,
@@ -154,7 +157,7 @@ class Run:
         """Number the vectors: sample by sample where they divide into the samples of the root forward."""
         if samples and vectors % samples == 0:
             return Stream(chip, call, t, Vectors(first, samples, vectors // samples, outer))
-        return Stream(chip, noise.fold(call, "forward", first), t, Vectors(0, vectors, 1))
+        return Stream(chip, noise.fold_words(noise.fold(call, "forward"), (first, 0)), t, Vectors(0, vectors, 1))
 
 
 def _hold_again(keys: list[tuple[TileArray, Tensor | None]], *_: Any) -> None:

@@ -18,8 +18,10 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, P
 from mho.renames import Renamed, present
 from mho.units import Quantity, expected, is_dimensional
 
-# The two error types of mho: both carry a finished sentence; "mho_key" is about a key rather than about its value.
-VALUE_ERROR, KEY_ERROR = "mho", "mho_key"
+# The error types of mho: all carry a finished sentence; "mho_key" is about a key rather than about its value, "mho_rule"
+# about values that are each fine but not together, or not here: what a JSON schema cannot say.
+VALUE_ERROR, KEY_ERROR, RULE_ERROR = "mho", "mho_key", "mho_rule"
+MANY = 100  # mistakes of one part that are described
 _KIND = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 
@@ -147,14 +149,14 @@ class Strict(BaseModel):
     def _in_plain_words(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Fill shorthands and `none`, then report all errors as finished sentences."""
         value = cls._spelled_out(value)
-        found = [(loc, problem(message)) for loc, message in cls.cross_check(value)]
+        found = [(loc, problem(message, RULE_ERROR)) for loc, message in cls.cross_check(value)]
         errors: list[InitErrorDetails] = [{"type": error, "loc": loc, "input": None} for loc, error in found]
         try:
             model = handler(value)
         except ValidationError as raised:
             errors += _rewritten(cls, raised)
         else:
-            disagreements = ((loc, problem(message)) for loc, message in model.disagreements())
+            disagreements = ((loc, problem(message, RULE_ERROR)) for loc, message in model.disagreements())
             errors += [{"type": error, "loc": loc, "input": None} for loc, error in disagreements]
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)
@@ -294,15 +296,20 @@ _EXPECTED = {
 
 def _rewritten(cls: type[Strict], raised: ValidationError) -> list[InitErrorDetails]:
     """The errors of one model; those of the branches of one union become one."""
+    groups: dict[tuple[Any, ...], list[ErrorDetails]] = {}
     errors = raised.errors(include_url=False)
+    for e in errors[:MANY]:
+        groups.setdefault(e["loc"][:1], []).append(e)
     result: list[InitErrorDetails] = []
-    for name in dict.fromkeys(e["loc"][:1] for e in errors):
-        group = [e for e in errors if e["loc"][:1] == name]
+    for name, group in groups.items():
         info = cls.model_fields.get(str(name[0])) if name else None
         if info is not None and _is_choice(info.annotation) and all(len(e["loc"]) > 1 for e in group):
             result.append(_as_choice(group, name, info))
         else:
             result += [_plain(cls, e, info) for e in group]
+    if len(errors) > MANY:
+        more = problem(f"and {len(errors) - MANY} more mistakes from here on")
+        result.append({"type": more, "loc": errors[MANY]["loc"], "input": None})
     return result
 
 
@@ -323,7 +330,7 @@ def _plain(cls: type[Strict], error: ErrorDetails, info: FieldInfo | None) -> In
     loc, value = error["loc"], error["input"]
     kept: InitErrorDetails = {"type": problem(error["msg"]), "loc": loc, "input": value}
     none = " or none" if info is not None and len(loc) == 1 and allows_none(info.annotation) else ""
-    if error["type"] in (VALUE_ERROR, KEY_ERROR):
+    if error["type"] in (VALUE_ERROR, KEY_ERROR, RULE_ERROR):
         what, got, rest = error["msg"].partition(", got ")
         if got and what.startswith("expected ") and not what.endswith(" or none"):
             what += none
@@ -339,7 +346,7 @@ def _plain(cls: type[Strict], error: ErrorDetails, info: FieldInfo | None) -> In
         what = info.description if info is not None and info.description else ""
         return {**kept, "type": problem(f"missing key {str(loc[-1])!r}" + (f": {what}" if what else ""), KEY_ERROR)}
     if error["type"] in ("value_error", "assertion_error"):
-        return {**kept, "type": problem(error["msg"].partition(", ")[2] or error["msg"])}
+        return {**kept, "type": problem(error["msg"].partition(", ")[2] or error["msg"], RULE_ERROR)}
     if error["type"] == "frozen_instance":
         return kept
     message = f"expected {_wanted(error, info)}{none}, got {shown(value)}"
@@ -434,4 +441,6 @@ def _names(annotation: Any) -> list[str]:
         return ["list"]
     if annotation in _TYPES:
         return [_TYPES[annotation]]
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return ["a kind" if issubclass(annotation, Kinded) else "keys"]
     return [str(getattr(annotation, "EXAMPLE", "") or getattr(annotation, "__name__", annotation))]

@@ -41,11 +41,16 @@ class Trainings:
 
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
-        claim_folder(self.folder, self.task, self.hardware, "several")
+        self.todo()
         parts = [self._done(seed) or self._job(seed).run() for seed in self.seeds]
         summary = {**together(parts), "command": self.command}
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary
+
+    def todo(self) -> list[int]:
+        """The seeds whose training is not finished; the folder belongs to this job from now on."""
+        claim_folder(self.folder, self.task, self.hardware, "several")
+        return [seed for seed in self.seeds if not self._done(seed)]
 
     def folder_of(self, seed: int) -> Path:
         return self.folder / f"seed-{seed}"

@@ -35,6 +35,8 @@ PER_STAGE: dict[str, Per] = {
     "adc": "vector",
 }
 
+CELL_STAGES = ("program", "age", "fold", "read")
+
 
 class Rows(NamedTuple):
     """Rows of the tiles that one weight matrix is cut into. Tiles are padded to the same height; padding is not counted."""
@@ -75,6 +77,15 @@ class Vectors(NamedTuple):
     positions: int
     outer: int = 1
 
+    def words(self, k: Key, rest: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Hash words [vector, rest] of a stream: functions of the sample and the position, not of the batch."""
+        a, b = noise.rows_of(
+            k, _count(self.samples, device) + self.first, _count(self.positions, device), _count(rest, device)
+        )
+        if self.outer > 1:  # numbered sample by sample, wanted as they lie in memory
+            a, b = (words.unflatten(1, (self.outer, -1)).movedim(1, 0).flatten(1, 2) for words in (a, b))
+        return a.flatten(0, 1), b.flatten(0, 1)
+
 
 ONE_VECTOR = Vectors(0, 1, 1)
 
@@ -85,16 +96,17 @@ class Stream:
 
     chip: Key  # one chip, or one mini-batch
     call: Key  # one layer call
-    time: float = 0.0  # seconds after programming
+    time: float | Key = 0.0  # seconds after programming, or the key of that
     vectors: Vectors = ONE_VECTOR
+    quick: bool = False  # normal numbers of 16 bits (`noise.quick_normal`)
 
     def key(self, per: Per) -> Key:
         if per == "chip":
             return self.chip
         if per == "time":
-            return noise.fold(self.chip, "time", self.time)
+            return self.time if isinstance(self.time, Key) else noise.fold(self.chip, "time", self.time)
         if per == "call":  # a chip's call key is the same for every batch; the batch is told by its first sample
-            return noise.fold(self.call, "first", self.vectors.first)
+            return noise.fold_words(noise.fold(self.call, "first"), (self.vectors.first, 0))
         return self.call
 
     def of_sample(self, k: int, vectors: int) -> Stream:
@@ -124,6 +136,7 @@ class Site:
     target: Tensor | None = None
     programmed: Tensor | None = None
     constants: dict[str, Tensor] = field(default_factory=dict)
+    part: slice | None = None  # the vectors, or in stages of the weights the outputs, that this call sees; None: all
     module: Any = None  # torch.nn.Module
 
     @property
@@ -149,7 +162,8 @@ class Site:
     def randn_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
         """Standard normal numbers shaped like `t`. `per` says how often they change (default: by stage), `name` tells
         apart several draws of one effect. Asked again with the same `per` and `name`, the numbers are the same."""
-        return noise.normal(self._rows(t, per, name), t.shape[-1]).to(t.dtype)
+        normal = noise.quick_normal if self.stream.quick else noise.normal
+        return normal(self._rows(t, per, name), t.shape[-1]).to(t.dtype)
 
     def rand_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
         """Uniform numbers in (0, 1) shaped like `t`; see `randn_like`."""
@@ -163,19 +177,29 @@ class Site:
         per = per or PER_STAGE[self.stage]
         k = noise.fold(noise.fold_words(self.stream.key(per), self.path), per, name)
         if per != "vector":
-            return _reshape(noise.rows_of(k, _count(t.shape[:-1].numel(), t)), t.shape[:-1])
+            return _reshape(noise.rows_of(k, self._cells(t)), t.shape[:-1])
         v = self.stream.vectors
-        if t.shape[0] != v.samples * v.positions:
+        count = v.samples * v.positions
+        if t.shape[0] != (count if self.part is None else len(range(*self.part.indices(count)))):
             raise MhoError(
-                f"a draw per vector needs a tensor whose first axis is the {v.samples * v.positions} vectors of this call, "
+                f"a draw per vector needs a tensor whose first axis is the {count} vectors of this call, "
                 f"got {tuple(t.shape)}; for constants of the chip say per='chip'"
             )
-        rest = t.shape[1:-1].numel()
-        words = noise.rows_of(k, _count(v.samples, t) + v.first, _count(v.positions, t), _count(rest, t))
-        if v.outer > 1:  # numbered sample by sample, wanted as they lie in memory
-            a, b = (w.unflatten(1, (v.outer, -1)).movedim(1, 0) for w in words)
-            words = a, b
+        words = v.words(k, t.shape[1:-1].numel(), t.device)
+        words = words if self.part is None else (words[0][self.part], words[1][self.part])
         return _reshape(words, t.shape[:-1])
+
+    def _cells(self, t: Tensor) -> Tensor:
+        """The numbers of the rows of draws for t: all of them, or of a part of the outputs in t [..., out, row]."""
+        if self.part is None or self.stage not in CELL_STAGES:
+            return _count(t.shape[:-1].numel(), t.device)
+        inside = torch.arange(*self.part.indices(self.columns), dtype=torch.int32, device=t.device)
+        if t.dim() < 3 or t.shape[-2] != len(inside):
+            raise MhoError(
+                f"an effect that says cellwise = True draws numbers shaped like its cells, [..., tile, out, row], got "
+                f"{tuple(t.shape)}; drop cellwise if a draw is shared by several cells"
+            )
+        return (_count(t.shape[:-2].numel(), t.device)[:, None] * self.columns + inside).flatten()
 
     def __getattr__(self, name: str) -> Tensor:
         constants: dict[str, Tensor] = self.__dict__.get("constants", {})
@@ -195,8 +219,8 @@ class Site:
         self.constants[name] = value
 
 
-def _count(n: int, like: Tensor) -> Tensor:
-    return torch.arange(n, dtype=torch.int32, device=like.device)
+def _count(n: int, device: torch.device) -> Tensor:
+    return torch.arange(n, dtype=torch.int32, device=device)
 
 
 def _reshape(words: tuple[Tensor, Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:

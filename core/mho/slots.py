@@ -71,7 +71,7 @@ class Slot:
         kinds = registry.kinds(self.category)
         choices: list[dict[str, Any]] = [{"type": "string", "enum": list(kinds)}]
         for kind, cls in kinds.items():
-            fields = handler(cls.__pydantic_core_schema__)
+            fields = cls.__get_pydantic_json_schema__(cls.__pydantic_core_schema__, handler)
             named = [] if kind == self.kind else ["kind"]
             choices.append({**fields, "required": [*named, *fields.get("required", ())]})
         return {"anyOf": choices}

@@ -15,7 +15,11 @@ from mho.cells import Cells
 from mho.compensation import Compensation
 from mho.converter import RANGE_CAP, Adc, Dac, Rounding
 from mho.errors import MhoError
+from mho.fused import function as fused
+from mho.fused.route import Route, resolve
+from mho.fused.tier import Precision
 from mho.gradient import CleanProduct, straight
+from mho.mapping import Mapping
 from mho.nonideality import product
 from mho.outscale import OutScale
 from mho.plan import Placed
@@ -87,6 +91,11 @@ class TileArray(OutScale, Cells):
         self.remap_after_load = False
         self.attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
+        self.use("auto")
+
+    def use(self, precision: Precision) -> None:
+        """Resolve how this array is simulated."""
+        self.route: Route = resolve(self.plan, self.spec, precision, self.height, self.groups)
 
     # -- drift compensation -----------------------------------------------------------------------------------
     @torch.no_grad()
@@ -140,7 +149,7 @@ class TileArray(OutScale, Cells):
         self.weight_quantiser = self.input_quantiser = None
 
     # -- forward ----------------------------------------------------------------------------------------------
-    def draw(self, weight: Tensor) -> Tensor | None:
+    def draw(self, weight: Tensor) -> fused.Weights | None:
         """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
         need not draw the same noise at every step. None where there is nothing to draw."""
         if self.exact or self.deployed or self._draws_per_sample:
@@ -148,9 +157,9 @@ class TileArray(OutScale, Cells):
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(weight.device.type, enabled=False):
             key = self.run.mini_batch(self, weight.device)
-            return self._weights(weight.to(dtype), Stream(key, key))
+            return fused.drawn(self, weight.to(dtype), Stream(key, key, quick=self.route.fused))
 
-    def forward(self, x: Tensor, weight: Tensor, drawn: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, drawn: fused.Weights | None = None) -> Tensor:
         if x.shape[-1] != self.in_features or not x.is_floating_point():
             raise MhoError(
                 f"layer {self.name!r} takes floating-point inputs of {self.in_features} features, "
@@ -167,10 +176,10 @@ class TileArray(OutScale, Cells):
             flat = x.reshape(-1, x.shape[-1]).to(dtype)
             w = weight.to(dtype)
             if not backward.forward_only:
-                y = self._forward(flat, w, self._rounding, drawn, x.shape[:-1])
+                y = self._value(flat, w, drawn, x.shape[:-1])
             else:
                 with torch.no_grad():
-                    y = self._forward(flat, w, "through", drawn, x.shape[:-1])
+                    y = self._value(flat, w, drawn, x.shape[:-1])
                     self._note_range(flat)
                 if backward.mode == "ste":
                     y = self._with_clean_gradient(y, flat, self.stored(w))
@@ -215,12 +224,19 @@ class TileArray(OutScale, Cells):
         backward = self.training_spec.backward
         return backward.rounding if backward.mode == "autograd" else "through"
 
-    def _forward(
-        self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None, shape: torch.Size
-    ) -> Tensor:
-        """x [vector, in], weight [out, in] -> [vector, out]; of one mini-batch, or of one sample after the other where each
-        has noisy weights of its own. `shape` is how the vectors lay before they were flattened."""
+    def _value(self, x: Tensor, weight: Tensor, drawn: fused.Weights | None, shape: torch.Size) -> Tensor:
+        """On the fused path where that knows how, else stage after stage; `shape` is how the vectors lay before they were
+        flattened."""
         stream = self.run.enter(self, shape, x.device)
+        if fused.takes(self, x, weight):
+            return fused.forward(self, x, weight, drawn, stream)
+        return self._forward(x, weight, self._rounding, drawn, stream)
+
+    def _forward(
+        self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: fused.Weights | None, stream: Stream
+    ) -> Tensor:
+        """The reference path: x [vector, in], weight [out, in] -> [vector, out]; of one mini-batch, or of one sample after the
+        other where each has noisy weights of its own."""
         if not self._draws_per_sample:
             return self._product(x, weight, rounding, drawn, stream)
         samples = self.run.samples(len(x))
@@ -234,10 +250,12 @@ class TileArray(OutScale, Cells):
         inject = self.training_spec.inject
         return self.training and not self.deployed and inject is not None and inject.per == "sample"
 
-    def _product(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: Tensor | None, stream: Stream) -> Tensor:
+    def _product(
+        self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: fused.Weights | None, stream: Stream
+    ) -> Tensor:
         """x [vector, in], weight [out, in] -> [vector, out] through the tiles."""
         xs = self.cut(x)
-        w = self._weights(weight, stream) if drawn is None else drawn
+        w = self._weights(weight, stream) if drawn is None else drawn.w
         return self._summed(self._scaled(xs, self.used_range(xs), w, rounding, stream))
 
     @torch.no_grad()
@@ -256,9 +274,7 @@ class TileArray(OutScale, Cells):
         y = self._analog(self._coded(xs, alpha, rounding, stream), w, stream, rounding)
         if alpha is not None:
             y, alpha = self._within_bound(y, xs, alpha, w, stream, rounding)
-        scale = (self.chip_gamma if self.deployed else self.gamma) * self.output_factor()
-        if self.gain is not None and self.deployed:
-            scale = scale * self.gain
+        scale = self.digital_scale()
         if alpha is not None:
             scale = scale * (alpha if rounding != "through" else alpha.detach())
         return y * scale
@@ -267,10 +283,15 @@ class TileArray(OutScale, Cells):
         """Partial sums [vector, tile, out] -> [vector, out]."""
         return y.sum(-2) if self.groups == 1 else y.unflatten(-2, (self.groups, -1)).sum(-2).flatten(1)
 
+    def digital_scale(self) -> Tensor:
+        """[tile, out] what the periphery multiplies converted outputs by, besides the input range."""
+        scale = (self.chip_gamma if self.deployed else self.gamma) * self.output_factor()
+        return scale * self.gain if self.deployed and self.gain is not None else scale
+
     @property
     def deployed(self) -> bool:
         """Whether a chip is in use: one is programmed, and the network is not being trained."""
-        return self.chip_key is not None and not self.training
+        return self.words is not None and not self.training
 
     def hold(self, drawn: noise.Key, by_root: bool = True) -> None:
         """Keep the weight key of the root forward until the next one."""
@@ -312,7 +333,7 @@ class TileArray(OutScale, Cells):
             return xs
         dac, site = cast(Dac, self.spec.dac), self._converter_site("dac", stream)
         if rounding == "through":
-            return dac.encode(xs, alpha, self.training_spec.range_decay if self.training else 0.0, self.occupied, site)
+            return dac.encode(xs, alpha, self.decay, self.occupied, site)
         return dac.encode_exactly(xs, alpha, rounding, site)
 
     def _weights(self, weight: Tensor, stream: Stream) -> Tensor:
@@ -323,16 +344,37 @@ class TileArray(OutScale, Cells):
         if not self.training:
             return w
         w = self._drop_connect(w, stream)
-        inject = self.training_spec.inject
-        if inject is None or not inject.scale or not self.plan.program:
+        if not self.injects:
             return w
+        with torch.no_grad():
+            used = self.injected(w, stream)
+        return straight(w, used)
+
+    @property
+    def injects(self) -> bool:
+        """Whether training puts programming noise on the weights."""
+        inject = self.training_spec.inject
+        return self.training and inject is not None and bool(inject.scale and self.plan.program)
+
+    def injected(self, w: Tensor, stream: Stream, part: slice | None = None) -> Tensor:
+        """Normalised weights w [tile, out, row], of a `part` of the outputs or of all, with the noise of this mini-batch."""
+        inject = self.training_spec.inject
+        assert inject is not None
         if not self.is_attached:
             self.run.warn_unattached()
-        with torch.no_grad():
-            clean = self._physical(self._target(w.detach()))
-            noisy = self._programmed(clean, stream, inject.scale * self._ramp())
-            used = self._signed(noisy, w)
-        return straight(w, used)
+        clean = self._physical(self._target(w.detach()))
+        return self._signed(self._programmed(clean, stream, inject.scale * self._ramp(), part), w)
+
+    @property
+    def cellwise(self) -> bool:
+        """Whether programming treats every cell alone, so that blocks of cells may be programmed one after the other."""
+        own = any(getattr(type(self.mapping), n) is not getattr(Mapping, n) for n in ("conductances", "weights"))
+        return not own and all(p.effect.cellwise for p in self.plan.program)
+
+    @property
+    def decay(self) -> float:
+        """Pull on a learned input range (R003-70)."""
+        return self.training_spec.range_decay if self.training else 0.0
 
     @property
     def is_attached(self) -> bool:

@@ -156,9 +156,19 @@ class Quantity:
     def _or_text(self, number: dict[str, Any]) -> dict[str, Any]:
         if number.get("type") == "array" and "items" in number:
             return {**number, "items": self._or_text(number["items"])}
-        text = {"type": "string", "examples": [DIMENSIONS[UNITS[self.unit][0]][1]]}
+        dimension = UNITS[self.unit][0]
+        units = (*DIMENSIONS[dimension][2], *(s for s, unit in _SPELLINGS.items() if UNITS[unit][0] == dimension))
+        spelt = "|".join(dict.fromkeys([*units, *(u.replace("u", m) for u in units if u[0] == "u" for m in "µμ")]))
+        value = _NUMBER.replace("[-+]?", "[+]?", 1) if min(_bounds(number), default=-1) >= 0 else _NUMBER
+        text = {"type": "string", "pattern": rf"^\s*{value}\s*({spelt})?\s*$", "examples": [DIMENSIONS[dimension][1]]}
         choices = number.get("anyOf", [number])
         return {"anyOf": choices if text in choices else [*choices, text]}
+
+
+def _bounds(number: dict[str, Any]) -> list[float]:
+    """The lower bounds in the JSON schema of a number."""
+    choices = [number, *number.get("anyOf", ())]
+    return [c[k] for c in choices for k in ("minimum", "exclusiveMinimum") if k in c]
 
 
 Seconds = Annotated[float, Quantity("s")]
@@ -204,7 +214,7 @@ class _Word:
     def __get_pydantic_json_schema__(
         cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"type": "string", "pattern": cls.PATTERN, "description": cls.WHAT}
+        return {"type": "string", "pattern": cls.PATTERN, "description": cls.WHAT, "examples": [cls.EXAMPLE]}
 
 
 @dataclass(frozen=True)

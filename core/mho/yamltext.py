@@ -20,7 +20,8 @@ from yaml.scanner import Scanner
 
 from mho.errors import ConfigError, Mark, MhoError, Problem, Source
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**18
+MAX_VALUES = 6_000  # keys, values and collections; a thousand layer rules are 5,000
 MAX_DEPTH = 64
 
 Path_ = tuple[str | int, ...]
@@ -131,7 +132,7 @@ def _checked_text(text: str | bytes, name: str) -> tuple[str, Source]:
     """Size, encoding and characters are fine, or a ConfigError that says where they are not."""
     size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
-        raise ConfigError([Problem(Mark(Source(name), 0, 0), "", f"the file is larger than {MAX_BYTES // 2**20} MiB")])
+        raise ConfigError([Problem(Mark(Source(name), 0, 0), "", f"the file is larger than {MAX_BYTES // 2**10} KiB")])
     problems: list[tuple[int, str]] = []
     decoded = text if isinstance(text, str) else text.decode("utf-8", "replace")
     if isinstance(text, bytes):
@@ -186,6 +187,7 @@ class _Builder:
         self.stack: list[_Open] = []
         self.root: Node | None = None
         self.problems: list[Problem] = []
+        self.values = 0
 
     def tree(self) -> Node:
         """The finished tree, or a ConfigError."""
@@ -229,6 +231,10 @@ class _Builder:
         return False
 
     def _start_node(self, event: yaml.NodeEvent, mark: Mark) -> bool:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            self._complain(mark, f"more than {MAX_VALUES:,} keys and values; write a smaller file")
+            return False
         if isinstance(event, yaml.AliasEvent):
             self._complain(mark, f"aliases (*{event.anchor}) are not used here; write the value out, or use 'like:'")
         elif event.anchor is not None:

@@ -59,8 +59,8 @@ class Fashion(mho.Task):
 
     name = "fashion"
     chance = 0.1
-    epochs, lr = 36, 3e-3
-    hwa_epochs, hwa_lr = 20, 1e-3
+    epochs, lr = 30, 3e-3
+    hwa_epochs, hwa_lr = 12, 1e-3
     epoch_images = 10_000
     batch_size = 128
 
@@ -107,7 +107,7 @@ class Fashion(mho.Task):
 
     def score(self, model: nn.Module) -> float:
         _, _, x, y = self.data
-        right = [(model(part).argmax(1) == labels).sum() for part, labels in zip(x.split(250), y.split(250))]
+        right = [(model(part).argmax(1) == labels).sum() for part, labels in zip(x.split(500), y.split(500))]
         return float(torch.stack(right).sum()) / len(y)
 
 

@@ -104,12 +104,12 @@ class Vowels(mho.Task):
 def packaged() -> Path:
     """The folder inside the package aeon, which is found but not imported."""
     spec = importlib.util.find_spec("aeon")
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None or spec.origin is None:  # a folder that is merely called aeon has no origin
         raise mho.MhoError(
             "Japanese Vowels: the files come with aeon: pip install --no-deps aeon; "
             "or set JAPANESE_VOWELS to a folder with JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts"
         )
-    return Path(spec.submodule_search_locations[0], "datasets", "data", "JapaneseVowels")
+    return Path(spec.origin).parent / "datasets" / "data" / "JapaneseVowels"
 
 
 def parse(text: str) -> Utterances:

@@ -372,7 +372,7 @@ def test_all_errors_are_reported_at_once_in_the_order_of_the_file() -> None:
             "mho-nope is not installed; try: pip install 'mho-nope'",
         ),
         ("mho: 1\ndefault: digital\nrequires: ['pytest>=999']", "3:12  ", "pytest>=999 is needed, but"),
-        ("mho: 1\ndefault: digital\nrequires: ['pytest>=8,<9']", "3:12  ", "is needed, but"),
+        ("mho: 1\ndefault: digital\nrequires: ['pytest<8']", "3:12  ", "pytest<8 is needed, but"),
         (
             "mho: 1\ndefault: digital\nrequires: ['pytest @ file:x']",
             "3:12  ",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -153,7 +154,9 @@ def test_the_json_schema_allows_text_where_units_are_accepted() -> None:
     fields = Drift.model_json_schema()["properties"]
     number, text = fields["t0"]["anyOf"]
     assert number == {"exclusiveMinimum": 0, "type": "number"}
-    assert text == {"type": "string", "examples": ["1 h"]}
+    assert (text["type"], text["examples"]) == ("string", ["1 h"])
+    assert all(re.search(text["pattern"], t) for t in ("1 h", " 2.5e3 days ", "3µs", "7"))
+    assert not any(re.search(text["pattern"], t) for t in ("1 V", "h", "1 hour", "-1 h"))
     assert fields["nu_mean"]["unit"] == "1"
     assert fields["nu_mean"]["source"] == "Eq. 9"
     assert fields["nu_mean"]["minimum"] == 0

@@ -127,7 +127,7 @@ def test_sixty_four_levels_are_fine() -> None:
 
 
 def test_a_file_of_more_than_a_mebibyte_is_refused() -> None:
-    assert said("#" * (2**20 + 1))[0][3] == "the file is larger than 1 MiB"
+    assert said("#" * (2**18 + 1))[0][3] == "the file is larger than 256 KiB"
 
 
 def test_an_error_shows_the_line_and_a_caret() -> None:

@@ -210,4 +210,4 @@ def test_calibration_by_mvm_error_keeps_a_range_that_is_better_than_what_it_trie
     with torch.no_grad():
         net.tiles.input_range.fill_(40.0)
     mho.calibrate(net, [torch.ones(32, 256)], "mse")
-    assert net.tiles.input_range.item() == 40.0  # sums of 256 need a range of 25.6; the grid around 1 ends at 8
+    assert net.tiles.input_range.item() > 25.6  # what sums of 256 need; the grid around 1 ends at 11

@@ -228,7 +228,7 @@ def quick(files):
 
 
 def test_several_trainings_give_means_over_trainings_and_a_paired_difference(quick):
-    result = invoke("run", "blobs.py", "hw.yaml", "--chips", 2, "--seeds", 3, "--out", "a")
+    result = invoke("run", "blobs.py", "hw.yaml", "--chips", 2, "--seeds", 3, "--jobs", 1, "--out", "a")
     assert result.exit_code == 0, result.output
     assert "3 trainings with 2 chips each, mean ± SEM over trainings" in result.output
     whole, parts = summary(quick / "a"), [summary(quick / "a" / f"seed-{k}") for k in range(3)]
@@ -269,7 +269,7 @@ def test_further_figures_of_a_score_reach_table_summary_and_report(quick):
 
 
 def run_into(folder, *args):
-    result = invoke("run", "blobs.py", "hw.yaml", "--out", folder, "--no-report", *args)
+    result = invoke("run", "blobs.py", "hw.yaml", "--out", folder, "--no-report", "--jobs", 1, *args)
     assert result.exit_code == 0, result.output
     return summary(folder)
 

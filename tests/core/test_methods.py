@@ -239,6 +239,18 @@ def test_checkpointed_forwards_replay_their_own_weights(hardware):
     assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
+def test_training_computes_with_everything_but_ageing(hardware):
+    """R003-61, R003-63: mapped by column (Eq. 21), all effects of a product, no drift and no long-term read noise."""
+    plain = layer(hardware(FULL))
+    ageing = layer(hardware(FULL.replace("[pcm.prog", "[pcm.drift, pcm.read_noise_1f, pcm.prog")))
+    assert torch.equal(ageing.tiles.gamma, ageing.tiles.cut_weight(ageing.weight.detach()).abs().amax(-1))
+    out, x = [], torch.randn(4, 20)
+    for net in (plain, ageing):
+        torch.manual_seed(1)
+        out.append(net(x))
+    assert torch.equal(*out)
+
+
 # --- noise per sample (R003-64, option) ---
 
 

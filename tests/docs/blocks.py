@@ -3,14 +3,15 @@
 python    run, all blocks of a page in one namespace; an `output` block right behind it is what it prints
 console   `$` lines are commands, the lines behind them their output
 bash      every line is a command
-yaml      a hardware file, which must be valid; a fragment is laid over pcm.standard
+yaml      a hardware file, which must be valid; a fragment is laid over pcm.standard. `sweep: 1`: a sweep file
 toml      must parse
 text      nothing: formulas, trees of files
 {...}     a directive of Sphinx
 
 A python, yaml or toml block that begins with a comment `# NAME.py`, … is written to a file of that name in the folder that
 the commands of the page run in; such Python is then run by commands only. In output, `…` stands for anything, a line
-of `…` for any lines, and numbers may differ by 1 % or by 3 in their last digit. MHO_UPDATE=1 writes new output.
+of `…` for any lines, and numbers may differ by 3 in their last digit or by 1 % of
+the largest one of their line; whole numbers may not. MHO_UPDATE=1 writes new output.
 
 `<!-- slow -->` in front of a block leaves it to the slow tests. `*Not run by the tests: REASON.*` in front of it
 leaves it out. `<!-- fails -->`: a hardware file that must be refused, or commands that must end with an error.
@@ -34,6 +35,7 @@ import pytest
 from click.testing import CliRunner
 from mho import registry
 from mho.cli import main
+from mho.sweep.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```([^\s`]*)[^\n]*\n(.*?)^```$", re.M | re.S)
@@ -41,6 +43,7 @@ NOT_RUN = re.compile(r"\*Not run by the tests: ([^*]+)\.\*\s*\Z")
 SLOW = re.compile(r"<!-- slow -->\s*\Z")
 FAILS = re.compile(r"<!-- fails -->\s*\Z")
 FILE = re.compile(r"# (\w[\w.-]*\.(?:py|yaml|toml))\b")
+RUN = re.compile(r"-[0-9a-f]{8}-s\d+")  # the end of a folder's name, which depends on everything
 NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 SHARED = ("docs", "examples", "plugins")  # folders of the repository that commands may read
 
@@ -99,6 +102,8 @@ class Page:
         for name in SHARED:
             Path(name).symlink_to(ROOT / name)
         sys.modules[self.module.__name__] = self.module  # torch.compile looks a function's module up
+        here, known = os.getcwd(), set(sys.modules)
+        sys.path.insert(0, here)  # as for a script in this folder
         ran = 0
         try:
             with registry.using(registry.Registry()):
@@ -109,6 +114,10 @@ class Page:
                     ran += block.language not in ("text",) and not block.language.startswith("{")
         finally:
             del sys.modules[self.module.__name__]
+            sys.path.remove(here)
+            for name in set(sys.modules) - known:
+                if (getattr(sys.modules[name], "__file__", None) or "").startswith(here + os.sep):
+                    del sys.modules[name]
             self._update()
         return ran
 
@@ -139,6 +148,9 @@ class Page:
         self._compare(block, block.text, self.printed, block.span)
 
     def _yaml(self, block: Block) -> None:
+        if re.search(r"^sweep: 1", block.text, re.M):
+            assert list(Plan.from_file(block.file).points())
+            return
         complete = re.search(r"^mho: 1", block.text, re.M)
         text = block.text if complete else "mho: 1\nlike: pcm.standard\n" + block.text
         with pytest.raises(mho.ConfigError) if block.fails else contextlib.nullcontext():
@@ -174,7 +186,8 @@ class Page:
         if agree(shown, got):
             return
         if os.environ.get("MHO_UPDATE") and "…\n" not in shown:
-            self.new.append((span, "\n".join(line.rstrip() for line in got.strip("\n").splitlines()) + "\n"))
+            lines = [RUN.sub("-…", line.rstrip()) for line in got.strip("\n").splitlines()]
+            self.new.append((span, "\n".join(lines) + "\n"))
             return
         raise AssertionError(f"{self._at(block)} shows\n{shown}\nbut this comes out:\n{got}\nMHO_UPDATE=1 renews it")
 
@@ -227,11 +240,12 @@ def same(shown: str, got: str) -> bool:
     if len(want) != len(have):
         return False
     words = all(" ".join(a.split()) == " ".join(b.split()) for a, b in zip(want[::2], have[::2]))
-    return words and all(map(near, want[1::2], have[1::2]))
+    largest = max((float(n) for n in want[1::2] if "." in n), default=0.0)
+    return words and all(near(a, b, 0.01 * largest) for a, b in zip(want[1::2], have[1::2]))
 
 
-def near(shown: str, got: str) -> bool:
+def near(shown: str, got: str, tolerance: float) -> bool:
     digits = len(shown.partition(".")[2])
     if not digits:
         return shown == got
-    return abs(float(shown) - float(got)) <= max(3.01 * 10**-digits, 0.01 * float(shown))
+    return abs(float(shown) - float(got)) <= max(3.01 * 10**-digits, tolerance)

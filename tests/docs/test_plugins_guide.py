@@ -1,15 +1,17 @@
 """The code of docs/plugins.md runs, and the guide knows every hook, stage and class variable."""
 
+import contextlib
 import re
 import sys
 import tomllib
-import types
 from pathlib import Path
 
 import pytest
 from mho import hooks, registry
 from mho.nonideality import STAGES, TERMS
 from mho.testing import run
+
+from tests.docs.blocks import Page
 
 GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -20,21 +22,26 @@ def blocks(language):
 
 
 @pytest.fixture(scope="module")
-def guide():
+def guide(tmp_path_factory):
     """The names that the Python blocks define, run one after another."""
-    module = types.ModuleType("guide")
-    sys.modules["guide"] = module  # torch.compile looks a function's module up
-    with registry.using(registry.Registry()):
-        for block in blocks("python"):
-            exec(compile(block, str(GUIDE), "exec"), vars(module))
-    yield vars(module)
-    del sys.modules["guide"]
+    page = Page(GUIDE)
+    with contextlib.chdir(tmp_path_factory.mktemp("guide")), registry.using(registry.Registry()):
+        page.run(slow=False)
+    sys.modules[page.module.__name__] = page.module  # torch.compile looks a function's module up
+    yield vars(page.module)
+    del sys.modules[page.module.__name__]
 
 
 def test_the_effects_of_the_guide_keep_the_contract(guide):
     outcomes = run(guide["TestTelegraphNoise"])
     assert [o for o in outcomes if o.state == "failed"] == []
     assert len(outcomes) >= 75  # "about 80 checks"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["TestHalfRange", "TestOffsetAdc", "TestPowerDrift"])
+def test_the_other_parts_of_the_guide_keep_theirs(guide, name):
+    assert [o for o in run(guide[name]) if o.state == "failed"] == []
 
 
 def test_the_toml_block_is_a_plugin():
@@ -53,6 +60,7 @@ def test_every_hook_is_documented(name):
         *STAGES,
         *TERMS,
         "prepare",
+        "build",
         "source",
         "bibtex",
         "strength",

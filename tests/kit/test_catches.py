@@ -651,6 +651,98 @@ class Noisy(Base, kind="bad.noisy"):
 caught("expected_moments_name_its_stages", "expected names", expected={"age": lambda g, t, site: (g, 1.0)})(Noisy)
 caught("mean_and_spread_are_as_expected", "std is", expected={"program": lambda g, site: (g, 1.2)})(Noisy)
 
+# --- what is learned ---
+
+
+class Learns(Base):
+    """A gain for every column, learned and well made; to be made bad."""
+
+    def build(self, site):
+        return torch.nn.ParameterDict({"gain": torch.ones(site.columns)})
+
+    def output(self, y, site):
+        return y * site.module["gain"]
+
+
+@caught("builds_a_module", "must return a torch.nn.Module")
+class BuildsATensor(Learns, kind="bad.builds_a_tensor"):
+    """It builds a bare parameter."""
+
+    def build(self, site):
+        return torch.nn.Parameter(torch.ones(site.columns))
+
+
+class FirstValues(Learns, kind="bad.first_values"):
+    """First values come from torch's generator."""
+
+    def build(self, site):
+        return torch.nn.ParameterDict({"gain": torch.rand(site.columns)})
+
+
+caught("builds_the_same_again", "other values each time")(FirstValues)
+caught("leaves_the_generator_alone_when_it_builds", "shifts everybody else's numbers")(FirstValues)
+
+
+@caught("parameters_have_axes", "at least 1-D")
+class Scalar(Learns, kind="bad.scalar"):
+    """One gain for all, without an axis."""
+
+    def build(self, site):
+        return torch.nn.ParameterDict({"gain": torch.tensor(1.0)})
+
+
+@caught("every_parameter_learns", "no gradient reaches")
+class LearnsTooEarly(Learns, kind="bad.learns_too_early"):
+    """It scales conductances when they are programmed, where no gradient flows."""
+
+    def program(self, g, site):
+        return g * site.module["gain"][:, None]
+
+    def output(self, y, site):
+        return y * 0.9
+
+
+@caught("what_is_learned_changes_the_outputs", "use site.module")
+class ForgetsWhatItLearns(Learns, kind="bad.forgets"):
+    """It builds a module and uses none of it."""
+
+    def output(self, y, site):
+        return y * 0.9
+
+
+class Hidden(torch.nn.ParameterDict):
+    """Its parameters are there, but not in its state."""
+
+    def state_dict(self, *args, **kwargs):
+        return {}
+
+    def _save_to_state_dict(self, *args):
+        pass
+
+    def _load_from_state_dict(self, *args):
+        pass
+
+
+@caught("what_is_learned_is_saved_and_copied", "saved or copied")
+class NotSaved(Learns, kind="bad.not_saved"):
+    """What it learns is missing in checkpoints."""
+
+    def build(self, site):
+        return Hidden({"gain": torch.ones(site.columns)})
+
+
+@caught("a_torch_checkpoint_still_loads", "")
+class DemandingEffect(Learns, kind="bad.demanding"):
+    """It wants something that no torch checkpoint has."""
+
+    def build(self, site):
+        class Demanding(torch.nn.ParameterDict):
+            def _load_from_state_dict(self, state, prefix, *args):
+                raise KeyError(prefix + "key")
+
+        return Demanding({"gain": torch.ones(site.columns)})
+
+
 # What no effect can get wrong by itself.
 BEYOND_EFFECTS = {
     "is_a_nonideality": "a class that is none has no stages to look at",

@@ -1,5 +1,6 @@
 """The same sweep on every executor, and through every disaster: the same table, bit for bit."""
 
+import contextlib
 import json
 import os
 import random
@@ -184,13 +185,20 @@ def test_loky_dask_and_two_shards_give_identical_tables(measures, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dask_worker_that_is_killed_by_its_item_is_put_apart(measures, tmp_path):
+@pytest.mark.parametrize("executor", ["dask", "joblib"])
+def test_a_dask_worker_that_is_killed_by_its_item_is_put_apart(measures, tmp_path, executor):
+    """By name, and through joblib's own parallel_config."""
+    import joblib
+
     distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
     with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),  # or it kills four workers before it gives up
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path / "scratch")
         ) as cluster,
         distributed.Client(cluster),
+        joblib.parallel_config(backend="dask") if executor == "joblib" else contextlib.nullcontext(),
     ):
-        records = sweep.run([{"n": n} for n in range(6)], measures.die, tmp_path / "sweep", "dask")
+        records = sweep.run([{"n": n} for n in range(6)], measures.die, tmp_path / "sweep", executor)
     assert {r["item"]["n"]: r["status"] for r in records} == {n: "worker-died" if n == 2 else "done" for n in range(6)}

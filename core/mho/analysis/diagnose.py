@@ -24,7 +24,6 @@ from mho.analysis.gradients import (
     Gradients,
     backward_by,
     directions,
-    exact_products,
     loss_on_chip,
     moved,
     parameters_on_tiles,
@@ -39,6 +38,7 @@ from mho.hardware import Hardware
 from mho.run import tile_arrays
 from mho.task import Task
 
+HUGE = 1e300  # infinity in a result
 EVERYTHING = "everything"  # all causes together: the hardware as it is
 STRENGTHS = (1.0, 4.0, 16.0)
 EARLY_AND_LATE = (0.1, 1.0)
@@ -160,12 +160,10 @@ class Diagnosis:
     def _verdict(
         self, key: tuple[str, float, str], points: list[Point], reference: str, share: float | None
     ) -> Verdict:
-        failing = [
-            f"{name} at {p.setting.stage:.0%}"
-            for p in points
-            for name, fine in p.passes(self.rules, reference).items()
-            if not fine
-        ]
+        failing = []
+        for p in points:
+            names = [n for n, fine in p.passes(self.rules, reference).items() if not fine]
+            failing += [f"{' '.join(names)} at {p.setting.stage:.0%}"] if names else []
         return Verdict(*key, reference, not failing, tuple(failing), share)
 
     def first_failure(self, cause: str, mode: str, diagnostic: str, reference: str = "clean") -> float | None:
@@ -193,7 +191,7 @@ def diagnose(
     batch: int = 64,
     seeds: int = 1,
     epochs: int | None = None,
-    steps: int = 40,
+    steps: int = 30,
     rules: Rules | None = None,
 ) -> Diagnosis:
     """Measure gradients under every cause of `hw` alone and under all together, at every strength and training stage; then
@@ -205,9 +203,10 @@ def diagnose(
     wanted = _chosen(variants.causes(hw), causes)
     settings = [Setting(c, s, t) for c in wanted for s in _possible(hw, c, strengths) for t in stages]
     trained = _stages(subject, measured, out, stages, seeds, epochs)
+    bare = variants.only(hw, None)
 
     def item(s: Setting, k: int) -> Item:
-        more = {"chips": chips, "time": time, "batch": batch, "modes": list(modes)}
+        more = {"chips": chips, "time": time, "batch": batch, "modes": list(modes), "clean": bare.to_data()}
         return trained[s.stage, k].item(under(hw, s.cause, s.strength), **more)
 
     values = measured([item(s, k) for s in settings for k in range(seeds)], gradients_at)
@@ -285,8 +284,13 @@ def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Point:
 
 def _merged(rows: Sequence[Sequence[Any]]) -> list[Any]:
     """Directions of several trainings: names stay, numbers are averaged, JSON's null is nan."""
-    names, numbers = rows[0][:2], [[math.nan if v is None else v for v in r[2:]] for r in rows]
+    names, numbers = rows[0][:2], [[_number(v) for v in r[2:]] for r in rows]
     return [*names, *(_mean(list(c)) for c in zip(*numbers))]
+
+
+def _number(v: float | None) -> float:
+    """Back from `_plain`."""
+    return math.nan if v is None else math.inf if v >= HUGE else v
 
 
 def _mean(values: list[float]) -> float:
@@ -304,18 +308,25 @@ def _exponent(before: float, after: float, factor: float) -> float | None:
 
 
 def gradients_at(item: Item) -> Value:
-    """Measure: D1, D2 and D3 of every mode for one cause, strength and network."""
+    """Measure: D1, D2 and D3 of every mode for one cause, strength and network.
+
+    The clean reference is the same network on the same tiles without any cause: what its input ranges cut off is cut off on
+    both sides, and no cause is blamed for it.
+    """
     task, net, k = task_of(item["task"]), network(item), item["chips"]
+    clean = network({**item, "hardware": item["clean"]})
     example = _batch(task, item["batch"])
 
     def loss(n: nn.Module) -> Tensor:
         return task.loss(task.predict(n, example), example)
 
     modes = tuple(dict.fromkeys([*item["modes"], EXPECTED]))
-    g = sample_gradients(net, loss, modes=modes, chips=k, time=item["time"], seed=item["seed"])
+    bare = sample_gradients(clean, loss, modes=[EXPECTED], chips=1).draws[EXPECTED]  # deterministic: one draw is all
+    reference = [v[0] for v in bare.values()]
+    g = sample_gradients(net, loss, modes=modes, chips=k, time=item["time"], seed=item["seed"], clean=reference)
     found = directions(g, item["modes"])
     slopes = {m: _slope(net, loss, g, m, item) for m in item["modes"]}
-    ratio, still = _sensitivity(net, loss, item, task.lr)
+    ratio, still = _sensitivity(net, clean, loss, item, task.lr)
     return {
         "modes": {
             m: {
@@ -331,8 +342,8 @@ def gradients_at(item: Item) -> Value:
 
 
 def _plain(v: Any) -> Any:
-    """JSON has neither nan nor infinity."""
-    return v if not isinstance(v, float) or math.isfinite(v) else None if math.isnan(v) else 1e300
+    """JSON has neither nan (null) nor infinity."""
+    return v if not isinstance(v, float) or math.isfinite(v) else None if math.isnan(v) else HUGE
 
 
 def _batch(task: Task, size: int) -> Any:
@@ -353,7 +364,7 @@ def _slope(net: nn.Module, loss: Any, g: Gradients, mode: str, item: Item) -> tu
         return 0.0, 0.0
     steep = math.sqrt(max(0.0, sum(_square(g.draws[EXPECTED][n]) for n in g.clean)))
     parameters = list(parameters_on_tiles(net).values())
-    size = 1e-2 * math.sqrt(sum(float(p.detach().double().square().sum()) for p in parameters))
+    size = 3e-3 * math.sqrt(sum(float(p.detach().double().square().sum()) for p in parameters))
     found = []
     with keeping_chip(net), keeping_modes(net):
         net.eval()
@@ -375,25 +386,30 @@ def _square(draws: Tensor) -> float:
     return float((gram.sum() - gram.diagonal().sum()) / (n * (n - 1)))
 
 
-def _sensitivity(net: nn.Module, loss: Any, item: Item, lr: float, count: int = 6) -> tuple[list[float], list[float]]:
+def _sensitivity(
+    net: nn.Module, clean: nn.Module, loss: Any, item: Item, lr: float, count: int = 6
+) -> tuple[list[float], list[float]]:
     """R000-03: losses at random directions of a tenth of an optimiser step and of a whole one (`lr` for every weight), on one
     chip, relative to those of the clean network."""
-    parameters = list(parameters_on_tiles(net).values())
+    pair = [(n, list(parameters_on_tiles(n).values())) for n in (net, clean)]
+
+    def losses(direction: Sequence[Tensor]) -> list[float]:
+        found = []
+        for n, parameters in pair:
+            with moved(parameters, direction):
+                found.append(loss_on_chip(n, loss, item["time"], item["seed"], 0))
+        return found
+
     ratios, stills = [], []
-    with keeping_chip(net), keeping_modes(net), torch.no_grad():
+    with keeping_chip(net), keeping_chip(clean), keeping_modes(net):
         net.eval()
-        here = loss_on_chip(net, loss, item["time"], item["seed"], 0)
-        with exact_products(net):
-            clean = float(loss(net))
+        here = losses([torch.zeros_like(p) for p in pair[0][1]])
         for step in (0.1 * lr, lr):
             changes = []
             for i in range(count):
                 draws = torch.Generator().manual_seed(i)
-                direction = [step * torch.randn(p.numel(), generator=draws) for p in parameters]
-                with moved(parameters, direction):
-                    after = loss_on_chip(net, loss, item["time"], item["seed"], 0)
-                    with exact_products(net):
-                        changes.append((abs(after - here), abs(float(loss(net)) - clean)))
+                there = losses([step * torch.randn(p.numel(), generator=draws) for p in pair[0][1]])
+                changes.append((abs(there[0] - here[0]), abs(there[1] - here[1])))
             ratios.append(median(a / c for a, c in changes if c) if any(c for _, c in changes) else 0.0)
             stills.append(sum(a == 0 for a, _ in changes) / count)
     return ratios, stills
@@ -413,9 +429,10 @@ def _recoveries(
     batch: int,
     chips: int = 4,
 ) -> list[Recovery]:
-    """R000-06: accuracy before; where a point or more is lost, after training in each mode."""
+    """R000-06: accuracy before; where a point or more is lost, after training in each mode. Clean are tiles without any
+    cause, see `gradients_at`."""
     cases = list(dict.fromkeys((s.cause, s.strength) for s in settings))
-    clean = column(measured([subject.item(None)], scores))[0]
+    clean = column(measured([subject.chips(variants.only(hw, None), 0, 1, time)], scores))[0]
     unseen = replaced_seed(subject)
     before = measured([unseen.chips(under(hw, c, s), 0, chips, time) for c, s in cases], scores)
     lost = [(c, s, _mean(column([v]))) for (c, s), v in zip(cases, before)]
@@ -451,7 +468,7 @@ def trained_under(item: Item) -> Value:
             done += 1
     net.eval()
     times = (item["time"],)
-    return {"scores": [list(one_chip(net, task.score, times, item["unseen"], k)) for k in range(item["chips"])]}
+    return {"scores": [list(one_chip(net, task.checked_score, times, item["unseen"], k)) for k in range(item["chips"])]}
 
 
 def _step(net: nn.Module, task: Task, example: Any, optimizer: Any, item: Item, k: int) -> None:

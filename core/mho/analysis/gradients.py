@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mho.chip import Time, keeping_chip, keeping_modes, matrices, program, run_of
 from mho.errors import MhoError
+from mho.fused.function import Weights
 from mho.gradient import straight
 from mho.layers import AnalogLayer
 from mho.run import tile_arrays
@@ -38,7 +39,7 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
     with ExitStack() as stack:
         for array, spec in specs:
             stack.callback(setattr, array, "training_spec", spec)
-            backward = spec.backward.model_copy(update={"mode": name, "rounding": rounding})
+            backward = spec.backward.model_copy(update={"mode": name, "rounding": rounding, "surrogate": None})
             array.training_spec = spec.model_copy(update={"backward": backward})
         if mode != "ste":
             for array, matrix in matrices(net):
@@ -50,7 +51,7 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
 
 def _using(weights: Tensor) -> Any:
     """A hook that makes a tile array compute with these weights."""
-    return lambda array, args: (*args[:2], weights)
+    return lambda array, args: (*args[:2], Weights(weights))
 
 
 @contextmanager
@@ -91,9 +92,17 @@ class Gradients:
 
 
 def sample_gradients(
-    net: nn.Module, loss: Loss, *, modes: Sequence[str] = MODES, chips: int = 8, time: Time = 0.0, seed: int = 0
+    net: nn.Module,
+    loss: Loss,
+    *,
+    modes: Sequence[str] = MODES,
+    chips: int = 8,
+    time: Time = 0.0,
+    seed: int = 0,
+    clean: Sequence[Tensor] | None = None,
 ) -> Gradients:
-    """Gradients of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips; and without hardware."""
+    """Gradients of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
+    products, is measured too where it is not given."""
     parameters = parameters_on_tiles(net)
 
     def gradient() -> list[Tensor]:
@@ -103,8 +112,9 @@ def sample_gradients(
     draws: dict[str, list[list[Tensor]]] = {m: [] for m in modes}
     with keeping_chip(net), keeping_modes(net), torch.enable_grad():
         net.eval()
-        with exact_products(net):
-            clean = gradient()
+        if clean is None:
+            with exact_products(net):
+                clean = gradient()
         for k in range(chips):
             program(net, seed, index=k).age(time)
             for mode in modes:

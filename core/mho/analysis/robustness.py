@@ -13,7 +13,7 @@ import torch
 from mho.analysis.midpoint import Midpoint, fit_midpoint
 from mho.analysis.signals import ErrorSplit, Signal, error_by_layer, signals
 from mho.analysis.subject import Item, Measurer, Subject, Value, network, task_of
-from mho.analysis.training import bounded, noisy_network
+from mho.analysis.training import bounded, hookable, noisy_network
 from mho.chip import program
 from mho.errors import MhoError
 from mho.hardware import Hardware
@@ -132,7 +132,7 @@ def _curves(
         for layer in (ALL, *([row[0] for row in v["signals"]] if walking else ()))
     ]
     found: dict[Place, dict[float, tuple[float, ...]]] = {p: {} for p in places}
-    wanted = {p: [float(f"{f * unit[p.network]:.3g}") for f in COARSE] for p in places}
+    wanted = {p: [on_grid(f * unit[p.network]) for f in COARSE] for p in places}
     for turn in range(ROUNDS):
         asked = [(p, s) for p, levels in wanted.items() for s in levels if s not in found[p]]
         items = [
@@ -152,14 +152,23 @@ def _next(found: dict[float, tuple[float, ...]], chance: float, last: bool) -> l
     half = chance + (max(means.values()) - chance) / 2
     below = [s for s in sigmas if means[s] <= half]
     if not below:
-        return [float(f"{sigmas[-1] * f:.3g}") for f in (4.0, 16.0, 64.0)]
+        return [on_grid(sigmas[-1] * f) for f in (4.0, 16.0, 64.0)]
     first = below[0]
     if first == sigmas[0]:
-        return [float(f"{first / f:.3g}") for f in (4.0, 16.0, 64.0)]
+        return [on_grid(first / f) for f in (4.0, 16.0, 64.0)]
     if last and sum(first / 5 < s < first * 5 for s in sigmas) > len(FINE) // 2:
         return []
     middle = math.sqrt(first * sigmas[sigmas.index(first) - 1])
-    return [float(f"{middle * f:.3g}") for f in FINE]
+    return [on_grid(middle * f) for f in FINE]
+
+
+def on_grid(sigma: float) -> float:
+    """The nearest power of the square root of 2, in three digits: all curves share their noise levels.
+
+    >>> on_grid(0.9), on_grid(3.0)
+    (1.0, 2.83)
+    """
+    return float(f"{2 ** (round(2 * math.log2(sigma)) / 2):.3g}")
 
 
 def _fitted(place: Place, found: dict[float, tuple[float, ...]], chance: float) -> Curve:
@@ -176,18 +185,18 @@ def _fitted(place: Place, found: dict[float, tuple[float, ...]], chance: float) 
 
 def noisy_scores(item: Item) -> Value:
     """Measure: scores under noise on the pre-activations of one layer or of all, each repetition with a seed of its own."""
-    task, net = task_of(item["task"]), network(item)
+    task, net = task_of(item["task"]), hookable(network(item))
     found = []
     for k in range(item["repeats"]):
         noise = PreactivationNoise(item["sigma"], item["mode"], item["layer"], seed=1000 * item["seed"] + k)
         with noise.on(net), torch.no_grad():
-            found.append(float(task.score(net)))
+            found.append(float(task.checked_score(net)))
     return {"scores": found}
 
 
 def signal_strengths(item: Item) -> Value:
     """Measure: the signals of every layer on the calibration batches (R002-08)."""
-    task, net = task_of(item["task"]), network(item)
+    task, net = task_of(item["task"]), hookable(network(item))
     batches = list(task.calibration_batches())
     return {"signals": [list(s) for s in signals(net, lambda n: [task.predict(n, b) for b in batches])]}
 

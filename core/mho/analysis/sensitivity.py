@@ -162,7 +162,7 @@ def boost(item: Item) -> Value:
     try:
         if knob.bits is not None:
             return {"value": _bits_at(hw, knob, item["target"], e)}
-        value = equal_error_boost(hw, knob.name, item["target"], experiment=e, highest=knob.value(knob.highest))
+        value = equal_error_boost(hw, knob.name, item["target"], experiment=e, highest=item["highest"])
     except MhoError as why:
         return {"value": None, "why": str(why)}
     return {"value": value}
@@ -190,7 +190,8 @@ def _boosts(
         return ()
     size = min(512, hw.tile(hw.default).rows)
     experiment = list(MvmExperiment(size=size, vectors=64, matrices=2))
-    items = [{"hardware": hw.to_data(), "knob": k.name, "target": TARGET, "experiment": experiment} for k in knobs]
+    common = {"hardware": hw.to_data(), "target": TARGET, "experiment": experiment}
+    items = [{**common, "knob": k.name, "highest": k.value(k.highest)} for k in knobs]
     values = dict(zip(knobs, measured(items, boost)))
     reached = [k for k in knobs if values[k]["value"] is not None]
     cases = [(k, n) for k in reached for n in networks]

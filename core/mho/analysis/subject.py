@@ -61,10 +61,10 @@ def scores(item: Item) -> Value:
     task, net = task_of(item["task"]), network(item)
     if item["hardware"] is None:
         with torch.no_grad():
-            return {"scores": [[float(task.score(net))]]}
+            return {"scores": [[float(task.checked_score(net))]]}
     first, last = item["chips"]
     times = tuple(item["times"])
-    return {"scores": [list(one_chip(net, task.score, times, item["seed"], k)) for k in range(first, last)]}
+    return {"scores": [list(one_chip(net, task.checked_score, times, item["seed"], k)) for k in range(first, last)]}
 
 
 def network(item: Item) -> nn.Module:
@@ -75,21 +75,26 @@ def network(item: Item) -> nn.Module:
     return carried(item["task"], item["checkpoint"], Hardware.from_data(item["hardware"])).eval()
 
 
-@functools.lru_cache(8)
 def task_of(name: str) -> Task:
-    """The task of that name or file, once per process: it may hold data."""
+    """The task of that name or file, once per process (it may hold data), and again when its file has changed."""
+    file = Path(name)
+    return _task_of(str(file.resolve()), _changed(file)) if file.is_file() else _task_of(name, 0)
+
+
+@functools.lru_cache(8)
+def _task_of(name: str, changed: int) -> Task:
     return load_task(name)
 
 
 def trained(task: str, checkpoint: str) -> nn.Module:
     """The network of a checkpoint: on the hardware that it was trained for where the file says so, else plain torch. Do not
     change it; it is kept for the next item."""
-    return _trained(task, checkpoint, _changed(checkpoint))
+    return _trained(task_of(task), checkpoint, _changed(checkpoint))
 
 
 @functools.lru_cache(4)
-def _trained(task: str, checkpoint: str, changed: int) -> nn.Module:
-    model, hw = task_of(task).model(), hardware_of(checkpoint)
+def _trained(task: Task, checkpoint: str, changed: int) -> nn.Module:
+    model, hw = task.model(), hardware_of(checkpoint)
     return load_model(model if hw is None else to_analog(model, hw), checkpoint).eval()
 
 
@@ -127,7 +132,7 @@ def _taken_over(array: TileArray, before: TileArray | None) -> bool:
     """Give an array the scales and input ranges that it had; False where they do not fit."""
     if before is None or before.sizes != array.sizes or before.mapping != array.mapping:
         return False
-    array.gamma.copy_(before.gamma * before.out_scale.abs())  # as folding the scales does
+    array.gamma.copy_(before.gamma * before.output_factor().abs())  # as folding the scales does
     kept = isinstance(before.spec.dac, Dac)
     if kept:
         array.input_range.data.copy_(before.input_range)

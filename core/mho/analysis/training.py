@@ -17,11 +17,13 @@ from mho.checkpoint import save_model
 from mho.convert import to_analog
 from mho.files import write_atomically
 from mho.hardware import Hardware
-from mho.preactivation import PreactivationNoise
+from mho.preactivation import CLOSED, PreactivationNoise
 from mho.run import tile_arrays
 from mho.task import Task
 from mho.training import attach
 
+# Tiles that are nothing but a matrix product.
+EXACT = Hardware.from_yaml("mho: 1\ndefault: t\ntiles: {t: {}}\ntraining: {clip: none, inject: none}", "exact tiles")
 RAMP = (21 / 300, 121 / 300)  # of a noisy training, in which the noise grows to its full strength (R002-05)
 STAGES = (0.0, 0.1, 0.5, 1.0)  # of a training, R000-20
 
@@ -75,6 +77,7 @@ def noisy_network(item: Item) -> Value:
     if bound is not None:
         net = to_analog(net, bounded(Hardware.from_data(item["hardware"]), bound))
         calibrate(net, task.calibration_batches(), forward=task.predict)
+    net = hookable(net)
     noisy = PreactivationNoise(0.0, item["mode"])
 
     def ramp(epoch: int) -> None:
@@ -88,6 +91,14 @@ def noisy_network(item: Item) -> Value:
             _saved(net, Path(item["out"]) / f"noisy-{item['mode']}-{sigma:g}{limit}-s{item['seed']}.safetensors")
         )
     }
+
+
+def hookable(net: nn.Module) -> nn.Module:
+    """The network, or where torch hides pre-activations (recurrent layers, attention) the same on tiles that compute exactly."""
+    if tile_arrays(net) or not any(isinstance(m, CLOSED) for m in net.modules()):
+        return net
+    training = net.training
+    return to_analog(net, EXACT).train(training)
 
 
 def bounded(hw: Hardware, bound: float) -> Hardware:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic_core import PydanticUndefined
@@ -17,6 +17,9 @@ from mho.schema import FieldNote, Kinded, Strict, kind_form, suggest
 from mho.slots import SLOTS
 from mho.tables import table
 from mho.units import format_seconds
+
+if TYPE_CHECKING:
+    from mho.fused.route import Route
 
 SET = click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a value (repeatable).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -77,11 +80,25 @@ def show(name: str, changes: tuple[str, ...], as_json: bool) -> None:
 
 
 def show_plan(hardware: Hardware) -> None:
-    """What every tile computes, in the order of the physics."""
+    """What every tile computes, in the order of the physics, and how."""
+    from mho.fused.route import routes
+
     for name, tile in hardware.tiles.items():
         rows = plan_rows(tile)
         if rows:
             click.echo(f"\nplan of tiles.{name}\n" + table(("stage", "part", "what it does"), rows, indent=2))
+    for name, route in routes(hardware).items():
+        click.echo(
+            f"\nroute of tiles.{name} on this machine\n" + table(("part", "how"), route_rows(hardware, route), indent=2)
+        )
+
+
+def route_rows(hardware: Hardware, route: Route) -> list[tuple[str, str]]:
+    """How a tile is simulated: tier and gradients with their reasons, and every effect."""
+    mode = hardware.training.backward.mode
+    by_reference = f"mode {mode}" if mode == "autograd" else "" if mode == "ste" else route.by_reference
+    gradients = f"reference path: {by_reference}" if by_reference else f"fused ({mode})"
+    return [("precision", f"{route.tier}: {route.why}"), ("gradients", gradients), *route.notes]
 
 
 def plan_rows(tile: TileSpec) -> list[tuple[str, str, str]]:
@@ -232,6 +249,8 @@ def _as_text(value: Any, unit: str) -> str:
         return "(required)"
     if isinstance(value, tuple):
         return ", ".join(_as_text(v, unit) for v in value) or "-"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return format_seconds(value) if unit == "s" else f"{value:g}"
     if isinstance(value, Kinded):

@@ -23,7 +23,7 @@ from mho.errors import MhoError
 @click.option(
     "--draws", default=99, show_default=True, type=click.IntRange(99), help="Simulated data sets for the verdict."
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Same seed, same simulated data sets.")
 @click.option("--force", is_flag=True, help="Give the parameters of a rejected model all the same.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context

@@ -51,7 +51,7 @@ BOOST = 2.0
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it too, as .svg or .png."
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Same seed, same matrices and chips.")
 @JSON
 def mvm(
     hw: str,

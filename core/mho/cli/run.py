@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 import subprocess
 import sys
@@ -45,7 +46,7 @@ CHIPS = click.option("--chips", default=25, show_default=True, type=click.IntRan
 @CHIPS
 @SEED
 @click.option("--seeds", type=click.IntRange(2), help="Train this many times, with seeds --seed, --seed + 1, ...")
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Trainings at the same time.")
+@click.option("--jobs", type=click.IntRange(1), help="Trainings at the same time [one more than there are cores].")
 @OUT
 @THREADS
 @click.option("--no-report", is_flag=True, help="Skip the HTML report.")
@@ -57,7 +58,7 @@ def run(
     chips: int,
     seed: int,
     seeds: int | None,
-    jobs: int,
+    jobs: int | None,
     out: Path | None,
     threads: int,
     no_report: bool,
@@ -77,9 +78,10 @@ def run(
     if seeds:
         folder = out or default_folder(one.task.name, hw, one.hardware.digest)
         job = several = _trainings(one, range(seed, seed + seeds), folder)
-        if jobs > 1:
+        width = min(jobs or (os.cpu_count() or 1) + 1, seeds)
+        if width > 1:
             options = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
-            _resumable(lambda: _apart(several, [task, hw, *options], jobs), folder)
+            _resumable(lambda: _apart(several, [task, hw, *options], width), folder)
     summary = _resumable(job.run, job.folder)
     click.echo(json.dumps(summary, indent=1) if as_json else _table(summary))
     if not no_report:
@@ -176,17 +178,19 @@ def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
     files = click.get_current_context().find_root().params.get("files", ())
     start = [sys.executable, "-c", "from mho.cli import main; main()", *(f"--plugin={f}" for f in files), "run"]
 
+    todo = job.todo()
+
     def train_one(seed: int) -> None:
         own = [f"--seed={seed}", f"--out={job.folder_of(seed)}"]
         command = [*start, *arguments, *own]
         ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 (ourselves)
         if ended.returncode:
             raise MhoError(f"the training with seed {seed} failed:\n{ended.stderr.strip()}")
-        if seed == job.seeds[0]:
+        if seed == todo[0]:
             click.echo(ended.stderr, err=True, nl=False)  # warnings are the same for all
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(tqdm(pool.map(train_one, job.seeds), "trainings", len(job.seeds), disable=not job.progress, leave=False))
+        list(tqdm(pool.map(train_one, todo), "trainings", len(todo), disable=not job.progress, leave=False))
 
 
 def _resumable(work: Callable[[], Any], folder: Path) -> Any:

@@ -100,11 +100,13 @@ def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json:
         except KeyboardInterrupt:
             click.echo(f"\nrepeat the command to go on from {folder}", err=True)
             raise
-    _tell_failures(folder)
+    failed = _tell_failures(folder)
     if as_json:
         click.echo(json.dumps([o.to_data() for o in outcomes(folder)], indent=1))
-        return
-    click.echo(f"\n{summary(folder)}\nfolder: {folder}")
+    else:
+        click.echo(f"\n{summary(folder)}\nfolder: {folder}")
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 @sweep.command()
@@ -142,7 +144,8 @@ def retry(folder: Path, executor: str, scheduler: str | None, workers: int | Non
             run_plan(read_plan(folder), folder, name, workers=n, **options)
         else:
             engine.retry(folder, name, workers=n, **options)
-    _tell_failures(folder)
+    if _tell_failures(folder):
+        raise click.exceptions.Exit(1)
 
 
 @sweep.command()
@@ -254,8 +257,8 @@ def _watched() -> bool:
     return sys.stderr.isatty()
 
 
-def _tell_failures(folder: Path) -> None:
-    """What failed, one line each, and what to do."""
+def _tell_failures(folder: Path) -> int:
+    """Say what failed, one line each, and what to do; how many."""
     from mho.sweep.state import status as look
 
     failed = [f for s in look(folder) for f in s.failed]
@@ -267,3 +270,4 @@ def _tell_failures(folder: Path) -> None:
             f"{len(failed)} failed; tracebacks are in {folder / 'failed'}; again: mho sweep retry {shlex.quote(str(folder))}",
             err=True,
         )
+    return len(failed)

@@ -104,6 +104,8 @@ class AnalogLayer(nn.Module):
         """The same in a constructor: a layer of several matrices is a network of its own until it becomes part of one."""
         self._place(hw.tile(tile or hw.default), hw.training)
         arrays = self.arrays()
+        for array in arrays.values():
+            array.use(hw.precision)
         if len(arrays) > 1:
             run = Run()
             for array in arrays.values():

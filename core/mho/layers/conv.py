@@ -156,7 +156,7 @@ class _AnalogConvTranspose(AnalogLayer):
         total = y.new_zeros(*y.shape[:2], *full)
         for at in itertools.product(*map(range, k)):
             where = [slice(d_ * i, d_ * i + s_ * (n - 1) + 1, s_) for i, n, d_, s_ in zip(at, size, d, s)]
-            total[(..., *where)] += y[(slice(None), slice(None), *at)]
+            total[:, :, where[0], where[1], where[2]] += y[:, :, at[0], at[1], at[2]]
         return total
 
 

@@ -117,7 +117,7 @@ class _AnalogRecurrent(AnalogLayer):
         """The matrices that are used once per time step."""
         return ("hh", "hr") if self.proj_size else ("hh",)
 
-    def _product(self, key: str, x: Tensor, drawn: Tensor | None = None) -> Tensor:
+    def _product(self, key: str, x: Tensor, drawn: Any = None) -> Tensor:
         y: Tensor = self.tiles[f"weight_{key}"](x, self._parameters[f"weight_{key}"], drawn)
         bias = self._parameters.get(f"bias_{key}")
         return y if bias is None else y + bias

@@ -80,6 +80,7 @@ def _network(p: Point, seed: int, start: Item) -> Item:
         "start": _name(start),
         "seed": seed,
         "trained": p.trained,
+        "as_is": "checkpoint" in start,  # a network of the user's own is deployed as it is, and not tuned for that
         "training": _short(p.training) if p.trained else _short(p.hardware),
         "hardware": _short(p.hardware),
     }
@@ -117,9 +118,9 @@ def network(item: Item) -> dict[str, Any]:
     start = folder() / "networks" / item["start"] / "digital.safetensors"
     hw, home = _hardware(item["hardware"]), _home(item)
     job = _job(item, _hardware(item["training"]))
-    if hardware_of(start) is not None:  # a checkpoint that is on tiles already
-        if item["trained"]:
-            raise MhoError("this checkpoint is trained for a hardware already; training starts from a digital one")
+    if item["trained"] and hardware_of(start) is not None:
+        raise MhoError("this checkpoint is trained for a hardware already; training starts from a digital one")
+    if item["as_is"] and not item["trained"]:
         net = carried(item["task"], str(start), hw)
     else:
         write_atomically(home / "digital.safetensors", lambda p: shutil.copyfile(start, p), keep=True)

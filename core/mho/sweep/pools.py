@@ -118,12 +118,29 @@ def by_joblib(tasks: Sequence[Task], tick: Tick, backend: str, workers: int | No
 @contextlib.contextmanager
 def _configured(backend: str, workers: int | None) -> Iterator[int | None]:
     """The number of jobs to ask for, inside the configuration of a backend."""
+    from joblib import parallel_config
+
+    if _is_dask(backend):
+        from mho.sweep.dask import register
+
+        backend = register()
     if backend == "joblib":
         yield workers
         return
-    from joblib import parallel_config
-
     threads = {"inner_max_num_threads": 1} if backend == "loky" else {}
     jobs = workers or (os.cpu_count() or 1 if backend == "loky" else -1)
-    with parallel_config(backend=backend, n_jobs=jobs, **threads):
+    try:
+        configured = parallel_config(backend=backend, n_jobs=jobs, **threads)
+    except (ValueError, ImportError) as error:  # no such backend, or no client of a cluster
+        raise MhoError(f"executor {backend!r} cannot be used: {error}") from None
+    with configured:
         yield jobs
+
+
+def _is_dask(backend: str) -> bool:
+    """Whether joblib computes on Dask: by name, or because joblib.parallel_config says so."""
+    if backend != "joblib":
+        return backend == "dask"
+    from joblib.parallel import get_active_backend
+
+    return type(get_active_backend()[0]).__name__ == "DaskDistributedBackend"

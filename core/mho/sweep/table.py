@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mho.errors import MhoError
+from mho.notebook import html_table
 from mho.sweep.state import Record, State, need_plans
 from mho.tables import table
 
@@ -48,6 +49,9 @@ class Table:
         except ImportError:
             raise MhoError("this needs pandas: pip install 'mho[tables]'") from None
         return pandas.DataFrame(list(self.rows), columns=list(self.columns))
+
+    def _repr_html_(self) -> str:
+        return html_table(self.columns, [[_short(row.get(c, "")) for c in self.columns] for row in self.rows])
 
     def __len__(self) -> int:
         return len(self.rows)

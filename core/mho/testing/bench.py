@@ -79,7 +79,7 @@ class Bench:
 
     def random(self, *shape: int, number: int) -> Tensor:
         """U(-1, 1), the same on every call."""
-        draws = torch.rand(*shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+        draws = torch.rand(shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
         return (2 * draws - 1).to(self.dtype)
 
     # -- tiles ------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_the_gradient_runs_through_the_noisy_weights_of_every_step(programming):
     drawn = []
 
     def note(array, args):
-        drawn.append(args[2] * array.gamma.unsqueeze(-1))
+        drawn.append(args[2].w * array.gamma.unsqueeze(-1))
 
     net.tiles["weight_hh_l0"].register_forward_pre_hook(note)
     y, _ = net(torch.zeros(5, 2, 4))

@@ -34,5 +34,6 @@ class IRDrop(Nonideality, kind="circuit.ir_drop"):
     )
 
     def shift(self, site: Site, a: Tensor, p: Tensor) -> Tensor:
-        a = a * (self.r_wire * self.g_line * 1e-6) * site.rows.n[:, None]
-        return -(0.05 * a**3 - 0.2 * a**2 + 0.5 * a) * p
+        a = a * (self.r_wire * self.g_line * 1e-6 * site.rows.n[:, None])
+        c = ((0.05 * a - 0.2) * a + 0.5) * a
+        return -c * p

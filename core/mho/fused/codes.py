@@ -1,0 +1,119 @@
+"""Inputs and weights as integers.
+
+Inputs are the DAC's own codes. Weights are two int8 planes, w = (256 hi + lo) bound/32512 with `bound` the largest |w| of a
+tile: 15 bits and a sign, an error of at most bound/65024. Side products need less: phi(w) and psi(x) are rounded to 1/127 of
+their ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mho.nonideality import linear
+
+if TYPE_CHECKING:
+    from mho.fused.route import Route
+    from mho.site import Site
+
+HIGH, LOW = 256, 32512  # 32512 = 127 * 256
+SIDE = 127
+BLOCK = 1 << 18  # elements that are worked on at a time: temporaries stay in the cache
+
+
+def blocks(count: int, width: int, first: int = 0) -> Iterator[slice]:
+    """Slices of `count` rows of `width` elements, from row `first` on; one slice for a compiler, which fuses them."""
+    step = count if torch.compiler.is_compiling() else max(1, BLOCK // max(1, width))
+    for start in range(first, first + count, max(1, step)):
+        yield slice(start, min(start + step, first + count))
+
+
+class Planes(NamedTuple):
+    """What the products of an array need of its weights.
+
+    int8     [plane, tile, out, row] integers: hi and lo of w (tier int8), then every phi(w); fp32 values in tier fp32
+    bound    [tile] largest |w| of every tile
+    """
+
+    planes: Tensor
+    bound: Tensor
+
+
+class Inputs(NamedTuple):
+    """The inputs of one call.
+
+    main     [vector, in] of the main product: int8 codes (tier int8), or the values that they stand for, fp32
+    sides    [vector, in] for every psi of a side product: int8 codes, or values (tier fp32)
+    clipped  [vector, in] whether x was outside the input range; empty where nobody needs it
+    poison   [vector, 1] nan for vectors that hold a nan, which integers cannot carry, else 0
+    """
+
+    main: Tensor
+    sides: list[Tensor]
+    clipped: Tensor
+    poison: Tensor
+
+
+def code_weights(w: Tensor, sites: list[Site], route: Route) -> Planes:
+    """w [tile, out, row] as planes; `sites` are those of the effects that ask for every phi."""
+    bound = torch.stack(w.flatten(1).aminmax(dim=1)).abs().amax(0).clamp(min=1e-30)
+    kind = torch.float32 if route.tier == "fp32" else torch.int8
+    planes = torch.empty((route.mains + len(route.phis), *w.shape), dtype=kind, device=w.device)
+    alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
+    for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
+        code_block(planes[:, :, part], w[:, part], bound, sites, route)
+    return Planes(planes, bound)
+
+
+def code_block(planes: Tensor, w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> None:
+    """Fill planes [plane, tile, out, row] for some outputs."""
+    per = bound[:, None, None].reciprocal()
+    if route.mains:
+        q = (w * (per * LOW)).round_()
+        high = (q * (1 / HIGH)).add_(0.5).floor_()  # lo in -128 ... 127
+        planes[0] = high
+        planes[1] = q.sub_(high, alpha=HIGH)
+    for plane, weighing, site in zip(planes[route.mains :], route.phis, sites):
+        phi = weighing.phi(w, site)
+        plane.copy_(phi if route.tier == "fp32" else (phi * (per * SIDE)).round_().clamp_(-SIDE, SIDE))
+
+
+def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, keep: bool) -> Inputs:
+    """x [vector, in] through the DAC; `span` [in] or [vector, in] is the input range of each element.
+
+    The codes are those of `Dac.encode`, bit by bit.
+    """
+    integers = route.tier == "int8"
+    main = torch.empty(x.shape, dtype=torch.int8 if integers else x.dtype, device=x.device)
+    sides = [main if integers and psi is linear else _like(x, route) for psi in route.psis]
+    clipped = torch.empty(x.shape if keep else (0,), dtype=torch.bool, device=x.device)
+    poison = x.new_empty(len(x), 1)
+    for b in blocks(*x.shape):
+        range_ = span if span.dim() == 1 else span[b]
+        if keep:
+            torch.gt(x[b].abs(), range_, out=clipped[b])
+        q = (x[b] / range_).clamp_(-1, 1).mul_(top).round_()
+        poison[b] = q.sum(1, keepdim=True).mul_(0)
+        if integers:
+            main[b] = q
+        q.div_(top)
+        if not integers:
+            main[b] = q
+        code_sides([s[b] for s in sides], q, route)
+    return Inputs(main, sides, clipped, poison)
+
+
+def code_sides(sides: list[Tensor], x: Tensor, route: Route) -> None:
+    """Fill the codes of psi(x) for values x in [-1, 1] behind the DAC."""
+    for side, psi in zip(sides, route.psis):
+        if route.tier == "int8" and psi is linear:
+            continue  # the codes of the main product
+        value = psi(x)
+        side.copy_(value if route.tier == "fp32" else (value * SIDE).round_().clamp_(-SIDE, SIDE))
+
+
+def _like(x: Tensor, route: Route) -> Tensor:
+    return torch.empty(x.shape, dtype=torch.float32 if route.tier == "fp32" else torch.int8, device=x.device)

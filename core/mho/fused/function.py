@@ -1,0 +1,257 @@
+"""The fused forward and backward pass of one array, as `torch.autograd.Function`s.
+
+Backward is straight through everything but the product (R003-65): two products per row tile, with the weights that the
+forward saw, masked where DAC, ADC or weights saturate. Saved are integers, masks, and those weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mho.converter import Dac, range_gradient
+from mho.fused.codes import Planes, blocks, code_inputs, code_weights
+from mho.fused.epilogue import Conversion, Epilogue
+from mho.fused.route import Route
+from mho.site import Stream
+
+if TYPE_CHECKING:
+    from mho.tile import TileArray
+
+
+class Weights(NamedTuple):
+    """The normalised weights w [tile, out, row] that a call sees, and their planes once somebody has made them."""
+
+    w: Tensor
+    planes: Planes | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call of an array knows besides tensors."""
+
+    array: TileArray
+    route: Route
+    stream: Stream
+    keep: bool  # whether a backward pass may follow
+
+    @property
+    def epilogue(self) -> Epilogue:
+        return Epilogue(self.array, self.route, self.stream)
+
+
+def takes(array: TileArray, x: Tensor, weight: Tensor) -> bool:
+    """Whether this call runs on the fused path."""
+    if not _can(array, weight) or array._draws_per_sample:
+        return False
+    by_reference = array.route.by_reference or array.training_spec.backward.mode == "autograd"
+    return not (by_reference and wants_gradient(array, x, weight))
+
+
+def _can(array: TileArray, weight: Tensor) -> bool:
+    return array.route.fused and weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+
+def wants_gradient(array: TileArray, *tensors: Tensor) -> bool:
+    """Whether autograd will ask for a gradient of this call."""
+    everything = (*tensors, array.input_range, array.out_scale, array.kappa)
+    return torch.is_grad_enabled() and any(t.requires_grad for t in everything)
+
+
+def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
+    """x [vector, in], weight [out, in] -> [vector, out], as `TileArray` documents it."""
+    call = Call(array, array.route, stream, wants_gradient(array, x, weight))
+    w, planes = drawn or weights(array, weight, stream)
+    for p in array.plan.read:
+        w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
+    if planes is None:
+        planes = Planes(*CodedWeights.apply(w, call))
+    return TileProduct.apply(x, w, _input_range(array, x), array.digital_scale(), *planes, call)[0]
+
+
+def drawn(array: TileArray, weight: Tensor, stream: Stream) -> Weights:
+    """The weights of a root forward, for layers that use them at every time step."""
+    if not _can(array, weight):
+        return Weights(array._weights(weight, stream))
+    w, planes = weights(array, weight, stream)
+    if planes is None and not array.plan.read:
+        planes = Planes(*CodedWeights.apply(w, Call(array, array.route, stream, False)))
+    return Weights(w, planes)
+
+
+def weights(array: TileArray, weight: Tensor, stream: Stream) -> Weights:
+    """The weights of a call: of the chip, whose planes are made once per age; or of this mini-batch."""
+    if not array.deployed:
+        if array.training and array.training_spec.drop_connect:
+            return Weights(array._weights(weight, stream))
+        return Weights(MiniBatchWeights.apply(array.cut_weight(array.stored(weight)), array.gamma, array, stream))
+    if array.plan.read:  # coded after every read
+        return Weights(array.aged)
+    if array.planes is None:
+        array.planes, array.bound = CodedWeights.apply(array.aged, Call(array, array.route, stream, False))
+    return Weights(array.aged, Planes(array.planes, array.bound))
+
+
+def _input_range(array: TileArray, x: Tensor) -> Tensor:
+    """[tile, 1], or [vector, tile, 1] where it is dynamic."""
+    dac = array.spec.dac
+    dynamic = isinstance(dac, Dac) and dac.range == "dynamic"
+    alpha = array.used_range(array.cut(x.detach()) if dynamic else x)
+    return torch.ones_like(array.input_range) if alpha is None else alpha
+
+
+class CodedWeights(torch.autograd.Function):
+    """`Planes` of w, which have no gradient: a Function for the sake of its vmap rule."""
+
+    @staticmethod
+    def forward(w: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+        return code_weights(w, call.epilogue.phi_sites(), call.route)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, w: Tensor, call: Call) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        coded = [CodedWeights.apply(v, call) for v in _each(w, in_dims[0], info.batch_size)]
+        planes, bounds = zip(*coded)
+        return (torch.stack(planes), torch.stack(bounds)), (0, 0)
+
+
+class MiniBatchWeights(torch.autograd.Function):
+    """w/gamma, saturated at the device range, with the programming noise that training injects (R003-64): one pass over
+    blocks of outputs. The gradient is that of w/gamma where it does not saturate."""
+
+    @staticmethod
+    def forward(weight: Tensor, gamma: Tensor, array: TileArray, stream: Stream) -> Tensor:
+        inject = array.injects
+        if inject and not array.cellwise:
+            return array.injected((weight / gamma.unsqueeze(-1)).clamp_(-1, 1), stream)
+        out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+        for part in blocks(weight.shape[1], weight.shape[0] * weight.shape[2]):
+            w = (weight[:, part] / gamma[:, part, None]).clamp_(-1, 1)
+            out[:, part] = array.injected(w, stream, part) if inject else w
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        weight, gamma, *_ = inputs
+        ctx.save_for_backward(weight, gamma)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        weight, gamma = ctx.saved_tensors
+        out = torch.empty_like(g)
+        for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
+            full = gamma[:, part, None]
+            out[:, part] = (g[:, part] / full).masked_fill_(weight[:, part].abs() > full, 0)
+        return out, None, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Any, weight: Tensor, gamma: Tensor, array: TileArray, stream: Stream
+    ) -> tuple[Tensor, int]:
+        pairs = zip(_each(weight, in_dims[0], info.batch_size), _each(gamma, in_dims[1], info.batch_size))
+        return torch.stack([MiniBatchWeights.apply(w, c, array, stream) for w, c in pairs]), 0
+
+
+class TileProduct(torch.autograd.Function):
+    """x [vector, in] through DAC, tiles and ADC, scaled and summed over row tiles -> [vector, out].
+
+    w       [tile, out, row] the weights that the products see; their integers are `planes` and `bound` (`Planes`)
+    alpha   [tile, 1] or [vector, tile, 1] input ranges
+    scale   [tile, out] digital scales besides alpha
+
+    Gradients: of x and w as the module says; of alpha by R003-70, as `EncodeInput` has it; of scale exactly.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, w: Tensor, alpha: Tensor, scale: Tensor, planes: Tensor, bound: Tensor, call: Call
+    ) -> tuple[Tensor, ...]:
+        """Outputs, and what a backward pass needs: inputs of the product, their clip mask, codes of the ADC."""
+        epilogue = call.epilogue
+        adc, top = epilogue.adc, epilogue.top
+        inputs = epilogue.behind_dac(code_inputs(x, _spans(call.array, alpha), top, call.route, call.keep))
+        shape = (len(x), *scale.shape) if call.keep else (0,)
+        codes = torch.empty(shape, dtype=adc.kind, device=x.device)
+        own = alpha if alpha.dim() == 3 else None
+        full = scale * adc.step if own is not None else scale * alpha * adc.step
+        out = epilogue.run(inputs, w, Planes(planes, bound), full, own, codes if call.keep else None)
+        return out, inputs.main, inputs.clipped, codes
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, w, alpha, scale, _, _, call = inputs
+        _, main, clipped, codes = output
+        ctx.call = call
+        ctx.mark_non_differentiable(main, clipped, codes)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(main, clipped, codes, w, alpha, scale)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if g is None:
+            return (None,) * 7
+        main, clipped, codes, w, alpha, scale = ctx.saved_tensors
+        to_x, to_w, to_alpha, to_scale, *_ = ctx.needs_input_grad
+        array, adc = ctx.call.array, Conversion.of(ctx.call.array.spec.adc)
+        top = array.spec.dac.top
+        kind = torch.bfloat16 if array.training_spec.backward.products == "bf16" else g.dtype
+        gx = torch.empty(main.shape, dtype=g.dtype, device=g.device) if to_x or to_alpha else None
+        gw = torch.zeros_like(w) if to_w else None
+        gscale = torch.empty_like(scale) if to_scale else None
+        galpha = torch.empty_like(alpha) if to_alpha else None
+        start = 0
+        for t, rows in enumerate(array.sizes):
+            cut = slice(start, start + rows)
+            start += rows
+            gain = alpha[..., t, :] * scale[t]
+            gt = g * gain
+            if not math.isinf(adc.bound):
+                gt.masked_fill_(codes[:, t].abs() >= adc.limit, 0)
+            if gscale is not None:
+                gscale[t] = (g * codes[:, t] * alpha[..., t, :]).sum(0) * adc.step
+            gt = gt.to(kind)
+            if gx is not None:
+                gx[:, cut] = gt @ w[t, :, :rows].to(kind)
+            if gw is not None:
+                gw[t, :, :rows] = gt.t() @ _values(main[:, cut], top, kind)
+            if galpha is not None and gx is not None:
+                parts = (gx[:, None, cut], _values(main[:, None, cut], top, g.dtype), clipped[:, None, cut])
+                galpha[t] = range_gradient(*parts, alpha[t : t + 1], array.decay, rows)[0]
+        if to_x and gx is not None:
+            gx.div_(_spans(array, alpha)).masked_fill_(clipped, 0)
+        return gx if to_x else None, gw, galpha, gscale, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """A loop: on a processor as fast as one batched product (PERFORMANCE.md, trap 4)."""
+        tensors = [_each(a, d, info.batch_size) for a, d in zip(args[:-1], in_dims)]
+        results = [TileProduct.apply(*each, args[-1]) for each in zip(*tensors)]
+        return tuple(torch.stack(parts) for parts in zip(*results)), (0, 0, 0, 0)
+
+
+def _each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
+    return [t] * count if dim is None else list(t.unbind(dim))
+
+
+def _values(codes: Tensor, top: int, kind: torch.dtype) -> Tensor:
+    """Inputs of the product as they are worth: int8 codes over `top`."""
+    return codes.to(kind).div_(top) if codes.dtype == torch.int8 else codes.to(kind)
+
+
+def _spans(array: TileArray, alpha: Tensor) -> Tensor:
+    """The input range of every input: [in], or [vector, in]."""
+    if array.row_tiles == 1:
+        return alpha.squeeze(-1)
+    counts = torch.tensor(array.sizes, device=alpha.device)
+    return alpha.squeeze(-1).repeat_interleave(counts, dim=-1, output_size=array.in_features)

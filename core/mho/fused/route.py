@@ -1,0 +1,234 @@
+"""What the fused path computes for one array, resolved once: products, pointwise steps, seams, and the reasons.
+
+Terms are an algebra: shifts and variances commute, variances of neighbours add up to one Gaussian draw; a `transfer` or
+a plain method is a barrier. A plain method costs a seam, not the path:
+
+read               the weights are coded anew for every call
+input              the main product runs in fp32
+mvm                replaces the main product
+accumulate, output called on whole outputs, between two parts of the epilogue
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from mho.converter import Adc, Dac
+from mho.fused.tier import Precision, Tier, tier
+from mho.nonideality import TERMS, Nonideality, linear
+from mho.plan import Placed, Plan
+from mho.plan import resolve as resolve_plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mho.hardware import Hardware, TileSpec
+
+PER_MVM = ("input", "mvm", "accumulate", "output")  # plain methods of these stages are differentiated by autograd alone
+SEAMS = {
+    "read": "seam: the weights are coded anew for every call",
+    "input": "seam: the main product runs in fp32",
+    "mvm": "seam: replaces the main product",
+    "accumulate": "seam: called on whole outputs, between parts of the epilogue",
+    "output": "seam: called on whole outputs, between parts of the epilogue",
+}
+
+
+class Weighing(NamedTuple):
+    """phi(W) of a side product, as one effect sees it. `mho`'s own functions are the same for every effect; another one
+    may use constants of the effect that asks."""
+
+    phi: Callable[..., Tensor]
+    owner: int | None
+
+
+class Pair(NamedTuple):
+    """One side product: which weighing and which function of the inputs, by number."""
+
+    phi: int
+    psi: int
+
+
+class Step(NamedTuple):
+    """One pointwise step of the epilogue, or a cut in it."""
+
+    does: Literal["shift", "transfer", "noise", "cut"]
+    stage: str
+    effects: tuple[Placed, ...]  # one, except for noise that is drawn at once
+
+
+@dataclass(frozen=True)
+class Route:
+    """How one array is simulated. `tier` "reference": not on the fused path, and `why` says why not."""
+
+    tier: Tier
+    why: str
+    steps: tuple[Step, ...] = ()
+    phis: tuple[Weighing, ...] = ()
+    askers: tuple[Placed, ...] = ()  # the effect that asks for each phi first: its site is used
+    psis: tuple[Callable[[Tensor], Tensor], ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    sides: dict[tuple[int, str], int] = field(
+        default_factory=dict
+    )  # (number of the effect, side) -> number of the pair
+    seams: bool = False  # whether a plain `input` or `mvm` works on the values of all inputs
+    by_reference: str = ""  # why gradients come from the reference path, or ""
+    notes: tuple[tuple[str, str], ...] = ()  # (kind, what happens to it)
+
+    @property
+    def fused(self) -> bool:
+        return self.tier != "reference"
+
+    @property
+    def mains(self) -> int:
+        """Planes of the main product."""
+        return 2 if self.tier == "int8" else 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether a plain method has to see all vectors at once."""
+        return self.seams or any(s.does == "cut" for s in self.steps)
+
+
+def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, groups: int = 1) -> Route:
+    """The route of an array with this plan; `rows` of its highest tile."""
+    bits = _dac_bits(spec)
+    chosen, why = tier(precision, bits, rows)
+    if chosen != "reference" and (reason := _unsupported(plan, spec, groups)):
+        chosen, why = "reference", reason
+    if chosen == "reference":
+        return Route(chosen, why, by_reference=why)
+    if chosen == "int8" and (plan.input or plan.mvm):
+        effect = (plan.input or plan.mvm)[0].effect.kind
+        chosen, why = "fp32-main", f"{effect} leaves no integers for the main product"
+    products = _products(plan)
+    return Route(
+        chosen,
+        why,
+        _steps(plan),
+        **products,
+        seams=bool(plan.input or plan.mvm),
+        by_reference=_no_gradient(plan),
+        notes=_notes(plan),
+    )
+
+
+def routes(hw: Hardware) -> dict[str, Route]:
+    """How each tile of a hardware is simulated on this machine: tier, reasons, and what happens to every effect. Nothing is
+    executed. `layer.tiles.route` tells the same of a layer (groups of a convolution differ from their tile)."""
+    found = {}
+    for name, spec in hw.tiles.items():
+        effects = tuple(e for e in spec.nonidealities if isinstance(e, Nonideality))
+        found[name] = resolve(resolve_plan(effects, "", spec.factor), spec, hw.precision, spec.rows)
+    return found
+
+
+def _dac_bits(spec: TileSpec) -> float:
+    dac = spec.dac
+    if not isinstance(dac, Dac) or type(dac).encode is not Dac.encode or dac.bits is None:
+        return math.inf
+    return dac.bits
+
+
+def _unsupported(plan: Plan, spec: TileSpec, groups: int) -> str:
+    """What the fused path cannot do at all."""
+    if groups > 1:
+        return "groups of a convolution are many small products"
+    if plan.passes:
+        return f"{plan.passes[0].effect.kind} reads a tile in several passes"
+    if isinstance(spec.dac, Dac) and spec.dac.halvings:
+        return "bound management repeats products"
+    if isinstance(spec.dac, Dac) and (spec.dac.noise_management or type(spec.dac).used_range is not Dac.used_range):
+        return "every vector has an input range of its own"
+    if isinstance(spec.adc, Adc) and type(spec.adc).convert is not Adc.convert:
+        return f"{spec.adc.kind} converts in its own way"
+    return ""
+
+
+def _no_gradient(plan: Plan) -> str:
+    """Why gradients need the reference path, or ""."""
+    for p in plan.effects:
+        if p.effect.writes("build"):
+            return f"{p.effect.kind} has parameters of its own"
+    for stage in PER_MVM:
+        for p in getattr(plan, stage):
+            if p.effect.writes(stage):
+                return f"{p.effect.kind} has a plain {stage}"
+            if p.effect.backward == "exact":
+                return f"{p.effect.kind} declares an exact gradient"
+    return ""
+
+
+def _steps(plan: Plan) -> tuple[Step, ...]:
+    """The epilogue in the order of the signal; noise is drawn at the next barrier."""
+    steps: list[Step] = []
+    pending: list[Placed] = []
+
+    def barrier(stage: str) -> None:
+        if pending:
+            steps.append(Step("noise", stage, tuple(pending)))
+            pending.clear()
+
+    for stage in ("accumulate", "output"):
+        for p in getattr(plan, stage):
+            if p.effect.writes(stage):
+                barrier(stage)
+                steps.append(Step("cut", stage, (p,)))
+                continue
+            if p.effect.writes("shift"):
+                steps.append(Step("shift", stage, (p,)))
+            if p.effect.writes("transfer"):
+                barrier(stage)
+                steps.append(Step("transfer", stage, (p,)))
+            if p.effect.writes("variance"):
+                pending.append(p)
+    barrier("output")
+    return tuple(steps)
+
+
+def _products(plan: Plan) -> dict[str, Any]:
+    """The side products that the terms ask for, each once, as fields of a `Route`."""
+    pairs: list[Pair] = []
+    phis: list[Weighing] = []
+    psis: list[Callable[..., Tensor]] = []
+    askers: list[Placed] = []
+    sides: dict[tuple[int, str], int] = {}
+    for p in plan.accumulate:
+        if p.effect.writes("accumulate"):
+            continue
+        for name, side in p.effect.sides.items():
+            own = getattr(side.phi, "__module__", "") != linear.__module__
+            phi = _number(phis, Weighing(side.phi, p.number if own else None))
+            askers += [p] * (len(phis) - len(askers))
+            sides[p.number, name] = _number(pairs, Pair(phi, _number(psis, side.psi)))
+    return {
+        "pairs": tuple(pairs),
+        "phis": tuple(phis),
+        "askers": tuple(askers),
+        "psis": tuple(psis),
+        "sides": sides,
+    }
+
+
+def _number(known: list[Any], item: Any) -> int:
+    if item not in known:
+        known.append(item)
+    return known.index(item)
+
+
+def _notes(plan: Plan) -> tuple[tuple[str, str], ...]:
+    notes: list[tuple[str, str]] = []
+    for p in plan.effects:
+        e = p.effect
+        for stage in e.stages():
+            if stage in ("program", "age", "fold"):
+                notes.append((e.kind, f"{stage}: folded into the weights"))
+            elif e.writes(stage):
+                notes.append((e.kind, f"{stage}: {SEAMS[stage]}"))
+            else:
+                terms = ", ".join(t for t in TERMS if e.writes(t))
+                notes.append((e.kind, f"{stage}: fused ({terms})"))
+    return tuple(notes)
