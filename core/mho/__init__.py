@@ -47,6 +47,7 @@ _HOME = {
         "AnalogConv3d",
         "AnalogConvTranspose1d",
         "AnalogConvTranspose2d",
+        "AnalogConvTranspose3d",
         "AnalogGRU",
         "AnalogGRUCell",
         "AnalogLSTM",
@@ -126,6 +127,7 @@ if TYPE_CHECKING:
     from mho.layers import AnalogConv3d as AnalogConv3d
     from mho.layers import AnalogConvTranspose1d as AnalogConvTranspose1d
     from mho.layers import AnalogConvTranspose2d as AnalogConvTranspose2d
+    from mho.layers import AnalogConvTranspose3d as AnalogConvTranspose3d
     from mho.layers import AnalogGRU as AnalogGRU
     from mho.layers import AnalogGRUCell as AnalogGRUCell
     from mho.layers import AnalogLayer as AnalogLayer

@@ -128,7 +128,7 @@ class _Probe:
         self._converters(array, array.cut(flat))
 
     def _converters(self, array: TileArray, xs: Tensor) -> None:
-        alpha = array._input_range(xs)
+        alpha = array.used_range(xs)
         if alpha is not None and isinstance(array.spec.dac, Dac):
             self._count("dac", (xs.abs() > alpha).sum(), len(xs) * float(array.occupied.sum()))
         if not isinstance(array.spec.adc, Adc) or array.spec.adc.bound is None:
