@@ -70,6 +70,7 @@ _HOME = {
     "surrogate": ("Surrogate",),
     "preactivation": ("PreactivationNoise",),
     "analysis.gradients": ("Directions", "gradient_directions"),
+    "drift": ("DriftScore",),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "fused.route": ("Route", "routes"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     from mho.direct import adapt_batch_norm as adapt_batch_norm
     from mho.direct import tune_digital as tune_digital
     from mho.distillation import distillation_loss as distillation_loss
+    from mho.drift import DriftScore as DriftScore
     from mho.errors import ConfigError as ConfigError
     from mho.errors import MhoError as MhoError
     from mho.errors import PluginError as PluginError

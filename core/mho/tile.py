@@ -127,7 +127,7 @@ class TileArray(OutScale, Cells):
         stream = Run.stream(self.chip_key, noise.fold(self.chip_key, "read-out", t), t, len(x))
         if isinstance(self.spec.dac, Dac):
             site = self._converter_site("dac", stream)
-            x = self.spec.dac.encode(x, torch.ones_like(self.input_range), 0.0, site=site)
+            x = self.spec.dac.encode(x, torch.ones_like(self.gamma[:, :1]), 0.0, site=site)
         return self._analog(x, self.aged, stream, "through")
 
     # -- quantisation-aware training ---------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class TileArray(OutScale, Cells):
     def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
         alpha = self._input_range(xs := self.cut(x))
-        alpha = torch.ones_like(self.input_range) if alpha is None else alpha.detach()
+        alpha = torch.ones_like(self.gamma[:, :1]) if alpha is None else alpha.detach()
         y = surrogate.outputs(xs / alpha, self.normalised(weight), self.geometry)
         return self._summed(y * (self.gamma * self.output_factor() * alpha))
 

@@ -491,4 +491,4 @@ def write(page: Page, folder: Any, facts: dict[str, Any], extra: Sequence[Block]
     from mho import report
 
     blocks = [*page.blocks(), *extra, report.facts("Where this comes from", facts)]
-    return report.write_page(folder / "report.html", page.title, blocks, headline=page.headline)
+    return report.write_page(folder / "report.html", page.title, blocks, headline=page.headline, keep=True)
