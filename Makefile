@@ -48,7 +48,13 @@ test: lint docs
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: lint docs
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[trainers]"
 	$(BIN)/python -m pytest -n 2
+
+# How fast it is here, on one thread and on two: see benchmarks/README.md.
+bench: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py --threads 1
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/run.py --threads 2
 
 # System packages that some tests use (a circuit simulator, Fashion-MNIST). Never called by `make demo` or `make test`.
 system-deps:

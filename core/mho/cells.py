@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from mho import noise
 from mho.converter import Adc
 from mho.errors import MhoError
-from mho.layout import Layout
+from mho.layout import Layout, blocks
 from mho.mapping import Mapping
 from mho.nonideality import Nonideality
 from mho.plan import Placed, Plan, resolve
@@ -134,7 +135,7 @@ class Cells(Layout):
 
     def _in_rows(self, w: Tensor) -> Tensor:
         """Nothing in the padding, whatever an effect did there."""
-        return w * self.used[:, None, :]
+        return w if self.full else w * self.used[:, None, :]
 
     def _programmed(
         self, target: Tensor, stream: Stream, strength: Tensor | float | None = None, part: slice | None = None
@@ -144,15 +145,32 @@ class Cells(Layout):
         stuck (R003-64)."""
         g = goal = self._physical(target)
         errors = [p for p in self.plan.program if not p.effect.final]
-        for p in errors:
-            g = self._physical(g)
+        for k, p in enumerate(errors):
+            g = self._physical(g) if k else g
             g = p.effect.apply("program", g, self._site(p, "program", stream, target=goal, part=part))
-        if strength is not None and errors:
+        if errors and strength is not None:
             g = goal + strength * (g - goal)
         g = self._physical(g)
         for p in self.plan.program[len(errors) :]:
             g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal, part=part)))
         return g
+
+    def cellwise(self, effects: Iterable[Placed]) -> bool:
+        """Whether these effects and the mapping treat every cell alone, so that blocks of cells may be taken in turn."""
+        own = any(getattr(type(self.mapping), n) is not getattr(Mapping, n) for n in ("conductances", "weights"))
+        return not own and all(p.effect.cellwise for p in effects)
+
+    def _in_blocks(self, f: Callable[[slice], Tensor], effects: Iterable[Placed]) -> Tensor:
+        """f(part of the outputs) -> [..., out, row] for all outputs, in blocks whose temporaries stay in the cache."""
+        parts = list(blocks(self.columns, self.row_tiles * self.height))
+        if len(parts) == 1 or not self.cellwise(effects):
+            return f(slice(0, self.columns))
+        first = f(parts[0])
+        out = first.new_empty(*first.shape[:-2], self.columns, first.shape[-1])
+        out[..., parts[0], :] = first
+        for part in parts[1:]:
+            out[..., part, :] = f(part)
+        return out
 
     def _signed(self, g: Tensor, normalised: Tensor) -> Tensor:
         return self.mapping.weights(g, normalised.sign(), self.spec.device.pair, self.geometry)
@@ -166,7 +184,10 @@ class Cells(Layout):
         self.chip_key = noise.fold_words(key, self.path)
         self.chip_gamma = self.gamma.clone()
         self.target = self.normalised(weight.detach()).contiguous()  # as a saved chip has it: same layout, same bits
-        self.programmed = self._programmed(self._target(self.target), Stream(self.chip_key, self.chip_key))
+        stream = Stream(self.chip_key, self.chip_key)
+        self.programmed = self._in_blocks(
+            lambda part: self._programmed(self._target(self.target[:, part]), stream, part=part), self.plan.program
+        )
         self._prepare()
         self.age(0.0)
 
@@ -196,7 +217,10 @@ class Cells(Layout):
     def age(self, t: float) -> None:
         """The weights t seconds after programming, always computed from the programmed conductances."""
         self.time = t
-        self.aged = self._aged(self.programmed, self.target, t)
+        self.aged = self._in_blocks(
+            lambda part: self._aged(self.programmed[:, :, part], self.target[:, part], t, part),
+            (*self.plan.age, *self.plan.fold),
+        )
         self.planes = self.bound = None
         keys = [v for k in self._keys_at(t) for v in k]
         self.words = torch.tensor(keys, dtype=torch.int32, device=self.aged.device)
@@ -210,16 +234,16 @@ class Cells(Layout):
             self._programmed(self._target(target), Stream(self.chip_key, self.chip_key)), target, self.time
         )
 
-    def _aged(self, programmed: Tensor, target: Tensor, t: float) -> Tensor:
+    def _aged(self, programmed: Tensor, target: Tensor, t: float, part: slice | None = None) -> Tensor:
         assert self.chip_key is not None
         stream = Stream(self.chip_key, self.chip_key, t)
         g, goal = programmed, self._physical(self._target(target))
         for p in self.plan.age:
-            site = self._site(p, "age", stream, target=goal, programmed=programmed)
+            site = self._site(p, "age", stream, target=goal, programmed=programmed, part=part)
             g = self._physical(p.effect.apply("age", g, t, site))
         w = self._signed(g, target)
         for p in self.plan.fold:
-            w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream)))
+            w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream, part=part)))
         return w
 
     def _keys_at(self, t: float) -> tuple[noise.Key, noise.Key, noise.Key]:

@@ -7,6 +7,7 @@ tile an output sits on where that matters (R003-23, R003-24).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,8 +24,14 @@ def split_evenly(n: int, limit: int, unit: int = 1) -> list[int]:
     return [(small + (i < extra)) * unit for i in range(parts)]
 
 
-# Buffers of the chip that is on.
-CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma")
+BLOCK = 1 << 18  # elements that are worked on at a time: temporaries stay in the cache
+
+
+def blocks(count: int, width: int, first: int = 0) -> Iterator[slice]:
+    """Slices of `count` rows of `width` elements, from row `first` on; one slice for a compiler, which fuses them."""
+    step = count if torch.compiler.is_compiling() else max(1, BLOCK // max(1, width))
+    for start in range(first, first + count, max(1, step)):
+        yield slice(start, min(start + step, first + count))
 
 
 class Layout(nn.Module):
@@ -62,6 +69,7 @@ class Layout(nn.Module):
         self.sizes = split_evenly(in_features // groups, rows, unit)
         self.row_tiles = len(self.sizes) * groups
         self.height = max(self.sizes)
+        self.full = len(set(self.sizes)) == 1  # no padding
         n = torch.tensor(self.sizes * groups, dtype=torch.float32)
         j = torch.arange(self.height, dtype=torch.float32)
         used = (j < n[:, None]).float()
@@ -71,7 +79,7 @@ class Layout(nn.Module):
         self._fixed("depth", j / n[:, None] * used, device)
         self._fixed("used", used, device)
         self._fixed("block", torch.arange(len(blocks)).repeat_interleave(torch.tensor(blocks)), device)
-        self._fixed("rows_index", None if len(set(self.sizes)) == 1 else self._row_numbers(), device)
+        self._fixed("rows_index", None if self.full else self._row_numbers(), device)
 
     def _fixed(self, name: str, value: Tensor | None, device: Any) -> None:
         """A buffer that is not saved with the model."""

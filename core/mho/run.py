@@ -4,7 +4,8 @@ Two regimes (the only two sources of randomness in mho):
 
 training, or no chip   a root forward draws one weight key from torch's generator, kept on the layers until the next
                        root forward, so that every use of a layer in it (shared, recurrent, checkpoint replay) sees the
-                       same weights; each layer call draws a call key. `torch.manual_seed` governs both.
+                       same weights; each layer call draws a call key. `torch.manual_seed` governs both. Ranks that train
+                       one network together use the weight key of the first.
 a chip in eval         keys are hashes of (chip, layer, effect, purpose, time, use); counters are (sample, position,
                        tile, output), so results do not depend on how an evaluation is cut into batches.
 """
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
-from mho import noise
+from mho import noise, parallel
 from mho.site import Stream, Vectors
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Run:
         self.sample = 0  # number of its first sample, since the chip was programmed or aged
         self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
         self.chip: Chip | None = None  # the chip that is on
+        self.rank = 0  # of this process among those that train the network together
         self.warned = False
         self._hooks: tuple[RemovableHandle, ...] = ()
 
@@ -66,11 +68,16 @@ class Run:
         arrays = [a for a in tile_arrays(root) if not a.deployed]
         if arrays:
             drawn = noise.fresh(arrays[0].gamma.device)
+            group = parallel.group_of(root) if root.training else None
+            if group is not None:  # ranks that share their weights share the noise on them, and nothing else
+                drawn, self.rank = parallel.of_first_rank(drawn, group), group.rank()
             for array in arrays:
                 array.hold(drawn)
 
     def _end(self, root: nn.Module, args: Any, output: Any) -> None:
         self._bring_key_back(root, output)
+        if root.training and (group := parallel.group_of(root)) is not None:
+            parallel.average_((a.seen for a in tile_arrays(root) if a.seen is not None), group)
         self.active = False
         self.sample += self.batch or 0
         self.batch = None
@@ -119,7 +126,9 @@ class Run:
         return max(1, shape[0] // self.batch) if shape[0] % self.batch == 0 else 1
 
     def _drawn(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
-        stream = self.stream(self.mini_batch(array, device), noise.fresh(device), 0.0, vectors)
+        call = noise.fresh(device)
+        call = noise.fold(call, "rank", self.rank) if self.rank else call  # ranks of one seed draw the same key
+        stream = self.stream(self.mini_batch(array, device), call, 0.0, vectors)
         return replace(stream, quick=array.route.fused)
 
     def mini_batch(self, array: TileArray, device: torch.device) -> noise.Key:

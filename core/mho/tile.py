@@ -19,7 +19,6 @@ from mho.fused import function as fused
 from mho.fused.route import Route, resolve
 from mho.fused.tier import Precision
 from mho.gradient import CleanProduct, straight
-from mho.mapping import Mapping
 from mho.nonideality import product
 from mho.outscale import OutScale
 from mho.plan import Placed
@@ -81,10 +80,11 @@ class TileArray(OutScale, Cells):
             None  # abs-max [tile, 1] of the inputs of the last call, where ranges follow statistics
         )
         self.register_buffer("step", torch.zeros(1, device=device))
-        if training.backward.mode == "ste" and any(p.requires_grad for p in self.built.parameters()):
+        if training.backward.mode in ("ste", "surrogate") and any(p.requires_grad for p in self.built.parameters()):
             kinds = ", ".join(p.effect.kind for p in self.plan.effects if p.effect.writes("build"))
             raise MhoError(
-                f"{kinds}: 'backward: ste' knows clean products only and trains no effect; use through or autograd"
+                f"{kinds}: 'backward: {training.backward.mode}' does not differentiate effects and trains none; "
+                "use through or autograd"
             )
         self._fixed("weight_key", None, device)
         self.held = False  # whether the weight key came from a root forward
@@ -128,7 +128,7 @@ class TileArray(OutScale, Cells):
         stream = Run.stream(self.chip_key, noise.fold(self.chip_key, "read-out", t), t, len(x))
         if isinstance(self.spec.dac, Dac):
             site = self._converter_site("dac", stream)
-            x = self.spec.dac.encode(x, torch.ones_like(self.input_range), 0.0, site=site)
+            x = self.spec.dac.encode(x, torch.ones_like(self.gamma[:, :1]), 0.0, site=site)
         return self._analog(x, self.aged, stream, "through")
 
     # -- quantisation-aware training ---------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class TileArray(OutScale, Cells):
     def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
         alpha = self.used_range(xs := self.cut(x))
-        alpha = torch.ones_like(self.input_range) if alpha is None else alpha.detach()
+        alpha = torch.ones_like(self.gamma[:, :1]) if alpha is None else alpha.detach()
         y = surrogate.outputs(xs / alpha, self.normalised(weight), self.geometry)
         return self._summed(y * (self.gamma * self.output_factor() * alpha))
 
@@ -362,14 +362,8 @@ class TileArray(OutScale, Cells):
         assert inject is not None
         if not self.is_attached:
             self.run.warn_unattached()
-        clean = self._physical(self._target(w.detach()))
-        return self._signed(self._programmed(clean, stream, inject.scale * self._ramp(), part), w)
-
-    @property
-    def cellwise(self) -> bool:
-        """Whether programming treats every cell alone, so that blocks of cells may be programmed one after the other."""
-        own = any(getattr(type(self.mapping), n) is not getattr(Mapping, n) for n in ("conductances", "weights"))
-        return not own and all(p.effect.cellwise for p in self.plan.program)
+        strength = inject.scale * self._ramp()
+        return self._signed(self._programmed(self._target(w.detach()), stream, strength, part), w)
 
     @property
     def decay(self) -> float:

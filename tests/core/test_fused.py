@@ -7,8 +7,8 @@ import threading
 import mho
 import pytest
 import torch
-from mho import noise
-from mho.fused import codes, epilogue, tier
+from mho import layout, noise
+from mho.fused import epilogue, tier
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
@@ -109,7 +109,7 @@ def test_blocks_and_chunks_do_not_change_a_bit(hardware, monkeypatch):
     tile = mho.Tile(w, hardware(tile_yaml())).program(seed=1)
     outputs = []
     for block, room in ((1 << 16, 1 << 26), (1, 1), (1 << 30, 1 << 40)):
-        monkeypatch.setattr(codes, "BLOCK", block)
+        monkeypatch.setattr(layout, "BLOCK", block)
         monkeypatch.setattr(epilogue, "ROOM", room)
         torch.manual_seed(0)
         y = tile.age(1.0)(x)
@@ -394,6 +394,7 @@ def test_two_effects_with_one_weighing_of_their_own_do_not_share_its_constants(h
 
 
 # -- torch.compile --------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_compiled_network_stays_one_graph_in_training_and_on_every_chip_at_every_age(hardware):
     torch.compiler.reset()
     torch.manual_seed(0)

@@ -114,7 +114,15 @@ def sensitivity(
         before = base[case.network, case.time][ask.first : ask.last]
         return [(s - chance) - level * (b - chance) for s, b in zip(column([value]), before)]
 
-    searches = {c: threshold(effort, k.highest, k.step, TOLERANCE if k.bits is None else 1.0) for c, k in cases.items()}
+    def start(case: Case) -> float:
+        """The margin of the hardware as it is."""
+        mean = interval(base[case.network, case.time]).mean
+        return (1 - level) * (mean - networks[case.network].chance)
+
+    searches = {
+        c: threshold(effort, k.highest, k.step, TOLERANCE if k.bits is None else 1.0, start(c))
+        for c, k in cases.items()
+    }
     found = rounds.search(searches, item, margins, scores, measured)
     limits = tuple(_limit(c, cases[c], found[c]) for c in cases)
     summary = {k: interval(v) for k, v in base.items()}

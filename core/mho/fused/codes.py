@@ -7,12 +7,12 @@ their ranges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mho.layout import blocks
 from mho.nonideality import linear
 
 if TYPE_CHECKING:
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 
 HIGH, LOW = 256, 32512  # 32512 = 127 * 256
 SIDE = 127
-BLOCK = 1 << 18  # elements that are worked on at a time: temporaries stay in the cache
-
-
-def blocks(count: int, width: int, first: int = 0) -> Iterator[slice]:
-    """Slices of `count` rows of `width` elements, from row `first` on; one slice for a compiler, which fuses them."""
-    step = count if torch.compiler.is_compiling() else max(1, BLOCK // max(1, width))
-    for start in range(first, first + count, max(1, step)):
-        yield slice(start, min(start + step, first + count))
 
 
 class Planes(NamedTuple):
@@ -59,7 +51,7 @@ class Inputs(NamedTuple):
 
 def code_weights(w: Tensor, sites: list[Site], route: Route) -> Planes:
     """w [tile, out, row] as planes; `sites` are those of the effects that ask for every phi."""
-    bound = torch.stack(w.flatten(1).aminmax(dim=1)).abs().amax(0).clamp(min=1e-30)
+    bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=1e-30)
     kind = torch.float32 if route.tier == "fp32" else torch.int8
     planes = torch.empty((route.mains + len(route.phis), *w.shape), dtype=kind, device=w.device)
     alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells

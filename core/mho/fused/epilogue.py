@@ -18,9 +18,10 @@ from torch import Tensor
 
 from mho import noise
 from mho.converter import Adc
-from mho.fused.codes import HIGH, LOW, SIDE, Inputs, Planes, blocks, code_sides
+from mho.fused.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
 from mho.fused.route import Route, Step
 from mho.fused.tier import int8_product
+from mho.layout import blocks
 from mho.nonideality import linear
 from mho.plan import Placed
 from mho.site import Site, Stream

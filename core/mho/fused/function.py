@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from mho.converter import Dac, range_gradient
-from mho.fused.codes import Planes, blocks, code_inputs, code_weights
+from mho.fused.codes import Planes, code_inputs, code_weights
 from mho.fused.epilogue import Conversion, Epilogue
 from mho.fused.route import Route
+from mho.layout import blocks
 from mho.site import Stream
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class MiniBatchWeights(torch.autograd.Function):
     @staticmethod
     def forward(weight: Tensor, gamma: Tensor, array: TileArray, stream: Stream) -> Tensor:
         inject = array.injects
-        if inject and not array.cellwise:
+        if inject and not array.cellwise(array.plan.program):
             return array.injected((weight / gamma.unsqueeze(-1)).clamp_(-1, 1), stream)
         out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
         for part in blocks(weight.shape[1], weight.shape[0] * weight.shape[2]):
@@ -207,7 +208,7 @@ class TileProduct(torch.autograd.Function):
         top = array.spec.dac.top
         kind = torch.bfloat16 if array.training_spec.backward.products == "bf16" else g.dtype
         gx = torch.empty(main.shape, dtype=g.dtype, device=g.device) if to_x or to_alpha else None
-        gw = torch.zeros_like(w) if to_w else None
+        gw = (torch.empty_like(w) if array.full else torch.zeros_like(w)) if to_w else None
         gscale = torch.empty_like(scale) if to_scale else None
         galpha = torch.empty_like(alpha) if to_alpha else None
         start = 0
@@ -222,9 +223,9 @@ class TileProduct(torch.autograd.Function):
                 gscale[t] = (g * codes[:, t] * alpha[..., t, :]).sum(0) * adc.step
             gt = gt.to(kind)
             if gx is not None:
-                gx[:, cut] = gt @ w[t, :, :rows].to(kind)
+                _multiply(gt, w[t, :, :rows].to(kind), gx[:, cut])
             if gw is not None:
-                gw[t, :, :rows] = gt.t() @ _values(main[:, cut], top, kind)
+                _multiply(gt.t(), _values(main[:, cut], top, kind), gw[t, :, :rows])
             if galpha is not None and gx is not None:
                 parts = (gx[:, None, cut], _values(main[:, None, cut], top, g.dtype), clipped[:, None, cut])
                 galpha[t] = range_gradient(*parts, alpha[t : t + 1], array.decay, rows)[0]
@@ -238,6 +239,14 @@ class TileProduct(torch.autograd.Function):
         tensors = [_each(a, d, info.batch_size) for a, d in zip(args[:-1], in_dims)]
         results = [TileProduct.apply(*each, args[-1]) for each in zip(*tensors)]
         return tuple(torch.stack(parts) for parts in zip(*results)), (0, 0, 0, 0)
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """a @ b into out, which may have more precision than the product."""
+    if a.dtype == out.dtype and not torch.is_grad_enabled():  # torch.func differentiates what a backward pass does
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(a @ b)
 
 
 def _each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:

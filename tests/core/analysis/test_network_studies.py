@@ -85,6 +85,16 @@ def test_thresholds_hold_below_and_fail_above(blobs, standard):
     assert found.ranked("net", HOUR) == [limit] and found.relative(limit) is None
 
 
+def test_what_fails_at_the_first_step_is_interpolated_from_the_present_state(blobs, standard):
+    """Noise of 20 times the file's: any more is too much, and the threshold lies just above 1."""
+    harsh = variants.scaled(standard, "pcm.read_noise", 20.0)
+    found = sensitivity(
+        {"net": blobs}, harsh, [HOUR], one_after_the_other, only=["pcm.read_noise"], boosts=False, effort=Effort((3,))
+    )
+    (limit,) = found.limits
+    assert limit.x is not None and 1 < limit.x < limit.high
+
+
 def test_equal_errors_cost_different_accuracies(blobs, standard):
     """R003-44: every value brings the MVM error to 20 %, and the loss is measured there."""
     found = sensitivity(
