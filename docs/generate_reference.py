@@ -49,6 +49,7 @@ TOPICS = {
     "Networks on tiles": ("convert", "footprints", "layers"),
     "Training": (
         "training",
+        "drift",
         "calibration",
         "direct",
         "recipe",

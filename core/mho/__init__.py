@@ -47,6 +47,7 @@ _HOME = {
         "AnalogConv3d",
         "AnalogConvTranspose1d",
         "AnalogConvTranspose2d",
+        "AnalogConvTranspose3d",
         "AnalogGRU",
         "AnalogGRUCell",
         "AnalogLSTM",
@@ -70,6 +71,7 @@ _HOME = {
     "surrogate": ("Surrogate",),
     "preactivation": ("PreactivationNoise",),
     "analysis.gradients": ("Directions", "gradient_directions"),
+    "drift": ("DriftScore",),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "fused.route": ("Route", "routes"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
     from mho.direct import adapt_batch_norm as adapt_batch_norm
     from mho.direct import tune_digital as tune_digital
     from mho.distillation import distillation_loss as distillation_loss
+    from mho.drift import DriftScore as DriftScore
     from mho.errors import ConfigError as ConfigError
     from mho.errors import MhoError as MhoError
     from mho.errors import PluginError as PluginError
@@ -124,6 +127,7 @@ if TYPE_CHECKING:
     from mho.layers import AnalogConv3d as AnalogConv3d
     from mho.layers import AnalogConvTranspose1d as AnalogConvTranspose1d
     from mho.layers import AnalogConvTranspose2d as AnalogConvTranspose2d
+    from mho.layers import AnalogConvTranspose3d as AnalogConvTranspose3d
     from mho.layers import AnalogGRU as AnalogGRU
     from mho.layers import AnalogGRUCell as AnalogGRUCell
     from mho.layers import AnalogLayer as AnalogLayer

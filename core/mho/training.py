@@ -21,6 +21,7 @@ class Attached:
     """The post-step hook of one optimizer. `detach()` takes it off again."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, net: nn.Module, steps_per_epoch: int | None) -> None:
+        optimizer = _innermost(optimizer)
         pairs = list(matrices(net))
         if not pairs:
             raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
@@ -124,6 +125,13 @@ class Attached:
             matrix.copy_(torch.minimum(torch.maximum(matrix, -bound), bound))
             return
         array.clip_(matrix, clip)
+
+
+def _innermost(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer that steps, inside the wrappers of Accelerate or Lightning."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
+    return optimizer
 
 
 def _attached_noise(spec: NoiseSpec, net: nn.Module) -> PreactivationNoise:

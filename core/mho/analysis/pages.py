@@ -81,11 +81,10 @@ def sensitivity_page(s: Sensitivity, title: str) -> Page:
     first, time = next(iter(s.networks)), s.times[0]
     ranked = s.ranked(first, time)
     told = [f"{m.case.knob} ({_reached(m)})" for m in ranked[:3]]
-    headline = (
-        f"Up to {', '.join(told)}: so much stronger may each effect become before {first} "
-        f"falls below {s.level:.0%} of its accuracy after {format_seconds(time)}."
+    headline = f"After {format_seconds(time)}, {first} keeps {s.level:.0%} of its accuracy on this hardware while " + (
+        f"no effect grows beyond its threshold, the nearest being {', '.join(told)}."
         if told
-        else "Nothing in this hardware has a strength."
+        else "the converters keep the bits below."
     )
     columns = [(n, t) for n in s.networks for t in s.times]
     names = [n if len(s.times) == 1 else f"{n}, {format_seconds(t)}" for n, t in columns]
@@ -104,6 +103,7 @@ def sensitivity_page(s: Sensitivity, title: str) -> Page:
         f"Margin of {first} after {format_seconds(time)}",
         {m.case.knob: [(v, mean) for v, mean, _ in m.points] for m in ranked},
         x="factor on the strength",
+        x_names=lambda v: f"{v:.3g}",
         y="normalised accuracy above the level",
         log=["x"],
         percent=True,
@@ -491,4 +491,4 @@ def write(page: Page, folder: Any, facts: dict[str, Any], extra: Sequence[Block]
     from mho import report
 
     blocks = [*page.blocks(), *extra, report.facts("Where this comes from", facts)]
-    return report.write_page(folder / "report.html", page.title, blocks, headline=page.headline)
+    return report.write_page(folder / "report.html", page.title, blocks, headline=page.headline, keep=True)

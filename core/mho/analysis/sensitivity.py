@@ -48,8 +48,8 @@ class Limit:
 
 
 class Boost(NamedTuple):
-    """Fig. 4: the value of a knob at which the MVM error of the default tile is `TARGET`, and the share of normalised
-    accuracy that is lost there."""
+    """Fig. 4 (R003-44, R003-47): the value of a knob at which the MVM error of the default tile is `TARGET`, and the share
+    of normalised accuracy that is lost there."""
 
     knob: str
     value: float | None

@@ -106,6 +106,17 @@ def test_equal_errors_cost_different_accuracies(blobs, standard):
     assert output.value is None and "not even 4 times" in output.note
 
 
+@pytest.mark.slow
+def test_at_equal_errors_output_noise_costs_more_than_programming_noise(blobs, standard):
+    """R003-47, the ranking of Fig. 4 on a small network: outputs hurt more than weights at an MVM error of 20 %."""
+    found = sensitivity(
+        {"net": blobs}, standard, [HOUR], one_after_the_other, only=["pcm.programming_noise", "circuit.output_noise"],
+        effort=Effort((3, 8)), highest=64.0,
+    )  # fmt: skip
+    weights, outputs = (b.loss["net"] for b in found.boosts)
+    assert outputs.low > weights.high
+
+
 def test_unknown_effects_are_refused(blobs, standard):
     with pytest.raises(mho.MhoError, match=r"no pcm\.frost to turn; it has: pcm, pcm\.programming_noise"):
         sensitivity({"net": blobs}, standard, [HOUR], one_after_the_other, only=["pcm.frost"])
