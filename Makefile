@@ -48,6 +48,7 @@ test: lint docs
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: lint docs
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[trainers]"
 	$(BIN)/python -m pytest -n 2
 
 # How fast it is here, on one thread and on two: see benchmarks/README.md.

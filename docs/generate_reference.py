@@ -49,6 +49,7 @@ TOPICS = {
     "Networks on tiles": ("convert", "footprints", "layers"),
     "Training": (
         "training",
+        "drift",
         "calibration",
         "direct",
         "recipe",
@@ -62,6 +63,7 @@ TOPICS = {
     "Tasks": ("task",),
     "Writing a plugin": (
         "registry",
+        "renames",
         "hooks",
         "schema",
         "nonideality",

@@ -6,6 +6,7 @@ Run: python docs/make_figures.py [NAME...]
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import re
 import runpy
@@ -20,7 +21,7 @@ import torch
 from mho import studytables
 from mho.converter import quantise
 from mho.metrics import MvmExperiment
-from mho.report.mvm import COLOURS, draw, figure, plain_numbers, write
+from mho.report.mvm import COLOURS, INK, draw, figure, plain_numbers, write
 from mho_circuit.ladder import sensed
 from mho_pcm.hermes import CELLS, polynomial
 from mho_rram.telegraph import TelegraphNoise
@@ -283,6 +284,52 @@ def _run_page(page: str) -> dict[str, Any]:
         return runpy.run_path("page.py")
 
 
+def _results() -> dict[str, Any]:
+    """What the studies of docs/studies.md found (they take minutes)."""
+    return dict(json.loads((Path(__file__).parent / "data" / "studies.json").read_text()))
+
+
+def sensitivity(f: Any) -> None:
+    """Fig. 5: the factor at which each effect costs 1 % of the accuracy; Fig. 4: what equal MVM errors cost."""
+    left, right = f.subplots(1, 2)
+    found = sorted((t for t in _results()["thresholds"] if t["unit"] == "factor"), key=lambda t: -t["x"])
+    for i, t in enumerate(found):
+        left.plot([t["low"], t["high"]], [i, i], color=BLUE, linewidth=4, alpha=0.35, solid_capstyle="butt")
+        left.plot(t["x"], i, color=BLUE, marker="o", markersize=5)
+    left.set_yticks(range(len(found)), [t["knob"] for t in found])
+    left.set(xscale="log", xlabel="factor at 99 % of the accuracy")
+    plain_numbers(left.xaxis)
+    costs = [e for e in _results()["equal_error"] if "mean" in e][::-1]
+    half = [100 * (e["high"] - e["mean"]) for e in costs]
+    right.barh(range(len(costs)), [100 * e["mean"] for e in costs], xerr=half, color=ORANGE, ecolor=INK, height=0.6)
+    right.set_yticks(range(len(costs)), [e["knob"] for e in costs])
+    right.set(xlabel="lost at equal MVM error (%)")
+
+
+def exemption(f: Any) -> None:
+    """Fig. 7: accuracy over the share of parameters off the tiles."""
+    ax, found = f.subplots(), _results()["exemptions"]
+    half = [100 * (e["high"] - e["mean"]) for e in found]
+    ax.errorbar(
+        [100 * e["share"] for e in found], [100 * e["mean"] for e in found], half, color=BLUE, marker="o", capsize=3
+    )
+    ax.axhline(99, color=INK, linewidth=1, linestyle="--")
+    ax.set(xlabel="parameters off the tiles (%)", ylabel="normalised accuracy (%)")
+
+
+def robustness(f: Any) -> None:
+    """R002: score over the noise on all pre-activations, for networks trained with noise."""
+    ax = f.subplots()
+    for curve, colour in zip(_results()["robustness"], COLOURS):
+        at, score = zip(*((s, 100 * v) for s, v in curve["levels"] if 0.02 < s < 40))
+        ax.plot(
+            at, score, color=colour, marker="o", markersize=3.5, label=f"{curve['network']}: midpoint {curve['mu']:.2g}"
+        )
+    ax.set(xscale="log", xlabel="noise on all pre-activations", ylabel="score (%)")
+    plain_numbers(ax.xaxis)
+    ax.legend()
+
+
 FIGURES: dict[str, tuple[Callable[[Any], None], tuple[float, float]]] = {
     "converters": (converters, (6.4, 2.6)),
     "mappings": (mappings, (4.6, 2.8)),
@@ -303,6 +350,9 @@ FIGURES: dict[str, tuple[Callable[[Any], None], tuple[float, float]]] = {
     "input_range": (_study("input-range"), (5.2, 2.9)),
     "weight_shape": (_study("weight-shape"), (5.2, 2.9)),
     "equal_error": (_study("equal-error"), (6.2, 3.0)),
+    "sensitivity": (sensitivity, (7.6, 2.9)),
+    "exemption": (exemption, (4.6, 2.6)),
+    "robustness": (robustness, (5.2, 2.9)),
 }
 
 

@@ -27,6 +27,7 @@ KEPT = (
     "difference", "parameters", "versions", "command",
 )  # fmt: skip
 NAMED = ("pcm.standard", "harsh")  # hardware, in the order of the tables
+NOTHING = "*Not measured yet.*"
 DRAWN = (COLOURS[1], COLOURS[0])  # direct and hwa, as in reports
 MARK = re.compile(r"(<!-- (\w+): made by examples/results.py -->\n).*?(<!-- end -->)", re.S)
 Result = dict[str, Any]
@@ -56,10 +57,13 @@ def take(folder: Path) -> None:
     if "seeds" not in summary:
         raise mho.MhoError(f"{folder} holds a single training; run it with --seeds")
     kept = {k: summary[k] for k in KEPT}
-    name = "harsh" if "three times" in summary["hardware"] else "pcm.standard"
-    file = result_file(summary["task"], name)
+    file = result_file(summary["task"], hardware_name(summary))
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def hardware_name(r: Result) -> str:
+    return "harsh" if "three times" in r["hardware"] else "pcm.standard"
 
 
 def result_file(task: str, hardware: str) -> Path:
@@ -82,7 +86,7 @@ def results_of(folder: Path) -> str:
     """All results of a folder, hardware by hardware."""
     tasks = [t for t, (name, _) in NETWORKS.items() if name == folder.name]
     found = [r for hw in NAMED for t in tasks if (r := result(t, hw))]
-    return "\n\n".join(table(r) for r in found)
+    return "\n\n".join(table(r) for r in found) or NOTHING
 
 
 def table(r: Result) -> str:
@@ -97,7 +101,8 @@ def table(r: Result) -> str:
             rows.append([f"{v['name']}, {name}", *(f"{m:.3f} ± {s:.3f}" for m, s in zip(e["mean"], e["sem"]))])
     gain = r["difference"]
     rows.append([f"{gain['of']}, 95 % interval", *(with_error(m, h) for m, h in zip(gain["mean"], gain["half"]))])
-    return f"{heading(r)}\n\n{markdown(rows)}"
+    picture = f"![Accuracy over time](results/{result_file(r['task'], hardware_name(r)).stem}.svg)"
+    return f"{heading(r)}\n\n{markdown(rows)}\n\n{picture}"
 
 
 def heading(r: Result) -> str:
@@ -120,7 +125,7 @@ def ranks(_: Path) -> str:
             if r := result(task, hw):
                 lost = [with_error(*loss(v, k), 1) for v in r["variants"] for k in (0, -1)]
                 rows.append([words, hw, f"{100 * r['reference']:.1f}", *lost])
-    return markdown(rows)
+    return f"![Losses of all networks](ranks.svg)\n\n{markdown(rows)}" if len(rows) > 2 else NOTHING
 
 
 def gaps(_: Path) -> str:
@@ -132,7 +137,7 @@ def gaps(_: Path) -> str:
             if (a := result(one, hw)) and (b := result(other, hw)):
                 cells = [with_error(*welch(x, y), 1) for x, y in zip(a["variants"], b["variants"])]
                 rows.append([f"{NETWORKS[one][1]} − {NETWORKS[other][1]}", hw, *cells])
-    return markdown(rows)
+    return markdown(rows) if len(rows) > 2 else NOTHING
 
 
 def loss(variant: Result, k: int) -> tuple[float, float]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mho.renames import Renamed, present
+from mho.renames import Renamed as Renamed
+from mho.renames import present
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ _HOME = {
     "schema": ("Field",),
     "hooks": ("hookimpl",),
     "registry": ("register",),
+    "renames": ("Renamed",),
     "nonideality": (
         "Nonideality",
         "Side",
@@ -45,6 +47,7 @@ _HOME = {
         "AnalogConv3d",
         "AnalogConvTranspose1d",
         "AnalogConvTranspose2d",
+        "AnalogConvTranspose3d",
         "AnalogGRU",
         "AnalogGRUCell",
         "AnalogLSTM",
@@ -68,6 +71,7 @@ _HOME = {
     "surrogate": ("Surrogate",),
     "preactivation": ("PreactivationNoise",),
     "analysis.gradients": ("Directions", "gradient_directions"),
+    "drift": ("DriftScore",),
     "evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "fused.route": ("Route", "routes"),
     "metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
@@ -101,6 +105,7 @@ if TYPE_CHECKING:
     from mho.direct import adapt_batch_norm as adapt_batch_norm
     from mho.direct import tune_digital as tune_digital
     from mho.distillation import distillation_loss as distillation_loss
+    from mho.drift import DriftScore as DriftScore
     from mho.errors import ConfigError as ConfigError
     from mho.errors import MhoError as MhoError
     from mho.errors import PluginError as PluginError
@@ -122,6 +127,7 @@ if TYPE_CHECKING:
     from mho.layers import AnalogConv3d as AnalogConv3d
     from mho.layers import AnalogConvTranspose1d as AnalogConvTranspose1d
     from mho.layers import AnalogConvTranspose2d as AnalogConvTranspose2d
+    from mho.layers import AnalogConvTranspose3d as AnalogConvTranspose3d
     from mho.layers import AnalogGRU as AnalogGRU
     from mho.layers import AnalogGRUCell as AnalogGRUCell
     from mho.layers import AnalogLayer as AnalogLayer

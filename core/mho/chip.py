@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mho import noise
+from mho import noise, parallel
 from mho.errors import MhoError
 from mho.layers import AnalogLayer
 from mho.notebook import html_facts
@@ -167,13 +167,17 @@ def load_chip(net: nn.Module, path: str | Path) -> Chip:
 
 
 def matrices(net: nn.Module) -> Iterator[tuple[TileArray, Tensor]]:
-    """Every (tile array, weight matrix) of a network, shared ones once."""
+    """Every (tile array, weight matrix) of a network, shared ones once. A matrix that is sharded over ranks (FSDP2) is whole
+    until the next one is asked for, and may be changed in place."""
     seen: set[TileArray] = set()
     for layer in net.modules():
-        for array, matrix in layer.matrices() if isinstance(layer, AnalogLayer) else ():
-            if array not in seen:
-                seen.add(array)
-                yield array, matrix
+        if not isinstance(layer, AnalogLayer):
+            continue
+        with parallel.whole(layer):
+            for array, matrix in layer.matrices():
+                if array not in seen:
+                    seen.add(array)
+                    yield array, matrix
 
 
 def fingerprint(net: nn.Module) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -15,7 +16,7 @@ from mho import registry
 from mho.errors import ConfigError, MhoError, Problem
 from mho.hardware import Hardware, load
 from mho.layers import AnalogLayer
-from mho.layers.attention import close_fast_paths, open_fast_paths
+from mho.layers.attention import close_fast_paths, open_fast_paths, order_projections
 from mho.layers.base import lost
 from mho.notebook import html_table
 from mho.quantiser import unquantise
@@ -38,7 +39,6 @@ DIGITAL_BY_DESIGN = (
 
 REFUSED = {
     nn.Bilinear: "a bilinear form multiplies two inputs; a crossbar multiplies one by stored weights",
-    nn.ConvTranspose3d: "transposed convolutions are on tiles in one and two dimensions",
 }
 
 WASTE = 3.0  # `range_waste` from which on conversion warns
@@ -190,13 +190,14 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
     closed: list[str] = []  # modules whose children must stay as they are
     matched: set[int] = set()
     shared: dict[Any, TileArray] = {}
+    rules = _placed(hw, net, classes)
     for name, module in net.named_modules():
         own = list(module.parameters(recurse=False))
         if not own or any(c == "" or name.startswith(c + ".") for c in closed):
             continue
         size, kind = _count(own), type(module).__name__
-        matched.update(i for i, rule in enumerate(hw.layers) if rule.matches(name, kind, size))
-        tile, rule = hw.rule_for(name, kind, size)
+        matched.update(i for i, rule in enumerate(rules.layers) if rule.matches(name, kind, size))
+        tile, rule = rules.rule_for(name, kind, size)
         cls = next((c for c in classes if c.takes(module)), None)
         why = _not_analog(module, cls, own)
         if tile == "digital":
@@ -226,7 +227,26 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
     _refuse_idle_rules(hw, matched, [e.name for e in entries])
     net = _replace(net, new)
     close_fast_paths(net)
+    order_projections(net)
     return net, ConversionReport(entries)
+
+
+def _placed(hw: Hardware, net: nn.Module, classes: tuple[type[AnalogLayer], ...]) -> Hardware:
+    """`hw` with the layer's own name in place of every rule about the first or the last of several layers (R003-26)."""
+    layers: list[tuple[str, str, int]] = []
+    for name, module in net.named_modules():
+        own = list(module.parameters(recurse=False))
+        cls = next((c for c in classes if c.takes(module)), None) if own else None
+        if cls is not None and _not_analog(module, cls, own) is None:
+            layers.append((name, type(module).__name__, _count(own)))
+    rules = []
+    for rule in hw.layers:
+        if rule.position is not None:
+            about = [layer[0] for layer in layers if rule.matches(*layer)]
+            name = re.escape(about[0 if rule.position == "first" else -1]) if about else "(?!)"  # which matches nothing
+            rule = rule.model_copy(update={"match": f"re:{name}"})  # noqa: PLW2901
+        rules.append(rule)
+    return hw.model_copy(update={"layers": tuple(rules)})
 
 
 def _not_analog(module: nn.Module, cls: type[AnalogLayer] | None, own: list[nn.Parameter]) -> tuple[str, str] | None:

@@ -72,6 +72,12 @@ class Dac(Converter, kind="mho.dac"):
         description="input range: learned (by calibration and training), dynamic (abs-max of each vector), or a number",
     )
 
+    noise_management: bool = Field(
+        False,
+        source="R003-54",
+        description="vectors whose largest input is below the range take that input as their range",
+    )
+
     halvings: int = Field(
         0,
         ge=0,
@@ -81,15 +87,32 @@ class Dac(Converter, kind="mho.dac"):
         description="bound management: how often the inputs of a vector may be halved while an output saturates the ADC",
     )
 
+    @classmethod
+    def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """A dynamic range is noise management already."""
+        if isinstance(value, Mapping) and value.get("range") == "dynamic" and value.get("noise_management"):
+            yield ("noise_management",), "'range: dynamic' takes the largest input of every vector already; remove this"
+
     @property
     def start(self) -> float:
         """alpha before any calibration."""
         return self.range if isinstance(self.range, float) else 1.0
 
+    def used_range(self, x: Tensor, alpha: Tensor) -> Tensor:
+        """The range of x [vector, tile, row], given that of the tiles alpha [tile, 1]: alpha, or [vector, tile, 1] where it
+        follows the largest input max|x| of each vector, which is min(alpha, max|x|) with noise management (R003-54)."""
+        if self.range != "dynamic" and not self.noise_management:
+            return alpha
+        top = x.detach().abs().amax(-1, keepdim=True)
+        if self.range == "dynamic":
+            return torch.where(top > 0, top, torch.ones_like(top))
+        return torch.where((top > 0) & (top < alpha), top, alpha)
+
     def encode(
         self, x: Tensor, alpha: Tensor, decay: float, rows: Tensor | None = None, site: Site | None = None
     ) -> Tensor:
-        """x [vector, tile, row] -> analog inputs in [-1, 1], straight through the rounding, alpha learned by R003-70."""
+        """x [vector, tile, row] -> analog inputs in [-1, 1], straight through the rounding; alpha [tile, 1], or
+        [vector, tile, 1] from `used_range`, learns as in R003-70."""
         code: Tensor = EncodeInput.apply(x, alpha, self.top, decay, rows)[0]
         return code
 
@@ -138,7 +161,8 @@ class EncodeInput(torch.autograd.Function):
     Backward, with g the gradient of the result: the input gets g/alpha where |x| <= alpha, else 0 (straight through the
     rounding). alpha learns as in R003-70: only clipped inputs whose gradient asks for a larger range contribute,
     multiplied by alpha, so that sum over clipped of min(sign(x) g, 0); and `decay` * alpha pulls it down while more
-    than 95 % of the inputs are unclipped.
+    than 95 % of the inputs are unclipped. Where every vector has a range of its own, those that are clipped share the
+    pull: ranges that are those of the vectors themselves (noise management) teach alpha nothing.
     """
 
     generate_vmap_rule = True
@@ -166,7 +190,12 @@ class EncodeInput(torch.autograd.Function):
 
 
 def range_gradient(g: Tensor, code: Tensor, clipped: Tensor, alpha: Tensor, decay: float, rows: Tensor | int) -> Tensor:
-    """The gradient of alpha [tile, 1] by R003-70 from g, the gradient of the DAC's values `code` [vector, tile, row]."""
-    asks = (g * code).clamp(max=0).mul_(clipped).sum((0, -1))[:, None]  # a clipped code is the sign of x
+    """The gradient of alpha [tile, 1], or [vector, tile, 1], by R003-70 from g, the gradient of the DAC's values `code`
+    [vector, tile, row]."""
+    asks = (g * code).clamp(max=0).mul_(clipped).sum(-1, keepdim=True)  # a clipped code is the sign of x
     mostly_inside = (clipped.to(g.dtype).sum((0, -1)) < 0.05 * len(clipped) * rows)[:, None]
-    return asks + decay * alpha * mostly_inside
+    pull = decay * alpha * mostly_inside
+    if alpha.dim() < clipped.dim():
+        return asks.sum(0) + pull
+    beyond = clipped.any(-1, keepdim=True)
+    return asks + pull * beyond / beyond.sum(0).clamp(min=1)

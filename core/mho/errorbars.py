@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
-# Two-sided 95 % points of Student's t distribution for 1, 2, ... degrees of freedom.
-T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+import numpy as np
 
 
 def spread(rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
@@ -19,6 +19,19 @@ def spread(rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
     return {"mean": mean, "sem": [math.sqrt(s / n) for s in square]}
 
 
+@functools.cache
+def t_quantile(p: float, dof: int) -> float:
+    """The p-quantile of Student's t, by integrating its density; right to 1e-4 for p up to 0.9999.
+
+    >>> round(t_quantile(0.975, 9), 3)
+    2.262
+    """
+    x = np.sinh(np.linspace(0.0, 20.0, 40_001))
+    density = (1 + x * x / dof) ** (-(dof + 1) / 2)
+    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(x))])
+    return float(math.copysign(np.interp(abs(2 * p - 1), area / area[-1], x), p - 0.5))
+
+
 def t95(freedom: int) -> float:
-    """The 95 % point of Student's t; above the table 1.96 + 2.4/freedom, which is right to 0.02."""
-    return T95[max(freedom, 1) - 1] if freedom <= len(T95) else 1.96 + 2.4 / freedom
+    """What turns a standard error into half of a two-sided 95 % interval."""
+    return t_quantile(0.975, max(freedom, 1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from mho.chip import Time, keeping_chip, keeping_modes, program, run_of
 from mho.errorbars import spread
 from mho.errors import MhoError
 from mho.notebook import html_table
+from mho.run import Run
 from mho.tables import table
 from mho.units import format_seconds, seconds
 
@@ -91,6 +93,7 @@ def evaluate(
     *,
     reference: float | None = None,
     chance: float | None = None,
+    batch_axis: int = 0,
     progress: bool = False,
     done: dict[int, tuple[float, ...]] | None = None,
     on_chip: Callable[[int, tuple[float, ...]], Any] | None = None,
@@ -98,14 +101,17 @@ def evaluate(
     """Score `net` on `chips` chips at each of `times` (default: those of the hardware file).
 
     `score(net)` returns a fraction, higher is better; it runs in eval mode without gradients. `reference` and `chance`
-    give normalised accuracy. `done` holds the scores of chips known already, `on_chip(k, scores)` is told of new ones:
-    that is how a run resumes. The network, the chip that was on it and its training mode are as before afterwards.
+    give normalised accuracy. `batch_axis` is 1 for networks that are given [time, batch, ...]: noise is drawn by the
+    number of the sample, so the result does not depend on how `score` cuts its data into batches. `done` holds the scores
+    of chips known already, `on_chip(k, scores)` is told of new ones: that is how a run resumes. The network, the chip
+    that was on it and its training mode are as before afterwards; until then the network belongs to this call (in other
+    threads evaluate copies, `copy.deepcopy(net)`).
     """
     run = run_of(net)
     hardware_times = run.hardware.times if run.hardware is not None else TIMES
     at = tuple(seconds(t) for t in (hardware_times if times is None else times))
     rows: list[tuple[float, ...]] = []
-    with keeping_chip(net), keeping_modes(net):
+    with keeping_chip(net), keeping_modes(net), batches_along(run, batch_axis):
         for k in tqdm(range(chips), desc="chips", disable=not progress, leave=False):
             row = (done or {}).get(k)
             if row is None:
@@ -114,6 +120,18 @@ def evaluate(
                     on_chip(k, row)
             rows.append(row)
     return Evaluation(at, tuple(rows), reference, chance)
+
+
+@contextmanager
+def batches_along(run: Run, axis: int) -> Iterator[None]:
+    """Root forwards find their samples along this axis of their first tensor."""
+    if axis not in (0, 1):
+        raise MhoError(f"batch_axis is 0 for [batch, ...] or 1 for [time, batch, ...], got {axis!r}")
+    before, run.batch_axis = run.batch_axis, axis
+    try:
+        yield
+    finally:
+        run.batch_axis = before
 
 
 @torch.no_grad()

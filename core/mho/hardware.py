@@ -136,6 +136,11 @@ class LayerRule(Strict):
         None, ge=0, unit="1", source="mho", description="only layers with at least this many"
     )
     max_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at most this many")
+    position: Literal["first", "last"] | None = Field(
+        None,
+        source="R003-26",
+        description="only the first or the last of the layers that the rest of the rule is about, in the order of the model",
+    )
 
     @field_validator("match")
     @classmethod
@@ -399,7 +404,7 @@ def _check_rules(rules: Iterable[Any], names: list[str]) -> Iterator[tuple[tuple
             yield from _check_tile(fields["tile"], names, ("layers", i, "tile"))
         if fields.get("tile") == DIGITAL and fields.get("backward") not in (None, "none"):
             yield ("layers", i, "backward"), "digital layers have torch's own backward; remove it, or name a tile"
-        condition = tuple(str(fields.get(k)) for k in ("match", "type", "min_params", "max_params"))
+        condition = tuple(str(fields.get(k)) for k in ("match", "type", "min_params", "max_params", "position"))
         if fields.get("match") is not None and seen.setdefault(condition, i) != i:
             yield ("layers", i), f"never used: rule {seen[condition]} has the same conditions; remove one"
 

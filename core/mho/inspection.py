@@ -27,16 +27,16 @@ class LayerInspection:
     """One weight matrix on a chip, with the inputs that really arrive there.
 
     error    MVM error (R003 Eq. 20) at each time, against the exact product of the same inputs
-    dac      share of inputs beyond the input range
-    adc      share of outputs of single tiles at the output bound, at the last time
+    adc      share of outputs of single tiles at the output bound at each time; without the bound management of the DAC
+    dac      share of inputs beyond the input range, at the last time
     weights  share of weights beyond what the full conductance range stands for
     spread   rms of programmed minus target conductance (of the difference, for pairs), µS
     """
 
     layer: str
     error: tuple[float, ...]
+    adc: tuple[float, ...]
     dac: float
-    adc: float
     weights: float
     spread: float
 
@@ -63,12 +63,12 @@ class Inspection:
         return html_table(*self._table())
 
     def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        names = [f"MVM error %, {format_seconds(t)}" for t in self.times]
+        names = [f"{what} %, {format_seconds(t)}" for what in ("MVM error", "ADC clips") for t in self.times]
         rows = [
-            (x.layer or "(root)", *(f"{100 * v:.1f}" for v in (*x.error, x.dac, x.adc, x.weights)), f"{x.spread:.2f}")
+            (x.layer or "(root)", *(f"{100 * v:.1f}" for v in (*x.error, *x.adc, x.dac, x.weights)), f"{x.spread:.2f}")
             for x in self.layers
         ]
-        head = ("layer", *names, "DAC clips %", "ADC clips %", "weights clipped %", "programming rms µS")
+        head = ("layer", *names, "DAC clips %", "weights clipped %", "programming rms µS")
         return head, rows
 
 
@@ -88,23 +88,22 @@ def inspect_layers(
     data, at = list(batches), tuple(seconds(t) for t in times)
     run: Callable[[nn.Module, Any], Any] = forward or (lambda net, batch: net(batch))
     arrays = [(a, w) for a, w in matrices(net)]
-    errors: dict[TileArray, list[float]] = {a: [] for a, _ in arrays}
+    seen: dict[TileArray, list[_Probe]] = {a: [] for a, _ in arrays}
     with keeping_chip(net), keeping_modes(net):
         chip = program(net, seed)
         net.eval()
         for t in at:
             chip.age(t)
-            probes = {a: _Probe() for a, _ in arrays}
-            handles = [a.register_forward_hook(probes[a].look) for a, _ in arrays]
+            for probes in seen.values():
+                probes.append(_Probe())
+            handles = [a.register_forward_hook(probes[-1].look) for a, probes in seen.items()]
             try:
                 for batch in data:
                     run(net, batch)
             finally:
                 for handle in handles:
                     handle.remove()
-            for a, p in probes.items():
-                errors[a].append(p.share(p.error, p.norm))
-        layers = tuple(_layer(a, w, tuple(errors[a]), probes[a]) for a, w in arrays)
+        layers = tuple(_layer(a, w, seen[a]) for a, w in arrays)
         edges, counts = _distributions([a for a, _ in arrays])
     return Inspection(at, layers, edges, counts)
 
@@ -129,33 +128,38 @@ class _Probe:
         self._converters(array, array.cut(flat))
 
     def _converters(self, array: TileArray, xs: Tensor) -> None:
-        alpha = array._input_range(xs)
+        alpha = array.used_range(xs)
         if alpha is not None and isinstance(array.spec.dac, Dac):
             self._count("dac", (xs.abs() > alpha).sum(), len(xs) * float(array.occupied.sum()))
         if not isinstance(array.spec.adc, Adc) or array.spec.adc.bound is None:
             return
         assert array.chip_key is not None
         stream = Run.stream(array.chip_key, noise.fold(array.chip_key, "inspect"), array.time, len(xs))
-        y = array._analog(array._encode(xs, alpha, "through", stream), array.aged, stream, "through")
+        code, w = array._encode(xs, alpha, "through", stream), array.aged
+        for p in array.plan.input:
+            code = p.effect.apply("input", code, array._live_site(p, "input", stream)) * array.used
+        for p in array.plan.read:
+            w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
+        y = array._analog(code, w, stream, "through")
         self._count("adc", (y.abs() >= array.spec.adc.limit * (1 - 1e-6)).sum(), y.numel())
 
     def _count(self, what: str, hits: Tensor, of: float) -> None:
         self.clipped[what][0] += float(hits)
         self.clipped[what][1] += of
 
-    @staticmethod
-    def share(part: float, whole: float) -> float:
-        return part / whole if whole else 0.0
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
 
 
-def _layer(array: TileArray, weight: Tensor, error: tuple[float, ...], probe: _Probe) -> LayerInspection:
+def _layer(array: TileArray, weight: Tensor, probes: list[_Probe]) -> LayerInspection:
     beyond = array.cut_weight(array.stored(weight)).abs() > array.gamma.unsqueeze(-1) * (1 + 1e-6)
     target, programmed = _magnitudes(array)[:2]
     return LayerInspection(
         layer=array.name,
-        error=error,
-        dac=probe.share(*probe.clipped["dac"]),
-        adc=probe.share(*probe.clipped["adc"]),
+        error=tuple(_share(p.error, p.norm) for p in probes),
+        adc=tuple(_share(*p.clipped["adc"]) for p in probes),
+        dac=_share(*probes[-1].clipped["dac"]),
         weights=float(beyond.sum()) / weight.numel(),
         spread=float((programmed - target).double().square().mean().sqrt()),
     )

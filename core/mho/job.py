@@ -51,7 +51,7 @@ from mho.task import Score, Task
 from mho.training import attach
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
-DIRECT_RANGES: tuple[Method, ...] = ("abs_max", "mse")
+DIRECT_RANGES: tuple[Method, ...] = ("max", "mse")
 TUNING_BATCHES = 100  # at most, of the direct baseline of R003-80
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 

@@ -41,6 +41,7 @@ class PreactivationNoise:
              (R002-04)
     seed     None: draws come from torch's generator, fresh at every call (training). A number: they are a function of
              (seed, layer, sample, use in this forward), whatever the batches; samples are counted from `attach` on.
+    training_only   layers in evaluation mode stay exact to the bit, copies of the network too
 
         with PreactivationNoise(0.1, layers="fc*").on(net):
             y = net(x)
@@ -57,6 +58,7 @@ class PreactivationNoise:
         alpha: float = 1.0,
         theta: float = 0.0,
         seed: int | None = None,
+        training_only: bool = False,
     ) -> None:
         if mode not in MODES:
             raise MhoError(f"no noise mode {mode!r}; {suggest(mode, MODES, 'modes')}")
@@ -67,6 +69,7 @@ class PreactivationNoise:
             raise MhoError(f"a pair of sigmas belongs to mode 'mixed', not {mode!r}")
         self.sigma, self.mode, self.layers = sigma, mode, layers
         self.alpha, self.theta, self.seed = alpha, theta, seed
+        self.training_only = training_only
         self.share = 1.0  # of all noise, for ramps; at 0 outputs are untouched
         self.names: tuple[str, ...] = ()  # of the layers that are noisy, once attached
         self._handles: list[RemovableHandle] = []
@@ -120,7 +123,7 @@ class PreactivationNoise:
 
     def _noisy(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, y: Tensor) -> Tensor:
-            return self._added(y, name)
+            return y if self.training_only and not module.training else self._added(y, name)
 
         return hook
 

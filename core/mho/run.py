@@ -4,7 +4,8 @@ Two regimes (the only two sources of randomness in mho):
 
 training, or no chip   a root forward draws one weight key from torch's generator, kept on the layers until the next
                        root forward, so that every use of a layer in it (shared, recurrent, checkpoint replay) sees the
-                       same weights; each layer call draws a call key. `torch.manual_seed` governs both.
+                       same weights; each layer call draws a call key. `torch.manual_seed` governs both. Ranks that train
+                       one network together use the weight key of the first.
 a chip in eval         keys are hashes of (chip, layer, effect, purpose, time, use); counters are (sample, position,
                        tile, output), so results do not depend on how an evaluation is cut into batches.
 """
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
-from mho import noise
+from mho import noise, parallel
 from mho.site import Stream, Vectors
 
 if TYPE_CHECKING:
@@ -37,10 +39,12 @@ class Run:
     def __init__(self, report: Any = None, hardware: Hardware | None = None) -> None:
         self.report, self.hardware = report, hardware  # of the conversion
         self.active = False  # whether a root forward is under way
+        self.batch_axis = 0  # of the first tensor that the root forward is given; see `evaluate`
         self.batch: int | None = None  # samples of the current root forward
         self.sample = 0  # number of its first sample, since the chip was programmed or aged
         self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
         self.chip: Chip | None = None  # the chip that is on
+        self.rank = 0  # of this process among those that train the network together
         self.warned = False
         self._hooks: tuple[RemovableHandle, ...] = ()
 
@@ -59,16 +63,21 @@ class Run:
 
     def _begin(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.active = True  # set, not counted: a forward that was interrupted leaves nothing behind
-        self.batch = batch_size([*args, *kwargs.values()])
+        self.batch = batch_size([*args, *kwargs.values()], self.batch_axis)
         self.uses.clear()
         arrays = [a for a in tile_arrays(root) if not a.deployed]
         if arrays:
             drawn = noise.fresh(arrays[0].gamma.device)
+            group = parallel.group_of(root) if root.training else None
+            if group is not None:  # ranks that share their weights share the noise on them, and nothing else
+                drawn, self.rank = parallel.of_first_rank(drawn, group), group.rank()
             for array in arrays:
                 array.hold(drawn)
 
     def _end(self, root: nn.Module, args: Any, output: Any) -> None:
         self._bring_key_back(root, output)
+        if root.training and (group := parallel.group_of(root)) is not None:
+            parallel.average_((a.seen for a in tile_arrays(root) if a.seen is not None), group)
         self.active = False
         self.sample += self.batch or 0
         self.batch = None
@@ -88,13 +97,14 @@ class Run:
                 tensor.grad_fn.register_prehook(functools.partial(_hold_again, keys))
 
     # -- layer calls ------------------------------------------------------------------------------------------
-    def enter(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
-        """The keys of one layer call on `vectors` input vectors."""
+    def enter(self, array: TileArray, shape: torch.Size, device: torch.device) -> Stream:
+        """The keys of one layer call on input vectors [...shape]."""
         if array.deployed:
-            return self._deployed(array, vectors)
-        return self._drawn(array, vectors, device)
+            return self._deployed(array, shape)
+        return self._drawn(array, shape.numel(), device)
 
-    def _deployed(self, array: TileArray, vectors: int) -> Stream:
+    def _deployed(self, array: TileArray, shape: torch.Size) -> Stream:
+        vectors = shape.numel()
         use = self.uses[array.name]
         self.uses[array.name] = use + 1
         chip, calls, time = array.keys
@@ -103,10 +113,22 @@ class Run:
             first, self.sample = self.sample, self.sample + vectors
             self.uses.clear()
             return self.stream(chip, call, time, vectors, first=first, samples=vectors)
-        return self.stream(chip, call, time, vectors, first=self.sample, samples=self.batch)
+        outer = self._outer(array, shape)
+        return self.stream(chip, call, time, vectors, first=self.sample, samples=self.batch, outer=outer)
+
+    def _outer(self, array: TileArray, shape: torch.Size) -> int:
+        """How many positions come before the samples in the inputs [...shape] of a layer, in a network that is given
+        [time, batch, ...]; see `AnalogLayer.order`."""
+        if not (self.batch and self.batch_axis and shape) or array.order == "samples":
+            return 1
+        if array.order == "steps" and len(shape) > 1 and shape[1] == self.batch:
+            return shape[0]
+        return max(1, shape[0] // self.batch) if shape[0] % self.batch == 0 else 1
 
     def _drawn(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
-        stream = self.stream(self.mini_batch(array, device), noise.fresh(device), 0.0, vectors)
+        call = noise.fresh(device)
+        call = noise.fold(call, "rank", self.rank) if self.rank else call  # ranks of one seed draw the same key
+        stream = self.stream(self.mini_batch(array, device), call, 0.0, vectors)
         return replace(stream, quick=array.route.fused)
 
     def mini_batch(self, array: TileArray, device: torch.device) -> noise.Key:
@@ -133,11 +155,17 @@ class Run:
 
     @staticmethod
     def stream(
-        chip: noise.Key, call: noise.Key, t: float | noise.Key, vectors: int, first: int = 0, samples: int | None = None
+        chip: noise.Key,
+        call: noise.Key,
+        t: float | noise.Key,
+        vectors: int,
+        first: int = 0,
+        samples: int | None = None,
+        outer: int = 1,
     ) -> Stream:
-        """Number the vectors: sample-major where they divide into the samples of the root forward."""
+        """Number the vectors: sample by sample where they divide into the samples of the root forward."""
         if samples and vectors % samples == 0:
-            return Stream(chip, call, t, Vectors(first, samples, vectors // samples))
+            return Stream(chip, call, t, Vectors(first, samples, vectors // samples, outer))
         return Stream(chip, noise.fold_words(noise.fold(call, "forward"), (first, 0)), t, Vectors(0, vectors, 1))
 
 
@@ -169,12 +197,14 @@ def tile_arrays(model: nn.Module) -> list[TileArray]:
     return [m for m in model.modules() if isinstance(m, TileArray)]
 
 
-def batch_size(values: list[Any]) -> int | None:
-    """First dimension of the first tensor of the arguments, looking into lists and dicts."""
+def batch_size(values: list[Any], axis: int = 0) -> int | None:
+    """Samples in the first tensor of the arguments, looking into lists and dicts."""
     for v in values:
-        if isinstance(v, Tensor) and v.ndim:
-            return v.shape[0]
+        if isinstance(v, PackedSequence):
+            return int(v.batch_sizes[0])
+        if isinstance(v, Tensor) and v.ndim > axis:
+            return v.shape[axis]
         inner = list(v.values()) if isinstance(v, dict) else list(v) if isinstance(v, (list, tuple)) else []
-        if inner and (found := batch_size(inner)) is not None:
+        if inner and (found := batch_size(inner, axis)) is not None:
             return found
     return None

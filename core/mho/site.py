@@ -66,17 +66,24 @@ class Geometry(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """Which vectors a call sees: the first sample's number, samples, positions inside each sample."""
+    """Which vectors a call sees: the first sample's number, samples, positions inside each sample.
+
+    In memory they lie as [outer, sample, inner] with outer * inner positions: sample by sample where outer is 1, step by
+    step where time comes first.
+    """
 
     first: int
     samples: int
     positions: int
+    outer: int = 1
 
     def words(self, k: Key, rest: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Hash words [vector, rest] of a stream: functions of the sample and the position, not of the batch."""
         a, b = noise.rows_of(
             k, _count(self.samples, device) + self.first, _count(self.positions, device), _count(rest, device)
         )
+        if self.outer > 1:  # numbered sample by sample, wanted as they lie in memory
+            a, b = (words.unflatten(1, (self.outer, -1)).movedim(1, 0).flatten(1, 2) for words in (a, b))
         return a.flatten(0, 1), b.flatten(0, 1)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from mho.calibration import calibrate
 from mho.chip import Time, matrices
 from mho.converter import Dac
 from mho.errors import MhoError
@@ -132,6 +133,55 @@ def input_range_study(
             tick()
         points.append(_point(alpha, errors))
     return points
+
+
+def dynamic_range_study(
+    hw: Hardware,
+    spreads: Iterable[float],
+    experiment: MvmExperiment | None = None,
+    tick: Tick = _silent,
+) -> list[tuple[Point, Point]]:
+    """What noise and bound management add to a static input range (R003-54, sec. A.1): MVM errors without and with both,
+    for vectors exp(spread N) U(-1, 1) whose sizes differ as those of tokens do. x of a point is the spread.
+
+    A learned range is first calibrated by MVM error on these inputs; a number is taken as it is. Both deployments use
+    the same range, matrices and chips. With output noise alone, and no input beyond the range alpha, the error falls by
+    the factor mean_k max_j |x_kj| / alpha.
+    """
+    e = experiment or MvmExperiment()
+    tile = hw.tile(hw.default)
+    if not isinstance(tile.dac, Dac) or tile.dac.range == "dynamic":
+        raise MhoError(f"tile {hw.default!r} needs a DAC with a learned or fixed range to study what dynamic ones add")
+    managed = tile.dac.model_copy(update={"noise_management": True, "halvings": max(3, tile.dac.halvings)})
+    plain = tile.dac.model_copy(update={"noise_management": False, "halvings": 0})
+    both = [with_tile(hw, tile.model_copy(update={"dac": dac})) for dac in (plain, managed)]
+    points = []
+    for spread in spreads:
+        errors = []
+        for k in range(e.matrices):
+            errors.append(_managed_errors(both, *sized_vectors(e, k, spread), k))
+            tick()
+        static, dynamic = zip(*errors)
+        points.append((_point(spread, list(static)), _point(spread, list(dynamic))))
+    return points
+
+
+def sized_vectors(e: MvmExperiment, k: int, spread: float) -> tuple[Tensor, Tensor]:
+    """The k-th matrix of the experiment, and its vectors with sizes exp(spread N), the largest entry of all on 1."""
+    w, x = e.draw(k)
+    size = (spread * torch.randn(e.vectors, 1, generator=torch.Generator().manual_seed(30_000 + k))).exp()
+    x = x * size
+    return w, x / x.abs().max()
+
+
+def _managed_errors(both: list[Hardware], w: Tensor, x: Tensor, seed: int) -> tuple[float, ...]:
+    """MVM errors with the first hardware, and with the second at the input range found for the first."""
+    tiles = [Tile(w, hw) for hw in both]
+    if tiles[0].tiles.input_range.requires_grad:  # learned
+        calibrate(tiles[0], [x], "mse")
+        tiles[1].tiles.input_range.data.copy_(tiles[0].tiles.input_range)
+    with torch.no_grad():
+        return tuple(mvm_error(x @ w.T, t.program(seed=seed)(x)) for t in tiles)
 
 
 def generalised_normal(shape: tuple[int, ...], beta: float, generator: torch.Generator) -> Tensor:

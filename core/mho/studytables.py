@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BITS = (2, 3, 4, 5, 6, 7, 8)
 ALPHAS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 14.0, 20.0)
 CORRELATIONS = (0.0, 0.05)  # rho of R003-53
+SPREADS = (0.0, 0.5, 1.0, 1.5, 2.0)  # of the logarithm of the size of a vector
 BETAS = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 ORDERED = (0.0, 0.25, 0.5, 0.75, 1.0)
 TARGET = 0.20  # MVM error of R003 Fig. 4
@@ -119,6 +120,15 @@ def input_range(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTab
     return StudyTable("input-range", title, "alpha", "MVM error", tuple(rows), log=("x",))
 
 
+def dynamic_range(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTable:
+    """Ranges that follow the vectors help where these differ in size (R003-54)."""
+    points = studies.dynamic_range_study(hw, SPREADS, experiment, tick)
+    names = ("static range", "with noise and bound management")
+    rows = [Row(name, *p) for name, series in zip(names, zip(*points)) for p in series]
+    title = "Vectors exp(spread N) U(-1, 1): a static input range, and dynamic ranges on top of it"
+    return StudyTable("dynamic-range", title, "spread", "MVM error", tuple(rows))
+
+
 def weight_shape(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTable:
     """Long tails waste the range of the devices (R003-48, Fig. 6A)."""
     rows = [
@@ -166,6 +176,7 @@ def drift(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTable:
 STUDIES: dict[str, Callable[[Hardware, MvmExperiment, Tick], StudyTable]] = {
     "fixed-point": fixed_point,
     "input-range": input_range,
+    "dynamic-range": dynamic_range,
     "weight-shape": weight_shape,
     "graded-column": graded_column,
     "equal-error": equal_error,

@@ -67,6 +67,7 @@ class TileArray(OutScale, Cells):
         factory = {"device": device, "dtype": dtype}
         super().__init__(out_features, in_features, spec, name=name, channel=channel, groups=groups, **factory)
         self.training_spec = training
+        self.order = "steps"  # of its inputs, see `AnalogLayer.order`
         self.ramp = (0.0, 0.0)  # set by attach: steps before injected noise grows, and steps until it is there in full
         start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
         self.learns_range = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
@@ -79,10 +80,11 @@ class TileArray(OutScale, Cells):
             None  # abs-max [tile, 1] of the inputs of the last call, where ranges follow statistics
         )
         self.register_buffer("step", torch.zeros(1, device=device))
-        if training.backward.mode == "ste" and any(p.requires_grad for p in self.built.parameters()):
+        if training.backward.mode in ("ste", "surrogate") and any(p.requires_grad for p in self.built.parameters()):
             kinds = ", ".join(p.effect.kind for p in self.plan.effects if p.effect.writes("build"))
             raise MhoError(
-                f"{kinds}: 'backward: ste' knows clean products only and trains no effect; use through or autograd"
+                f"{kinds}: 'backward: {training.backward.mode}' does not differentiate effects and trains none; "
+                "use through or autograd"
             )
         self._fixed("weight_key", None, device)
         self.held = False  # whether the weight key came from a root forward
@@ -126,7 +128,7 @@ class TileArray(OutScale, Cells):
         stream = Run.stream(self.chip_key, noise.fold(self.chip_key, "read-out", t), t, len(x))
         if isinstance(self.spec.dac, Dac):
             site = self._converter_site("dac", stream)
-            x = self.spec.dac.encode(x, torch.ones_like(self.input_range), 0.0, site=site)
+            x = self.spec.dac.encode(x, torch.ones_like(self.gamma[:, :1]), 0.0, site=site)
         return self._analog(x, self.aged, stream, "through")
 
     # -- quantisation-aware training ---------------------------------------------------------------------------
@@ -174,10 +176,10 @@ class TileArray(OutScale, Cells):
             flat = x.reshape(-1, x.shape[-1]).to(dtype)
             w = weight.to(dtype)
             if not backward.forward_only:
-                y = self._value(flat, w, drawn)
+                y = self._value(flat, w, drawn, x.shape[:-1])
             else:
                 with torch.no_grad():
-                    y = self._value(flat, w, drawn)
+                    y = self._value(flat, w, drawn, x.shape[:-1])
                     self._note_range(flat)
                 if backward.mode == "ste":
                     y = self._with_clean_gradient(y, flat, self.stored(w))
@@ -199,8 +201,8 @@ class TileArray(OutScale, Cells):
 
     def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
-        alpha = self._input_range(xs := self.cut(x))
-        alpha = torch.ones_like(self.input_range) if alpha is None else alpha.detach()
+        alpha = self.used_range(xs := self.cut(x))
+        alpha = torch.ones_like(self.gamma[:, :1]) if alpha is None else alpha.detach()
         y = surrogate.outputs(xs / alpha, self.normalised(weight), self.geometry)
         return self._summed(y * (self.gamma * self.output_factor() * alpha))
 
@@ -222,16 +224,19 @@ class TileArray(OutScale, Cells):
         backward = self.training_spec.backward
         return backward.rounding if backward.mode == "autograd" else "through"
 
-    def _value(self, x: Tensor, weight: Tensor, drawn: fused.Weights | None) -> Tensor:
-        """On the fused path where that knows how, else stage after stage."""
+    def _value(self, x: Tensor, weight: Tensor, drawn: fused.Weights | None, shape: torch.Size) -> Tensor:
+        """On the fused path where that knows how, else stage after stage; `shape` is how the vectors lay before they were
+        flattened."""
+        stream = self.run.enter(self, shape, x.device)
         if fused.takes(self, x, weight):
-            return fused.forward(self, x, weight, drawn)
-        return self._forward(x, weight, self._rounding, drawn)
+            return fused.forward(self, x, weight, drawn, stream)
+        return self._forward(x, weight, self._rounding, drawn, stream)
 
-    def _forward(self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: fused.Weights | None) -> Tensor:
+    def _forward(
+        self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: fused.Weights | None, stream: Stream
+    ) -> Tensor:
         """The reference path: x [vector, in], weight [out, in] -> [vector, out]; of one mini-batch, or of one sample after the
         other where each has noisy weights of its own."""
-        stream = self.run.enter(self, len(x), x.device)
         if not self._draws_per_sample:
             return self._product(x, weight, rounding, drawn, stream)
         samples = self.run.samples(len(x))
@@ -250,20 +255,29 @@ class TileArray(OutScale, Cells):
     ) -> Tensor:
         """x [vector, in], weight [out, in] -> [vector, out] through the tiles."""
         xs = self.cut(x)
-        alpha = self._input_range(xs)
-        code = self._encode(xs, alpha, rounding, stream)
-        for p in self.plan.input:
-            code = p.effect.apply("input", code, self._live_site(p, "input", stream)) * self.used
         w = self._weights(weight, stream) if drawn is None else drawn.w
+        return self._summed(self._scaled(xs, self.used_range(xs), w, rounding, stream))
+
+    @torch.no_grad()
+    def trial(self, xs: Tensor, ranges: Tensor) -> Tensor:
+        """What each tile of the chip that is on computes for xs [vector, tile, row] with other input ranges [tile, 1]:
+        [vector, tile, out]. The same noise at every call, so that ranges can be compared."""
+        assert self.chip_key is not None
+        stream = Run.stream(self.chip_key, noise.fold(self.chip_key, "trial"), self.time, len(xs))
+        return self._scaled(xs, self.used_range(xs, ranges), self.aged, "through", stream)
+
+    def _scaled(self, xs: Tensor, alpha: Tensor | None, w: Tensor, rounding: Rounding, stream: Stream) -> Tensor:
+        """From the digital inputs of each tile to its digital outputs: xs [vector, tile, row], the weights of this call w
+        [tile, out, row] -> [vector, tile, out]."""
         for p in self.plan.read:
             w = self._in_rows(p.effect.apply("read", w, self._live_site(p, "read", stream)))
-        y = self._analog(code, w, stream, rounding)
+        y = self._analog(self._coded(xs, alpha, rounding, stream), w, stream, rounding)
         if alpha is not None:
             y, alpha = self._within_bound(y, xs, alpha, w, stream, rounding)
         scale = self.digital_scale()
         if alpha is not None:
             scale = scale * (alpha if rounding != "through" else alpha.detach())
-        return self._summed(y * scale)
+        return y * scale
 
     def _summed(self, y: Tensor) -> Tensor:
         """Partial sums [vector, tile, out] -> [vector, out]."""
@@ -284,14 +298,11 @@ class TileArray(OutScale, Cells):
         self.weight_key = torch.stack([torch.as_tensor(v) for v in drawn]).to(self.gamma.device)
         self.held = by_root
 
-    def _input_range(self, xs: Tensor) -> Tensor | None:
+    def used_range(self, xs: Tensor, ranges: Tensor | None = None) -> Tensor | None:
+        """The input ranges of xs [vector, tile, row], see `Dac.used_range`; those of the tiles are `ranges` [tile, 1] or
+        their own. None without a DAC."""
         dac = self.spec.dac
-        if not isinstance(dac, Dac):
-            return None
-        if dac.range != "dynamic":
-            return self.input_range
-        top = xs.detach().abs().amax(-1, keepdim=True)  # [vector, tile, 1]
-        return torch.where(top > 0, top, torch.ones_like(top))
+        return dac.used_range(xs, self.input_range if ranges is None else ranges) if isinstance(dac, Dac) else None
 
     def _within_bound(
         self, y: Tensor, xs: Tensor, alpha: Tensor, w: Tensor, stream: Stream, rounding: Rounding
@@ -307,11 +318,15 @@ class TileArray(OutScale, Cells):
             over = y.detach().abs().amax(-1, keepdim=True) >= self.spec.adc.limit  # [vector, tile, 1]
             alpha = torch.where(over, 2 * alpha, alpha)
             again = stream.of_pass(k)
-            code = self._encode(xs, alpha, rounding, again)
-            for p in self.plan.input:
-                code = p.effect.apply("input", code, self._live_site(p, "input", again)) * self.used
-            y = torch.where(over, self._analog(code, w, again, rounding), y)
+            y = torch.where(over, self._analog(self._coded(xs, alpha, rounding, again), w, again, rounding), y)
         return y, alpha
+
+    def _coded(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding, stream: Stream) -> Tensor:
+        """The analog inputs behind the DAC."""
+        code = self._encode(xs, alpha, rounding, stream)
+        for p in self.plan.input:
+            code = p.effect.apply("input", code, self._live_site(p, "input", stream)) * self.used
+        return code
 
     def _encode(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding, stream: Stream) -> Tensor:
         if alpha is None:
@@ -422,18 +437,6 @@ class TileArray(OutScale, Cells):
             identity = rounding == "through" and not p.effect.writes(stage) and p.effect.backward != "exact"
             y = straight(y, new) if identity else new
         return y
-
-    @torch.no_grad()
-    def error_per_tile(self, xs: Tensor, weight: Tensor, alpha: Tensor, key: noise.Key) -> Tensor:
-        """MVM error (R003 Eq. 20) of each row tile [tile] for inputs xs [vector, tile, row] and a trial input range; `key`
-        names the chip that the weights are programmed on for it."""
-        w = self.normalised(weight)
-        chip = noise.fold_words(key, self.path)
-        stream = Run.stream(chip, noise.fold(chip, "call"), 0.0, len(xs))
-        noisy = self._signed(self._programmed(self._target(w), stream), w)
-        y = self._analog(self._encode(xs, alpha, "through", stream), noisy, stream, "through") * self.gamma * alpha
-        exact = product(xs, self.cut_weight(weight))
-        return (y - exact).norm(dim=-1).mean(0) / exact.norm(dim=-1).mean(0).clamp(min=1e-12)
 
     def extra_repr(self) -> str:
         tiles = f"{self.row_tiles}x{self.block_count} tiles"

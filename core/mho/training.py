@@ -21,6 +21,7 @@ class Attached:
     """The post-step hook of one optimizer. `detach()` takes it off again."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, net: nn.Module, steps_per_epoch: int | None) -> None:
+        optimizer = _innermost(optimizer)
         pairs = list(matrices(net))
         if not pairs:
             raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
@@ -80,15 +81,11 @@ class Attached:
             follow(self._schedule, done, self._optimizer, self.net, self._noise)
         elif self._noise is not None and self._noise_spec is not None and self._noise_spec.ramp is not None:
             self._noise.share = min(1.0, step / self._steps(self._noise_spec.ramp, "training.noise.ramp"))
-        elif self._noise is not None:
-            self._noise.share = 1.0
 
     def _before_forward(self, net: nn.Module, args: Any) -> None:
         """Here rather than after a step, so that a checkpoint may be loaded at any time."""
         if net.training:
             self._follow(self._count(self._first))
-        elif self._noise is not None:
-            self._noise.share = 0.0
 
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
@@ -130,8 +127,17 @@ class Attached:
         array.clip_(matrix, clip)
 
 
+def _innermost(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer that steps, inside the wrappers of Accelerate or Lightning."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
+    return optimizer
+
+
 def _attached_noise(spec: NoiseSpec, net: nn.Module) -> PreactivationNoise:
-    noise = PreactivationNoise(spec.sigma, spec.mode, spec.layers, alpha=spec.alpha, theta=spec.theta)
+    noise = PreactivationNoise(
+        spec.sigma, spec.mode, spec.layers, alpha=spec.alpha, theta=spec.theta, training_only=True
+    )
     return noise.attach(net)
 
 

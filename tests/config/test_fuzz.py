@@ -142,9 +142,9 @@ def check(text: str) -> str:
     try:
         Hardware.from_yaml(text, "fuzz.yaml")
     except ConfigError as error:
-        lines = len(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")))
-        unlocated = not error.problems or any(p.mark.line >= max(1, lines) + 1 for p in error.problems)
-        if unlocated and "read" not in str(error):
+        lines = 1 + len(re.findall(r"\r\n|\r|\n", text))
+        beyond = [p for p in error.problems if p.mark.source.name == "fuzz.yaml" and p.mark.line > lines]
+        if beyond or not error.problems:
             return f"no place: {error}"
         str(error)  # it must be printable
     except RecursionError as error:

@@ -1,4 +1,4 @@
-"""Evaluation over chips and times, calibration, and the metrics."""
+"""Evaluation over chips and times, and the metrics."""
 
 import math
 
@@ -7,8 +7,6 @@ import pytest
 import torch
 from mho.evaluation import Evaluation
 from torch import nn
-
-LEARNED = "rows: 8\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}"
 
 
 @pytest.fixture
@@ -85,61 +83,6 @@ def test_evaluating_after_2_days_is_refused_where_the_law_ends():
 def test_the_table_of_an_evaluation_names_its_times(net):
     text = str(mho.evaluate(net, score, ["1 h", "1 year"], chips=2, reference=1.0, chance=0.0))
     assert "1 h" in text and "1 year" in text and "normalised" in text
-
-
-def test_calibration_by_abs_max_is_the_mean_over_batches_capped(hardware):
-    """R003-62."""
-    net = mho.to_analog(nn.Linear(16, 3), hardware(LEARNED))
-    batches = [torch.full((4, 16), 1.0), torch.full((2, 16), -4.0)]
-    batches[0][:, 8:] = 200.0
-    mho.calibrate(net, batches)
-    assert net.tiles.input_range.flatten().tolist() == [2.5, 10.0]
-
-
-def test_calibration_sees_exact_inputs_and_leaves_everything_else(hardware):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).train()
-    net = mho.to_analog(model, hardware(LEARNED))
-    before = {k: v.clone() for k, v in net.state_dict().items() if "input_range" not in k}
-    x = inputs() * 5
-    mho.calibrate(net, [(x, None)])
-    assert all(torch.equal(v, net.state_dict()[k]) for k, v in before.items()) and net.training and net[1].training
-    hidden = model.eval()[:2](x)
-    assert net[2].tiles.input_range.item() == pytest.approx(hidden.detach().abs().max().item(), rel=1e-5)
-
-
-def test_a_quantile_ignores_the_padding(hardware):
-    net = mho.to_analog(nn.Linear(12, 3), hardware("rows: 8\ndac: {bits: 8}"))  # tiles of 6 and 6
-    odd = mho.to_analog(nn.Linear(11, 3), hardware("rows: 8\ndac: {bits: 8}"))  # 6 and 5
-    for model, n in ((net, 12), (odd, 11)):
-        x = torch.arange(1.0, 1001)[:, None].expand(1000, n) / 100
-        mho.calibrate(model, [x], "quantile", quantile=0.9)
-        assert model.tiles.input_range.flatten().tolist() == pytest.approx([9.0, 9.0], rel=0.01)
-
-
-def test_calibration_by_mvm_error_is_never_worse_than_its_start(hardware):
-    """Lammie et al. 2024: all-positive inputs and weights that saturate the ADC want a larger range."""
-    torch.manual_seed(0)
-    model = nn.Linear(256, 64, bias=False)
-    with torch.no_grad():
-        model.weight.abs_()
-    x = torch.rand(512, 256)
-    errors = {}
-    hw = hardware(
-        "rows: 256\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}\nnonidealities: [circuit.output_noise]"
-    )
-    for method in ("abs_max", "mse"):
-        net = mho.to_analog(model, hw)
-        mho.calibrate(net, [x], method)
-        net.eval()
-        torch.manual_seed(1)
-        errors[method] = mho.mvm_error(model(x), net(x))
-    assert errors["mse"] < 0.95 * errors["abs_max"]
-
-
-def test_calibration_without_data_is_an_error(net):
-    with pytest.raises(mho.MhoError, match="saw no data"):
-        mho.calibrate(net, [])
 
 
 @pytest.mark.parametrize("returned", [None, "good", torch.ones(3)])

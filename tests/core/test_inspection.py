@@ -25,7 +25,7 @@ def test_exact_tiles_have_no_error_and_clip_nothing():
     found = inspect_layers(net, [torch.rand(32, 40)], ["1 s", "1 h"])
     assert [x.layer for x in found.layers] == ["0", "2"] and found.times == (1.0, 3600.0)
     for x in found.layers:
-        assert max(x.error) < 1e-6 and (x.dac, x.adc, x.weights, x.spread) == (0, 0, 0, 0)
+        assert max(x.error) < 1e-6 and (x.dac, *x.adc, x.weights, x.spread) == (0, 0, 0, 0, 0)
 
 
 def test_the_error_is_that_of_the_products_with_the_inputs_that_arrive():
@@ -61,7 +61,7 @@ def test_outputs_at_the_bound_are_counted():
         lin.weight[0], lin.weight[1] = 1.0, torch.tensor([1.0, -1.0]).repeat(20)
     net = mho.to_analog(nn.Sequential(lin), hardware(adc={"kind": "mho.adc", "bits": 8, "bound": 10.0}))
     (layer,) = inspect_layers(net, [torch.ones(3, 40)], ["1 s"]).layers
-    assert layer.adc == 0.5
+    assert layer.adc == (0.5,)
 
 
 def test_weights_beyond_the_device_range_are_counted():

@@ -50,3 +50,23 @@ def test_a_rule_that_matches_nothing_is_shown_where_it_is_written(small):
     assert first.mark.excerpt() == "       5 |   - {match: cnv1, tile: digital}\n         |     ^"
     assert (second.mark.line, second.path) == (5, "layers[1]")
     assert second.message.startswith("no layer is there with all of match: stages.*, type: Linaer; ")
+
+
+def test_the_first_and_the_last_layer_of_any_network_stay_digital_by_position(small, hardware):
+    """R003-26 without names: position counts among the layers that the rest of the rule is about."""
+    ends = "  - {match: '*', position: first, tile: digital}\n  - {match: '*', position: last, tile: digital}\n"
+    digital, report = where(small, hardware, ends)
+    assert digital == {"conv1", "fc"}
+    assert next(e.why for e in report if e.name == "fc") == "rule '*'"
+    digital, _ = where(small, hardware, "  - {match: 'stages.*', type: Conv2d, position: last, tile: digital}\n")
+    assert digital == {"stages.1.0.shortcut.0"}
+    with pytest.raises(mho.ConfigError, match="no layer is there with all of"):
+        where(small, hardware, "  - {match: '*', type: LSTM, position: first, tile: digital}\n")
+
+
+def test_the_preset_with_digital_ends_is_the_standard_one_otherwise(small):
+    """R003-26: first and last layer digital, for any network."""
+    ends, standard = mho.load("pcm.digital_ends"), mho.load("pcm.standard")
+    assert ends.tiles == standard.tiles and ends.training == standard.training
+    report = mho.conversion_report(mho.to_analog(small, ends))
+    assert {e.name for e in report if e.why.startswith("rule")} == {"conv1", "fc"}

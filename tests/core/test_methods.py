@@ -97,6 +97,7 @@ def test_noise_on_preactivations_is_there_in_training_only_and_grows(hardware):
         assert spread == pytest.approx(2 * min(1, k / 4), rel=0.022)
         optimizer.step()
     assert torch.equal(net.eval()(x), net.bias.expand(100, -1))
+    assert torch.equal(mho.to_digital(net).eval()(x), net.bias.expand(100, -1))
     attached.detach()
     assert torch.equal(net.train()(x), net.bias.expand(100, -1))
 
@@ -121,6 +122,36 @@ def test_a_rule_gives_its_layers_a_backward_of_their_own(hardware):
 def test_a_digital_layer_cannot_have_a_backward(hardware):
     with pytest.raises(mho.ConfigError, match=r"layers\[0\].backward\n.*torch's own backward"):
         hardware(FULL, "layers:\n  - {match: '0', tile: digital, backward: ste}")
+
+
+def test_nothing_of_the_noise_chain_is_kept_for_the_backward(hardware):
+    """R001-04, R001-08: ste saves at most 30 % more bytes than the clean layers, autograd through the model far more."""
+
+    def saved(model):
+        kept, held = {}, []
+        known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+        def pack(t):
+            store = t.untyped_storage()
+            if store.data_ptr() not in known:
+                kept[store.data_ptr()] = store.nbytes()
+            held.append(t)  # so that no address is used twice
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            y = model(torch.randn(32, 64, generator=torch.Generator().manual_seed(0)))
+        assert y.requires_grad
+        return sum(kept.values())
+
+    torch.manual_seed(0)
+    model = nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(64, 64), nn.ReLU())])
+    full = FULL.replace("rows: 8", "rows: 64")
+    sizes = {
+        mode: saved(mho.to_analog(model, hardware(full, training(backward=mode))).train())
+        for mode in ("ste", "{mode: autograd, rounding: ste}")
+    }
+    clean = saved(model)
+    assert sizes["ste"] <= 1.3 * clean and sizes["{mode: autograd, rounding: ste}"] > 10 * clean
 
 
 @pytest.mark.parametrize("mode", ["surrogate", "{mode: ste, surrogate: mho.saturating}"])

@@ -208,7 +208,7 @@ def test_injection_scales_the_error_and_then_floors_it_and_leaves_stuck_cells_al
 )
 def test_calibration_refuses_what_it_cannot_use(hardware, batches, message):
     net = network(hardware("rows: 16\ndac: {bits: 8, range: learned}"))
-    for method in ("abs_max", "quantile", "mse"):
+    for method in ("max", "quantile", "moving_std", "mse"):
         with pytest.raises(mho.MhoError, match=message):
             mho.calibrate(net, batches, method)
     with pytest.raises(mho.MhoError, match="convert it first"):

@@ -116,6 +116,26 @@ def test_a_boost_that_cannot_reach_its_target_says_so(standard):
         studies.equal_error_boost(standard, "circuit.output_noise", 0.9, experiment=SMALL, highest=4)
 
 
+def test_with_output_noise_alone_noise_management_gains_the_mean_size_of_the_vectors(hardware):
+    """R003-54 in closed form: the noise of a vector is proportional to the range used, min(alpha, max|x_k|), so the errors
+    differ by mean_k max|x_k| / alpha. n = 512 vectors of 512 outputs, each a norm: 4.42 / sqrt(2 * 512 * 512) = 0.6 % each."""
+    body = "dac: {bits: none, range: %s}\nnonidealities: [circuit.output_noise]"
+    e = mho.MvmExperiment(vectors=512, matrices=1)
+    for alpha, spread in ((1.0, 1.0), (2.0, 0.0)):
+        ((static, dynamic),) = studies.dynamic_range_study(hardware(body % alpha), [spread], e)
+        _, x = studies.sized_vectors(e, 0, spread)
+        expected = float(x.abs().amax(-1).clamp(max=alpha).mean()) / alpha
+        assert dynamic.error / static.error == pytest.approx(expected, rel=0.012)
+        assert expected < 0.6
+
+
+def test_dynamic_ranges_on_top_of_learned_ones_help_vectors_of_unequal_size_only(standard):
+    """R003-54: little for vectors alike (CNNs, RNNs in the paper), more the more they differ (transformers)."""
+    e = mho.MvmExperiment(size=128, vectors=64, matrices=1)
+    alike, unlike = (s.error - d.error for s, d in studies.dynamic_range_study(standard, [0.0, 1.5], e))
+    assert abs(alike) < 0.01 and unlike > 2 * abs(alike)
+
+
 def test_the_input_range_has_an_interior_optimum(standard):
     """R003-53, Fig. 3E: alpha = 1 clips normal inputs (eps > 35 %), large alpha loses resolution and signal."""
     alphas = [1.0, 2.0, 3.0, 4.0, 8.0, 20.0]

@@ -184,6 +184,27 @@ def test_a_dynamic_range_follows_every_vector(hardware):
     assert torch.allclose(z[1], 7 * y[1], rtol=1e-5) and torch.equal(y[0], z[0]) and torch.equal(y[2], torch.zeros(5))
 
 
+def test_noise_management_gives_small_vectors_a_range_of_their_own_and_no_vector_a_larger_one(hardware):
+    """R003-54: the range used is min(alpha, max|x|) of each vector and row tile; exactly alpha where a vector is clipped."""
+    w, x = data(5, 24)
+    body = "rows: 12\ndac: {bits: 4, range: 0.5, noise_management: %s}"
+    on, off = (mho.Tile(w, hardware(body % flag, "precision: reference")) for flag in ("true", "false"))
+    dynamic = mho.Tile(w, hardware("rows: 12\ndac: {bits: 4, range: dynamic}", "precision: reference"))
+    large, small = 3 * x / x.abs().amax(-1, keepdim=True), 0.4 * x / x.abs().amax(-1, keepdim=True)
+    assert torch.allclose(on(large), off(large), atol=1e-6)  # both halves of these vectors exceed 0.5
+    assert torch.allclose(on(small), dynamic(small), atol=1e-6) and not torch.allclose(on(small), off(small), atol=1e-3)
+    mixed = torch.cat([small[:, :12], large[:, 12:]], 1)  # the second tile is clipped, the first has a range of its own
+    zero = torch.zeros(len(x), 12)
+    first, second = torch.cat([mixed[:, :12], zero], 1), torch.cat([zero, mixed[:, 12:]], 1)
+    assert torch.allclose(on(mixed), dynamic(first) + off(second), atol=1e-6)
+    assert torch.equal(on(torch.zeros(2, 24)), torch.zeros(2, 5))
+
+
+def test_noise_management_under_a_dynamic_range_is_a_mistake_of_the_file(hardware):
+    with pytest.raises(mho.ConfigError, match="takes the largest input of every vector already"):
+        hardware("dac: {range: dynamic, noise_management: true}")
+
+
 def test_a_static_range_is_the_same_for_every_batch(hardware):
     """R003-06: a frozen range does not look at the batch."""
     w, x = data(5, 12)

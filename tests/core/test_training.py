@@ -205,6 +205,28 @@ def test_the_gradient_of_the_input_range_is_the_sum_over_clipped_inputs(hardware
     assert float(net.tiles.input_range.grad) == pytest.approx(-13.0)
 
 
+def test_a_learned_range_learns_from_the_vectors_that_reach_it_under_noise_management(hardware):
+    """R003-54 with R003-70, by hand as above: vectors that have a range of their own ask for nothing and pull at nothing;
+    the decay is that of R003-70 as soon as one vector reaches the range."""
+    for decay, few, expected in ((0, False, -13.0), (0.1, False, -13.0), (0.1, True, -2.0 + 0.1)):
+        body = "rows: 2\ndac: {bits: 8, range: learned, noise_management: true}"
+        net = layer(hardware(body, training(inject="none", range_decay=decay)), out=1, rows=2)
+        with torch.no_grad():
+            net.weight.copy_(torch.tensor([[2.0, -3.0]]))
+        net.tiles.remap(net.weight)
+        x = torch.tensor([[1.5, 0.2], [-1.5, 1.7], [0.1, -1.1], [0.3, 0.2]])
+        g = torch.tensor([[-1.0], [1.0], [-2.0], [-5.0]])
+        if few:  # one clipped input in 42
+            x, g = torch.cat([x[:1], x[3:].expand(20, 2)]), torch.cat([g[:1], g[3:].expand(20, 1)])
+        x.requires_grad_()
+        net(x).backward(g)
+        assert float(net.tiles.input_range.grad) == pytest.approx(expected)
+        assert torch.allclose(x.grad[-1], torch.tensor([-10.0, 15.0])) and x.grad[0, 0] == 0
+    net.zero_grad()
+    net(0.1 * x.detach()).sum().backward()
+    assert float(net.tiles.input_range.grad) == 0  # nobody reaches it
+
+
 def test_saturated_converters_pass_no_gradient(hardware):
     """R003-65: masked where the DAC clips and where the ADC saturates."""
     net = layer(

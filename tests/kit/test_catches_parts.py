@@ -11,12 +11,14 @@ from mho.compensation import GlobalDrift, ratio
 from mho.gradient import straight
 from mho.mapping import PerColumn
 from mho.schema import Kinded
+from mho.surrogate import Surrogate
 from mho.testing import (
     CompensationContract,
     ConverterContract,
     LayerContract,
     MappingContract,
     NonidealityContract,
+    SurrogateContract,
     TrainingContract,
     contract_of,
 )
@@ -316,6 +318,25 @@ class Idle(Compensation, kind="bad.idle"):
         return torch.ones_like(now[0])
 
 
+# --- surrogates ---
+
+
+@caught("keeps_the_shape", "the core needs [vector, tile, out]")
+class SumsTiles(Surrogate, kind="bad.sums_tiles"):
+    """It adds the tiles up."""
+
+    def outputs(self, x, w, geometry):
+        return super().outputs(x, w, geometry).sum(-2)
+
+
+@caught("both_arguments_get_a_gradient", "no finite gradient reaches w")
+class ForgetsWeights(Surrogate, kind="bad.forgets_weights"):
+    """Its weights are detached."""
+
+    def outputs(self, x, w, geometry):
+        return super().outputs(x, w.detach(), geometry)
+
+
 # --- layers ---
 
 
@@ -519,7 +540,8 @@ def test_a_bad_part_is_caught(check, cls, words):
 
 
 @pytest.mark.parametrize(
-    "kit", [MappingContract, ConverterContract, CompensationContract, LayerContract, TrainingContract]
+    "kit",
+    [MappingContract, ConverterContract, CompensationContract, SurrogateContract, LayerContract, TrainingContract],
 )
 def test_every_check_of_a_kit_catches_something(kit):
     """Checks that all kits share are caught on effects, in test_catches.py."""

@@ -103,7 +103,8 @@ def test_show_prints_the_plan_in_stage_order(mho_command):
     lines = mho_command(
         "show", "pcm.standard", "--set", "tiles.pcm.nonidealities[pcm.drift].scale=0"
     ).output.splitlines()
-    plan = [line.split()[:2] for line in lines[lines.index("plan of tiles.pcm") + 3 :]]
+    table = lines[lines.index("plan of tiles.pcm") + 3 :]
+    plan = [line.split()[:2] for line in table[: (*table, "").index("")]]
     wanted = ["map", "program", "age", "compensate", "dac", "mvm", "accumulate", "accumulate", "output", "adc", "off"]
     assert [p[0] for p in plan] == wanted
     assert ["off", "pcm.drift"] in plan and ["program", "pcm.programming_noise"] in plan

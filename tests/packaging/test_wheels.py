@@ -68,6 +68,26 @@ def test_every_preset_loads_where_only_its_plugin_is_installed(environment, name
     assert alone.mho("doctor").returncode == 0
 
 
+EXAMPLES = sorted(p.parent for p in (ROOT / "examples" / "plugins").glob("*/pyproject.toml"))
+
+
+def test_the_worked_examples_build_install_and_are_in_order_together(environment, build):
+    """Each is a distribution of its own, with its tests left out of the wheel."""
+    wheels = [build(folder) for folder in EXAMPLES]
+    assert len(wheels) >= 11
+    for folder, wheel in zip(EXAMPLES, wheels):
+        found = files(wheel)
+        assert found and not [n for n in found if "test" in n], (folder, found)
+        assert any(n.endswith(".py") for n in found)
+    env = environment("mho-pcm", plain=wheels)
+    result = env.mho("doctor")
+    assert result.returncode == 0, result.stdout + result.stderr
+    listed = {p["family"]: p for p in json.loads(env.mho("plugins", "--load", "--json").stdout)}
+    assert {"markov", "measured", "sar", "maxfill", "robust", "flash4", "trim", "edge"} <= listed.keys()
+    assert {p["state"] for p in listed.values()} == {"ok"}
+    assert listed["edge"]["presets"] == ["edge.robust", "edge.small"]
+
+
 def test_all_together_are_in_order(environment):
     together = environment(*FOLDERS)
     result = together.mho("doctor")

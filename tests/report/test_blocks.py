@@ -4,6 +4,7 @@ import math
 
 import pytest
 from mho import report
+from mho.errors import MhoError
 from report_page import HOSTILE, Page
 
 pytest.importorskip("matplotlib")
@@ -97,6 +98,23 @@ def test_equal_layers_of_large_networks_share_a_card():
     assert len(made.all("svg")) == 2
     assert "30 × layer0 … layer58" in made.text and "30 × layer1 … layer59" in made.text
     assert made.text.count("layer17") == 1  # in the table
+
+
+def test_a_page_that_was_kept_is_made_again(tmp_path):
+    """The same to the byte, whatever is on it; `mho report` does it."""
+    blocks = every_block(HOSTILE)
+    blocks.append(report.lines("Named", {"a": [(1, 0.1), (60, 0.2)]}, x_names=lambda v: f"{v:.0f} seconds"))
+    first = report.write_page(tmp_path / "report.html", "A", blocks, headline="h", note="n", keep=True).read_text()
+    assert report.report_of(tmp_path) == first and "60 seconds" in first
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"blocks": [{"block": "exec"}]}', '{"blocks": [{"block": "text", "x": 1}]}']
+)
+def test_a_page_that_mho_did_not_keep_is_refused(tmp_path, text):
+    (tmp_path / "page.json").write_text(text)
+    with pytest.raises(MhoError, match="not a page that mho wrote"):
+        report.report_of(tmp_path)
 
 
 def test_the_same_blocks_give_the_same_page(tmp_path):

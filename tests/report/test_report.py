@@ -232,6 +232,12 @@ def test_utilisation_follows_from_matrix_and_tile_size(tmp_path: Path) -> None:
     assert "<many> 1280 × 2560, 100 tiles (10 × 10), 100 % used" in text
 
 
+def test_grouped_layers_lie_on_tiles_of_their_own(tmp_path: Path) -> None:
+    """A depthwise convolution: 8 matrices of 1x9 on 8 tiles of 256 rows and 128 columns."""
+    text = page_of(tmp_path, DIRECT, layers=[layer("depthwise", matrix="8 of 1x9", tiles=8)])[0].text
+    assert "depthwise 8 of 1 × 9, 8 tiles (1 × 8), 0 % used" in text
+
+
 def test_layers_that_could_not_go_on_tiles_are_named(tmp_path: Path) -> None:
     odd = layer("odd", "left digital", why="no analog layer for this type", tile="", matrix="", tiles=0)
     text = page_of(tmp_path, DIRECT, layers=[layer("head"), odd])[0].text

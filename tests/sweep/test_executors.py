@@ -38,6 +38,7 @@ def test_loky_goes_on_after_an_item_that_kills_its_worker(measures, tmp_path):
     assert {r["item"]["n"]: r["status"] for r in records} == {n: "worker-died" if n == 2 else "done" for n in range(8)}
 
 
+@pytest.mark.slow
 def test_loky_ends_an_item_that_hangs(measures, tmp_path):
     records = sweep.run([{"n": n} for n in range(4)], measures.hang, tmp_path, "loky", workers=2, timeout=1)
     assert [r["status"] for r in records] == ["done", "done", "timeout", "done"]
@@ -129,6 +130,7 @@ def besieged(measures, folder, items, executor, seed, workers, drivers):
     return took
 
 
+@pytest.mark.slow
 def test_workers_and_driver_may_be_killed(measures, tmp_path):
     besieged(measures, tmp_path, draws(12, seconds=0.2), "process", seed=0, workers=1, drivers=1)
 
@@ -140,6 +142,7 @@ def test_200_tasks_survive_ten_kills_of_a_worker_and_three_of_the_driver(measure
     print(f"200 tasks through {executor}, 13 kills: {took:.1f} s")
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_driver_is_killed(measures, tmp_path):
     """Nobody writes into a folder after its driver is gone, at most the item under way."""
     siege = Siege(measures, tmp_path, draws(100, seconds=0.3), "process", seed=0)

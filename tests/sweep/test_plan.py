@@ -191,6 +191,7 @@ def test_outcomes_are_means_over_seeds_of_means_over_chips_and_differences_are_p
         assert o.difference.half == pytest.approx(12.7062 * abs(d[0] - d[1]) / 2, rel=1e-3, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_direct_deployment_equals_the_main_job(swept, files):
     """The same network, chips and scores as `mho run` has them."""
     from mho.job import Job
@@ -219,6 +220,7 @@ def test_training_without_an_effect_does_not_take_it_off_the_chips(swept):
     assert len(files) == 12 and all("pcm.drift" in str(hardware_of(f).to_data()) for f in files)
 
 
+@pytest.mark.slow
 def test_a_removed_network_is_made_again(files):
     plan = Plan.checked(task="blobs.py", hardware="hw.yaml", chips=1, times=("1 s",))
     run_plan(plan, "out")
@@ -229,6 +231,7 @@ def test_a_removed_network_is_made_again(files):
     assert file.read_bytes() == before and len(sweep.read("out")) == 2
 
 
+@pytest.mark.slow
 def test_shards_do_not_share_a_network_and_together_are_everything(files, swept):
     plan = Plan.from_file("plan.yaml").model_copy(update={"seeds": 1, "chips": 1})
     made = []
@@ -318,3 +321,13 @@ def test_the_mean_of_nothing_is_told(files):
     (files / "out").mkdir()
     (files / "out" / "sweep.yaml").write_text(plan.to_yaml())
     assert outcomes("out") == [] and read_plan("out").chips == 2 and math.isfinite(plan.at[0])
+
+
+@pytest.mark.slow
+def test_loky_and_the_worker_process_give_the_table_of_this_process(files):
+    pytest.importorskip("joblib")
+    plan = Plan.from_file("plan.yaml").model_copy(update={"seeds": 1})
+    for name, executor in (("here", "serial"), ("process", "process"), ("loky", "loky")):
+        run_plan(plan, name, executor, workers=2)
+    tables = {name: sweep.read(name).to_csv() for name in ("here", "process", "loky")}
+    assert len(tables["here"].splitlines()) == 1 + 3 * 2 * 2 * 2 and len(set(tables.values())) == 1

@@ -78,6 +78,9 @@ def budget_study(
     input ranges cut inputs off. Without any layer on tiles the score is the digital one. A cause's chips differ in nothing
     but the cause: its draws are functions of the chip's seed.
     """
+    hw = load(
+        hw, set=["precision=reference"]
+    )  # the fused path draws neighbouring noises at once: less alike with one gone
     layers = [x.name for x in layers_on_tiles(subject, hw)]
     effects = variants.causes(hw)
     asked = [(c,) if isinstance(c, str) else tuple(c) for c in what_if]

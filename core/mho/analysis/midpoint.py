@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mho.analysis.statistics import t_quantile
+from mho.errorbars import t_quantile
 from mho.errors import MhoError
 
 HUBER = 1.345  # 95 % efficiency for Gaussian errors

@@ -81,11 +81,10 @@ def sensitivity_page(s: Sensitivity, title: str) -> Page:
     first, time = next(iter(s.networks)), s.times[0]
     ranked = s.ranked(first, time)
     told = [f"{m.case.knob} ({_reached(m)})" for m in ranked[:3]]
-    headline = (
-        f"Up to {', '.join(told)}: so much stronger may each effect become before {first} "
-        f"falls below {s.level:.0%} of its accuracy after {format_seconds(time)}."
+    headline = f"After {format_seconds(time)}, {first} keeps {s.level:.0%} of its accuracy on this hardware while " + (
+        f"no effect grows beyond its threshold, the nearest being {', '.join(told)}."
         if told
-        else "Nothing in this hardware has a strength."
+        else "the converters keep the bits below."
     )
     columns = [(n, t) for n in s.networks for t in s.times]
     names = [n if len(s.times) == 1 else f"{n}, {format_seconds(t)}" for n, t in columns]
@@ -104,6 +103,7 @@ def sensitivity_page(s: Sensitivity, title: str) -> Page:
         f"Margin of {first} after {format_seconds(time)}",
         {m.case.knob: [(v, mean) for v, mean, _ in m.points] for m in ranked},
         x="factor on the strength",
+        x_names=lambda v: f"{v:.3g}",
         y="normalised accuracy above the level",
         log=["x"],
         percent=True,
@@ -183,11 +183,14 @@ def layers_page(s: LayerStudy, title: str) -> Page:
     d, when = s.deployment, format_seconds(s.time)
     worst = s.alone[0].layer.name or "(root)"
     kept = ", ".join(d.layers) or "no layer"
-    ends = "is above" if d.met else "cannot be shown to be above"
-    headline = (
-        f"{worst} is the most sensitive layer. With {kept} off the tiles ({d.share:.1%} of the parameters), the normalised "
-        f"accuracy after {when} is {points(d.accuracy)} %: it {ends} the target of {s.target:.1%}."
-    )
+    if len(d.layers) == len(s.layers):
+        outcome = f"No layer can stay on the tiles if the target of {s.target:.1%} is to be met after {when}."
+    else:
+        outcome = (
+            f"With {kept} off the tiles ({d.share:.1%} of the parameters), the normalised accuracy after {when} is "
+            f"{points(d.accuracy)} %, and meets the target of {s.target:.1%}."
+        )
+    headline = f"{worst} is the most sensitive layer. {outcome}"
     family = " and ".join(s.families)
     heat = report.bars(
         f"Accuracy with {s.scale:g} times the {family} noise in one layer, none in the others",
@@ -488,4 +491,4 @@ def write(page: Page, folder: Any, facts: dict[str, Any], extra: Sequence[Block]
     from mho import report
 
     blocks = [*page.blocks(), *extra, report.facts("Where this comes from", facts)]
-    return report.write_page(folder / "report.html", page.title, blocks, headline=page.headline)
+    return report.write_page(folder / "report.html", page.title, blocks, headline=page.headline, keep=True)

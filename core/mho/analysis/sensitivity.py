@@ -48,8 +48,8 @@ class Limit:
 
 
 class Boost(NamedTuple):
-    """Fig. 4: the value of a knob at which the MVM error of the default tile is `TARGET`, and the share of normalised
-    accuracy that is lost there."""
+    """Fig. 4 (R003-44, R003-47): the value of a knob at which the MVM error of the default tile is `TARGET`, and the share
+    of normalised accuracy that is lost there."""
 
     knob: str
     value: float | None
@@ -114,7 +114,15 @@ def sensitivity(
         before = base[case.network, case.time][ask.first : ask.last]
         return [(s - chance) - level * (b - chance) for s, b in zip(column([value]), before)]
 
-    searches = {c: threshold(effort, k.highest, k.step, TOLERANCE if k.bits is None else 1.0) for c, k in cases.items()}
+    def start(case: Case) -> float:
+        """The margin of the hardware as it is."""
+        mean = interval(base[case.network, case.time]).mean
+        return (1 - level) * (mean - networks[case.network].chance)
+
+    searches = {
+        c: threshold(effort, k.highest, k.step, TOLERANCE if k.bits is None else 1.0, start(c))
+        for c, k in cases.items()
+    }
     found = rounds.search(searches, item, margins, scores, measured)
     limits = tuple(_limit(c, cases[c], found[c]) for c in cases)
     summary = {k: interval(v) for k, v in base.items()}

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
-
-@functools.lru_cache(256)
-def t_quantile(p: float, dof: int) -> float:
-    """The p-quantile of Student's t, by integrating its density; right to 1e-4 for p up to 0.9999.
-
-    >>> round(t_quantile(0.975, 9), 3)
-    2.262
-    """
-    x = np.sinh(np.linspace(0.0, 20.0, 40_001))
-    density = (1 + x * x / dof) ** (-(dof + 1) / 2)
-    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(x))])
-    return float(math.copysign(np.interp(abs(2 * p - 1), area / area[-1], x), p - 0.5))
+from mho.errorbars import t_quantile
 
 
 class Interval(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable
@@ -47,10 +48,6 @@ class Subject:
         """The item of `scores`: chips first ... last - 1 at these times."""
         return self.item(hw, chips=[first, last], times=list(times))
 
-    def network(self) -> nn.Module:
-        """The trained network as plain torch, see `trained`."""
-        return to_digital(base) if tile_arrays(base := trained(self.task, self.checkpoint)) else base
-
     @property
     def chance(self) -> float:
         return task_of(self.task).chance
@@ -68,10 +65,10 @@ def scores(item: Item) -> Value:
 
 
 def network(item: Item) -> nn.Module:
-    """The network of an item in eval mode: a plain torch one, or one on the tiles of its hardware."""
+    """The network of an item in eval mode, a copy of its own: a plain torch one, or one on the tiles of its hardware."""
     base = trained(item["task"], item["checkpoint"])
     if item["hardware"] is None:
-        return (to_digital(base) if tile_arrays(base) else base).eval()
+        return (to_digital(base) if tile_arrays(base) else copy.deepcopy(base)).eval()
     return carried(item["task"], item["checkpoint"], Hardware.from_data(item["hardware"])).eval()
 
 

@@ -193,8 +193,8 @@ def device_families(hw: Hardware) -> list[str]:
 
 
 def one_noisy_layer(hw: Hardware, layer: str, tile: str, families: Iterable[str], factor: float) -> Hardware:
-    """R003-50: the effects of these families `factor` times as strong in one layer, absent in all others; everything else
-    stays. `tile` is the tile the layer is on."""
+    """R003-50: the effects of these families `factor` times as strong as the effects themselves say in one layer, absent in
+    all others; everything else stays. `tile` is the tile the layer is on."""
     noisy = "noisy-layer"
     data = hw.to_data()
     data["tiles"][noisy] = {**data["tiles"][tile], "scale": dict(data["tiles"][tile]["scale"])}
@@ -202,6 +202,6 @@ def one_noisy_layer(hw: Hardware, layer: str, tile: str, families: Iterable[str]
         for name, spec in data["tiles"].items():
             source = hw.tiles[tile if name == noisy else name]
             if any(_is(e, family) and e.strength for e in source.nonidealities):
-                spec["scale"][family] = spec["scale"].get(family, 1.0) * (factor if name == noisy else 0.0)
+                spec["scale"][family] = factor if name == noisy else 0.0
     data["layers"] = [{"match": exactly(layer), "tile": noisy}, *data["layers"]]
     return Hardware.from_data(data)

@@ -95,7 +95,9 @@ def sensitivity(
 @click.option(
     "--target", default=0.99, show_default=True, help="Normalised accuracy that the mixed deployment must meet."
 )
-@click.option("--scale", default=15.0, show_default=True, help="Noise in the one noisy layer, in units of the file's.")
+@click.option(
+    "--scale", default=15.0, show_default=True, help="Factor on the noise in the one noisy layer, whatever the file's."
+)
 @click.option("--family", "families", multiple=True, help="Whose noise to scale [the families of the devices].")
 @click.option("--chips", default=8, show_default=True, type=click.IntRange(2), help="For every point of the figures.")
 @click.option("--verify", default=24, show_default=True, type=click.IntRange(2), help="New chips for the verification.")
@@ -251,8 +253,8 @@ def diagnose(
 class Bench:
     """The folder of a study, and how its items are measured."""
 
-    study: str
     task: str
+    name: str  # of the task
     hw: str
     hardware: Hardware
     folder: Path
@@ -297,7 +299,7 @@ class Bench:
         return [found[_same(i)] for i in items]
 
     def title(self, what: str) -> str:
-        return f"{what}: {Path(self.task).stem} on {self.hardware.description or self.hw}"
+        return f"{what}: {self.name} on {self.hardware.description or self.hw}"
 
     def finish(self, page: Page, data: dict[str, Any], blocks: Sequence[Any] = (), said: str = "") -> None:
         """Write study.json and report.html, and print the tables."""
@@ -331,7 +333,7 @@ def _bench(study: str, options: dict[str, Any]) -> Bench:
     to_analog(owner.model(), hardware)  # rules that fit no layer should not wait for a training
     folder = options["out"] or default_folder(f"{study}-{owner.name}", hw, hardware.digest, seed)
     return Bench(
-        study, task, hw, hardware, folder, seed, options["executor"], options["workers"], options["as_json"],
+        task, owner.name, hw, hardware, folder, seed, options["executor"], options["workers"], options["as_json"],
         sweep.identity(owner),
     )  # fmt: skip
 

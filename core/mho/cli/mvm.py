@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mho.metrics import MvmExperiment
     from mho.studytables import StudyTable
 
-STUDY_NAMES = ("fixed-point", "input-range", "weight-shape", "graded-column", "equal-error", "drift")
+STUDY_NAMES = ("fixed-point", "input-range", "dynamic-range", "weight-shape", "graded-column", "equal-error", "drift")
 BOOST = 2.0
 
 
@@ -77,6 +77,7 @@ def mvm(
       fixed-point    which number of bits makes the same error (Fig. 3D)
       graded-column  IR-drop of ordered weights (Fig. 3C)
       input-range    error over the input range for normal inputs (Fig. 3E)
+      dynamic-range  what noise and bound management add where vectors differ in size (A.1)
       weight-shape   error over the shape of the weight distribution (Fig. 6A)
     """
     from mho.metrics import MvmExperiment

@@ -63,9 +63,8 @@ def wants_gradient(array: TileArray, *tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in everything)
 
 
-def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None) -> Tensor:
+def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
     """x [vector, in], weight [out, in] -> [vector, out], as `TileArray` documents it."""
-    stream = array.run.enter(array, len(x), x.device)
     call = Call(array, array.route, stream, wants_gradient(array, x, weight))
     w, planes = drawn or weights(array, weight, stream)
     for p in array.plan.read:
@@ -102,7 +101,7 @@ def _input_range(array: TileArray, x: Tensor) -> Tensor:
     """[tile, 1], or [vector, tile, 1] where it is dynamic."""
     dac = array.spec.dac
     dynamic = isinstance(dac, Dac) and dac.range == "dynamic"
-    alpha = array._input_range(array.cut(x.detach()) if dynamic else x)
+    alpha = array.used_range(array.cut(x.detach()) if dynamic else x)
     return torch.ones_like(array.input_range) if alpha is None else alpha
 
 

@@ -141,6 +141,8 @@ def _unsupported(plan: Plan, spec: TileSpec, groups: int) -> str:
         return f"{plan.passes[0].effect.kind} reads a tile in several passes"
     if isinstance(spec.dac, Dac) and spec.dac.halvings:
         return "bound management repeats products"
+    if isinstance(spec.dac, Dac) and (spec.dac.noise_management or type(spec.dac).used_range is not Dac.used_range):
+        return "every vector has an input range of its own"
     if isinstance(spec.adc, Adc) and type(spec.adc).convert is not Adc.convert:
         return f"{spec.adc.kind} converts in its own way"
     return ""

@@ -6,7 +6,14 @@ and after conversion; programming and ageing never touch them. Biases stay digit
 
 from mho.layers.attention import AnalogMultiheadAttention
 from mho.layers.base import AnalogLayer
-from mho.layers.conv import AnalogConv1d, AnalogConv2d, AnalogConv3d, AnalogConvTranspose1d, AnalogConvTranspose2d
+from mho.layers.conv import (
+    AnalogConv1d,
+    AnalogConv2d,
+    AnalogConv3d,
+    AnalogConvTranspose1d,
+    AnalogConvTranspose2d,
+    AnalogConvTranspose3d,
+)
 from mho.layers.linear import AnalogConv1D, AnalogLinear
 from mho.layers.recurrent import AnalogGRU, AnalogGRUCell, AnalogLSTM, AnalogLSTMCell, AnalogRNN, AnalogRNNCell
 
@@ -17,6 +24,7 @@ LAYERS = (
     AnalogConv3d,
     AnalogConvTranspose1d,
     AnalogConvTranspose2d,
+    AnalogConvTranspose3d,
     AnalogLSTM,
     AnalogGRU,
     AnalogRNN,
@@ -35,6 +43,7 @@ __all__ = [
     "AnalogConv3d",
     "AnalogConvTranspose1d",
     "AnalogConvTranspose2d",
+    "AnalogConvTranspose3d",
     "AnalogGRU",
     "AnalogGRUCell",
     "AnalogLSTM",

@@ -20,6 +20,7 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
     in one parameter. `out_proj` is a Linear layer of its own, converted like any other."""
 
     torch_type = nn.MultiheadAttention
+    order = "samples"
 
     def __init__(self, *args: Any, hw: Hardware, tile: str | None = None, **kwargs: Any) -> None:
         from mho.layers.linear import AnalogLinear
@@ -31,6 +32,7 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
         self._place_by_hand(hw, tile)
         out.tiles.use(hw.precision)
         out.tiles.run = self.arrays()["q"].run
+        order_projections(self)
 
     @classmethod
     def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -130,6 +132,13 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
     if mask.dtype != torch.bool:
         return mask.to(like.dtype)
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill(mask, float("-inf"))
+
+
+def order_projections(net: nn.Module) -> None:
+    """The output projection of an attention is given [batch, position, embed_dim], whatever the network is given."""
+    for module in net.modules():
+        if isinstance(module, AnalogMultiheadAttention) and isinstance(module.out_proj, AnalogLayer):
+            module.out_proj.tiles.order = module.order
 
 
 def close_fast_paths(net: nn.Module) -> None:

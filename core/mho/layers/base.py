@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +29,13 @@ class AnalogLayer(nn.Module):
 
     torch_type   the torch class that it replaces; its subclasses are replaced too, by a class that is also theirs
     overridable  methods of that class that take part in the product, and that a subclass may not have changed
+    order        how the vectors that it gives to its tiles lie, in a network that is given [time, batch, ...]: `steps`
+                 is [time, batch, ...] or [time * batch, ...], `leading` the latter, `samples` is [batch, ...] anyhow
     """
 
     torch_type: ClassVar[type[nn.Module]]
     overridable: ClassVar[tuple[str, ...]] = ("forward",)
+    order: ClassVar[Literal["steps", "leading", "samples"]] = "steps"
     made_of: ClassVar[tuple[type[AnalogLayer], type[nn.Module]] | None] = None  # see `analog_class`
     weight: Any
     bias: Any
@@ -90,6 +93,7 @@ class AnalogLayer(nn.Module):
                 full = f"{name}.{key}".strip(".")
                 shared[same] = _tile_array(view, spec, training, full, self.channel())
                 shared[same].train(self.training)
+                shared[same].order = self.order
                 _start(shared[same], view)
             arrays[key] = shared[same]
         self.tiles = arrays[""] if set(arrays) == {""} else nn.ModuleDict(arrays)

@@ -7,6 +7,7 @@ nearly empty tiles, and `mho footprint` shows it; in the simulation they are one
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,7 @@ class _AnalogConv(AnalogLayer):
     """The kernel as a matrix [out, in * kernel] per group. x [batch, channel, ...size] or [channel, ...size]."""
 
     overridable = ("forward", "_conv_forward")
+    order = "leading"
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
@@ -112,6 +114,7 @@ class _AnalogConvTranspose(AnalogLayer):
     """Every input pixel is one MVM with the matrix [out * kernel, in] per group; the products are added up where their
     kernels overlap, digitally. No row is spent on the zeros that a stride would put between the pixels."""
 
+    order = "leading"
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     padding: Any
@@ -147,7 +150,14 @@ class _AnalogConvTranspose(AnalogLayer):
         full = tuple((n - 1) * s_ + d_ * (k_ - 1) + 1 for n, k_, d_, s_ in zip(size, k, d, s))
         if len(k) == 1:
             return F.fold(y, (1, *full), (1, *k), (1, *d), 0, (1, *s)).squeeze(2)
-        return F.fold(y, full, k, d, 0, s)
+        if len(k) == 2:
+            return F.fold(y, full, k, d, 0, s)
+        y = y.unflatten(1, (-1, *k)).unflatten(-1, size)  # [batch, out, ...kernel, ...size]
+        total = y.new_zeros(*y.shape[:2], *full)
+        for at in itertools.product(*map(range, k)):
+            where = [slice(d_ * i, d_ * i + s_ * (n - 1) + 1, s_) for i, n, d_, s_ in zip(at, size, d, s)]
+            total[:, :, where[0], where[1], where[2]] += y[:, :, at[0], at[1], at[2]]
+        return total
 
 
 class AnalogConvTranspose1d(_AnalogConvTranspose, nn.ConvTranspose1d):
@@ -160,3 +170,9 @@ class AnalogConvTranspose2d(_AnalogConvTranspose, nn.ConvTranspose2d):
     """`nn.ConvTranspose2d` on analog tiles."""
 
     torch_type = nn.ConvTranspose2d
+
+
+class AnalogConvTranspose3d(_AnalogConvTranspose, nn.ConvTranspose3d):
+    """`nn.ConvTranspose3d` on analog tiles."""
+
+    torch_type = nn.ConvTranspose3d

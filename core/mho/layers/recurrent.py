@@ -51,6 +51,7 @@ GATES = {"LSTM": lstm, "GRU": gru, "RNN_TANH": rnn_tanh, "RNN_RELU": rnn_relu}
 class _AnalogRecurrent(AnalogLayer):
     """Whole sequences: x [time, batch, in], [batch, time, in], [time, in] or packed; results as torch gives them."""
 
+    order = "samples"
     mode: str
     input_size: int
     hidden_size: int
@@ -93,22 +94,23 @@ class _AnalogRecurrent(AnalogLayer):
 
     def _run(self, x: Tensor, suffix: str, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         """One layer in one direction: x [batch, time, in] -> outputs [batch, time, hidden] and the last state."""
-        xs = self._product(f"ih{suffix}", x).unbind(1)
+        back = suffix.endswith("_reverse")
+        xs = self._product(f"ih{suffix}", _reversed(x, lengths) if back else x).unbind(1)
         drawn = {
             k: self.tiles[f"weight_{k}{suffix}"].draw(self._parameters[f"weight_{k}{suffix}"]) for k in self._looped
         }
-        steps = range(len(xs) - 1, -1, -1) if suffix.endswith("_reverse") else range(len(xs))
-        outputs = [x] * len(xs)
-        for t in steps:
-            new = GATES[self.mode](xs[t], self._product(f"hh{suffix}", state[0], drawn["hh"]), state)
+        outputs = []
+        for t, step in enumerate(xs):
+            new = GATES[self.mode](step, self._product(f"hh{suffix}", state[0], drawn["hh"]), state)
             if self.proj_size:
                 new = self._product(f"hr{suffix}", new[0], drawn["hr"]), *new[1:]
             if lengths is not None:
                 running = (lengths > t)[:, None]
                 new = tuple(torch.where(running, a, b) for a, b in zip(new, state))
             state = new
-            outputs[t] = state[0]
-        return torch.stack(outputs, 1), state
+            outputs.append(state[0])
+        y = torch.stack(outputs, 1)
+        return _reversed(y, lengths) if back else y, state
 
     @property
     def _looped(self) -> tuple[str, ...]:
@@ -159,6 +161,15 @@ class _AnalogRecurrent(AnalogLayer):
         parts = [torch.stack(p) for p in zip(*last)]
         parts = [p.squeeze(1) for p in parts] if single else parts
         return tuple(parts) if self.mode == "LSTM" else parts[0]
+
+
+def _reversed(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Every sequence of x [batch, time, ...] from its own end: draws are numbered by step, whatever the padding is."""
+    if lengths is None:
+        return x.flip(1)
+    t = torch.arange(x.shape[1], device=x.device)
+    back = lengths[:, None] - 1 - t
+    return x.gather(1, torch.where(back >= 0, back, t)[..., None].expand_as(x))
 
 
 class AnalogLSTM(_AnalogRecurrent, nn.LSTM):

@@ -14,12 +14,14 @@ from pathlib import Path
 from mho.errors import MhoError
 from mho.files import write_atomically
 from mho.report.blocks import (
+    PAGE,
     Block,
     bars,
     code,
     facts,
     heatmap,
     histogram,
+    kept_page,
     lines,
     page,
     table,
@@ -57,6 +59,8 @@ def report_of(folder: Path) -> str:
     """The page of a result folder."""
     from mho.report.sweeppage import sweep_page
 
+    if (folder / PAGE).exists():
+        return kept_page(folder / PAGE)
     if (folder / "summary.json").exists():
         return run_page(folder)
     if (folder / "plans").is_dir():

@@ -10,48 +10,83 @@ Every text may come from anywhere: it is shown as text, never as markup. Missing
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from mho.errors import MhoError
 from mho.files import write_atomically
 from mho.report import figures, words
 from mho.report.figures import Drawing, Series, TileGrid
 
+PAGE = "page.json"
 Value = float | int | None
 Cell = str | float | int | None
 
 
 @dataclass(frozen=True)
 class Block:
-    """One section of a page. `draw(name)` gives the figure as SVG, `name` making its ids unique on the page."""
+    """One section of a page. `draw(name)` gives the figure as SVG, `name` making its ids unique on the page; `call` is how
+    the block was made, as plain data."""
 
     title: str
     template: str
     data: dict[str, Any] = field(default_factory=dict)
     draw: Callable[[str], str] | None = None
     note: str = ""
+    call: dict[str, Any] = field(default_factory=dict)
 
 
+Maker = TypeVar("Maker", bound=Callable[..., Block])
+_MAKERS: dict[str, Callable[..., Block]] = {}
+
+
+def _block(make: Maker) -> Maker:
+    """A function that makes blocks; they remember how, so that a page can be kept as data and made again."""
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Block:
+        block = make(*args, **kwargs)
+        return replace(block, call={"block": make.__name__, **signature.bind(*args, **kwargs).arguments, **block.call})
+
+    _MAKERS[make.__name__] = made
+    return cast(Maker, made)
+
+
+def _made_again(call: Mapping[str, Any]) -> Block:
+    make = _MAKERS[call["block"]]
+    bound = inspect.signature(make).bind_partial()
+    bound.arguments.update({k: v for k, v in call.items() if k != "block"})
+    return make(*bound.args, **bound.kwargs)
+
+
+@_block
 def text(title: str, *paragraphs: str) -> Block:
     """Paragraphs."""
     return Block(title, "text", {"paragraphs": paragraphs})
 
 
+@_block
 def facts(title: str, entries: Mapping[str, Any], *, note: str = "") -> Block:
     """Names with one value each: settings, versions."""
     return Block(title, "facts", {"entries": {k: shown(v) for k, v in entries.items()}}, note=note)
 
 
+@_block
 def code(title: str, content: str, *, summary: str = "", note: str = "") -> Block:
     """A command or a file; with `summary` it is folded up under these words."""
     return Block(title, "code", {"content": content, "summary": summary}, note=note)
 
 
+@_block
 def table(
     title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, percent: bool = False, note: str = ""
 ) -> Block:
@@ -59,6 +94,7 @@ def table(
     return Block(title, "table", {"table": _table(head, rows, percent)}, note=note)
 
 
+@_block
 def lines(
     title: str,
     series: Mapping[str, Sequence[tuple[Value, ...]]],
@@ -67,13 +103,13 @@ def lines(
     y: str = "",
     log: Sequence[str] = (),
     percent: bool = False,
-    x_names: Callable[[float], str] | None = None,
+    x_names: Callable[[float], str] | Sequence[tuple[float, str]] | None = None,
     levels: Mapping[str, float] | None = None,
     note: str = "",
 ) -> Block:
     """Curves: for each name its points (x, y) or (x, y, standard error). `log` holds the logarithmic axes ("x", "y"),
     `levels` named horizontal lines to compare with, `x_names` how settings are called (default: as numbers)."""
-    name_of = x_names or (lambda v: f"{v:g}")
+    name_of = x_names if callable(x_names) else _namer(x_names or ())
     curves = [_series(name, points) for name, points in series.items()]
     settings = sorted({v for c in curves for v in c.x})
     found = [{v: (a, e) for v, a, e in zip(c.x, c.y, c.sem)} for c in curves]
@@ -88,9 +124,17 @@ def lines(
         "table": _table([x or "setting", *series], rows, percent, numeric=range(1, len(curves) + 1)),
     }
     assert len(legend) == len(data["legend"]) + len(data["levels"])
-    return Block(title, "figure", data, lambda name: figures.curves(drawing, curves, name, label), note)
+    call = {"x_names": drawing.settings}
+    return Block(title, "figure", data, lambda name: figures.curves(drawing, curves, name, label), note, call)
 
 
+def _namer(names: Sequence[tuple[float, str]]) -> Callable[[float], str]:
+    """What settings are called, by value; the others as numbers."""
+    known = {float(v): str(n) for v, n in names}
+    return lambda v: known.get(v, f"{v:g}")
+
+
+@_block
 def bars(
     title: str,
     values: Mapping[str, tuple[Value, ...] | Value],
@@ -101,7 +145,7 @@ def bars(
     note: str = "",
 ) -> Block:
     """One bar for each name: a value, or (value, standard error)."""
-    pairs = {n: (v if isinstance(v, tuple) else (v,)) for n, v in values.items()}
+    pairs = {n: (v if isinstance(v, (tuple, list)) else (v,)) for n, v in values.items()}
     heights = {n: (number(p[0]), number(p[1]) if len(p) > 1 else None) for n, p in pairs.items()}
     rows = [[n, _with_error(v, e, percent)] for n, (v, e) in heights.items()]
     drawing = Drawing("", y, ("x",) if log else (), percent)
@@ -110,6 +154,7 @@ def bars(
     return Block(title, "figure", data, lambda name: figures.bars(drawing, heights, name, label), note)
 
 
+@_block
 def histogram(
     title: str,
     edges: Sequence[float],
@@ -134,6 +179,7 @@ def histogram(
     return Block(title, "figure", data, lambda name: figures.steps(edges, shares, x, name, label), note)
 
 
+@_block
 def heatmap(
     title: str,
     rows: Sequence[str],
@@ -164,8 +210,10 @@ def heatmap(
     return Block(title, "heatmap", {"corner": corner, "columns": columns, "rows": list(zip(rows, cells))}, note=note)
 
 
+@_block
 def tiles(title: str, grids: Sequence[TileGrid], *, note: str = "") -> Block:
     """The tiles of every layer drawn to one scale, what holds weights filled; equal layers of large networks once."""
+    grids = [g if isinstance(g, TileGrid) else TileGrid(**g) for g in grids]
     cards = figures.tile_cards(grids)
     rows: list[list[Cell]] = [
         [g.name, g.matrix, g.down * g.across, f"{g.down} × {g.across}", shown(g.used, percent=True)] for g in grids
@@ -185,9 +233,28 @@ def drawn(blocks: Sequence[Block]) -> list[tuple[Block, Any]]:
     return [(b, figures.markup(b.draw(f"f{i}")) if b.draw else "") for i, b in enumerate(blocks)]
 
 
-def write_page(file: str | Path, title: str, blocks: Sequence[Block], *, headline: str = "", note: str = "") -> Path:
-    """Write `page` to a file."""
+def write_page(
+    file: str | Path, title: str, blocks: Sequence[Block], *, headline: str = "", note: str = "", keep: bool = False
+) -> Path:
+    """Write `page` to a file; with `keep` its data too, as page.json beside it, for `mho report` to make it again."""
+    if keep:
+        data = {"title": title, "headline": headline, "note": note, "blocks": [b.call for b in blocks]}
+        write_atomically(Path(file).with_name(PAGE), json.dumps(data, indent=1, default=_plain))
     return write_atomically(Path(file), page(title, blocks, headline=headline, note=note))
+
+
+def kept_page(file: Path) -> str:
+    """The page whose data `write_page` has kept in a file."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        blocks = [_made_again(call) for call in data["blocks"]]
+        return page(data["title"], blocks, headline=data["headline"], note=data["note"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MhoError(f"{file} is not a page that mho wrote: {type(error).__name__}: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if isinstance(value, TileGrid) else str(value)
 
 
 def render(template: str, **values: Any) -> str:

@@ -43,9 +43,9 @@ def _parts(study: Study) -> dict[str, Any]:
 def inspection_blocks(inside: dict[str, Any]) -> list[Block]:
     """What `Inspection.to_data` holds: errors and clipping by layer, and the conductances."""
     times = [format_seconds(t) for t in inside["times"]]
-    columns = [*(f"MVM error, {t}" for t in times), "DAC clips", "ADC clips", "weights clipped"]
+    columns = [f"{what}, {t}" for what in ("MVM error", "ADC clips") for t in times] + ["DAC clips", "weights clipped"]
     layers = inside["layers"]
-    values = [[*x["error"], x["dac"], x["adc"], x["weights"]] for x in layers]
+    values = [[*x["error"], *x["adc"], x["dac"], x["weights"]] for x in layers]
     about = (
         "Of one chip, with the inputs that really arrive at a layer. MVM error: mean |y - exact| / mean |exact| "
         "(Rasch et al. 2023, Eq. 20). Clipped: inputs beyond the input range, outputs of single tiles at the output "

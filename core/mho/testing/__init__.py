@@ -6,6 +6,7 @@ from mho.testing.converters import ConverterContract
 from mho.testing.hooks import TrainingContract
 from mho.testing.layers import LayerContract
 from mho.testing.mappings import MappingContract
+from mho.testing.surrogates import SurrogateContract
 
 __all__ = [
     "CompensationContract",
@@ -14,6 +15,7 @@ __all__ = [
     "MappingContract",
     "NonidealityContract",
     "Outcome",
+    "SurrogateContract",
     "TrainingContract",
     "contract_of",
     "run",

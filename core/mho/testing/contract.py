@@ -22,6 +22,7 @@ from mho.testing.ontiles import EffectTileChecks
 from mho.testing.randomness import RandomnessChecks
 from mho.testing.statistics import StatisticsChecks
 from mho.testing.strength import StrengthChecks
+from mho.testing.surrogates import SurrogateContract
 from mho.testing.values import ValueChecks
 
 
@@ -70,12 +71,14 @@ CONTRACTS: dict[str, type[Checks]] = {
     "dac": ConverterContract,
     "adc": ConverterContract,
     "compensation": CompensationContract,
+    "surrogate": SurrogateContract,
 }
 
 
 def contract_of(part: Kinded | type, **about: object) -> type[Checks]:
-    """The contract of one part as a class: of an effect, mapping, converter or compensation, or of the class of a layer or a
-    training hook. `about` sets tile, ages, expected, … ."""
+    """The contract of one part as a class: of an effect, mapping, converter, compensation or surrogate, or of the class of
+    a layer or a training hook. `about` sets tile, ages, expected, … .
+    """
     if isinstance(part, Kinded):
         return type(f"Test{type(part).__name__}", (CONTRACTS[part.CATEGORY],), {"spec": part, **about})
     if issubclass(part, AnalogLayer):

@@ -85,6 +85,16 @@ def test_thresholds_hold_below_and_fail_above(blobs, standard):
     assert found.ranked("net", HOUR) == [limit] and found.relative(limit) is None
 
 
+def test_what_fails_at_the_first_step_is_interpolated_from_the_present_state(blobs, standard):
+    """Noise of 20 times the file's: any more is too much, and the threshold lies just above 1."""
+    harsh = variants.scaled(standard, "pcm.read_noise", 20.0)
+    found = sensitivity(
+        {"net": blobs}, harsh, [HOUR], one_after_the_other, only=["pcm.read_noise"], boosts=False, effort=Effort((3,))
+    )
+    (limit,) = found.limits
+    assert limit.x is not None and 1 < limit.x < limit.high
+
+
 def test_equal_errors_cost_different_accuracies(blobs, standard):
     """R003-44: every value brings the MVM error to 20 %, and the loss is measured there."""
     found = sensitivity(
@@ -94,6 +104,17 @@ def test_equal_errors_cost_different_accuracies(blobs, standard):
     drift, output = found.boosts
     assert drift.value is None and "no difference" in drift.note
     assert output.value is None and "not even 4 times" in output.note
+
+
+@pytest.mark.slow
+def test_at_equal_errors_output_noise_costs_more_than_programming_noise(blobs, standard):
+    """R003-47, the ranking of Fig. 4 on a small network: outputs hurt more than weights at an MVM error of 20 %."""
+    found = sensitivity(
+        {"net": blobs}, standard, [HOUR], one_after_the_other, only=["pcm.programming_noise", "circuit.output_noise"],
+        effort=Effort((3, 8)), highest=64.0,
+    )  # fmt: skip
+    weights, outputs = (b.loss["net"] for b in found.boosts)
+    assert outputs.low > weights.high
 
 
 def test_unknown_effects_are_refused(blobs, standard):

@@ -4,7 +4,8 @@ import math
 import random
 
 import pytest
-from mho.analysis.statistics import Ask, Effort, Threshold, crossing, decide, interval, t_quantile, threshold
+from mho.analysis.statistics import Ask, Effort, Threshold, crossing, decide, interval, threshold
+from mho.errorbars import t95, t_quantile
 from scipy import stats
 
 
@@ -13,6 +14,7 @@ from scipy import stats
 def test_quantiles_are_those_of_students_t(p, dof):
     assert t_quantile(p, dof) == pytest.approx(stats.t.ppf(p, dof), rel=2e-4)
     assert t_quantile(1 - p, dof) == pytest.approx(-t_quantile(p, dof))
+    assert t95(dof) == t_quantile(0.975, dof)
 
 
 def test_an_interval_covers_the_mean_as_often_as_it_says():

@@ -169,6 +169,12 @@ def compiles(case):
     assert torch.allclose(call(compiled, case), expected, atol=1e-6)
 
 
+def takes_the_fused_path(case):
+    """Every matrix of the layer, with the whole standard model on its tiles (`mho.routes`)."""
+    why = {a.route.why for a in tile_arrays(converted(case)) if not a.route.fused}
+    assert not why, str(why)
+
+
 ABILITIES = {
     "convert": converts,
     "train": trains,
@@ -178,11 +184,19 @@ ABILITIES = {
     "chips": chips,
     "checkpoint": checkpoints,
     "compile": compiles,
+    "fused path": takes_the_fused_path,
 }
+GROUPS = "groups of a convolution are many small products"
 NOT_YET = {
-    (row, "compile"): "no: `torch.compile` does not trace nn.LSTM, nn.GRU and nn.RNN (`torch._dynamo.config.allow_rnn`)"
+    (
+        row,
+        "compile",
+    ): "no: `torch.compile` does not trace nn.LSTM, nn.GRU and nn.RNN unless `torch._dynamo.config.allow_rnn` is set"
     for row in cases.TYPES
     if row.partition(",")[0] in ("LSTM", "GRU", "RNN")
+} | {
+    (row, "fused path"): f"no: {GROUPS}; the reference path does them"
+    for row in ("Conv2d, groups", "Conv2d, depth-wise")
 }
 HEAD = """# Layers
 
@@ -197,7 +211,14 @@ their own, for every layer and direction, and query, key and value projections a
 
 A subclass is converted to a class that is both; a forward of its own is kept if it only wraps `super().forward`.
 Refused, with the reason in a warning: subclasses whose code reads the weight itself, replaced `forward` methods,
-parametrized or pruned weights, complex weights, lazy layers, `nn.Bilinear`, `nn.ConvTranspose3d`.
+parametrized or pruned weights, complex weights, lazy layers, `nn.Bilinear`.
+
+Which layers stay digital or go on other tiles is up to the `layers:` rules of the hardware file (docs/hardware.md).
+
+On a chip, noise is numbered by sample, so results do not depend on how data are cut into batches. Samples are counted
+along the first axis of what the network is given; for `[time, batch, ...]` say `mho.evaluate(..., batch_axis=1)`.
+Inside `torch.vmap` a layer sees one sample at a time and cannot count them: all samples of a vmap draw the same noise.
+A network counts its samples while it runs, so threads need copies of it (`copy.deepcopy`).
 """
 
 
@@ -207,7 +228,9 @@ def tries(row, ability, path):
     if function is compiles:
         warnings.simplefilter("ignore")  # what torch.compile says of itself; pytest puts the filters back
     if (row, ability) in NOT_YET:
-        with pytest.raises(torch._dynamo.exc.Unsupported):
+        refusals = {"compile": (torch._dynamo.exc.Unsupported, ""), "fused path": (AssertionError, GROUPS)}
+        error, why = refusals[ability]
+        with pytest.raises(error, match=why):
             function(*args)
         return NOT_YET[row, ability]
     function(*args, path) if function in (chips, checkpoints) else function(*args)

@@ -133,3 +133,66 @@ def test_dynamic_input_ranges_follow_every_vector(hardware):
     small = a(x * 1e-3, net.weight_ih_l0)
     assert torch.allclose(small * 1e3, a(x, net.weight_ih_l0), atol=1e-5)  # nothing drowns in the steps of the DAC
     assert len(seen) == 10
+
+
+class Encoder(nn.Module):
+    """Time first throughout: recurrent layers, Linear on [time, batch] and on flat vectors, attention, frames through a
+    convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.frames = nn.Conv1d(2, 3, 3, padding=1)
+        self.inner = nn.Linear(12, 6)
+        self.lstm = nn.LSTM(6, 4, bidirectional=True)
+        self.block = nn.TransformerEncoderLayer(8, 2, 12, 0.0)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):  # [time, batch, 8]
+        time, batch, _ = x.shape
+        y = self.frames(x.reshape(time * batch, 2, 4)).reshape(time, batch, 12)
+        y = self.block(self.lstm(self.inner(y))[0])
+        return self.head(y.flatten(0, 1)).view(time, batch, -1)
+
+
+@pytest.mark.parametrize("time, batch", [(5, 6), (6, 6)])
+def test_time_first_networks_evaluate_alike_in_any_batches(hardware, time, batch):
+    """DESIGN 4: with `batch_axis=1` samples are numbered along the second axis; bit-equal, since ADCs round."""
+    torch.manual_seed(0)
+    net = mho.to_analog(Encoder().eval(), hardware(NOISE + "compensation: none"))
+    x = torch.randn(time, batch, 8)
+    outputs = []
+
+    def score_in(parts):
+        def score(model):
+            outputs.append(torch.cat([model(p) for p in x.split(parts, 1)], 1))
+            return 0.0
+
+        return score
+
+    for parts in ([batch], [1] * batch, [4, batch - 4]):
+        mho.evaluate(net, score_in(parts), ["1 s"], chips=1, batch_axis=1)
+    assert torch.equal(outputs[0], outputs[1]) and torch.equal(outputs[0], outputs[2])
+    mho.evaluate(net, score_in([2] * (batch // 2)), ["1 s"], chips=1)
+    assert not torch.equal(outputs[0], outputs[3]) and net.head.tiles.run.batch_axis == 0
+    with pytest.raises(mho.MhoError, match="batch_axis is 0 for"):
+        mho.evaluate(net, score_in([batch]), ["1 s"], chips=1, batch_axis=2)
+
+
+def test_packed_sequences_evaluate_alike_in_any_batches(hardware):
+    """Lengths and padding differ from batch to batch, the numbers of samples and steps do not."""
+    torch.manual_seed(0)
+    net = mho.to_analog(nn.GRU(6, 5, 2, bidirectional=True).eval(), hardware(NOISE + "compensation: none"))
+    x, lengths = torch.randn(6, 7, 6), torch.tensor([3, 7, 1, 5, 2, 7])
+    chip = mho.program(net, seed=3)
+
+    def last_states(parts):
+        chip.age(0)
+        states = []
+        for part, n in zip(x.split(parts), lengths.split(parts)):
+            packed = nn.utils.rnn.pack_padded_sequence(part, n, batch_first=True, enforce_sorted=False)
+            states.append(net(packed)[1])
+        return torch.cat(states, 1)
+
+    with torch.no_grad():
+        whole = last_states([6])
+        assert torch.equal(whole, last_states([1, 3, 2])) and torch.equal(whole, last_states([2] * 3))
