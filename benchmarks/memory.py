@@ -12,11 +12,12 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def saved_bytes(step: Callable[[], object]) -> int:
-    """Bytes of the storages that autograd keeps, parameters and inputs included, each storage once."""
+    """Bytes of the storages that autograd keeps, each storage once, without parameters, which are there anyway."""
     seen: dict[int, int] = {}
 
     def pack(t: torch.Tensor) -> torch.Tensor:
-        seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        if not isinstance(t if t._base is None else t._base, torch.nn.Parameter):
+            seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):

@@ -196,7 +196,8 @@ class TileProduct(torch.autograd.Function):
         ctx.call = call
         ctx.mark_non_differentiable(main, clipped, codes)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(main, clipped, codes, w, alpha, scale)
+        half = call.array.training_spec.backward.products == "bf16"
+        ctx.save_for_backward(main, clipped, codes, w.to(torch.bfloat16) if half else w, alpha, scale)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
@@ -206,9 +207,9 @@ class TileProduct(torch.autograd.Function):
         to_x, to_w, to_alpha, to_scale, *_ = ctx.needs_input_grad
         array, adc = ctx.call.array, Conversion.of(ctx.call.array.spec.adc)
         top = array.spec.dac.top
-        kind = torch.bfloat16 if array.training_spec.backward.products == "bf16" else g.dtype
+        kind = torch.bfloat16 if w.dtype == torch.bfloat16 else g.dtype
         gx = torch.empty(main.shape, dtype=g.dtype, device=g.device) if to_x or to_alpha else None
-        gw = (torch.empty_like(w) if array.full else torch.zeros_like(w)) if to_w else None
+        gw = (torch.empty_like if array.full else torch.zeros_like)(w, dtype=g.dtype) if to_w else None
         gscale = torch.empty_like(scale) if to_scale else None
         galpha = torch.empty_like(alpha) if to_alpha else None
         start = 0
