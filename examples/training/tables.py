@@ -78,7 +78,8 @@ def midpoints(result: dict[str, Any]) -> str:
 TABLES = {
     "ablation-standard": errors,
     "ablation-harsh": errors,
-    "ablation-fashion": errors,
+    "ablation-vowels": errors,
+    "ablation-stdlib": errors,
     "noise-models": errors,
     "midpoints": midpoints,
 }
