@@ -24,7 +24,7 @@ from mho.units import format_seconds
 HERE = Path(__file__).parent
 KEPT = (
     "task", "hardware", "reference", "references", "reference_extra", "chance", "times", "chips", "seeds", "variants",
-    "difference", "parameters", "versions", "command",
+    "difference", "parameters", "versions",
 )  # fmt: skip
 NAMED = ("pcm.standard", "harsh")  # hardware, in the order of the tables
 NOTHING = "*Not measured yet.*"
@@ -158,7 +158,7 @@ def welch(a: Result, b: Result) -> tuple[float, float]:
 
 def with_error(mean: float, error: float, places: int = 2) -> str:
     """In percent."""
-    return f"{100 * mean:.{places}f} ± {100 * error:.{places}f}".replace("-", "−")
+    return f"{100 * mean:z.{places}f} ± {100 * error:.{places}f}".replace("-", "−")
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -13,8 +13,8 @@ from mho.layout import Layout
 
 
 class OutScale(Layout):
-    """The factor s_i = c_i p_i kappa~/b_out by which training corrects gamma_i of the mapping (R003-71 to R003-74):
-    gamma~_i = gamma_i c_i p_i, kappa = kappa~/b_out, and s_i = 1 before training.
+    """The factor s_i = c_i p_i kappa~/b by which training corrects gamma_i of the mapping (R003-71 to R003-74):
+    gamma~_i = gamma_i c_i p_i, kappa = kappa~/b, and s_i = 1 before training.
 
     State (saved):
     out_scale   [tile, out] p, learned with `out_scale: column` or `both`
@@ -22,10 +22,12 @@ class OutScale(Layout):
                 of the matrix (R003-72): then p starts at gamma_i/c_aws, near 1 for usual initial weights
     kappa       [tile, block] kappa~ of every physical tile, learned with `out_scale: tile` or `both`; starts at the
                 output bound b_out, so weight decay on it asks for larger weights and outputs (R003-73)
+    kappa_unit  [tile, block] b, the bound that kappa~ started from: a checkpoint computes the same behind another ADC
     """
 
     gamma: Tensor
     scale_unit: Tensor
+    kappa_unit: Tensor
     spec: Any
 
     def _make_scales(self, learn: str, factory: dict[str, Any]) -> None:
@@ -34,6 +36,7 @@ class OutScale(Layout):
         self.out_scale = nn.Parameter(ones, requires_grad=learn in ("column", "both"))
         self.kappa = nn.Parameter(kappa, requires_grad=learn in ("tile", "both"))
         self.register_buffer("scale_unit", torch.ones_like(ones))
+        self.register_buffer("kappa_unit", kappa.clone())
 
     @property
     def output_bound(self) -> float:
@@ -43,7 +46,7 @@ class OutScale(Layout):
 
     def output_factor(self) -> Tensor:
         """s [tile, out]."""
-        kappa = self.kappa / self.output_bound  # [tile, block]
+        kappa = self.kappa / self.kappa_unit  # [tile, block]
         return self.out_scale * self.scale_unit * kappa[:, self.block]
 
     @torch.no_grad()
@@ -61,4 +64,4 @@ class OutScale(Layout):
         self.gamma.mul_(factor.abs())
         self.out_scale.fill_(1.0)
         self.scale_unit.fill_(1.0)
-        self.kappa.fill_(self.output_bound)
+        self.kappa.copy_(self.kappa_unit)

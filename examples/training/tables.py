@@ -44,7 +44,7 @@ def errors(result: dict[str, Any]) -> str:
         mean, half = (
             interval([gap(runs[k], scores[best][k]) for k in range(seeds)]) if seeds > 1 else (math.nan, math.nan)
         )
-        rows.append([arm, *cells, "" if arm == best else f"{mean:+.2f} ± {half:.2f}"])
+        rows.append([arm, *cells, "" if arm == best or seeds < 2 else f"{mean:+.2f} ± {half:.2f}"])
     about = (
         f"{result['about']}: test error in %, mean ± SEM over {seeds} trainings x {result['chips']} chips; last column: paired "
         f"difference to *{best}* at {times[-1]}, 95 % interval over the trainings."

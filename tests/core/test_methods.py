@@ -404,6 +404,17 @@ def test_folding_leaves_the_function_and_one_scale_per_column(hardware):
     assert torch.allclose(net(x), before, atol=1e-6) and torch.allclose(plain, before, atol=1e-6)
 
 
+def test_a_checkpoint_computes_the_same_behind_an_adc_with_another_bound(hardware):
+    """R003-73: kappa is relative to the bound of the hardware that it was trained on, not to that it is deployed on."""
+    trained = layer(hardware("rows: 8\nadc: {bits: none, bound: 5}", training(out_scale="tile", inject="none")))
+    with torch.no_grad():
+        trained.tiles.kappa.mul_(1.2)
+    deployed = layer(hardware("rows: 8\nadc: {bits: none, bound: 20}"))
+    deployed.load_state_dict(trained.state_dict())
+    x = torch.randn(5, 20)
+    assert torch.allclose(deployed.eval()(x), trained.eval()(x))
+
+
 def test_auto_scale_needs_something_to_scale(hardware):
     with pytest.raises(mho.ConfigError, match="out_scale: column"):
         hardware(EXACT, training(auto_scale="true"))
