@@ -95,7 +95,16 @@ class TileArray(OutScale, Cells):
 
     def use(self, precision: Precision) -> None:
         """Resolve how this array is simulated."""
+        self.precision = precision
         self.route: Route = resolve(self.plan, self.spec, precision, self.height, self.groups)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles resolve their route anew: it holds functions of plugins, and another machine has another tier."""
+        return {k: v for k, v in self.__dict__.items() if k != "route"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.use(self.precision)
 
     # -- drift compensation -----------------------------------------------------------------------------------
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import threading
 
 import mho
@@ -328,6 +329,36 @@ def test_planes_follow_the_chip_that_is_on(hardware):
         assert not torch.equal(tile(x), a)
         mho.unprogram(tile)
         assert tile.tiles.planes is None and not torch.equal(tile(x), a)
+
+
+class OwnSides(mho.Nonideality, kind="own.sides"):
+    """Side functions that cannot be pickled."""
+
+    source = "a test"
+    sides = {"s": mho.Side(lambda w, site: 0.5 * w, lambda x: x * x)}
+
+    def shift(self, site, s):
+        return 0.1 * s
+
+
+def test_networks_are_copied_and_pickled_whatever_functions_their_effects_have():
+    w, x = data()
+    tile = {"dac": {"bits": 8, "range": 1.0}, "adc": {"bits": 8}, "nonidealities": (OwnSides(),)}
+    hw = mho.Hardware.model_validate({"mho": 1, "default": "t", "precision": "fp32-main", "tiles": {"t": tile}})
+    made = mho.Tile(w, hw).program(seed=0)
+    for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(mho.Tile(w, hw))).program(seed=0)):
+        assert other.tiles.route.tier == "fp32-main" and torch.equal(other(x), made.age(0)(x))
+
+
+def test_a_forward_in_inference_mode_leaves_nothing_that_training_trips_over(hardware):
+    w, x = data()
+    tile = mho.Tile(w, hardware(tile_yaml(dac=LEARNED)))
+    noise._kept_columns64.cache_clear()
+    noise._quantile_table.cache_clear()
+    with torch.inference_mode():
+        tile(x)
+    tile.train()(x).sum().backward()
+    assert torch.isfinite(tile.weight.grad).all()
 
 
 # -- routes ---------------------------------------------------------------------------------------------------
