@@ -31,8 +31,7 @@ class AnalogCallback(TrainerCallback):
         self.attached: Attached | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **has: Any) -> None:
-        per_epoch = max(1, math.ceil(state.max_steps / max(1, state.num_train_epochs)))
-        self.attached = attach(has["optimizer"], has["model"], steps_per_epoch=per_epoch)
+        self.attached = attach(has["optimizer"], has["model"], steps_per_epoch=_steps_per_epoch(args, has))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **has: Any) -> None:
         if self.attached is not None:
@@ -44,6 +43,14 @@ class AnalogCallback(TrainerCallback):
         found = self.drift(_inner(has["model"]))
         has["metrics"].update(found)
         state.log_history.append({"step": state.global_step, **found})
+
+
+def _steps_per_epoch(args: Any, has: dict[str, Any]) -> int | None:
+    """Optimizer steps of one pass over the data; None where that has no length."""
+    try:
+        return max(1, math.ceil(len(has["train_dataloader"]) / args.gradient_accumulation_steps))
+    except TypeError:
+        return None
 
 
 def _inner(model: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ Trainer(callbacks=[AnalogCallback()], ...).fit(module)      # module.net = mho.t
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mho.drift import DriftScore
@@ -33,7 +34,8 @@ class AnalogCallback(Callback):
                 f"this module has {len(trainer.optimizers)} optimizers; call mho.attach(optimizer, net) in its "
                 "on_train_start for the one that trains the analog layers"
             )
-        steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+        batches = trainer.num_training_batches  # inf where the data have no length
+        steps = None if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
         self.attached = attach(trainer.optimizers[0], pl_module, steps_per_epoch=steps)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:

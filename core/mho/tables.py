@@ -1,7 +1,9 @@
-"""Text tables for the terminal."""
+"""Text tables for the terminal, and the same numbers as JSON."""
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import textwrap
 import unicodedata
@@ -68,3 +70,20 @@ def _line(cells: list[str], widths: list[int], to_right: set[int]) -> str:
 def _pad(cell: str, to: int, right: bool) -> str:
     space = " " * (to - width(cell))
     return space + cell if right else cell + space
+
+
+def json_text(value: Any) -> str:
+    """Standard JSON: numbers that are not finite (the SEM of one chip) are null.
+
+    >>> json_text({"sem": [0.5, math.nan]})
+    '{"sem": [0.5, null]}'
+    """
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -96,6 +96,7 @@ class TileArray(OutScale, Cells):
     def use(self, precision: Precision) -> None:
         """Resolve how this array is simulated."""
         self.precision = precision
+        self.planes = self.bound = None  # of another arithmetic
         self.route: Route = resolve(self.plan, self.spec, precision, self.height, self.groups)
 
     def __getstate__(self) -> dict[str, Any]:

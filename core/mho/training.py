@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ class Attached:
         pairs = list(matrices(net))
         if not pairs:
             raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+        if steps_per_epoch is not None and not 1 <= steps_per_epoch < math.inf:
+            raise MhoError(f"steps_per_epoch is a number of optimizer steps, at least 1; got {steps_per_epoch}")
         self.net, self.steps_per_epoch = net, steps_per_epoch
         self._seen: dict[TileArray, tuple[int, int]] = {}  # version and value of `step` after our last change
         spec = pairs[0][0].training_spec

@@ -18,7 +18,8 @@ from mho.errors import ConfigError
 from mho.hardware import Hardware
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 1.0  # seconds
+LIMIT = 1.0  # seconds of processor time
+AT_THE_LIMIT = 3.0  # of files as large as mho accepts
 VALUES = (
     "null", "~", "none", "true", "-1", "0", "1", "1e309", "-.5", ".inf", ".nan", "0x1F", "010", "1_000", "12:30:45",
     "2020-01-01", "1" * 30, "25 uS", "1 h", "-3 s", "1e999 s", "10 epochs", "2.5 sigma", "pcm.drift", "pcm.standard",
@@ -136,7 +137,7 @@ def _structure(rng: random.Random, depth: int) -> str:
     return "\n".join(f"{rng.choice(keys)}: {v}" for v in ["1", *inner])
 
 
-def check(text: str) -> str:
+def check(text: str, limit: float = LIMIT) -> str:
     """What is wrong with how mho answers; "" if nothing."""
     start = time.process_time()
     try:
@@ -152,7 +153,7 @@ def check(text: str) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     seconds = time.process_time() - start
-    return f"{seconds:.2f} s" if seconds > LIMIT else ""
+    return f"{seconds:.2f} s" if seconds > limit else ""
 
 
 def fuzz(n: int, seed: int) -> None:
@@ -194,6 +195,6 @@ LARGE = {
 @pytest.mark.parametrize("case", LARGE)
 def test_large_files_are_answered_in_time(case: str) -> None:
     registry.default().load_all()
-    assert check(LARGE[case]) == ""
+    assert check(LARGE[case], AT_THE_LIMIT) == ""
     with pytest.raises(ConfigError):
         Hardware.from_yaml(LARGE[case])

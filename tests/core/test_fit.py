@@ -4,8 +4,6 @@ Synthetic data are made with NumPy from the formulas of the papers, not with the
 """
 
 import json
-import re
-from pathlib import Path
 
 import mho
 import numpy as np
@@ -178,16 +176,6 @@ def test_the_distance_from_uniform_agrees_with_scipy():
 
     u = np.random.default_rng(0).uniform(size=101) ** 1.2
     assert ks_distance(torch.tensor(u)) == pytest.approx(stats.kstest(u, "uniform").statistic)
-
-
-def test_the_example_of_the_documentation_fits():
-    page = (Path(__file__).parents[2] / "docs/fit.md").read_text()
-    names = {"__name__": "example"}
-    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
-    rng = np.random.default_rng(0)
-    target = rng.uniform(1, 25, 500)
-    result = fit(names["WriteNoise"](), table(25.0, g_target=target, g=target + 0.8 * rng.standard_normal(500)))
-    assert abs(result.effect.sigma - 0.8) < 4.42 * result.errors[0] and not result.goodness.rejected
 
 
 # --- tables ---

@@ -474,3 +474,25 @@ def test_quick_normal_numbers_are_normal():
     for shift in (1, 2, 3, 4, 256):
         assert abs((z[:, shift:] * z[:, :-shift]).mean()) < Z / math.sqrt(n)
         assert abs((squares[:, shift:] * squares[:, :-shift]).mean()) < Z * 2 / math.sqrt(n)
+
+
+def test_a_backward_pass_follows_whatever_parameter_asks_for_it():
+    """Only the step of the weight quantiser, or only what an effect has learned, is trained."""
+    hw = mho.load(
+        "pcm.standard",
+        set=[
+            "tiles.pcm.dac.range=1.0",
+            "tiles.pcm.nonidealities=[]",
+            "training.inject=none",
+            "training.quantise={weights: {bits: 4}}",
+        ],
+    )
+    gradients = []
+    for precision in ("auto", "reference"):
+        torch.manual_seed(0)
+        tile = mho.to_analog(nn.Linear(20, 8), mho.load(hw, set=[f"precision={precision}"])).train()
+        tile.requires_grad_(False)
+        step = tile.tiles.weight_quantiser.step.requires_grad_()
+        tile(torch.rand(16, 20) * 2 - 1).square().sum().backward()
+        gradients.append(step.grad.clone())
+    assert torch.allclose(*gradients, rtol=0.02)

@@ -246,7 +246,7 @@ def test_several_trainings_give_means_over_trainings_and_a_paired_difference(qui
     pairs = [[b - a for a, b in zip(*(v["mean"] for v in p["variants"]))] for p in parts]
     gain = whole["difference"]
     assert gain["of"] == "hwa - direct" and gain["mean"] == pytest.approx([statistics.fmean(c) for c in zip(*pairs)])
-    half = [4.30 * statistics.stdev(c) / 3**0.5 for c in zip(*pairs)]  # Student's t, 2 degrees of freedom
+    half = [4.302653 * statistics.stdev(c) / 3**0.5 for c in zip(*pairs)]  # Student's t, 2 degrees of freedom
     assert gain["half"] == pytest.approx(half)
     assert "3 trainings, each deployed on chips of its own" in (quick / "a" / "report.html").read_text()
 

@@ -169,11 +169,15 @@ def budget(
     help="Noise on the pre-activations: added, relative, or both at once.",
 )  # fmt: skip
 @click.option(
-    "--train", "sigmas", multiple=True, type=float, default=(0.25, 1.0), show_default=True,
+    "--train", "sigmas", multiple=True, type=click.FloatRange(0), default=(0.25, 1.0), show_default=True,
     help="Train a network with this noise, in units of the midpoint (repeatable).",
 )  # fmt: skip
 @click.option("--no-train", is_flag=True, help="Only the network that there is.")
-@click.option("--bound", type=float, help="Train and measure noisy networks on tiles whose outputs saturate here.")
+@click.option(
+    "--bound",
+    type=click.FloatRange(0, min_open=True),
+    help="Train and measure noisy networks on tiles whose outputs saturate here.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Of these trainings [the task's].")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Noise draws for every level.")
 @click.option("--no-walk", is_flag=True, help="Skip noise in single layers.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shlex
@@ -18,7 +17,7 @@ import click
 from mho.cli.config import JSON, SET
 from mho.errors import MhoError
 from mho.hardware import load
-from mho.tables import table
+from mho.tables import json_text, table
 
 if TYPE_CHECKING:
     from mho.job import Job
@@ -83,7 +82,7 @@ def run(
             options = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
             _resumable(lambda: _apart(several, [task, hw, *options], width), folder)
     summary = _resumable(job.run, job.folder)
-    click.echo(json.dumps(summary, indent=1) if as_json else _table(summary))
+    click.echo(json_text(summary) if as_json else _table(summary))
     if not no_report:
         from mho.report import write_report
 
@@ -146,7 +145,7 @@ def evaluate(
         net, job_task.checked_score, times or None, chips, seed, chance=job_task.chance, progress=sys.stderr.isatty()
     )
     if as_json:
-        click.echo(json.dumps({"times": curve.times, "mean": curve.mean, "sem": curve.sem, "scores": curve.scores}))
+        click.echo(json_text({"times": curve.times, "mean": curve.mean, "sem": curve.sem, "scores": curve.scores}))
         return
     click.echo(f"{checkpoint.name} on {hardware.description or hw}, {chips} chips\n{curve}")
 

@@ -59,8 +59,7 @@ def _can(array: TileArray, weight: Tensor) -> bool:
 
 def wants_gradient(array: TileArray, *tensors: Tensor) -> bool:
     """Whether autograd will ask for a gradient of this call."""
-    everything = (*tensors, array.input_range, array.out_scale, array.kappa)
-    return torch.is_grad_enabled() and any(t.requires_grad for t in everything)
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *array.parameters()))
 
 
 def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
@@ -244,7 +243,8 @@ class TileProduct(torch.autograd.Function):
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
     """a @ b into out, which may have more precision than the product."""
-    if a.dtype == out.dtype and not torch.is_grad_enabled():  # torch.func differentiates what a backward pass does
+    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if a.dtype == out.dtype and plain:  # torch.func differentiates what a backward pass does
         torch.mm(a, b, out=out)
     else:
         out.copy_(a @ b)

@@ -172,7 +172,12 @@ def parsed_grid(options: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         path, equals, values = option.partition("=")
         if not equals or not values:
             raise MhoError(f"--grid {option}: expected PATH=V1,V2,..., e.g. tiles.pcm.adc.bits=5,6,7,8")
-        grid[path.strip()] = tuple(_value(v) for v in re.split(r",(?![^\[{]*[\]}])", values))
+        parts = re.split(r",(?![^\[{]*[\]}])", values)
+        if not all(part.strip() for part in parts):
+            raise MhoError(
+                f"--grid {option}: a value is empty; expected PATH=V1,V2,..., e.g. tiles.pcm.adc.bits=5,6,7,8"
+            )
+        grid[path.strip()] = tuple(_value(v) for v in parts)
     return grid
 
 
@@ -187,6 +192,8 @@ def parsed_arms(options: Sequence[str]) -> dict[str, dict[str, Any]]:
     arms: dict[str, dict[str, Any]] = {}
     for option in options:
         name, _, text = option.partition(":")
+        if not name.strip():
+            raise MhoError(f"--arm {option}: an arm needs a name, e.g. --arm 'no noise: training.inject=none'")
         arm: dict[str, Any] = {"set": {}, "train_with": {}}
         for change in filter(None, (c.strip() for c in text.split(";"))):
             _add_change(arm, change, option)
