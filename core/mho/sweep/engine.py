@@ -68,6 +68,13 @@ def run(
     return [r for k in mine if (r := state.record(k))]
 
 
+def plan(items: Iterable[Item], measure: Measure, folder: str | Path, identity: dict[str, Any] | None = None) -> None:
+    """Note that `folder` is about these items and no others; nothing is measured. What was planned for this function before
+    keeps its results, but `read` and `status` no longer tell of them."""
+    job = _Job(State(Path(folder).resolve()), measure, "serial", identity or {}, None, None)
+    job.plan({key_of(item, measure, identity): item for item in items}, replace=True)
+
+
 def key_of(item: Item, measure: Measure, identity: dict[str, Any] | None = None) -> str:
     """The name of a result: a hash of everything that it depends on."""
     return _key(item, work.describe(measure)["name"], identity or {})
@@ -154,9 +161,9 @@ class _Job:
         self.executor, self.workers, self.timeout = executor, workers, timeout
         self.plugins = [str(f) for f in registry.default().files]
 
-    def plan(self, keys: dict[str, Item]) -> None:
+    def plan(self, keys: dict[str, Item], replace: bool = False) -> None:
         plan = {"measure": self.measure, "identity": self.identity, "plugins": self.plugins, "items": keys}
-        self.state.add_to_plan({**plan, "command": sys.argv})
+        self.state.add_to_plan({**plan, "command": sys.argv}, replace)
 
     def measure_all(self, items: dict[str, Item], progress: bool) -> None:
         """Everything that is open; suspects at the end and apart."""

@@ -58,6 +58,8 @@ def run_plan(plan: Plan, where: str | Path, executor: str = "serial", *, shard: 
         for k in range(plan.chips)
     ]
     wanted = {n["start"] for n in networks if _name(n) in mine}
+    for measure, items in ((digital, starts.values()), (network, networks), (chip, chips)):
+        engine.plan(items, measure, where, about)  # tables show no chips of a plan that this folder had before
     _forget_lost(where, [(digital, s) for s in starts.values()] + [(network, n) for n in networks], about)
     engine.run(starts.values(), digital, where, executor, only=lambda i: _name(i) in wanted, **options)
     made = _done(where, starts.values(), digital, about)
