@@ -223,10 +223,11 @@ def test_training_without_an_effect_does_not_take_it_off_the_chips(swept):
 
 def test_a_folder_with_other_settings_shows_only_what_these_ask_for(files):
     """Chips of other hardware or at other times are not in the tables, and are not measured again when they come back."""
-    first = Plan.checked(task="blobs.py", hardware="hw.yaml", chips=2, times=("1 s",))
+    common = {"task": "blobs.py", "hardware": "hw.yaml"}
+    first = Plan.checked(**common, chips=2, times=("1 s",))
     run_plan(first, "out")
     before, made = outcomes("out"), sweep.read("out").rows
-    run_plan(first.model_copy(update={"set": {"tiles.pcm.adc.bits": 2}, "times": ("1 year",), "chips": 1}), "out")
+    run_plan(Plan.checked(**common, set={"tiles.pcm.adc.bits": 2}, times=("1 year",), chips=1), "out")
     (found,) = outcomes("out")
     assert (found.chips, found.time) == (1, seconds("1 year")) and len(sweep.read("out")) == 1
     assert [s.planned for s in sweep.status("out")] == [1, 1, 1]

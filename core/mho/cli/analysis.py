@@ -305,7 +305,7 @@ class Bench:
         """Write study.json and report.html, and print the tables."""
         from mho.analysis import pages
         from mho.files import write_atomically
-        from mho.job import versions
+        from mho.stale import versions
 
         command = shlex.join(["mho", *sys.argv[1:]])
         whole = {**data, "task": self.task, "hardware": self.hardware.to_data(), "command": command}
