@@ -92,7 +92,8 @@ def test_a_processor_with_other_arithmetic_measures_again_and_a_run_of_it_is_ano
     claim_folder(tmp_path, task, hw, 0)
     kept = json.loads((tmp_path / "key.json").read_text())
     assert {k: kept[k] for k in ("code", "versions")} == {k: here[k] for k in ("code", "versions")}
-    monkeypatch.setattr(tier, "has_int8", lambda able=tier.has_int8(): not able)
+    able = tier.has_int8()
+    monkeypatch.setattr(tier, "has_int8", lambda: not able)
     assert sweep.identity(task) != here
     with pytest.raises(MhoError, match="different precision"):
         claim_folder(tmp_path, task, hw, 0)
