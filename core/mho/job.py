@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,8 +28,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import mho
-from mho import noise, registry
+from mho import noise
 from mho.calibration import Method, calibrate
 from mho.checkpoint import load_model, save_model
 from mho.convert import conversion_report, to_analog
@@ -46,6 +44,7 @@ from mho.inspection import inspect_layers
 from mho.loop import Loop, seed_all
 from mho.metrics import MvmExperiment, effect_table
 from mho.recipe import DistillSpec
+from mho.stale import identity, versions
 from mho.studies import kurtosis_by_layer
 from mho.task import Score, Task
 from mho.training import attach
@@ -330,11 +329,9 @@ def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) 
     """Make the folder of a run and write down whose it is; an error if it holds another one."""
     key = {
         "task": task.name,
-        "code": task.fingerprint(),
         "hardware": hardware.digest,
         "seed": seed,
-        "precision": {name: r.tier for name, r in routes(hardware).items()},
-        "versions": versions(),
+        **identity(task, hardware=hardware),
     }
     file = folder / "key.json"
     if file.exists() and (before := json.loads(file.read_text())) != key:
@@ -344,17 +341,6 @@ def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) 
     write_atomically(file, json.dumps(key, indent=1))
     made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
     write_atomically(folder / "hardware.yaml", made_with + hardware.to_yaml())
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything a result depends on: mho, its plugins (files given with --plugin by their hash), torch, Python."""
-    found = {p.distribution: p.version for p in registry.providers() if p.version}
-    return {
-        **dict(sorted(found.items())),
-        "mho": mho.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

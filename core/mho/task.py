@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mho.errors import MhoError
+from mho.stale import code_of
 
 BUILT_IN = {"digits": "mho.digits:Digits"}
 
@@ -108,10 +109,10 @@ class Task:
         return islice(iter(self.train_batches(0)), 10)
 
     def fingerprint(self) -> str:
-        """A hash of the code, that of parent classes included, and the data version: part of the key of every result."""
+        """A hash of the code and the data version: part of the key of every result. The code is the file of the task, of
+        its parent classes, and every module in their folders that they import; data files count by `data_version` only."""
         kinds = type(self).__mro__[: type(self).__mro__.index(Task)]
-        files = [getattr(sys.modules[m], "__file__", None) for m in dict.fromkeys(c.__module__ for c in kinds)]
-        code = b"".join(Path(f).read_bytes() for f in files if f)
+        code = b"".join(code_of(sys.modules[m]) for m in dict.fromkeys(c.__module__ for c in kinds))
         return hashlib.sha256(code + self.data_version.encode()).hexdigest()[:16]
 
 

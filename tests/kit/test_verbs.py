@@ -163,7 +163,7 @@ def test_a_misspelt_family_of_a_file_is_suggested(mho_command, file):
 
 
 def test_the_hardware_of_a_result_names_every_plugin_with_its_version(mho_command, file):
-    from mho.job import versions
+    from mho.stale import versions
 
     path = file("versioned_fade.py", GOOD)
     with registry.using(registry.Registry()):

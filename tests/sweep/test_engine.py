@@ -1,10 +1,12 @@
 """The sweep engine: everything is measured once, nothing stops the rest."""
 
+import importlib
 import json
 import os
 import platform
 import sys
 
+import mho
 import pytest
 import torch
 from mho import sweep
@@ -46,11 +48,55 @@ def test_the_identity_knows_task_checkpoint_versions_and_plugin_files(tmp_path):
     file = tmp_path / "net.safetensors"
     file.write_bytes(b"one")
     one = sweep.identity(load_task("digits"), file)
-    assert one["task"] == load_task("digits").fingerprint() and one["versions"]["torch"] == torch.__version__
+    assert one["code"] == load_task("digits").fingerprint() and one["versions"]["torch"] == torch.__version__
     file.write_bytes(b"two")
     assert sweep.identity(load_task("digits"), file)["checkpoint"] != one["checkpoint"]
     with pytest.raises(MhoError, match="cannot read"):
         sweep.identity(checkpoint=tmp_path / "gone")
+
+
+def test_a_measure_function_that_was_edited_measures_again(tmp_path, monkeypatch):
+    """Its own file, or one beside it that it imports; another file beside it changes nothing."""
+    (tmp_path / "edited_measure.py").write_text(
+        "import edited_helper\n\ndef f(item):\n    return {'n': item['n'] * edited_helper.K}\n"
+    )
+    (tmp_path / "edited_helper.py").write_text("K = 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import edited_measure
+
+    def measured():
+        (record,) = sweep.run([{"n": 3}], edited_measure.f, tmp_path / "out")
+        return record["key"], record["value"]["n"]
+
+    first = measured()
+    (tmp_path / "unrelated.py").write_text("K = 3\n")
+    assert measured() == first and first[1] == 6
+    (tmp_path / "edited_helper.py").write_text("K = 50\n")
+    importlib.reload(sys.modules["edited_helper"])
+    second = measured()
+    assert second[1] == 150 and second[0] != first[0]
+    text = (tmp_path / "edited_measure.py").read_text().replace("K}", "K + 1}")
+    (tmp_path / "edited_measure.py").write_text(text)
+    importlib.reload(edited_measure)
+    assert measured()[1] == 151 and len(sweep.read(tmp_path / "out")) == 1
+
+
+def test_a_processor_with_other_arithmetic_measures_again_and_a_run_of_it_is_another(tmp_path, monkeypatch):
+    """The tier of the simulation is part of what sweeps, studies and run folders compare, in one place."""
+    from mho.fused import tier
+    from mho.job import claim_folder
+    from mho.task import load_task
+
+    hw, task = mho.load("pcm.standard"), load_task("digits")
+    here = sweep.identity(task)
+    claim_folder(tmp_path, task, hw, 0)
+    kept = json.loads((tmp_path / "key.json").read_text())
+    assert {k: kept[k] for k in ("code", "versions")} == {k: here[k] for k in ("code", "versions")}
+    able = tier.has_int8()
+    monkeypatch.setattr(tier, "has_int8", lambda: not able)
+    assert sweep.identity(task) != here
+    with pytest.raises(MhoError, match="different precision"):
+        claim_folder(tmp_path, task, hw, 0)
 
 
 def test_every_item_has_one_thread_and_draws_of_its_own_and_the_users_generator_is_left_alone(measures, tmp_path):

@@ -13,6 +13,7 @@ from mho.errors import ConfigError, MhoError
 from mho.sweep.arms import outcomes, read_plan, short_names
 from mho.sweep.plan import Plan, parsed_arms, parsed_grid
 from mho.sweep.points import run_plan
+from mho.units import seconds
 
 TASK = '''
 import torch
@@ -218,6 +219,22 @@ def test_training_without_an_effect_does_not_take_it_off_the_chips(swept):
         assert "pcm.drift" not in training
     files = list((swept / "networks").glob("*/network.safetensors"))
     assert len(files) == 12 and all("pcm.drift" in str(hardware_of(f).to_data()) for f in files)
+
+
+def test_a_folder_with_other_settings_shows_only_what_these_ask_for(files):
+    """Chips of other hardware or at other times are not in the tables, and are not measured again when they come back."""
+    common = {"task": "blobs.py", "hardware": "hw.yaml"}
+    first = Plan.checked(**common, chips=2, times=("1 s",))
+    run_plan(first, "out")
+    before, made = outcomes("out"), sweep.read("out").rows
+    run_plan(Plan.checked(**common, set={"tiles.pcm.adc.bits": 2}, times=("1 year",), chips=1), "out")
+    (found,) = outcomes("out")
+    assert (found.chips, found.time) == (1, seconds("1 year")) and len(sweep.read("out")) == 1
+    assert [s.planned for s in sweep.status("out")] == [1, 1, 1]
+    results = sorted((files / "out" / "results").iterdir())
+    run_plan(first, "out")
+    assert sorted((files / "out" / "results").iterdir()) == results
+    assert outcomes("out") == before and sweep.read("out").rows == made
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from mho.errors import MhoError
 from mho.evaluation import one_chip
 from mho.hardware import Hardware
 from mho.run import tile_arrays
+from mho.stale import digest
 from mho.task import Task, load_task
 from mho.tile import TileArray
 
@@ -40,9 +41,10 @@ class Subject:
     seed: int = 0
 
     def item(self, hw: Hardware | None, **more: Any) -> Item:
-        """Plain data that name this network on `hw` (None: digital)."""
+        """Plain data that name this network on `hw` (None: digital); `bytes` is what the checkpoint holds now."""
         data = None if hw is None else hw.to_data()
-        return {"task": self.task, "checkpoint": self.checkpoint, "seed": self.seed, "hardware": data, **more}
+        file, held = self.checkpoint, _digest(self.checkpoint, _changed(self.checkpoint))
+        return {"task": self.task, "checkpoint": file, "bytes": held, "seed": self.seed, "hardware": data, **more}
 
     def chips(self, hw: Hardware, first: int, last: int, *times: float) -> Item:
         """The item of `scores`: chips first ... last - 1 at these times."""
@@ -141,6 +143,11 @@ def _calibrated(task: str, checkpoint: str, changed: int, hw: Hardware) -> dict[
     base = trained(task, checkpoint)
     net, owner = to_analog(to_digital(base) if tile_arrays(base) else base, hw), task_of(task)
     return calibrate(net, owner.calibration_batches(), forward=owner.predict)
+
+
+@functools.lru_cache(64)
+def _digest(checkpoint: str, changed: int) -> str:
+    return digest(checkpoint)
 
 
 def _changed(checkpoint: str | Path) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from mho.files import write_atomically
 from mho.hardware import Hardware
 from mho.preactivation import CLOSED, PreactivationNoise
 from mho.run import tile_arrays
+from mho.stale import identity
 from mho.task import Task
 from mho.training import attach
 
@@ -51,7 +54,7 @@ def train(
 
 def states(item: Item) -> Value:
     """Measure: train a task from scratch and keep the network at some shares of the training, in files named by them."""
-    task, out = task_of(item["task"]), Path(item["out"])
+    task = task_of(item["task"])
     torch.manual_seed(noise.words("states", item["seed"])[0] & 0x7FFFFFFF)
     net, epochs = task.model(), task.epochs if item["epochs"] is None else item["epochs"]
     wanted: dict[int, list[float]] = {}
@@ -61,8 +64,7 @@ def states(item: Item) -> Value:
 
     def keep(epoch: int) -> None:
         for stage in wanted.get(epoch, ()):
-            file = out / f"stage-{stage:g}-s{item['seed']}.safetensors"
-            files[f"{stage:g}"] = str(_saved(net, file))
+            files[f"{stage:g}"] = _saved(net, item, f"stage-{stage:g}")
 
     train(task, net, epochs, task.lr, item["seed"], keep)
     return {"files": files}
@@ -85,12 +87,7 @@ def noisy_network(item: Item) -> Value:
 
     with noisy.on(net):
         train(task, net, epochs, task.lr, item["seed"], ramp)
-    limit = "" if bound is None else f"-bound-{bound:g}"
-    return {
-        "file": str(
-            _saved(net, Path(item["out"]) / f"noisy-{item['mode']}-{sigma:g}{limit}-s{item['seed']}.safetensors")
-        )
-    }
+    return {"file": _saved(net, item, f"noisy-{item['mode']}-{sigma:g}")}
 
 
 def hookable(net: nn.Module) -> nn.Module:
@@ -109,5 +106,9 @@ def bounded(hw: Hardware, bound: float) -> Hardware:
     return Hardware.from_data(data)
 
 
-def _saved(net: nn.Module, file: Path) -> Path:
-    return write_atomically(file, lambda part: save_model(net, part))
+def _saved(net: nn.Module, item: Item, what: str) -> str:
+    """The file of a network, named also by a hash of everything that it depends on: no other one overwrites it."""
+    about = {k: v for k, v in item.items() if k != "out"}, identity(task_of(item["task"]))
+    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    file = Path(item["out"]) / f"{what}-{name}.safetensors"
+    return str(write_atomically(file, lambda part: save_model(net, part)))

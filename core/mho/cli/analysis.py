@@ -275,11 +275,16 @@ class Bench:
 
     def trained(self, file: str) -> Path:
         """The network that `mho train` makes of the task for this hardware, made now if it is not there."""
-        from mho.job import Job
+        from mho.job import Job, claim_folder
         from mho.task import load_task
 
         task = load_task(self.task)
         folder = default_folder(task.name, self.hw, self.hardware.digest, self.seed)
+        try:
+            claim_folder(folder, task, self.hardware, self.seed)
+        except MhoError as error:
+            hint = f"remove it to train anew, or study its network as it is: --checkpoint {folder / file}"
+            raise MhoError(f"{str(error).partition(';')[0]}; {hint}") from None
         if not (folder / file).exists():
             click.echo(f"training {task.name} in {folder} (or give a --checkpoint)", err=True)
             Job(task, self.hardware, folder, 1, self.seed, progress=sys.stderr.isatty()).train()
@@ -309,7 +314,7 @@ class Bench:
         """Write study.json and report.html, and print the tables."""
         from mho.analysis import pages
         from mho.files import write_atomically
-        from mho.job import versions
+        from mho.stale import versions
 
         command = shlex.join(["mho", *sys.argv[1:]])
         whole = {**data, "task": self.task, "hardware": self.hardware.to_data(), "command": command}

@@ -4,7 +4,8 @@
 item; `folder` is for measure functions that share files.
 """
 
-from mho.sweep.engine import identity, in_shard, key_of, retry, run
+from mho.stale import identity
+from mho.sweep.engine import in_shard, key_of, retry, run
 from mho.sweep.state import Status, status
 from mho.sweep.table import Table, read
 from mho.sweep.work import folder

@@ -12,17 +12,15 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
 from mho.errors import MhoError
+from mho.stale import code_of
 from mho.sweep import pools, work
 from mho.sweep.state import Item, Record, State, need_plans
 from mho.sweep.work import Measure
-
-if TYPE_CHECKING:
-    from mho.task import Task
 
 FRUITLESS = 3  # times that workers may die before they have even begun a task
 
@@ -51,7 +49,8 @@ def run(
                dask, …   a backend of joblib; `joblib`: whichever joblib.parallel_config has set
     shard      (i, n), i from 1 to n: only the i-th of n parts, e.g. for a job array; the folder collects all parts
     only       which items to measure now, of those that are planned; `status` and `read` know about all
-    identity   what results depend on besides the item, see `mho.sweep.identity`
+    identity   what results depend on besides the item and the code of `measure` (its module, and what that imports from
+               its own folder), see `mho.sweep.identity`
     timeout    seconds after which an item counts as hanging and its process is ended; not in `serial`
 
     A record is {key, measure, item, status, provenance} with `value`, where status is "done", or with `error` {type,
@@ -60,7 +59,7 @@ def run(
     whatever the executor and however often it was interrupted.
     """
     state = State(Path(folder).resolve())
-    job = _Job(state, measure, executor, identity or {}, workers, timeout)
+    job = _Job(state, measure, executor, _with_code(identity, measure), workers, timeout)
     keys = {key_of(item, measure, job.identity): item for item in items}
     job.plan(keys)
     mine = {k: item for k, item in keys.items() if in_shard(k, shard) and (only is None or only(item))}
@@ -68,9 +67,25 @@ def run(
     return [r for k in mine if (r := state.record(k))]
 
 
+def plan(items: Iterable[Item], measure: Measure, folder: str | Path, identity: dict[str, Any] | None = None) -> None:
+    """Note that `folder` is about these items and no others; nothing is measured. What was planned for this function before
+    keeps its results, but `read` and `status` no longer tell of them."""
+    job = _Job(State(Path(folder).resolve()), measure, "serial", _with_code(identity, measure), None, None)
+    job.plan({key_of(item, measure, identity): item for item in items}, replace=True)
+
+
 def key_of(item: Item, measure: Measure, identity: dict[str, Any] | None = None) -> str:
     """The name of a result: a hash of everything that it depends on."""
-    return _key(item, work.describe(measure)["name"], identity or {})
+    return _key(item, work.describe(measure)["name"], _with_code(identity, measure))
+
+
+def _with_code(identity: dict[str, Any] | None, measure: Measure) -> dict[str, Any]:
+    """An identity with the code of a measure function; that of mho's own has a version."""
+    module = work.describe(measure)["name"].partition(":")[0]
+    if module.partition(".")[0] == "mho":
+        return identity or {}
+    code = code_of(sys.modules[module])
+    return {**(identity or {}), "measure": hashlib.sha256(code).hexdigest()[:16]}
 
 
 def _key(item: Item, measure: str, identity: dict[str, Any]) -> str:
@@ -89,26 +104,6 @@ def in_shard(key: str, shard: tuple[int, int] | None) -> bool:
     if not 1 <= i <= n:
         raise MhoError(f"shard {i}/{n}: shards are counted from 1 to {n}")
     return int(key, 16) % n == i - 1
-
-
-def identity(task: Task | None = None, checkpoint: str | Path | None = None) -> dict[str, Any]:
-    """What results depend on besides their item: the code and data version of a task, the bytes of a checkpoint, and the
-    versions of mho, its plugins (files of --plugin by their hash) and torch."""
-    from mho.job import versions
-
-    about: dict[str, Any] = {"versions": versions()}
-    if task is not None:
-        about["task"] = task.fingerprint()
-    if checkpoint is not None:
-        about["checkpoint"] = _digest(Path(checkpoint))
-    return about
-
-
-def _digest(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:32]
-    except OSError as error:
-        raise MhoError(f"cannot read {file}: {error.strerror}") from None
 
 
 def retry(folder: str | Path, executor: str = "process", **options: Any) -> list[Record]:
@@ -154,9 +149,9 @@ class _Job:
         self.executor, self.workers, self.timeout = executor, workers, timeout
         self.plugins = [str(f) for f in registry.default().files]
 
-    def plan(self, keys: dict[str, Item]) -> None:
+    def plan(self, keys: dict[str, Item], replace: bool = False) -> None:
         plan = {"measure": self.measure, "identity": self.identity, "plugins": self.plugins, "items": keys}
-        self.state.add_to_plan({**plan, "command": sys.argv})
+        self.state.add_to_plan({**plan, "command": sys.argv}, replace)
 
     def measure_all(self, items: dict[str, Item], progress: bool) -> None:
         """Everything that is open; suspects at the end and apart."""

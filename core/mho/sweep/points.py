@@ -24,6 +24,7 @@ from mho.evaluation import one_chip
 from mho.files import write_atomically
 from mho.hardware import Hardware, load
 from mho.job import Job
+from mho.stale import identity
 from mho.sweep import engine
 from mho.sweep.plan import Plan, Point
 from mho.sweep.state import Item, State
@@ -43,7 +44,7 @@ def run_plan(plan: Plan, where: str | Path, executor: str = "serial", *, shard: 
     for p in {p.arm: p for p in points}.values():
         for hw in (p.hardware, p.training):
             to_analog(task.model(), hw)  # rules that fit no layer should not wait for a training
-    about = engine.identity(task, plan.checkpoint)
+    about = identity(task, plan.checkpoint)
     options = {**options, "identity": about}
     write_atomically(where / "sweep.yaml", plan.to_yaml())
     for hw in {h.digest: h for p in points for h in (p.hardware, p.training)}.values():
@@ -58,6 +59,8 @@ def run_plan(plan: Plan, where: str | Path, executor: str = "serial", *, shard: 
         for k in range(plan.chips)
     ]
     wanted = {n["start"] for n in networks if _name(n) in mine}
+    for measure, items in ((digital, starts.values()), (network, networks), (chip, chips)):
+        engine.plan(items, measure, where, about)  # tables show no chips of a plan that this folder had before
     _forget_lost(where, [(digital, s) for s in starts.values()] + [(network, n) for n in networks], about)
     engine.run(starts.values(), digital, where, executor, only=lambda i: _name(i) in wanted, **options)
     made = _done(where, starts.values(), digital, about)

@@ -89,12 +89,13 @@ class State:
         found = [p for file in sorted((self.folder / "plans").glob("*.json")) if (p := _read(file))]
         return sorted(found, key=lambda p: p["number"])
 
-    def add_to_plan(self, plan: dict[str, Any]) -> None:
-        """Merge new items into the plan of this measure function; a plan for other versions of anything is replaced."""
+    def add_to_plan(self, plan: dict[str, Any], replace: bool = False) -> None:
+        """Merge new items into the plan of this measure function, or put them in place of all that were planned before; a
+        plan for other versions of anything is always replaced."""
         file = self.plan(plan["measure"]["name"])
         before, others = _read(file), self.plans()
         number = before["number"] if before else 1 + max((p["number"] for p in others), default=0)
-        if before and before["identity"] == plan["identity"]:
+        if before and not replace and before["identity"] == plan["identity"]:
             plan = {**plan, "items": {**before["items"], **plan["items"]}}
         new = {"number": number, **plan}
         if new != before:

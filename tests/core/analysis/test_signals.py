@@ -1,6 +1,8 @@
 """Signals, the error split, noisy training and the robustness study."""
 
 import math
+import os
+from pathlib import Path
 
 import mho
 import pytest
@@ -9,7 +11,7 @@ from mho.analysis.robustness import robustness
 from mho.analysis.rounds import one_after_the_other
 from mho.analysis.signals import error_by_layer, signals, split_error
 from mho.analysis.subject import network, task_of
-from mho.analysis.training import noisy_network
+from mho.analysis.training import noisy_network, states
 from torch import nn
 
 
@@ -102,6 +104,24 @@ def test_behind_an_output_bound_the_gain_of_noisy_training_saturates(blobs, stan
 
     free, bounded = signal(20.0, None) / signal(2.0, None), signal(20.0, 10.0) / signal(2.0, 10.0)
     assert bounded < free and bounded < 2
+
+
+@pytest.mark.parametrize("other", [{"epochs": 2}, {"bound": 5.0}, {"seed": 1}, "code"])
+def test_another_training_does_not_overwrite_the_network_of_the_first(blobs, standard, tmp_path, other):
+    """Nor does the same one of an edited task."""
+    task = tmp_path / "blobs.py"
+    task.write_text(Path(blobs.task).read_text())
+    item = {"task": str(task), "seed": 0, "mode": "additive", "epochs": 1, "out": str(tmp_path), "sigma": 0.5,
+            "bound": None, "hardware": standard.to_data()}  # fmt: skip
+    stages = {"task": str(task), "seed": 0, "epochs": 1, "stages": [0.0, 1.0], "out": str(tmp_path)}
+    made = [noisy_network(item)["file"], *states(stages)["files"].values()]
+    before = [Path(f).read_bytes() for f in made]
+    if other == "code":
+        task.write_text(task.read_text().replace("1e-2", "2e-2"))
+        os.utime(task, ns=(1, 1))
+    changed = {} if other == "code" else other
+    again = [noisy_network({**item, **changed})["file"], *states({**stages, **changed})["files"].values()]
+    assert len({*made, *again}) == 6 and [Path(f).read_bytes() for f in made] == before
 
 
 def test_the_study_finds_midpoints_of_all_layers_and_of_each(blobs, standard, tmp_path):

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import mho
 import pytest
+import torch
 from click.testing import CliRunner
+from mho.analysis.subject import task_of
 from mho.cli import main
 
 
@@ -71,6 +73,39 @@ def test_robustness_and_diagnose_write_reports(call, tmp_path):
     )  # fmt: skip
     assert found.exit_code == 0, found.output
     assert "compensable" in found.output and "Phase plot" in report(tmp_path / "diagnose")
+
+
+def test_another_network_in_the_same_checkpoint_file_is_measured(blobs, call, tmp_path):
+    """With its old bytes the file has its old results again, and nothing is measured."""
+    file = tmp_path / "net.safetensors"
+    file.write_bytes(Path(blobs.checkpoint).read_bytes())
+
+    def digital():
+        found = call("budget", "--chips", "2", "--checkpoint", str(file), "--json", checkpoint=False)
+        assert found.exit_code == 0, found.output
+        return json.loads(found.stdout)["budgets"]
+
+    first = digital()
+    net = task_of(blobs.task).model()
+    torch.nn.init.zeros_(net[4].weight)
+    mho.save_model(net, file)
+    assert digital() != first
+    measured = len(list((tmp_path / "budget/items/results").iterdir()))
+    file.write_bytes(Path(blobs.checkpoint).read_bytes())
+    assert digital() == first and len(list((tmp_path / "budget/items/results").iterdir())) == measured
+
+
+def test_a_network_trained_by_another_task_is_not_taken_silently(call, blobs, tmp_path):
+    task = tmp_path / "other.py"
+    task.write_text(
+        Path(blobs.task).read_text().replace("epochs, hwa_epochs, lr = 12, 4", "epochs, hwa_epochs, lr = 1, 1")
+    )
+    arguments = ["layers", str(task), "ideal.exact", "--chips", "2", "--verify", "2", "--out", str(tmp_path / "study")]
+    first = CliRunner().invoke(main, arguments)
+    assert "training other in" in first.output
+    task.write_text(task.read_text() + "# edited\n")
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == 1 and "different code" in again.output and "--checkpoint" in again.output
 
 
 @pytest.mark.parametrize(("verb", "arguments", "says"), [
