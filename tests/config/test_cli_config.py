@@ -59,6 +59,13 @@ def test_check_takes_changes(good: Path) -> None:
     assert "t 8x512" in mho("check", good, "--set", "tiles.t.rows=8").output
 
 
+def test_check_names_tiles_that_nothing_uses(tmp_path: Path) -> None:
+    """A misspelt tile of an inherited file would otherwise change nothing in silence."""
+    file = tmp_path / "hw.yaml"
+    file.write_text("mho: 1\nlike: pcm.standard\ntiles:\n  pmc: {adc: {bits: 6}}\n")
+    assert mho("check", file).output.rstrip().endswith("; no layer goes to: pmc")
+
+
 def test_check_without_a_file_is_misuse() -> None:
     assert mho("check").exit_code == 2
 

@@ -54,6 +54,26 @@ tiles:
     nonidealities:
       - {kind: telegraph.rtn, depth: 0.3}
 """
+TASK = """\
+import mho
+import torch
+from torch import nn
+
+x = torch.rand(64, 6, generator=torch.Generator().manual_seed(0))
+y = (x.sum(1) > 3).long()
+
+class Tiny(mho.Task):
+    epochs, hwa_epochs, chance = 2, 2, 0.5
+
+    def model(self):
+        return nn.Linear(6, 2)
+
+    def train_batches(self, seed):
+        return [(x, y)]
+
+    def score(self, model):
+        return float((model(x).argmax(1) == y).float().mean())
+"""
 
 
 @pytest.fixture
@@ -90,6 +110,11 @@ def test_what_mho_new_writes_installs_passes_its_tests_and_runs(environment, bui
     assert env.mho("check", "fefet.standard").returncode == 0
     run = env.mho("mvm", "fefet.standard", "--size", "16", "--matrices", "2")
     assert run.returncode == 0 and "fefet.drift" in run.stdout, run.stderr
+    (tmp_path / "tiny.py").write_text(TASK)
+    job = env.mho(
+        "run", tmp_path / "tiny.py", "fefet.standard", "--chips", "2", "--no-report", "--out", tmp_path / "job"
+    )
+    assert job.returncode == 0 and "1 year" in job.stdout, job.stderr
     assert env.mho("test", "fefet").returncode == 0
 
 

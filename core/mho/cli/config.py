@@ -50,10 +50,13 @@ def check(files: tuple[str, ...], changes: tuple[str, ...]) -> None:
 
 
 def summary(hardware: Hardware) -> str:
-    """Tiles and effects of a hardware in one line."""
+    """Tiles and effects of a hardware in one line, and the tiles that nothing uses: a misspelt name makes one."""
     effects = dict.fromkeys(str(e.KIND) for tile in hardware.tiles.values() for e in tile.nonidealities)
     tiles = ", ".join(f"{name} {t.rows}x{t.columns}" for name, t in hardware.tiles.items())
-    return f"tiles: {tiles or 'none'}; effects: {', '.join(effects) or 'none'}"
+    used = {hardware.default, *(rule.tile for rule in hardware.layers)}
+    idle = ", ".join(name for name in hardware.tiles if name not in used)
+    told = f"tiles: {tiles or 'none'}; effects: {', '.join(effects) or 'none'}"
+    return f"{told}; no layer goes to: {idle}" if idle else told
 
 
 @click.command()
