@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
@@ -56,19 +55,20 @@ def tune_digital(
 
     The first half of `batches` sets the input ranges (mean of the largest |x| of each batch, cap 10), the second half
     trains input ranges, biases and other digital parameters by SGD at rate `lr`, through all effects but without weight
-    noise; batch norms adapt all along. `loss(outputs, batch)` as in a task.
+    noise; batch norms adapt all along. A single batch serves for both. `loss(outputs, batch)` as in a task.
     """
     batches = list(batches)
+    if not batches:
+        raise MhoError("tune_digital saw no data: `batches` was empty")
     half = len(batches) // 2
-    if not half:
-        raise MhoError(f"tune_digital needs at least 2 batches, got {len(batches)}")
-    calibrate(net, islice(batches, half), forward=forward)
-    adapt_batch_norm(net, islice(batches, half), forward=forward)
+    first, second = (batches[:half], batches[half:]) if half else (batches, batches)
+    calibrate(net, first, forward=forward)
+    adapt_batch_norm(net, first, forward=forward)
     with _weights_fixed(net), keeping_modes(net):
         free = [p for p in net.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(free, lr=lr) if free else None
         net.train()
-        for batch in batches[half:]:
+        for batch in second:
             value = loss(run_batch(net, batch, forward), batch)
             if optimizer is not None:
                 optimizer.zero_grad()
