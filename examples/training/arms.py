@@ -71,7 +71,6 @@ STUDIES = {
     "ablation-vowels": Study(
         "3x programming noise, 3x drift spread, 6-bit ADC", str(HERE.parent / "vowels" / "lstm.py"), HARSH, ABLATION
     ),
-    "ablation-stdlib": Study("standard PCM", str(HERE.parent / "stdlib" / "task.py"), (), ABLATION),
 }
 
 

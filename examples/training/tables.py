@@ -79,7 +79,6 @@ TABLES = {
     "ablation-standard": errors,
     "ablation-harsh": errors,
     "ablation-vowels": errors,
-    "ablation-stdlib": errors,
     "noise-models": errors,
     "midpoints": midpoints,
 }

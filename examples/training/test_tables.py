@@ -56,3 +56,9 @@ def test_noisy_training_is_more_robust_than_any_quantisation():
             < arms["noisy, sigma 1"][seed]["mu"]
             < arms["noisy, sigma 2"][seed]["mu"]
         )
+
+
+def test_on_the_larger_network_too_full_training_is_the_best_at_every_time():
+    errors = mean_errors("ablation-vowels")
+    best = errors.pop("full HWA")
+    assert all(b < e for other in errors.values() for b, e in zip(best, other))
