@@ -68,6 +68,7 @@ STUDIES = {
     "ablation-standard": Study("standard PCM", "digits", SHORT, ABLATION),
     "ablation-harsh": Study("3x programming noise, 3x drift spread, 6-bit ADC", "digits", (*SHORT, *HARSH), ABLATION),
     "noise-models": Study("standard PCM, 4-bit ADC, 3 % stuck devices", "digits", (*SHORT, *FULL_CHAIN), NOISE_MODELS),
+    "ablation-vowels-standard": Study("standard PCM", str(HERE.parent / "vowels" / "lstm.py"), (), ABLATION),
     "ablation-vowels": Study(
         "3x programming noise, 3x drift spread, 6-bit ADC", str(HERE.parent / "vowels" / "lstm.py"), HARSH, ABLATION
     ),

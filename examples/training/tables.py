@@ -79,6 +79,7 @@ TABLES = {
     "ablation-standard": errors,
     "ablation-harsh": errors,
     "ablation-vowels": errors,
+    "ablation-vowels-standard": errors,
     "noise-models": errors,
     "midpoints": midpoints,
 }

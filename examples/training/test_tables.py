@@ -4,6 +4,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
@@ -58,7 +60,8 @@ def test_noisy_training_is_more_robust_than_any_quantisation():
         )
 
 
-def test_on_the_larger_network_too_full_training_is_the_best_at_every_time():
-    errors = mean_errors("ablation-vowels")
+@pytest.mark.parametrize("study", ["ablation-vowels", "ablation-vowels-standard"])
+def test_on_the_larger_network_too_full_training_is_the_best_at_every_time(study):
+    errors = mean_errors(study)
     best = errors.pop("full HWA")
     assert all(b < e for other in errors.values() for b, e in zip(best, other))
