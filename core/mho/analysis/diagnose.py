@@ -347,12 +347,16 @@ def _plain(v: Any) -> Any:
 
 
 def _batch(task: Task, size: int) -> Any:
-    """The first `size` samples of the calibration batches; whole batches where they are not pairs of tensors."""
+    """The first `size` samples of the calibration batches, in the type of a batch; the whole first batch where its parts are
+    not tensors, or not as long in every batch (padding)."""
     batches = list(islice(iter(task.calibration_batches()), 4))
     first = batches[0]
-    if isinstance(first, (tuple, list)) and all(isinstance(v, Tensor) for v in first):
-        return tuple(torch.cat(parts)[:size] for parts in zip(*batches))
-    return first
+    if not isinstance(first, (tuple, list)) or not all(isinstance(v, Tensor) for v in first):
+        return first
+    if len({tuple(v.shape[1:] for v in batch) for batch in batches}) > 1:
+        return first
+    parts = [torch.cat(column)[:size] for column in zip(*batches)]
+    return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
 
 
 def _slope(net: nn.Module, loss: Any, g: Gradients, mode: str, item: Item) -> tuple[float, float]:
