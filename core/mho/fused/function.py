@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mho.converter import Dac, range_gradient
 from mho.fused.codes import Planes, code_inputs, code_weights
@@ -59,7 +60,13 @@ def _can(array: TileArray, weight: Tensor) -> bool:
 
 def wants_gradient(array: TileArray, *tensors: Tensor) -> bool:
     """Whether autograd will ask for a gradient of this call."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *array.parameters()))
+    if not torch.is_grad_enabled():
+        return False
+    parts = (p for m in array._modules.values() if m is not None for p in m.parameters())
+    own = (
+        p for p in array._parameters.values() if p is not None
+    )  # array.parameters() is nothing that dynamo can trace
+    return any(t.requires_grad for t in (*tensors, *own, *parts))
 
 
 def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
@@ -149,6 +156,9 @@ class MiniBatchWeights(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         weight, gamma = ctx.saved_tensors
+        if not _in_place():
+            full = gamma.unsqueeze(-1)
+            return (g / full).masked_fill(weight.abs() > full, 0), None, None, None
         out = torch.empty_like(g)
         for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
             full = gamma[:, part, None]
@@ -207,10 +217,11 @@ class TileProduct(torch.autograd.Function):
         array, adc = ctx.call.array, Conversion.of(ctx.call.array.spec.adc)
         top = array.spec.dac.top
         kind = torch.bfloat16 if w.dtype == torch.bfloat16 else g.dtype
-        gx = torch.empty(main.shape, dtype=g.dtype, device=g.device) if to_x or to_alpha else None
-        gw = (torch.empty_like if array.full else torch.zeros_like)(w, dtype=g.dtype) if to_w else None
-        gscale = torch.empty_like(scale) if to_scale else None
-        galpha = torch.empty_like(alpha) if to_alpha else None
+        gx = gw = None
+        if in_place := _in_place():  # all row tiles into one tensor
+            gx = torch.empty(main.shape, dtype=g.dtype, device=g.device) if to_x or to_alpha else None
+            gw = (torch.empty_like if array.full else torch.zeros_like)(w, dtype=g.dtype) if to_w else None
+        gxs, gws, gscale, galpha = [], [], [], []
         start = 0
         for t, rows in enumerate(array.sizes):
             cut = slice(start, start + rows)
@@ -218,20 +229,26 @@ class TileProduct(torch.autograd.Function):
             gain = alpha[..., t, :] * scale[t]
             gt = g * gain
             if not math.isinf(adc.bound):
-                gt.masked_fill_(codes[:, t].abs() >= adc.limit, 0)
-            if gscale is not None:
-                gscale[t] = (g * codes[:, t] * alpha[..., t, :]).sum(0) * adc.step
+                gt = _zeroed(gt, codes[:, t].abs() >= adc.limit, in_place)
+            if to_scale:
+                gscale.append((g * codes[:, t] * alpha[..., t, :]).sum(0) * adc.step)
             gt = gt.to(kind)
-            if gx is not None:
-                _multiply(gt, w[t, :, :rows].to(kind), gx[:, cut])
-            if gw is not None:
-                _multiply(gt.t(), _values(main[:, cut], top, kind), gw[t, :, :rows])
-            if galpha is not None and gx is not None:
-                parts = (gx[:, None, cut], _values(main[:, None, cut], top, g.dtype), clipped[:, None, cut])
-                galpha[t] = range_gradient(*parts, alpha[t : t + 1], array.decay, rows)[0]
-        if to_x and gx is not None:
-            gx.div_(_spans(array, alpha)).masked_fill_(clipped, 0)
-        return gx if to_x else None, gw, galpha, gscale, None, None, None
+            if to_x or to_alpha:
+                gxs.append(_multiply(gt, w[t, :, :rows].to(kind), g.dtype, None if gx is None else gx[:, cut]))
+            if to_w:
+                x = _values(main[:, cut], top, kind)
+                gws.append(_multiply(gt.t(), x, g.dtype, None if gw is None else gw[t, :, :rows]))
+            if to_alpha:
+                parts = (gxs[t][:, None], _values(main[:, None, cut], top, g.dtype), clipped[:, None, cut])
+                galpha.append(range_gradient(*parts, alpha[t : t + 1], array.decay, rows)[0])
+        if to_x:
+            gx = torch.cat(gxs, 1) if gx is None else gx
+            spans = _spans(array, alpha)
+            gx = _zeroed(gx.div_(spans) if in_place else gx / spans, clipped, in_place)
+        if to_w and gw is None:
+            gw = torch.stack([pad(v, (0, array.height - v.shape[1])) for v in gws])
+        scales = (torch.stack(v) if v else None for v in (galpha, gscale))
+        return gx if to_x else None, gw, *scales, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -241,13 +258,21 @@ class TileProduct(torch.autograd.Function):
         return tuple(torch.stack(parts) for parts in zip(*results)), (0, 0, 0, 0)
 
 
-def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """a @ b into out, which may have more precision than the product."""
-    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if a.dtype == out.dtype and plain:  # torch.func differentiates what a backward pass does
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(a @ b)
+def _in_place() -> bool:
+    """Whether a backward pass may write into its own tensors: unless somebody compiles it, or torch.func differentiates or
+    maps what it does."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _multiply(a: Tensor, b: Tensor, kind: torch.dtype, out: Tensor | None) -> Tensor:
+    """a @ b, into `out` if there is one; the result may have more precision than the product."""
+    if out is None:
+        return (a @ b).to(kind)
+    return torch.mm(a, b, out=out) if a.dtype == kind else out.copy_(a @ b)
+
+
+def _zeroed(t: Tensor, where: Tensor, in_place: bool) -> Tensor:
+    return t.masked_fill_(where, 0) if in_place else t.masked_fill(where, 0)
 
 
 def _each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
