@@ -185,6 +185,40 @@ def layers(rounds: int) -> None:
     table("LSTM 650, 26 steps, batch 20", {"nn.LSTM fp32": quietly(lambda: lstm(x)), **on_chip(lstm, x)}, rounds)
 
 
+def ladder(rounds: int) -> None:
+    """IR-drop in its fidelities, 512 x 512, 128 vectors; banded solves of 64 of the 65,536 lines."""
+    x, w = torch.rand(128, 512) * 2 - 1, 0.246 * torch.randn(512, 512)
+    linear = nn.Linear(512, 512)
+    cases: Cases = {"nn.Linear fp32": quietly(lambda: linear(x))}
+    kinds = {
+        "no IR-drop": "[]",
+        "circuit.ir_drop": "[circuit.ir_drop]",
+        "exact, driven rows": "[{kind: circuit.ir_drop_ladder, input_encoding: driven}]",
+        "exact, gated rows": "[circuit.ir_drop_ladder]",
+    }
+    for name, effects in kinds.items():
+        for compiled in ("false", "true"):
+            hw = hardware(f"tiles.pcm.nonidealities={effects}", f"compile={compiled}")
+            t = mho.Tile(w, hw).program(seed=0)
+            cases[name + ", compiled" * (compiled == "true")] = quietly(lambda t=t: t(x))
+    cases["64 banded solves (scipy)"] = lambda: banded_solves(x, w, 64)
+    table("IR-drop along the bit lines, 512 x 512, 128 vectors", cases, rounds)
+
+
+def banded_solves(x: torch.Tensor, w: torch.Tensor, count: int) -> None:
+    """Kirchhoff's law on `count` gated lines, one after the other (see `IRDropLadder`)."""
+    import numpy as np
+    from scipy.linalg import solve_banded
+
+    r = 0.35 * 5e-6
+    for k in range(count):
+        cell = (x[k] * w[k]).double().numpy()
+        matrix = np.full((3, len(cell)), -1.0)
+        matrix[1] = 2 + r * np.abs(cell)
+        matrix[1, -1] -= 1
+        solve_banded((1, 1), matrix, r * cell)
+
+
 def chips(rounds: int) -> None:
     """Programming and ageing of 11.2 M weights, and 25 chips over a batch."""
     net = mho.to_analog(nn.Sequential(*[nn.Linear(1058, 1058, bias=False) for _ in range(10)]), hardware())
@@ -225,7 +259,7 @@ def plugins(rounds: int) -> None:
     table("installed but unused plugins", cases, 3 * rounds)
 
 
-SECTIONS = {f.__name__: f for f in (forward, train, memory, networks, layers, chips, plugins)}
+SECTIONS = {f.__name__: f for f in (forward, train, memory, networks, layers, ladder, chips, plugins)}
 
 
 def main() -> None:

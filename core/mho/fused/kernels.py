@@ -61,5 +61,7 @@ def _compiled(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def _about_arguments(guards: Sequence[Any]) -> list[bool]:
-    """Of the conditions under which torch would compile again, those on tensors and on the arguments of the kernel."""
-    return [g.guard_type == "TENSOR_MATCH" or (g.name.startswith("L[") and "[" not in g.name[2:] ) for g in guards]
+    """Of the conditions under which torch would compile again, those on tensors and on the arguments of the kernel, and on
+    which arguments are one and the same tensor."""
+    kept = ("TENSOR_MATCH", "DUPLICATE_INPUT")
+    return [g.guard_type in kept or (g.name.startswith("L[") and "[" not in g.name[2:]) for g in guards]
