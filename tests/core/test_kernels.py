@@ -12,6 +12,7 @@ def twice(a, b):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@torch.no_grad()
 def test_a_kernel_that_was_first_given_one_tensor_twice_is_right_for_two():
     kernels, one = Kernels(True, "layer"), torch.ones(3)
     for a, b in ((one, one), (one, 0 * one), (one, 5 * one)):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mho import noise
 from mho.converter import Dac, range_gradient
 from mho.fused.codes import Planes, code_inputs, code_weights
 from mho.fused.epilogue import Conversion, Epilogue
@@ -60,13 +61,9 @@ def _can(array: TileArray, weight: Tensor) -> bool:
 
 def wants_gradient(array: TileArray, *tensors: Tensor) -> bool:
     """Whether autograd will ask for a gradient of this call."""
-    if not torch.is_grad_enabled():
-        return False
-    parts = (p for m in array._modules.values() if m is not None for p in m.parameters())
-    own = (
-        p for p in array._parameters.values() if p is not None
-    )  # array.parameters() is nothing that dynamo can trace
-    return any(t.requires_grad for t in (*tensors, *own, *parts))
+    if torch.compiler.is_compiling():  # a graph cannot list parameters of a module that has just changed
+        return torch.is_grad_enabled()
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *array.parameters()))
 
 
 def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
@@ -77,7 +74,11 @@ def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None, 
         w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
     if planes is None:
         planes = Planes(*CodedWeights.apply(w, call))
-    return TileProduct.apply(x, w, _input_range(array, x), array.digital_scale(), *planes, call)[0]
+    arguments = (x, w, _input_range(array, x), array.digital_scale(), *planes, call)
+    if not call.keep and not torch._C._are_functorch_transforms_active():
+        with torch.no_grad():
+            return TileProduct.forward(*arguments)[0]  # what autograd does around it takes a while
+    return TileProduct.apply(*arguments)[0]
 
 
 def drawn(array: TileArray, weight: Tensor, stream: Stream) -> Weights:
@@ -116,7 +117,8 @@ class CodedWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(w: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-        return code_weights(w, call.epilogue.phi_sites(), call.route)
+        planes, bound = code_weights(w, call.epilogue)
+        return planes, bound
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -139,31 +141,48 @@ class MiniBatchWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(weight: Tensor, gamma: Tensor, array: TileArray, stream: Stream) -> Tensor:
-        inject = array.injects
-        if inject and not array.cellwise(array.plan.program):
-            return array.injected((weight / gamma.unsqueeze(-1)).clamp_(-1, 1), stream)
-        out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
-        for part in blocks(weight.shape[1], weight.shape[0] * weight.shape[2]):
-            w = (weight[:, part] / gamma[:, part, None]).clamp_(-1, 1)
-            out[:, part] = array.injected(w, stream, part) if inject else w
-        return out
+        strength = array.injection() if array.injects else None
+
+        def of(
+            weight: Tensor, gamma: Tensor, key: noise.Key, strength: Tensor | float | None, part: slice | None = None
+        ) -> Tensor:
+            w = (weight / gamma.unsqueeze(-1)).clamp_(-1, 1)
+            return w if strength is None else array.with_noise(w, Stream(key, key, quick=True), strength, part)
+
+        def eager() -> Tensor:
+            if strength is not None and not array.cellwise(array.plan.program):
+                return of(weight, gamma, stream.chip, strength)
+            out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+            for part in blocks(weight.shape[1], weight.shape[0] * weight.shape[2]):
+                out[:, part] = of(weight[:, part], gamma[:, part], stream.chip, strength, part)
+            return out
+
+        arguments = (weight, gamma, stream.chip, None if strength is None else torch.as_tensor(strength))
+        return array.kernels.run("weight noise", lambda: of, arguments, eager)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        weight, gamma, *_ = inputs
+        weight, gamma, ctx.array, _ = inputs
         ctx.save_for_backward(weight, gamma)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         weight, gamma = ctx.saved_tensors
-        if not _in_place():
+        array: TileArray = ctx.array
+
+        def of(g: Tensor, weight: Tensor, gamma: Tensor) -> Tensor:
             full = gamma.unsqueeze(-1)
-            return (g / full).masked_fill(weight.abs() > full, 0), None, None, None
-        out = torch.empty_like(g)
-        for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
-            full = gamma[:, part, None]
-            out[:, part] = (g[:, part] / full).masked_fill_(weight[:, part].abs() > full, 0)
-        return out, None, None, None
+            return (g / full).masked_fill(weight.abs() > full, 0)
+
+        def eager() -> Tensor:
+            if not _in_place():
+                return of(g, weight, gamma)
+            out = torch.empty_like(g)
+            for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
+                out[:, part] = of(g[:, part], weight[:, part], gamma[:, part])
+            return out
+
+        return array.kernels.run("gradient of the weights", lambda: of, (g, weight, gamma), eager), None, None, None
 
     @staticmethod
     def vmap(
@@ -190,13 +209,15 @@ class TileProduct(torch.autograd.Function):
         """Outputs, and what a backward pass needs: inputs of the product, their clip mask, codes of the ADC."""
         epilogue = call.epilogue
         adc, top = epilogue.adc, epilogue.top
-        inputs = epilogue.behind_dac(code_inputs(x, _spans(call.array, alpha), top, call.route, call.keep))
+        coded = code_inputs(x, _spans(call.array, alpha), top, call.route, call.array.kernels, call.keep)
+        inputs = epilogue.behind_dac(coded)
         shape = (len(x), *scale.shape) if call.keep else (0,)
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None
         full = scale * adc.step if own is not None else scale * alpha * adc.step
         out = epilogue.run(inputs, w, Planes(planes, bound), full, own, codes if call.keep else None)
-        return out, inputs.main, inputs.clipped, codes
+        clipped = inputs.clipped if inputs.clipped is not None else torch.empty(0, dtype=torch.int8, device=x.device)
+        return out, inputs.main, clipped, codes
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -214,41 +235,29 @@ class TileProduct(torch.autograd.Function):
             return (None,) * 7
         main, clipped, codes, w, alpha, scale = ctx.saved_tensors
         to_x, to_w, to_alpha, to_scale, *_ = ctx.needs_input_grad
-        array, adc = ctx.call.array, Conversion.of(ctx.call.array.spec.adc)
-        top = array.spec.dac.top
+        array, top = ctx.call.array, ctx.call.array.spec.dac.top
         kind = torch.bfloat16 if w.dtype == torch.bfloat16 else g.dtype
+        gts, gscales = _before_adc(array, g, codes, alpha, scale, kind)
         gx = gw = None
-        if in_place := _in_place():  # all row tiles into one tensor
+        if _in_place():  # all row tiles into one tensor
             gx = torch.empty(main.shape, dtype=g.dtype, device=g.device) if to_x or to_alpha else None
             gw = (torch.empty_like if array.full else torch.zeros_like)(w, dtype=g.dtype) if to_w else None
-        gxs, gws, gscale, galpha = [], [], [], []
-        start = 0
-        for t, rows in enumerate(array.sizes):
+        gxs, gws, start = [], [], 0
+        for t, (gt, rows) in enumerate(zip(gts, array.sizes)):
             cut = slice(start, start + rows)
             start += rows
-            gain = alpha[..., t, :] * scale[t]
-            gt = g * gain
-            if not math.isinf(adc.bound):
-                gt = _zeroed(gt, codes[:, t].abs() >= adc.limit, in_place)
-            if to_scale:
-                gscale.append((g * codes[:, t] * alpha[..., t, :]).sum(0) * adc.step)
-            gt = gt.to(kind)
             if to_x or to_alpha:
                 gxs.append(_multiply(gt, w[t, :, :rows].to(kind), g.dtype, None if gx is None else gx[:, cut]))
             if to_w:
                 x = _values(main[:, cut], top, kind)
                 gws.append(_multiply(gt.t(), x, g.dtype, None if gw is None else gw[t, :, :rows]))
-            if to_alpha:
-                parts = (gxs[t][:, None], _values(main[:, None, cut], top, g.dtype), clipped[:, None, cut])
-                galpha.append(range_gradient(*parts, alpha[t : t + 1], array.decay, rows)[0])
-        if to_x:
-            gx = torch.cat(gxs, 1) if gx is None else gx
-            spans = _spans(array, alpha)
-            gx = _zeroed(gx.div_(spans) if in_place else gx / spans, clipped, in_place)
         if to_w and gw is None:
             gw = torch.stack([pad(v, (0, array.height - v.shape[1])) for v in gws])
-        scales = (torch.stack(v) if v else None for v in (galpha, gscale))
-        return gx if to_x else None, gw, *scales, None, None, None
+        galpha = None
+        if to_x or to_alpha:
+            gx = torch.cat(gxs, 1) if gx is None else gx
+            gx, galpha = _before_dac(array, gx, main, clipped, alpha)
+        return gx if to_x else None, gw, galpha, torch.stack(gscales) if to_scale else None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -256,6 +265,45 @@ class TileProduct(torch.autograd.Function):
         tensors = [_each(a, d, info.batch_size) for a, d in zip(args[:-1], in_dims)]
         results = [TileProduct.apply(*each, args[-1]) for each in zip(*tensors)]
         return tuple(torch.stack(parts) for parts in zip(*results)), (0, 0, 0, 0)
+
+
+def _before_adc(
+    array: TileArray, g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor, kind: torch.dtype
+) -> tuple[list[Tensor], list[Tensor]]:
+    """From the gradient g of the outputs: those of the products of every tile, [vector, out] of type `kind`, and of
+    scale [out]."""
+    adc = Conversion.of(array.spec.adc)
+
+    def every(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        pairs = [one(g, codes[:, t], alpha[..., t, :], scale[t]) for t in range(len(scale))]
+        return [gt for gt, _ in pairs], [gscale for _, gscale in pairs]
+
+    def one(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        gt = g * (alpha * scale)
+        if not math.isinf(adc.bound):
+            gt = gt.masked_fill(codes.abs() >= adc.limit, 0)
+        return gt.to(kind), (g * codes * alpha).sum(0) * adc.step
+
+    arguments = (g, codes, alpha, scale)
+    return array.kernels.run("gradient of the ADC", lambda: every, arguments, lambda: every(*arguments))
+
+
+def _before_dac(array: TileArray, g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """From the gradient g of the DAC's values [vector, in]: those of x and of alpha."""
+    top, decay = array.spec.dac.top, array.decay
+
+    def every(g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        values, beyond = _values(main, top, g.dtype), clipped.to(g.dtype)
+        galpha, start = [], 0
+        for t, rows in enumerate(array.sizes):
+            cut = slice(start, start + rows)
+            start += rows
+            of_tile, code, outside = (v[:, None, cut] for v in (g, values, beyond))
+            galpha.append(range_gradient(of_tile, code, outside, alpha[..., t : t + 1, :], decay, rows))
+        return torch.where(beyond > 0, 0, g / _spans(array, alpha)), torch.cat(galpha, -2)
+
+    arguments = (g, main, clipped, alpha)
+    return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments))
 
 
 def _in_place() -> bool:
@@ -269,10 +317,6 @@ def _multiply(a: Tensor, b: Tensor, kind: torch.dtype, out: Tensor | None) -> Te
     if out is None:
         return (a @ b).to(kind)
     return torch.mm(a, b, out=out) if a.dtype == kind else out.copy_(a @ b)
-
-
-def _zeroed(t: Tensor, where: Tensor, in_place: bool) -> Tensor:
-    return t.masked_fill_(where, 0) if in_place else t.masked_fill(where, 0)
 
 
 def _each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
