@@ -20,6 +20,7 @@ from mho import noise
 from mho.converter import Adc
 from mho.fused.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
 from mho.fused.route import Route, Step
+from mho.fused.source import Source, tiles_by_pixel
 from mho.fused.tier import int8_product
 from mho.layout import blocks
 from mho.nonideality import linear
@@ -71,8 +72,8 @@ class Conversion(NamedTuple):
 class Epilogue:
     """One call of one array: `run` turns its products into outputs."""
 
-    def __init__(self, array: TileArray, route: Route, stream: Stream) -> None:
-        self.array, self.route, self.stream = array, route, stream
+    def __init__(self, array: TileArray, route: Route, stream: Stream, source: Source) -> None:
+        self.array, self.route, self.stream, self.source = array, route, stream, source
         self.adc = Conversion.of(array.spec.adc)
         self.sites: dict[tuple[str, int], Site] = {}
 
@@ -104,8 +105,8 @@ class Epilogue:
     ) -> Tensor:
         """Outputs [vector, out]. `scale` [tile, out], and `alpha` [vector, tile, 1] where every vector has an input range of
         its own, turn converted outputs into digital ones; `codes` [vector, tile, out], if given, takes them down."""
-        count, width = len(inputs.main), self.array.columns
-        out = inputs.poison.expand(count, width).clone()
+        count, width = self.source.count, self.array.columns
+        out = self.source.over_window(inputs.poison).expand(count, width).clone()
         words = [self._words(i) if s.does == "noise" else None for i, s in enumerate(self.route.steps)]
         for c in self._chunks(count):
             main, sides = self._products(inputs, c, w, planes)
@@ -122,31 +123,43 @@ class Epilogue:
     def _chunks(self, count: int) -> list[slice]:
         """Vectors whose products fit the workspace; few, since every product packs its weights anew."""
         per = 4 * (max(1, self.route.mains) + len(self.route.pairs)) * self.array.row_tiles * self.array.columns
-        step = count if self.route.whole or torch.compiler.is_compiling() else max(256, ROOM // per)
-        return [slice(i, min(i + step, count)) for i in range(0, count, max(1, step))]
+        whole = self.route.whole or torch.compiler.is_compiling()
+        return self.source.chunks(count if whole else max(256, ROOM // per))
 
     def _products(self, inputs: Inputs, c: slice, w: Tensor, planes: Planes) -> tuple[list[Tensor], list[Tensor]]:
         """Main and side products [tile, vector, out] of some vectors."""
         mains, route = self.route.mains, self.route
-        main = [self._product(f"main{k}", inputs.main[c], planes.planes[k]) for k in range(mains)]
+        factors = [(inputs.main, planes.planes[k]) for k in range(mains)]
         if not mains and not self.array.plan.mvm:
-            main = [self._product("main", inputs.main[c], w)]
-        sides = [
-            self._product(f"side{k}", inputs.sides[psi][c], planes.planes[mains + phi])
-            for k, (phi, psi) in enumerate(route.pairs)
-        ]
-        return main, sides
+            factors = [(inputs.main, tiles_by_pixel(w, self.array.sizes, route.cells))]
+        first = len(factors)
+        factors += [(inputs.sides[psi], planes.planes[mains + phi]) for phi, psi in route.pairs]
+        products = self._multiplied(factors, c)
+        return products[:first], products[first:]
 
-    def _product(self, name: str, x: Tensor, w: Tensor) -> Tensor:
-        """x [vector, in], w [tile, out, row] -> [tile, vector, out], one strided product per row tile."""
-        kind = torch.int32 if x.dtype == torch.int8 else x.dtype
-        out = workspace(name, (len(w), len(x), w.shape[1]), kind, x.device)
-        start = 0
-        for t, rows in enumerate(self.array.sizes):
-            part, weights = x[:, start : start + rows], w[t, :, :rows]
-            start += rows
-            int8_product(part, weights, out[t]) if kind == torch.int32 else torch.mm(part, weights.t(), out=out[t])
+    def _multiplied(self, factors: list[tuple[Tensor, Tensor]], c: slice) -> list[Tensor]:
+        """The products [tile, vector, out] of codes and planes, one strided product each and per row tile."""
+        shape = (self.array.row_tiles, c.stop - c.start, self.array.columns)
+        kinds = [torch.int32 if x.dtype == torch.int8 else x.dtype for x, _ in factors]
+        out = [workspace(f"product{k}", shape, kind, factors[k][0].device) for k, kind in enumerate(kinds)]
+        for x in {id(x): x for x, _ in factors}.values():  # vectors are gathered once for all products that they are in
+            mine = [(w, y) for (x_, w), y in zip(factors, out) if x_ is x]
+            for t, rows in enumerate(self.array.sizes):
+                part = self._rows(x, c, t)
+                for w, y in mine:
+                    weights = w[t, :, :rows]
+                    int8_product(part, weights, y[t]) if y.dtype == torch.int32 else torch.mm(
+                        part, weights.t(), out=y[t]
+                    )
         return out
+
+    def _rows(self, codes: Tensor, c: slice, tile: int) -> Tensor:
+        """The vectors c of a tile, [vector, row]."""
+        patches = self.source.patches(codes, c, tile)
+        if patches.dim() == 2:
+            return patches
+        written = workspace("patches", tuple(patches.shape), codes.dtype, codes.device).copy_(patches)
+        return written.view(c.stop - c.start, self.array.sizes[tile])
 
     # -- blocks -----------------------------------------------------------------------------------------------
     def _values(

@@ -17,7 +17,9 @@ from mho.converter import Dac, range_gradient
 from mho.fused.codes import Planes, code_inputs, code_weights
 from mho.fused.epilogue import Conversion, Epilogue
 from mho.fused.route import Route
+from mho.fused.source import by_channel, by_pixel, source, tiles_by_pixel
 from mho.layout import blocks
+from mho.patches import Patches
 from mho.site import Stream
 
 if TYPE_CHECKING:
@@ -33,16 +35,17 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True)
 class Call:
-    """What a call of an array knows besides tensors."""
+    """What a call of an array knows besides tensors; without `source` it codes weights only."""
 
     array: TileArray
     route: Route
     stream: Stream
     keep: bool  # whether a backward pass may follow
+    source: Any = None  # Source
 
     @property
     def epilogue(self) -> Epilogue:
-        return Epilogue(self.array, self.route, self.stream)
+        return Epilogue(self.array, self.route, self.stream, self.source)
 
 
 def takes(array: TileArray, x: Tensor, weight: Tensor) -> bool:
@@ -62,9 +65,10 @@ def wants_gradient(array: TileArray, *tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *array.parameters()))
 
 
-def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
-    """x [vector, in], weight [out, in] -> [vector, out], as `TileArray` documents it."""
-    call = Call(array, array.route, stream, wants_gradient(array, x, weight))
+def forward(array: TileArray, patches: Patches, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
+    """patches of [vector, in], weight [out, in] -> [vector, out], as `TileArray` documents it."""
+    origin, x = source(array, patches)
+    call = Call(array, array.route, stream, wants_gradient(array, x, weight), origin)
     w, planes = drawn or weights(array, weight, stream)
     for p in array.plan.read:
         w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
@@ -109,7 +113,8 @@ class CodedWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(w: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-        return code_weights(w, call.epilogue.phi_sites(), call.route)
+        planes, bound = code_weights(w, call.epilogue.phi_sites(), call.route)
+        return tiles_by_pixel(planes, call.array.sizes, call.route.cells), bound
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -164,7 +169,8 @@ class MiniBatchWeights(torch.autograd.Function):
 
 
 class TileProduct(torch.autograd.Function):
-    """x [vector, in] through DAC, tiles and ADC, scaled and summed over row tiles -> [vector, out].
+    """The vectors of x [pixel, channel] (see `Source`) through DAC, tiles and ADC, scaled and summed over row tiles ->
+    [vector, out].
 
     w       [tile, out, row] the weights that the products see; their integers are `planes` and `bound` (`Planes`)
     alpha   [tile, 1] or [vector, tile, 1] input ranges
@@ -180,8 +186,8 @@ class TileProduct(torch.autograd.Function):
         """Outputs, and what a backward pass needs: inputs of the product, their clip mask, codes of the ADC."""
         epilogue = call.epilogue
         adc, top = epilogue.adc, epilogue.top
-        inputs = epilogue.behind_dac(code_inputs(x, _spans(call.array, alpha), top, call.route, call.keep))
-        shape = (len(x), *scale.shape) if call.keep else (0,)
+        inputs = epilogue.behind_dac(code_inputs(x, call.source.spread(alpha), top, call.route, call.keep))
+        shape = (call.source.count, *scale.shape) if call.keep else (0,)
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None
         full = scale * adc.step if own is not None else scale * alpha * adc.step
@@ -204,17 +210,15 @@ class TileProduct(torch.autograd.Function):
             return (None,) * 7
         main, clipped, codes, w, alpha, scale = ctx.saved_tensors
         to_x, to_w, to_alpha, to_scale, *_ = ctx.needs_input_grad
-        array, adc = ctx.call.array, Conversion.of(ctx.call.array.spec.adc)
-        top = array.spec.dac.top
+        array, origin, adc = ctx.call.array, ctx.call.source, Conversion.of(ctx.call.array.spec.adc)
+        top, cells = array.spec.dac.top, ctx.call.route.cells
         kind = torch.bfloat16 if w.dtype == torch.bfloat16 else g.dtype
-        gx = torch.empty(main.shape, dtype=g.dtype, device=g.device) if to_x or to_alpha else None
+        like = torch.empty_like if origin.window.is_pixel else torch.zeros_like
+        gx = like(main, dtype=g.dtype) if to_x or to_alpha else None
         gw = (torch.empty_like if array.full else torch.zeros_like)(w, dtype=g.dtype) if to_w else None
         gscale = torch.empty_like(scale) if to_scale else None
         galpha = torch.empty_like(alpha) if to_alpha else None
-        start = 0
         for t, rows in enumerate(array.sizes):
-            cut = slice(start, start + rows)
-            start += rows
             gain = alpha[..., t, :] * scale[t]
             gt = g * gain
             if not math.isinf(adc.bound):
@@ -222,15 +226,23 @@ class TileProduct(torch.autograd.Function):
             if gscale is not None:
                 gscale[t] = (g * codes[:, t] * alpha[..., t, :]).sum(0) * adc.step
             gt = gt.to(kind)
-            if gx is not None:
-                _multiply(gt, w[t, :, :rows].to(kind), gx[:, cut])
+            x = origin.rows(main, t)
             if gw is not None:
-                _multiply(gt.t(), _values(main[:, cut], top, kind), gw[t, :, :rows])
-            if galpha is not None and gx is not None:
-                parts = (gx[:, None, cut], _values(main[:, None, cut], top, g.dtype), clipped[:, None, cut])
+                room = gw[t, :, :rows] if cells == 1 else None
+                part = _multiply(gt.t(), _values(x, top, kind), room)
+                if room is None:
+                    gw[t, :, :rows] = by_channel(part, cells)
+            if gx is None:
+                continue
+            room = origin.room(gx, t)
+            part = _multiply(gt, by_pixel(w[t, :, :rows], cells).to(kind), room)
+            if room is None:
+                origin.add_up(gx, part, t)
+            if galpha is not None:
+                parts = (part[:, None], _values(x[:, None], top, g.dtype), origin.rows(clipped, t)[:, None])
                 galpha[t] = range_gradient(*parts, alpha[t : t + 1], array.decay, rows)[0]
         if to_x and gx is not None:
-            gx.div_(_spans(array, alpha)).masked_fill_(clipped, 0)
+            gx.div_(origin.spread(alpha)).masked_fill_(clipped, 0)
         return gx if to_x else None, gw, galpha, gscale, None, None, None
 
     @staticmethod
@@ -241,13 +253,14 @@ class TileProduct(torch.autograd.Function):
         return tuple(torch.stack(parts) for parts in zip(*results)), (0, 0, 0, 0)
 
 
-def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """a @ b into out, which may have more precision than the product."""
+def _multiply(a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
+    """a @ b, into out if there is one, which may have more precision than the product."""
+    if out is None:
+        return a @ b
     plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     if a.dtype == out.dtype and plain:  # torch.func differentiates what a backward pass does
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(a @ b)
+        return torch.mm(a, b, out=out)
+    return out.copy_(a @ b)
 
 
 def _each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
@@ -257,11 +270,3 @@ def _each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
 def _values(codes: Tensor, top: int, kind: torch.dtype) -> Tensor:
     """Inputs of the product as they are worth: int8 codes over `top`."""
     return codes.to(kind).div_(top) if codes.dtype == torch.int8 else codes.to(kind)
-
-
-def _spans(array: TileArray, alpha: Tensor) -> Tensor:
-    """The input range of every input: [in], or [vector, in]."""
-    if array.row_tiles == 1:
-        return alpha.squeeze(-1)
-    counts = torch.tensor(array.sizes, device=alpha.device)
-    return alpha.squeeze(-1).repeat_interleave(counts, dim=-1, output_size=array.in_features)

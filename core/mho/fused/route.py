@@ -74,6 +74,10 @@ class Route:
     sides: dict[tuple[int, str], int] = field(
         default_factory=dict
     )  # (number of the effect, side) -> number of the pair
+    cells: int = (
+        1  # rows of an input channel where an image is coded before it is unfolded; 1: vectors are coded as they are
+    )
+    unfolded: str = ""  # why the patches of an image are written out before they are coded, or ""
     seams: bool = False  # whether a plain `input` or `mvm` works on the values of all inputs
     by_reference: str = ""  # why gradients come from the reference path, or ""
     notes: tuple[tuple[str, str], ...] = ()  # (kind, what happens to it)
@@ -93,8 +97,9 @@ class Route:
         return self.seams or any(s.does == "cut" for s in self.steps)
 
 
-def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, groups: int = 1) -> Route:
-    """The route of an array with this plan; `rows` of its highest tile."""
+def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, groups: int = 1, channel: int = 1) -> Route:
+    """The route of an array with this plan; `rows` of its highest tile, `channel` rows of one input channel (0: channels are
+    cut between tiles)."""
     bits = _dac_bits(spec)
     chosen, why = tier(precision, bits, rows)
     if chosen != "reference" and (reason := _unsupported(plan, spec, groups)):
@@ -104,12 +109,15 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, groups:
     if chosen == "int8" and (plan.input or plan.mvm):
         effect = (plan.input or plan.mvm)[0].effect.kind
         chosen, why = "fp32-main", f"{effect} leaves no integers for the main product"
-    products = _products(plan)
+    products, steps = _products(plan), _steps(plan)
+    unfolded = _unfolded(plan, spec, steps, channel)
     return Route(
         chosen,
         why,
-        _steps(plan),
+        steps,
         **products,
+        cells=1 if unfolded else channel,
+        unfolded=unfolded,
         seams=bool(plan.input or plan.mvm),
         by_reference=_no_gradient(plan),
         notes=_notes(plan),
@@ -146,6 +154,18 @@ def _unsupported(plan: Plan, spec: TileSpec, groups: int) -> str:
     if isinstance(spec.adc, Adc) and type(spec.adc).convert is not Adc.convert:
         return f"{spec.adc.kind} converts in its own way"
     return ""
+
+
+def _unfolded(plan: Plan, spec: TileSpec, steps: tuple[Step, ...], channel: int) -> str:
+    """Why patches cannot be gathered from the codes of an image, or ""."""
+    if not channel:
+        return "channels are cut between tiles, which have input ranges of their own"
+    if isinstance(spec.dac, Dac) and spec.dac.range == "dynamic":
+        return "every vector has an input range of its own"
+    plain = next((p for p in (*plan.input, *plan.mvm)), None) or next(
+        (s.effects[0] for s in steps if s.does == "cut"), None
+    )
+    return f"{plain.effect.kind} works on the values of the vectors" if plain else ""
 
 
 def _no_gradient(plan: Plan) -> str:

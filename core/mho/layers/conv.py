@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mho.layers.base import AnalogLayer
+from mho.patches import Patches, Window
 
 if TYPE_CHECKING:
     from mho.hardware import Hardware
@@ -60,36 +61,26 @@ class _AnalogConv(AnalogLayer):
     def forward(self, input: Tensor) -> Tensor:
         single = input.dim() == len(self.kernel_size) + 1
         x = input.unsqueeze(0) if single else input
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
-        y = self.tiles(_patches(x, self.kernel_size, self.dilation, self.stride), self.matrix)  # [batch, pixel, out]
+        if any(self._reversed_padding_repeated_twice):
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
+        window = Window(self.kernel_size, self.dilation, self.stride)
+        y = self.tiles(Patches(x.movedim(1, -1), window), self.matrix)  # [batch, ...position, out]
         if self.bias is not None:
             y = y + self.bias
-        size = [_count(n, k, d, s) for n, k, d, s in zip(x.shape[2:], self.kernel_size, self.dilation, self.stride)]
-        y = y.transpose(1, 2).unflatten(2, size)
+        y = _laid_out_as(input, y.movedim(-1, 1))
         return y.squeeze(0) if single else y
+
+
+def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
+    """y, channels last in memory, as torch would return it for x: contiguous, unless x has its channels last too."""
+    last = x.dim() == y.dim() and x.stride(1) == 1 and not x.is_contiguous()
+    return y if last else y.contiguous()
 
 
 def _example(cls: type[AnalogLayer]) -> tuple[nn.Module, tuple[Any, ...]]:
     layer = cast(Any, cls.torch_type)(4, 6, 2, groups=2)
     return layer, (torch.rand(6, 4, *[3] * len(layer.kernel_size)),)
-
-
-def _count(n: int, kernel: int, dilation: int, stride: int) -> int:
-    """Positions of a kernel along n padded pixels."""
-    return (n - dilation * (kernel - 1) - 1) // stride + 1
-
-
-def _patches(x: Tensor, kernel: tuple[int, ...], dilation: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """What each MVM sees: x [batch, channel, ...size], padded -> [batch, pixel, channel * kernel]."""
-    if len(kernel) == 1:
-        x, kernel, dilation, stride = x.unsqueeze(2), (1, *kernel), (1, *dilation), (1, *stride)
-    if len(kernel) == 2:
-        return F.unfold(x, kernel, dilation, 0, stride).transpose(1, 2)
-    for axis, (k, d, s) in enumerate(zip(kernel, dilation, stride), start=2):
-        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]  # the window goes to the end
-    x = x.flatten(2, 4).movedim(1, 2)  # [batch, pixel, channel, ...kernel]
-    return x.flatten(2)
 
 
 class AnalogConv1d(_AnalogConv, nn.Conv1d):
