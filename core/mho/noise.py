@@ -171,34 +171,37 @@ def _mix64(h: Tensor) -> Tensor:
 
 
 @functools.lru_cache(256)
-def _kept_columns64(n: int, device: torch.device) -> Tensor:
-    return _mix64(torch.arange(n, dtype=torch.int64, device=device) ^ _C)
-
-
 def _columns64(n: int, device: torch.device) -> Tensor:
-    if torch.compiler.is_compiling():
-        return _kept_columns64.__wrapped__(n, device)
-    return _kept_columns64(n, device)
-
-
-def _quantiles(i: Tensor) -> Tensor:
-    return torch.special.ndtri((i + 0.5) / LEVELS)
+    return _mix64(torch.arange(n, dtype=torch.int64, device=device) ^ _C)
 
 
 @functools.lru_cache(8)
 def _quantile_table(device: torch.device) -> Tensor:
-    table = _quantiles(torch.arange(LEVELS, dtype=torch.float64)) / SPREAD
+    table = torch.special.ndtri((torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS) / SPREAD
     return table.to(device, torch.float32)
 
 
+@torch.compiler.assume_constant_result  # a graph holds the tables themselves, not how they are made
+def _table_of(device: torch.device) -> Tensor:
+    return _quantile_table(device)
+
+
+@torch.compiler.assume_constant_result
+def _columns_of(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The word of each column, and by how many bits its own 16 of the hash are shifted."""
+    column = torch.arange(n, device=device)
+    return _columns64((n + 3) // 4, device)[column // 4], column % 4 * 16
+
+
 def quick_normal(row: tuple[Tensor, Tensor], columns: int) -> Tensor:
-    """Standard normal numbers [..., columns] in float32, from 16 bits each; four times as fast as `normal`."""
+    """Standard normal numbers [..., columns] in float32, from 16 bits each; four times as fast as `normal`.
+
+    A compiler hashes once per number instead of once per four: it has no vector code for 16-bit integers."""
     word = (row[0].to(torch.int64) << 32) ^ (row[1].to(torch.int64) & 0xFFFFFFFF)
-    h = _mix64(word.unsqueeze(-1) ^ _columns64((columns + 3) // 4, word.device))
-    index = (
-        h.view(torch.int16).to(torch.int32).bitwise_and_(LEVELS - 1)
-    )  # not by shifts: inductor 2.13 gets those wrong
     if torch.compiler.is_compiling():
-        return _quantiles(index[..., :columns].to(torch.float32)) / SPREAD
+        own, shift = _columns_of(columns, word.device)
+        return _table_of(word.device)[(_mix64(word.unsqueeze(-1) ^ own) >> shift) & (LEVELS - 1)]
+    h = _mix64(word.unsqueeze(-1) ^ _columns64((columns + 3) // 4, word.device))
+    index = h.view(torch.int16).to(torch.int32).bitwise_and_(LEVELS - 1)
     z = _quantile_table(word.device).index_select(0, index.flatten()).view(index.shape)
     return z[..., :columns]

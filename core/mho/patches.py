@@ -45,7 +45,7 @@ class Window(NamedTuple):
         """The reverse: add patches [..., ...position, ...kernel, channel] to the pixels of x that they were taken from."""
         count = patches.shape[-1 - 2 * len(self.kernel) : -1 - len(self.kernel)]
         for at in self._offsets():
-            where = (
+            where = tuple(
                 slice(d * i, d * i + s * (n - 1) + 1, s) for i, n, d, s in zip(at, count, self.dilation, self.stride)
             )
             x[(..., *where, slice(None))] += patches[(..., *at, slice(None))]

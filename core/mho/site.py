@@ -130,7 +130,7 @@ class Site:
     """
 
     geometry: Geometry
-    stream: Stream
+    stream: Stream | None  # None: no random numbers here
     path: tuple[int, int]  # hash words of (layer, effect kind, occurrence)
     stage: str
     target: Tensor | None = None
@@ -175,6 +175,8 @@ class Site:
 
     def _rows(self, t: Tensor, per: Per | None, name: str) -> tuple[Tensor, Tensor]:
         per = per or PER_STAGE[self.stage]
+        if self.stream is None:
+            raise MhoError("random numbers cannot be drawn in a compiled term")
         k = noise.fold(noise.fold_words(self.stream.key(per), self.path), per, name)
         if per != "vector":
             return _reshape(noise.rows_of(k, self._cells(t)), t.shape[:-1])

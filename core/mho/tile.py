@@ -16,6 +16,7 @@ from mho.compensation import Compensation
 from mho.converter import RANGE_CAP, Adc, Dac, Rounding
 from mho.errors import MhoError
 from mho.fused import function as fused
+from mho.fused.kernels import Kernels
 from mho.fused.route import Route, resolve
 from mho.fused.tier import Precision
 from mho.gradient import CleanProduct, straight
@@ -94,20 +95,21 @@ class TileArray(OutScale, Cells):
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
         self.use("auto")
 
-    def use(self, precision: Precision) -> None:
+    def use(self, precision: Precision, compiled: bool = False) -> None:
         """Resolve how this array is simulated."""
-        self.precision = precision
+        self.precision, self.compiled = precision, compiled
+        self.kernels = Kernels(compiled, self.name)
         self.planes = self.bound = None  # of another arithmetic
         channel = self.channel if all(n % self.channel == 0 for n in self.sizes) else 0
         self.route: Route = resolve(self.plan, self.spec, precision, self.height, self.groups, channel)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles resolve their route anew: it holds functions of plugins, and another machine has another tier."""
-        return {k: v for k, v in self.__dict__.items() if k != "route"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("route", "kernels")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.use(self.precision)
+        self.use(self.precision, self.compiled)
 
     # -- drift compensation -----------------------------------------------------------------------------------
     @torch.no_grad()

@@ -10,6 +10,7 @@ import functools
 import math
 import operator
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -69,20 +70,67 @@ class Conversion(NamedTuple):
         return y.div_(self.step).round_().clamp_(-self.top, self.top)
 
 
-class Epilogue:
-    """One call of one array: `run` turns its products into outputs."""
+Constants = dict[int, dict[str, Tensor]]  # what `prepare` has set, by number of the effect and name
 
-    def __init__(self, array: TileArray, route: Route, stream: Stream, source: Source) -> None:
-        self.array, self.route, self.stream, self.source = array, route, stream, source
+
+class Products(NamedTuple):
+    """What a block starts from: products [tile, vector, out] of the main and the side products, the scale [tile] of their
+    weights, and for every step that draws noise its two hash words [tile, vector]."""
+
+    main: list[Tensor]
+    sides: list[Tensor]
+    bound: Tensor
+    words: Sequence[tuple[Tensor, Tensor] | None]
+
+    def of(self, b: slice) -> Products:
+        """Those of some vectors."""
+        main, sides = ([v[:, b] for v in group] for group in (self.main, self.sides))
+        return Products(main, sides, self.bound, self.words).words_of(b)
+
+    def words_of(self, b: slice) -> Products:
+        return self._replace(words=[w and (w[0][:, b], w[1][:, b]) for w in self.words])
+
+
+class Ends(NamedTuple):
+    """Where a block ends: added to `out` [vector, out] after `scale` [tile, out], and `alpha` [vector, tile, 1] where every
+    vector has an input range of its own; `codes` [vector, tile, out], if given, takes converted outputs down."""
+
+    scale: Tensor
+    out: Tensor
+    alpha: Tensor | None
+    codes: Tensor | None
+
+    def of(self, b: slice) -> Ends:
+        """Those of some vectors."""
+        alpha, codes = (None if v is None else v[b] for v in (self.alpha, self.codes))
+        return Ends(self.scale, self.out[b], alpha, codes)
+
+
+class Epilogue:
+    """One call of one array: `run` turns its products into outputs.
+
+    In a compiled kernel there is no stream, and the constants of the effects are given."""
+
+    def __init__(
+        self, array: TileArray, route: Route, stream: Stream | None, constants: Constants | None = None
+    ) -> None:
+        self.array, self.route, self.stream, self.given = array, route, stream, constants
         self.adc = Conversion.of(array.spec.adc)
         self.sites: dict[tuple[str, int], Site] = {}
 
     def site(self, p: Placed, stage: str, part: slice | None = None) -> Site:
         """The site of an effect, made once per call."""
         if (stage, p.number) not in self.sites:
-            self.sites[stage, p.number] = self.array._live_site(p, stage, self.stream)
+            self.sites[stage, p.number] = self._site(p, stage)
         site = self.sites[stage, p.number]
         return site if part is None else replace(site, part=part)
+
+    def _site(self, p: Placed, stage: str) -> Site:
+        if self.stream is not None:
+            return self.array._live_site(p, stage, self.stream)
+        assert self.given is not None
+        site = Site(self.array.geometry, None, p.path, stage, constants=self.given.get(p.number, {}))
+        return self.array._with_module(p, site)
 
     def phi_sites(self) -> list[Site]:
         return [self.site(p, "accumulate") for p in self.route.askers]
@@ -101,32 +149,64 @@ class Epilogue:
 
     # -- products ---------------------------------------------------------------------------------------------
     def run(
-        self, inputs: Inputs, w: Tensor, planes: Planes, scale: Tensor, alpha: Tensor | None, codes: Tensor | None
+        self,
+        source: Source,
+        inputs: Inputs,
+        w: Tensor,
+        planes: Planes,
+        scale: Tensor,
+        alpha: Tensor | None,
+        codes: Tensor | None,
     ) -> Tensor:
-        """Outputs [vector, out]. `scale` [tile, out], and `alpha` [vector, tile, 1] where every vector has an input range of
-        its own, turn converted outputs into digital ones; `codes` [vector, tile, out], if given, takes them down."""
-        count, width = self.source.count, self.array.columns
-        out = self.source.over_window(inputs.poison).expand(count, width).clone()
+        """Outputs [vector, out] for the vectors that `source` takes from the inputs. `scale` [tile, out], and `alpha`
+        [vector, tile, 1] where every vector has an input range of its own, turn converted outputs into digital ones;
+        `codes` [vector, tile, out], if given, takes them down."""
+        out = source.over_window(inputs.poison).expand(source.count, self.array.columns).clone()
         words = [self._words(i) if s.does == "noise" else None for i, s in enumerate(self.route.steps)]
-        for c in self._chunks(count):
-            main, sides = self._products(inputs, c, w, planes)
-            for b in [c] if self.route.whole else blocks(c.stop - c.start, self.array.row_tiles * width, c.start):
-                y, m = self._values(main, sides, planes, slice(b.start - c.start, b.stop - c.start))
-                z = self.adc.convert(self._steps(y, m, words, inputs, w, b))
-                if codes is not None:
-                    codes[b] = z
-                z = z if alpha is None else z * alpha[b]
-                for t in range(self.array.row_tiles):
-                    out[b].addcmul_(z[:, t], scale[t])
+        for c in self._chunks(source):
+            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, words).words_of(c)
+            ends = Ends(scale, out[c], None if alpha is None else alpha[c], None if codes is None else codes[c])
+            if self.route.whole:
+                self.block(products, ends, plain=(inputs, w))
+            elif torch.compiler.is_compiling():
+                self.block(products, ends)
+            else:
+                kernels, arguments = self.array.kernels, (products, ends, self._constants)
+                kernels.run("epilogue", self._kernel, arguments, lambda a=(products, ends, c.start): self._blocks(*a))
         return out
 
-    def _chunks(self, count: int) -> list[slice]:
+    def _kernel(self) -> Callable[[Products, Ends, Constants], None]:
+        array, route = self.array, self.route
+
+        def kernel(products: Products, ends: Ends, constants: Constants) -> None:
+            Epilogue(array, route, None, constants).block(products, ends)
+
+        return kernel
+
+    @property
+    def _constants(self) -> Constants:
+        """What `prepare` has set for the effects of the epilogue."""
+        return {
+            p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants
+            for step in self.route.steps
+            for p in step.effects
+            if p.effect.writes("prepare")
+        }
+
+    def _blocks(self, products: Products, ends: Ends, first: int) -> None:
+        """Eagerly, in blocks whose temporaries stay in the cache; `first` is the number of the first vector in the call."""
+        for b in blocks(len(ends.out), self.array.row_tiles * self.array.columns):
+            self.block(products.of(b), ends.of(b), slice(first + b.start, first + b.stop))
+
+    def _chunks(self, source: Source) -> list[slice]:
         """Vectors whose products fit the workspace; few, since every product packs its weights anew."""
         per = 4 * (max(1, self.route.mains) + len(self.route.pairs)) * self.array.row_tiles * self.array.columns
         whole = self.route.whole or torch.compiler.is_compiling()
-        return self.source.chunks(count if whole else max(256, ROOM // per))
+        return source.chunks(source.count if whole else max(256, ROOM // per))
 
-    def _products(self, inputs: Inputs, c: slice, w: Tensor, planes: Planes) -> tuple[list[Tensor], list[Tensor]]:
+    def _products(
+        self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Main and side products [tile, vector, out] of some vectors."""
         mains, route = self.route.mains, self.route
         factors = [(inputs.main, planes.planes[k]) for k in range(mains)]
@@ -134,49 +214,50 @@ class Epilogue:
             factors = [(inputs.main, tiles_by_pixel(w, self.array.sizes, route.cells))]
         first = len(factors)
         factors += [(inputs.sides[psi], planes.planes[mains + phi]) for phi, psi in route.pairs]
-        products = self._multiplied(factors, c)
+        products = self._multiplied(source, c, factors)
         return products[:first], products[first:]
 
-    def _multiplied(self, factors: list[tuple[Tensor, Tensor]], c: slice) -> list[Tensor]:
-        """The products [tile, vector, out] of codes and planes, one strided product each and per row tile."""
+    def _multiplied(self, source: Source, c: slice, factors: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """The products [tile, vector, out] of codes and planes, one for each row tile."""
         shape = (self.array.row_tiles, c.stop - c.start, self.array.columns)
-        kinds = [torch.int32 if x.dtype == torch.int8 else x.dtype for x, _ in factors]
-        out = [workspace(f"product{k}", shape, kind, factors[k][0].device) for k, kind in enumerate(kinds)]
-        for x in {id(x): x for x, _ in factors}.values():  # vectors are gathered once for all products that they are in
-            mine = [(w, y) for (x_, w), y in zip(factors, out) if x_ is x]
+        kinds = [torch.int32 if codes.dtype == torch.int8 else codes.dtype for codes, _ in factors]
+        out = [
+            workspace(f"product{k}", shape, kind, planes.device)
+            for k, (kind, (_, planes)) in enumerate(zip(kinds, factors))
+        ]
+        for codes in {id(codes): codes for codes, _ in factors}.values():
+            mine = [(planes, y) for (used, planes), y in zip(factors, out) if used is codes]
             for t, rows in enumerate(self.array.sizes):
-                part = self._rows(x, c, t)
-                for w, y in mine:
-                    weights = w[t, :, :rows]
-                    int8_product(part, weights, y[t]) if y.dtype == torch.int32 else torch.mm(
-                        part, weights.t(), out=y[t]
-                    )
+                x = _written(source.patches(codes, c, t), rows)  # once for all products
+                for planes, y in mine:
+                    _multiply(x, planes[t, :, :rows], y[t])
         return out
 
-    def _rows(self, codes: Tensor, c: slice, tile: int) -> Tensor:
-        """The vectors c of a tile, [vector, row]."""
-        patches = self.source.patches(codes, c, tile)
-        if patches.dim() == 2:
-            return patches
-        written = workspace("patches", tuple(patches.shape), codes.dtype, codes.device).copy_(patches)
-        return written.view(c.stop - c.start, self.array.sizes[tile])
-
     # -- blocks -----------------------------------------------------------------------------------------------
-    def _values(
-        self, main: list[Tensor], sides: list[Tensor], planes: Planes, b: slice
-    ) -> tuple[Tensor | None, list[Tensor]]:
-        """Products of a block in analog units, [vector, tile, out]; fresh tensors."""
-        bound = planes.bound[:, None]
+    def block(self, products: Products, ends: Ends, part: slice | None = None, plain: Any = None) -> None:
+        """From products to digital outputs, for all vectors or a `part` of those of the call. Plain methods also see the
+        inputs and the weights, `plain`."""
+        z = self.adc.convert(self._steps(*self._values(products), products.words, part, plain))
+        if ends.codes is not None:
+            ends.codes.copy_(z)
+        if ends.alpha is not None:
+            z = z * ends.alpha
+        for t in range(self.array.row_tiles):
+            ends.out.add_(z[:, t] * ends.scale[t])  # addcmul_ rounds otherwise in a compiled kernel
+
+    def _values(self, products: Products) -> tuple[Tensor | None, list[Tensor]]:
+        """Products in analog units, [vector, tile, out]; fresh tensors."""
+        main, sides = ([v.transpose(0, 1) for v in group] for group in (products.main, products.sides))
+        bound = products.bound[:, None]
         y = None
         if len(main) == 2:
-            y = _floats(main[0], b).mul_(HIGH).add_(main[1][:, b].transpose(0, 1)).mul_(bound / (LOW * self.top))
+            y = main[0].to(torch.float32).mul_(HIGH).add_(main[1]).mul_(bound / (LOW * self.top))
         elif main:
-            y = main[0][:, b].transpose(0, 1).clone()
+            y = main[0].clone()
         if self.route.tier == "fp32":
-            return y, [s[:, b].transpose(0, 1).clone() for s in sides]
-        return y, [
-            _floats(s, b).mul_(bound / (SIDE * self._levels(pair.psi))) for s, pair in zip(sides, self.route.pairs)
-        ]
+            return y, [s.clone() for s in sides]
+        levels = [SIDE * self._levels(pair.psi) for pair in self.route.pairs]
+        return y, [s.to(torch.float32).mul_(bound / n) for s, n in zip(sides, levels)]
 
     @property
     def top(self) -> int:
@@ -186,30 +267,30 @@ class Epilogue:
         """What the integer of psi(x) = 1 is."""
         return self.top if self.route.tier == "int8" and self.route.psis[psi] is linear else SIDE
 
-    def _steps(
-        self, y: Tensor | None, m: list[Tensor], words: list[Any], inputs: Inputs, w: Tensor, b: slice
-    ) -> Tensor:
+    def _steps(self, y: Tensor | None, m: list[Tensor], words: Sequence[Any], part: slice | None, plain: Any) -> Tensor:
         """The terms of all effects, in the order of the signal."""
         if y is None:
             p = self.array.plan.mvm[0]
-            y = p.effect.mvm(self.values(inputs), w, self.site(p, "mvm"))
+            y = p.effect.mvm(self.values(plain[0]), plain[1], self.site(p, "mvm"))
         for step, drawn in zip(self.route.steps, words):
             p = step.effects[0]
             if step.does == "cut":
-                args = (self.values(inputs), w) if step.stage == "accumulate" else ()
+                args = (self.values(plain[0]), plain[1]) if step.stage == "accumulate" else ()
                 y = p.effect.apply(step.stage, y, *args, self.site(p, step.stage)).clone()
             elif step.does == "transfer":
-                y = p.effect.scaled_transfer(y, self.site(p, step.stage, b)).clone()
+                y = p.effect.scaled_transfer(y, self.site(p, step.stage, part)).clone()
             elif step.does == "shift":
-                y.add_(p.effect.scaled_shift(self.site(p, step.stage, b), self._named(p, m)))
+                y.add_(p.effect.scaled_shift(self.site(p, step.stage, part), self._named(p, m)))
             else:
-                self._add_noise(y, m, step, drawn, b)
+                self._add_noise(y, m, step, drawn, part)
         return y
 
-    def _add_noise(self, y: Tensor, m: list[Tensor], step: Step, words: tuple[Tensor, Tensor], b: slice) -> None:
+    def _add_noise(
+        self, y: Tensor, m: list[Tensor], step: Step, words: tuple[Tensor, Tensor], part: slice | None
+    ) -> None:
         """One draw for all neighbouring Gaussian terms: variances add."""
-        draw = noise.quick_normal((words[0][:, b], words[1][:, b]), y.shape[-1]).transpose(0, 1)
-        sites = (self.site(p, "accumulate" if p.effect.sides else "output", b) for p in step.effects)
+        draw = noise.quick_normal(words, y.shape[-1]).transpose(0, 1)
+        sites = (self.site(p, "accumulate" if p.effect.sides else "output", part) for p in step.effects)
         terms = [p.effect.scaled_variance(site, self._named(p, m)) for p, site in zip(step.effects, sites)]
         variance = functools.reduce(operator.add, terms)
         if isinstance(variance, Tensor):
@@ -233,9 +314,16 @@ class Epilogue:
         return self.array.cut(x)
 
 
-def _floats(product: Tensor, b: slice) -> Tensor:
-    """A block [vector, tile, out] of int32 products [tile, vector, out]."""
-    return product[:, b].transpose(0, 1).to(torch.float32)
+def _written(patches: Tensor, rows: int) -> Tensor:
+    """Patches as [vector, row]: written to a workspace if they are not rows of memory already."""
+    if patches.dim() == 2:
+        return patches
+    return workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches).view(-1, rows)
+
+
+def _multiply(x: Tensor, w: Tensor, out: Tensor) -> None:
+    """x [vector, row] . w [out, row] -> out [vector, out]."""
+    int8_product(x, w, out) if out.dtype == torch.int32 else torch.mm(x, w.t(), out=out)
 
 
 _kept = threading.local()

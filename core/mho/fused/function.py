@@ -45,7 +45,7 @@ class Call:
 
     @property
     def epilogue(self) -> Epilogue:
-        return Epilogue(self.array, self.route, self.stream, self.source)
+        return Epilogue(self.array, self.route, self.stream)
 
 
 def takes(array: TileArray, x: Tensor, weight: Tensor) -> bool:
@@ -191,7 +191,7 @@ class TileProduct(torch.autograd.Function):
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None
         full = scale * adc.step if own is not None else scale * alpha * adc.step
-        out = epilogue.run(inputs, w, Planes(planes, bound), full, own, codes if call.keep else None)
+        out = epilogue.run(call.source, inputs, w, Planes(planes, bound), full, own, codes if call.keep else None)
         return out, inputs.main, inputs.clipped, codes
 
     @staticmethod
