@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,15 +44,22 @@ class Window(NamedTuple):
 
     def add_to(self, x: Tensor, patches: Tensor) -> None:
         """The reverse: add patches [..., ...position, ...kernel, channel] to the pixels of x that they were taken from."""
-        count = patches.shape[-1 - 2 * len(self.kernel) : -1 - len(self.kernel)]
-        for at in self._offsets():
-            where = tuple(
+        for at, pixels in self._pixels(x):
+            pixels.add_(patches[at])
+
+    def sums(self, x: Tensor) -> Tensor:
+        """x [..., ...size, channel] -> [..., ...position, channel], the sum over each patch."""
+        return functools.reduce(torch.add, (pixels for _, pixels in self._pixels(x)))
+
+    def _pixels(self, x: Tensor) -> Iterator[tuple[Any, Tensor]]:
+        """For every place in the kernel, its index in patches [..., ...kernel, channel], and the pixels of x that are there."""
+        count = self.positions(tuple(x.shape[x.dim() - 1 - len(self.kernel) : -1]))
+        for at in itertools.product(*map(range, self.kernel)):
+            where = (
                 slice(d * i, d * i + s * (n - 1) + 1, s) for i, n, d, s in zip(at, count, self.dilation, self.stride)
             )
-            x[(..., *where, slice(None))] += patches[(..., *at, slice(None))]
-
-    def _offsets(self) -> Iterator[tuple[int, ...]]:
-        return itertools.product(*map(range, self.kernel))
+            index: Any = (..., *where, slice(None))
+            yield (..., *at, slice(None)), x[index]
 
 
 POINT = Window()

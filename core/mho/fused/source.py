@@ -92,9 +92,7 @@ class Source:
 
     def over_window(self, v: Tensor) -> Tensor:
         """[pixel, 1] -> [vector, 1], the sum over the pixels of each vector."""
-        if self.window.is_pixel:
-            return v
-        return self._view(v, self.everything).reshape(self.count, -1).sum(1, keepdim=True)
+        return self.window.sums(v.unflatten(0, (self.batch, *self.size))).reshape(self.count, 1)
 
     def spread(self, v: Tensor) -> Tensor:
         """[..., tile, 1] -> [..., channel], the value of the tile that gets it."""
