@@ -101,7 +101,7 @@ class TileArray(OutScale, Cells):
         self.kernels = Kernels(compiled, self.name)
         self.planes = self.bound = None  # of another arithmetic
         channel = self.channel if all(n % self.channel == 0 for n in self.sizes) else 0
-        self.route: Route = resolve(self.plan, self.spec, precision, self.height, self.groups, channel)
+        self.route: Route = resolve(self.plan, self.spec, precision, self.height, channel)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles resolve their route anew: it holds functions of plugins, and another machine has another tier."""

@@ -30,6 +30,10 @@ CONVS = {
     "2d, 1 x 1": (lambda: nn.Conv2d(15, 7, 1), (4, 15, 9, 8)),
     "2d, 1 x 1, strides": (lambda: nn.Conv2d(15, 7, 1, stride=2), (4, 15, 9, 8)),
     "2d, one channel": (lambda: nn.Conv2d(1, 7, 3), (4, 1, 9, 8)),
+    "2d, groups of uneven tiles": (lambda: nn.Conv2d(10, 6, 3, padding=1, groups=2), (4, 10, 9, 8)),
+    "2d, groups of one tile": (lambda: nn.Conv2d(6, 4, (3, 2), stride=2, padding=1, groups=2), (4, 6, 9, 8)),
+    "2d, depth-wise": (lambda: nn.Conv2d(6, 12, 3, padding=1, groups=6), (4, 6, 9, 8)),
+    "1d, groups, 1": (lambda: nn.Conv1d(6, 4, 1, groups=2), (4, 6, 13)),
     "3d": (
         lambda: nn.Conv3d(4, 3, (2, 3, 2), stride=(1, 2, 1), dilation=(2, 1, 1), padding=1),
         (3, 4, 5, 6, 7),
@@ -88,6 +92,34 @@ def test_training_has_the_same_bits_and_gradients_whichever_comes_first(hardware
     for name, g in expected.items():
         assert torch.allclose(found[name], g, rtol=1e-4, atol=1e-5 * float(g.abs().max())), name
     assert (x.abs() > 1).any() and found["tiles.input_range"].any()
+
+
+@pytest.mark.parametrize("name", [n for n in CONVS if "groups" in n or "depth" in n or n == "2d"])
+def test_values_and_gradients_are_those_of_the_reference_path(hardware, name):
+    """Without noise, to one code of the ADC in every row tile: integer sides are good to 1/127 of their range."""
+    found = []
+    for precision in ("int8", "reference"):
+        made, x = layer(
+            hardware, name, QUIET, extra=f"precision: {precision}\ntraining: {{inject: none, out_scale: column}}"
+        )
+        assert made.tiles.route.tier == precision
+        found.append((gradients(made.train(), x), made))
+    ((y, ours), made), ((z, theirs), _) = found
+    step = 2 / 127 * 1.1 * made.tiles.gamma.max()
+    assert (y - z).abs().max() < 1.01 * len(made.tiles.sizes) * step and ((y - z).abs() > 1e-5).double().mean() < 0.2
+    for name, g in theirs.items():
+        assert (ours[name] - g).norm() < 0.1 * g.norm(), name
+
+
+def test_small_tiles_at_once_give_the_bits_of_one_after_the_other(hardware, monkeypatch):
+    made, x = layer(hardware, "2d, depth-wise")
+    assert made.tiles.many_small(288) and not made.tiles.many_small(1 << 20)
+    mho.program(made.eval(), seed=0).age("1 h")
+    with torch.no_grad():
+        y = made(x)
+        monkeypatch.setattr(layout, "SMALL", 0)
+        mho.age(made, "1 h")
+        assert torch.equal(made(x), y)
 
 
 @pytest.mark.parametrize("precision", ["fp32-main", "fp32"])

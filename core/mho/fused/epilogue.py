@@ -161,7 +161,7 @@ class Epilogue:
         """Outputs [vector, out] for the vectors that `source` takes from the inputs. `scale` [tile, out], and `alpha`
         [vector, tile, 1] where every vector has an input range of its own, turn converted outputs into digital ones;
         `codes` [vector, tile, out], if given, takes them down."""
-        out = source.over_window(inputs.poison).expand(source.count, self.array.columns).clone()
+        out = source.over_window(inputs.poison).expand(source.count, self.array.out_features).clone()
         words = [self._words(i) if s.does == "noise" else None for i, s in enumerate(self.route.steps)]
         for c in self._chunks(source):
             products = Products(*self._products(source, c, inputs, w, planes), planes.bound, words).words_of(c)
@@ -211,27 +211,30 @@ class Epilogue:
         mains, route = self.route.mains, self.route
         factors = [(inputs.main, planes.planes[k]) for k in range(mains)]
         if not mains and not self.array.plan.mvm:
-            factors = [(inputs.main, tiles_by_pixel(w, self.array.sizes, route.cells))]
+            factors = [(inputs.main, tiles_by_pixel(w, self.array.rows_of_tiles, route.cells))]
         first = len(factors)
         factors += [(inputs.sides[psi], planes.planes[mains + phi]) for phi, psi in route.pairs]
         products = self._multiplied(source, c, factors)
         return products[:first], products[first:]
 
     def _multiplied(self, source: Source, c: slice, factors: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """The products [tile, vector, out] of codes and planes, one for each row tile."""
+        """The products [tile, vector, out] of codes and planes."""
         shape = (self.array.row_tiles, c.stop - c.start, self.array.columns)
-        kinds = [torch.int32 if codes.dtype == torch.int8 else codes.dtype for codes, _ in factors]
-        out = [
-            workspace(f"product{k}", shape, kind, planes.device)
-            for k, (kind, (_, planes)) in enumerate(zip(kinds, factors))
-        ]
+        at_once = self.array.many_small(c.stop - c.start)
+        kinds = [torch.int32 if x.dtype == torch.int8 and not at_once else torch.float32 for x, _ in factors]
+        out = [workspace(f"product{k}", shape, kind, factors[k][1].device) for k, kind in enumerate(kinds)]
         for codes in {id(codes): codes for codes, _ in factors}.values():
             mine = [(planes, y) for (used, planes), y in zip(factors, out) if used is codes]
-            for t, rows in enumerate(self.array.sizes):
-                x = _written(source.patches(codes, c, t), rows)  # once for all products
-                for planes, y in mine:
-                    _multiply(x, planes[t, :, :rows], y[t])
+            (_tiles_at_once if at_once else self._tile_by_tile)(source, c, codes, mine)
         return out
+
+    def _tile_by_tile(self, source: Source, c: slice, codes: Tensor, factors: list[tuple[Tensor, Tensor]]) -> None:
+        """The products of codes and planes, written to a tensor each."""
+        for t, rows in enumerate(self.array.rows_of_tiles):
+            x = _written(source.patches(codes, c, t)).reshape(-1, rows)
+            for planes, y in factors:
+                w = planes[t, :, :rows]
+                int8_product(x, w, y[t]) if y.dtype == torch.int32 else torch.mm(x, w.t(), out=y[t])
 
     # -- blocks -----------------------------------------------------------------------------------------------
     def block(self, products: Products, ends: Ends, part: slice | None = None, plain: Any = None) -> None:
@@ -242,8 +245,11 @@ class Epilogue:
             ends.codes.copy_(z)
         if ends.alpha is not None:
             z = z * ends.alpha
-        for t in range(self.array.row_tiles):
-            ends.out.add_(z[:, t] * ends.scale[t])  # addcmul_ rounds otherwise in a compiled kernel
+        per_group = (self.array.groups, len(self.array.sizes))
+        out = ends.out.unflatten(1, (self.array.groups, -1))
+        parts, scale = z.unflatten(1, per_group), ends.scale.unflatten(0, per_group)
+        for t in range(len(self.array.sizes)):
+            out.add_(parts[:, :, t] * scale[:, t])  # addcmul_ rounds otherwise in a compiled kernel
 
     def _values(self, products: Products) -> tuple[Tensor | None, list[Tensor]]:
         """Products in analog units, [vector, tile, out]; fresh tensors."""
@@ -314,16 +320,18 @@ class Epilogue:
         return self.array.cut(x)
 
 
-def _written(patches: Tensor, rows: int) -> Tensor:
-    """Patches as [vector, row]: written to a workspace if they are not rows of memory already."""
+def _written(patches: Tensor) -> Tensor:
+    """Patches written to a workspace, if they are not rows of memory already."""
     if patches.dim() == 2:
         return patches
-    return workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches).view(-1, rows)
+    return workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches)
 
 
-def _multiply(x: Tensor, w: Tensor, out: Tensor) -> None:
-    """x [vector, row] . w [out, row] -> out [vector, out]."""
-    int8_product(x, w, out) if out.dtype == torch.int32 else torch.mm(x, w.t(), out=out)
+def _tiles_at_once(source: Source, c: slice, codes: Tensor, factors: list[tuple[Tensor, Tensor]]) -> None:
+    """The same for many small tiles of one height: one batched product in fp32, which is exact for integers below 2^24."""
+    x = _written(source.patches_of_all(codes, c)).view(*factors[0][0].shape[::2], -1)  # [tile, row, vector]
+    for planes, y in factors:
+        y.copy_(torch.bmm(planes.to(x.dtype), x).mT)
 
 
 _kept = threading.local()

@@ -114,7 +114,7 @@ class CodedWeights(torch.autograd.Function):
     @staticmethod
     def forward(w: Tensor, call: Call) -> tuple[Tensor, Tensor]:
         planes, bound = code_weights(w, call.epilogue.phi_sites(), call.route)
-        return tiles_by_pixel(planes, call.array.sizes, call.route.cells), bound
+        return tiles_by_pixel(planes, call.array.rows_of_tiles, call.route.cells), bound
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -218,13 +218,13 @@ class TileProduct(torch.autograd.Function):
         gw = (torch.empty_like if array.full else torch.zeros_like)(w, dtype=g.dtype) if to_w else None
         gscale = torch.empty_like(scale) if to_scale else None
         galpha = torch.empty_like(alpha) if to_alpha else None
-        for t, rows in enumerate(array.sizes):
-            gain = alpha[..., t, :] * scale[t]
-            gt = g * gain
+        for t, rows in enumerate(array.rows_of_tiles):
+            gain, mine = alpha[..., t, :] * scale[t], g[:, array.outputs(t)]
+            gt = mine * gain
             if not math.isinf(adc.bound):
                 gt.masked_fill_(codes[:, t].abs() >= adc.limit, 0)
             if gscale is not None:
-                gscale[t] = (g * codes[:, t] * alpha[..., t, :]).sum(0) * adc.step
+                gscale[t] = (mine * codes[:, t] * alpha[..., t, :]).sum(0) * adc.step
             gt = gt.to(kind)
             x = origin.rows(main, t)
             if gw is not None:

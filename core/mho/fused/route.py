@@ -74,9 +74,7 @@ class Route:
     sides: dict[tuple[int, str], int] = field(
         default_factory=dict
     )  # (number of the effect, side) -> number of the pair
-    cells: int = (
-        1  # rows of an input channel where an image is coded before it is unfolded; 1: vectors are coded as they are
-    )
+    cells: int = 1  # rows of an input channel, where images are coded before they are unfolded; 1: vectors are coded
     unfolded: str = ""  # why the patches of an image are written out before they are coded, or ""
     seams: bool = False  # whether a plain `input` or `mvm` works on the values of all inputs
     by_reference: str = ""  # why gradients come from the reference path, or ""
@@ -97,12 +95,12 @@ class Route:
         return self.seams or any(s.does == "cut" for s in self.steps)
 
 
-def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, groups: int = 1, channel: int = 1) -> Route:
+def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel: int = 1) -> Route:
     """The route of an array with this plan; `rows` of its highest tile, `channel` rows of one input channel (0: channels are
     cut between tiles)."""
     bits = _dac_bits(spec)
     chosen, why = tier(precision, bits, rows)
-    if chosen != "reference" and (reason := _unsupported(plan, spec, groups)):
+    if chosen != "reference" and (reason := _unsupported(plan, spec)):
         chosen, why = "reference", reason
     if chosen == "reference":
         return Route(chosen, why, by_reference=why)
@@ -126,7 +124,7 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, groups:
 
 def routes(hw: Hardware) -> dict[str, Route]:
     """How each tile of a hardware is simulated on this machine: tier, reasons, and what happens to every effect. Nothing is
-    executed. `layer.tiles.route` tells the same of a layer (groups of a convolution differ from their tile)."""
+    executed. `layer.tiles.route` tells the same of a layer."""
     found = {}
     for name, spec in hw.tiles.items():
         effects = tuple(e for e in spec.nonidealities if isinstance(e, Nonideality))
@@ -141,10 +139,8 @@ def _dac_bits(spec: TileSpec) -> float:
     return dac.bits
 
 
-def _unsupported(plan: Plan, spec: TileSpec, groups: int) -> str:
+def _unsupported(plan: Plan, spec: TileSpec) -> str:
     """What the fused path cannot do at all."""
-    if groups > 1:
-        return "groups of a convolution are many small products"
     if plan.passes:
         return f"{plan.passes[0].effect.kind} reads a tile in several passes"
     if isinstance(spec.dac, Dac) and spec.dac.halvings:

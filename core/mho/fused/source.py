@@ -75,16 +75,24 @@ class Source:
     def patches(self, codes: Tensor, c: slice, tile: int) -> Tensor:
         """The same for one of the `chunks`, not written out yet: [vector, row] or [image, ...position, ...kernel, channel]."""
         mine = codes[:, self.channels(tile)]
-        return mine[c] if self.window.is_pixel else self._view(mine, c)
+        return mine[c] if self.window.is_pixel else self.window.view(self._images(mine, c).contiguous())
 
-    def _view(self, codes: Tensor, c: slice) -> Tensor:
+    def patches_of_all(self, codes: Tensor, c: slice) -> Tensor:
+        """The same for all tiles of one height, [tile, ...kernel, channel, image, ...position], for products in fp32."""
+        images = self._images(codes, c).unflatten(-1, (len(self.sizes), -1)).movedim((-2, -1), (0, 1))
+        x = self.window.view(images.contiguous().to(torch.float32).unsqueeze(-1)).squeeze(-1)
+        dims = len(self.size)
+        return x.movedim(tuple(range(-dims, 0)), tuple(range(1, dims + 1)))
+
+    def _images(self, codes: Tensor, c: slice) -> Tensor:
+        """The images that the vectors c are in, or of one image the lines: [image, ...size, channel]."""
         first, last = c.start // self.per_image, -(-c.stop // self.per_image)
         images = codes.unflatten(0, (self.batch, *self.size))[first:last]
-        if c.stop - c.start < self.per_image:
-            line, stride = self.per_image // self.positions[0], self.window.stride[0]
-            start, count = c.start % self.per_image // line, (c.stop - c.start) // line
-            images = images[:, start * stride : (start + count - 1) * stride + self._reach]
-        return self.window.view(images.contiguous())
+        if c.stop - c.start >= self.per_image:
+            return images
+        line, stride = self.per_image // self.positions[0], self.window.stride[0]
+        start, count = c.start % self.per_image // line, (c.stop - c.start) // line
+        return images[:, start * stride : (start + count - 1) * stride + self._reach]
 
     @property
     def _reach(self) -> int:
@@ -127,7 +135,7 @@ def source(array: TileArray, x: Patches) -> tuple[Source, Tensor]:
         if cells > 1:
             image, window = image.unflatten(-1, (-1, cells)).mT, Window((cells,), (1,), (1,))
     size = tuple(image.shape[1:-1])
-    return Source(window, size, image.shape[0], array.sizes), image.reshape(-1, image.shape[-1])
+    return Source(window, size, image.shape[0], array.rows_of_tiles), image.reshape(-1, image.shape[-1])
 
 
 def by_pixel(w: Tensor, cells: int) -> Tensor:
@@ -144,6 +152,8 @@ def tiles_by_pixel(w: Tensor, sizes: Sequence[int], cells: int) -> Tensor:
     """The same for all tiles, w [..., tile, out, row] with padding."""
     if cells == 1:
         return w
+    if len(set(sizes)) == 1:
+        return by_pixel(w, cells)
     out = torch.empty_like(w)
     for t, rows in enumerate(sizes):
         out[..., t, :, :rows] = by_pixel(w[..., t, :, :rows], cells)
