@@ -33,6 +33,7 @@ CONVS = {
     "2d, groups of uneven tiles": (lambda: nn.Conv2d(10, 6, 3, padding=1, groups=2), (4, 10, 9, 8)),
     "2d, groups of one tile": (lambda: nn.Conv2d(6, 4, (3, 2), stride=2, padding=1, groups=2), (4, 6, 9, 8)),
     "2d, depth-wise": (lambda: nn.Conv2d(6, 12, 3, padding=1, groups=6), (4, 6, 9, 8)),
+    "2d, transposed, groups": (lambda: nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, groups=2), (4, 6, 5, 4)),
     "1d, groups, 1": (lambda: nn.Conv1d(6, 4, 1, groups=2), (4, 6, 13)),
     "3d": (
         lambda: nn.Conv3d(4, 3, (2, 3, 2), stride=(1, 2, 1), dilation=(2, 1, 1), padding=1),
@@ -216,12 +217,13 @@ def test_patches_are_those_of_torch(hardware):
 
 
 # -- memory layout --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["2d", "2d, transposed, groups"])
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
-def test_outputs_lie_in_memory_as_those_of_torch_do(hardware, form):
+def test_outputs_lie_in_memory_as_those_of_torch_do(hardware, name, form):
     """`y.view(len(y), -1)` behind a convolution is as common as networks that run channels last."""
-    made, x = layer(hardware, "2d")
+    made, x = layer(hardware, name)
     x = x.contiguous(memory_format=form)
-    plain = CONVS["2d"][0]()
+    plain = CONVS[name][0]()
     assert made.eval()(x).stride() == plain(x).stride()
 
 

@@ -7,7 +7,6 @@ nearly empty tiles, and `mho footprint` shows it; in the simulation they are one
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import TYPE_CHECKING, Any, cast
 
@@ -128,27 +127,21 @@ class _AnalogConvTranspose(AnalogLayer):
         single = input.dim() == dims + 1
         x = input.unsqueeze(0) if single else input
         more = self._output_padding(x, output_size, self.stride, self.padding, self.kernel_size, dims, self.dilation)
-        y = self.tiles(x.flatten(2).transpose(1, 2), self.matrix).transpose(1, 2)  # [batch, out * kernel, pixel]
-        y = self._add_up(y, x.shape[2:])
+        y = self._add_up(self.tiles(x.movedim(1, -1), self.matrix))
         y = F.pad(y, [n for p, o in zip(reversed(self.padding), reversed(more)) for n in (-p, o - p)])
         if self.bias is not None:
             y = y + self.bias.view(-1, *[1] * dims)
+        y = _laid_out_as(input, y)
         return y.squeeze(0) if single else y
 
-    def _add_up(self, y: Tensor, size: torch.Size) -> Tensor:
-        """[batch, out * kernel, pixel] -> [batch, out, ...size], before any padding is cut off."""
-        k, d, s = self.kernel_size, self.dilation, self.stride
-        full = tuple((n - 1) * s_ + d_ * (k_ - 1) + 1 for n, k_, d_, s_ in zip(size, k, d, s))
-        if len(k) == 1:
-            return F.fold(y, (1, *full), (1, *k), (1, *d), 0, (1, *s)).squeeze(2)
-        if len(k) == 2:
-            return F.fold(y, full, k, d, 0, s)
-        y = y.unflatten(1, (-1, *k)).unflatten(-1, size)  # [batch, out, ...kernel, ...size]
-        total = y.new_zeros(*y.shape[:2], *full)
-        for at in itertools.product(*map(range, k)):
-            where = [slice(d_ * i, d_ * i + s_ * (n - 1) + 1, s_) for i, n, d_, s_ in zip(at, size, d, s)]
-            total[:, :, where[0], where[1], where[2]] += y[:, :, at[0], at[1], at[2]]
-        return total
+    def _add_up(self, y: Tensor) -> Tensor:
+        """[batch, ...size, out * kernel] -> [batch, out, ...size], before any padding is cut off."""
+        window, dims = Window(self.kernel_size, self.dilation, self.stride), len(self.kernel_size)
+        y = y.unflatten(-1, (-1, *self.kernel_size)).movedim(-1 - dims, -1)  # [batch, ...size, ...kernel, out]
+        size = [(n - 1) * s + d * (k - 1) + 1 for n, k, d, s in zip(y.shape[1:], *window)]
+        total = y.new_zeros(len(y), *size, y.shape[-1])
+        window.add_to(total, y)
+        return total.movedim(-1, 1)
 
 
 class AnalogConvTranspose1d(_AnalogConvTranspose, nn.ConvTranspose1d):
