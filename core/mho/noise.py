@@ -87,13 +87,13 @@ def fold(base: Key, *parts: object) -> Key:
     return fold_words(base, words(*parts))
 
 
-def fold_words(base: Key, w: tuple[int, int]) -> Key:
+def fold_words(base: Key, w: tuple[Word, Word]) -> Key:
     """`fold` with the words already at hand (a layer keeps those of its effects)."""
     if isinstance(base.a, Tensor):
         a = _mix(base.a ^ w[0])
         return Key(a, _mix((base.b ^ w[1]) + a))
-    a_int = _mix_int(base.a ^ w[0])
-    return Key(a_int, _mix_int((int(base.b) ^ w[1]) + a_int))
+    a_int = _mix_int(base.a ^ int(w[0]))
+    return Key(a_int, _mix_int((int(base.b) ^ int(w[1])) + a_int))
 
 
 def fresh(device: torch.device | str = "cpu") -> Key:
@@ -104,13 +104,18 @@ def fresh(device: torch.device | str = "cpu") -> Key:
 
 def rows_of(k: Key, *axes: Tensor) -> tuple[Tensor, Tensor]:
     """Two hash words for every index of the leading axes: `axes` are int32 vectors, the result has their outer shape."""
+    return rows_at(k, *(axis.view(-1, *[1] * (len(axes) - 1 - n)) for n, axis in enumerate(axes)))
+
+
+def rows_at(k: Key, *index: Tensor) -> tuple[Tensor, Tensor]:
+    """Two hash words for every element of the indices, int32 tensors that are broadcast."""
     a: Word = k.a
     b: Word = k.b
-    first = axes[0] * _STRIDE
+    first = index[0] * _STRIDE
     wa, wb = _mix(first ^ a), _mix((first + _M2) ^ b)
-    for axis in axes[1:]:
-        step = axis * _STRIDE
-        wa, wb = _mix(wa.unsqueeze(-1) + step), _mix(wb.unsqueeze(-1) ^ step)
+    for other in index[1:]:
+        step = other * _STRIDE
+        wa, wb = _mix(wa + step), _mix(wb ^ step)
     return wa, wb
 
 

@@ -375,13 +375,20 @@ class TileArray(OutScale, Cells):
         inject = self.training_spec.inject
         return self.training and inject is not None and bool(inject.scale and self.plan.program)
 
-    def injected(self, w: Tensor, stream: Stream, part: slice | None = None) -> Tensor:
-        """Normalised weights w [tile, out, row], of a `part` of the outputs or of all, with the noise of this mini-batch."""
+    def injected(self, w: Tensor, stream: Stream) -> Tensor:
+        """Normalised weights w [tile, out, row] with the noise of this mini-batch."""
+        return self.with_noise(w, stream, self.injection())
+
+    def injection(self) -> Tensor | float:
+        """Strength of the noise that is injected now."""
         inject = self.training_spec.inject
         assert inject is not None
         if not self.is_attached:
             self.run.warn_unattached()
-        strength = inject.scale * self._ramp()
+        return inject.scale * self._ramp()
+
+    def with_noise(self, w: Tensor, stream: Stream, strength: Tensor | float, part: slice | None = None) -> Tensor:
+        """Normalised weights w [tile, out, row], of a `part` of the outputs or of all, with programming noise."""
         return self._signed(self._programmed(self._target(w.detach()), stream, strength, part), w)
 
     @property

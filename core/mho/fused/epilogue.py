@@ -10,7 +10,7 @@ import functools
 import math
 import operator
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,7 @@ from mho.fused.tier import int8_product
 from mho.layout import blocks
 from mho.nonideality import linear
 from mho.plan import Placed
-from mho.site import Site, Stream
+from mho.site import CLOSED, Site, Stream
 
 if TYPE_CHECKING:
     from mho.tile import TileArray
@@ -73,22 +73,31 @@ class Conversion(NamedTuple):
 Constants = dict[int, dict[str, Tensor]]  # what `prepare` has set, by number of the effect and name
 
 
+class Draws(NamedTuple):
+    """What the noise of a call is drawn from: a key for every step, sample and position of every vector."""
+
+    keys: list[noise.Key]
+    sample: Tensor
+    position: Tensor
+
+    def of(self, b: slice) -> Draws:
+        """Those of some vectors."""
+        return Draws(self.keys, self.sample[b], self.position[b])
+
+
 class Products(NamedTuple):
     """What a block starts from: products [tile, vector, out] of the main and the side products, the scale [tile] of their
-    weights, and for every step that draws noise its two hash words [tile, vector]."""
+    weights, and what the noise is drawn from."""
 
     main: list[Tensor]
     sides: list[Tensor]
     bound: Tensor
-    words: Sequence[tuple[Tensor, Tensor] | None]
+    draws: Draws
 
     def of(self, b: slice) -> Products:
         """Those of some vectors."""
         main, sides = ([v[:, b] for v in group] for group in (self.main, self.sides))
-        return Products(main, sides, self.bound, self.words).words_of(b)
-
-    def words_of(self, b: slice) -> Products:
-        return self._replace(words=[w and (w[0][:, b], w[1][:, b]) for w in self.words])
+        return Products(main, sides, self.bound, self.draws.of(b))
 
 
 class Ends(NamedTuple):
@@ -109,11 +118,9 @@ class Ends(NamedTuple):
 class Epilogue:
     """One call of one array: `run` turns its products into outputs.
 
-    In a compiled kernel there is no stream, and the constants of the effects are given."""
+    A compiled kernel has a closed stream, and is given the constants of the effects."""
 
-    def __init__(
-        self, array: TileArray, route: Route, stream: Stream | None, constants: Constants | None = None
-    ) -> None:
+    def __init__(self, array: TileArray, route: Route, stream: Stream, constants: Constants | None = None) -> None:
         self.array, self.route, self.stream, self.given = array, route, stream, constants
         self.adc = Conversion.of(array.spec.adc)
         self.sites: dict[tuple[str, int], Site] = {}
@@ -126,10 +133,9 @@ class Epilogue:
         return site if part is None else replace(site, part=part)
 
     def _site(self, p: Placed, stage: str) -> Site:
-        if self.stream is not None:
+        if self.given is None:
             return self.array._live_site(p, stage, self.stream)
-        assert self.given is not None
-        site = Site(self.array.geometry, None, p.path, stage, constants=self.given.get(p.number, {}))
+        site = Site(self.array.geometry, self.stream, p.path, stage, constants=self.given.get(p.number, {}))
         return self.array._with_module(p, site)
 
     def phi_sites(self) -> list[Site]:
@@ -162,34 +168,37 @@ class Epilogue:
         [vector, tile, 1] where every vector has an input range of its own, turn converted outputs into digital ones;
         `codes` [vector, tile, out], if given, takes them down."""
         out = source.over_window(inputs.poison).expand(source.count, self.array.out_features).clone()
-        words = [self._words(i) if s.does == "noise" else None for i, s in enumerate(self.route.steps)]
+        draws = self._draws()
         for c in self._chunks(source):
-            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, words).words_of(c)
+            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, draws.of(c))
             ends = Ends(scale, out[c], None if alpha is None else alpha[c], None if codes is None else codes[c])
             if self.route.whole:
                 self.block(products, ends, plain=(inputs, w))
             elif torch.compiler.is_compiling():
                 self.block(products, ends)
             else:
-                kernels, arguments = self.array.kernels, (products, ends, self._constants)
-                kernels.run("epilogue", self._kernel, arguments, lambda a=(products, ends, c.start): self._blocks(*a))
+                arguments, eager = (
+                    (products, ends, self.constants),
+                    functools.partial(self._blocks, products, ends, c.start),
+                )
+                self.array.kernels.run("epilogue", self._kernel, arguments, eager)
         return out
 
     def _kernel(self) -> Callable[[Products, Ends, Constants], None]:
         array, route = self.array, self.route
 
         def kernel(products: Products, ends: Ends, constants: Constants) -> None:
-            Epilogue(array, route, None, constants).block(products, ends)
+            Epilogue(array, route, CLOSED, constants).block(products, ends)
 
         return kernel
 
     @property
-    def _constants(self) -> Constants:
-        """What `prepare` has set for the effects of the epilogue."""
+    def constants(self) -> Constants:
+        """What `prepare` has set for the effects that a kernel asks."""
+        asked = {p.number: p for p in (*self.route.askers, *(p for s in self.route.steps for p in s.effects))}
         return {
             p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants
-            for step in self.route.steps
-            for p in step.effects
+            for p in asked.values()
             if p.effect.writes("prepare")
         }
 
@@ -240,7 +249,7 @@ class Epilogue:
     def block(self, products: Products, ends: Ends, part: slice | None = None, plain: Any = None) -> None:
         """From products to digital outputs, for all vectors or a `part` of those of the call. Plain methods also see the
         inputs and the weights, `plain`."""
-        z = self.adc.convert(self._steps(*self._values(products), products.words, part, plain))
+        z = self.adc.convert(self._steps(*self._values(products), products.draws, part, plain))
         if ends.codes is not None:
             ends.codes.copy_(z)
         if ends.alpha is not None:
@@ -248,6 +257,9 @@ class Epilogue:
         per_group = (self.array.groups, len(self.array.sizes))
         out = ends.out.unflatten(1, (self.array.groups, -1))
         parts, scale = z.unflatten(1, per_group), ends.scale.unflatten(0, per_group)
+        if torch.compiler.is_compiling():
+            out.add_((parts * scale).sum(2))  # one pass
+            return
         for t in range(len(self.array.sizes)):
             out.add_(parts[:, :, t] * scale[:, t])  # addcmul_ rounds otherwise in a compiled kernel
 
@@ -273,12 +285,12 @@ class Epilogue:
         """What the integer of psi(x) = 1 is."""
         return self.top if self.route.tier == "int8" and self.route.psis[psi] is linear else SIDE
 
-    def _steps(self, y: Tensor | None, m: list[Tensor], words: Sequence[Any], part: slice | None, plain: Any) -> Tensor:
+    def _steps(self, y: Tensor | None, m: list[Tensor], draws: Draws, part: slice | None, plain: Any) -> Tensor:
         """The terms of all effects, in the order of the signal."""
         if y is None:
             p = self.array.plan.mvm[0]
             y = p.effect.mvm(self.values(plain[0]), plain[1], self.site(p, "mvm"))
-        for step, drawn in zip(self.route.steps, words):
+        for step, key in zip(self.route.steps, draws.keys):
             p = step.effects[0]
             if step.does == "cut":
                 args = (self.values(plain[0]), plain[1]) if step.stage == "accumulate" else ()
@@ -288,14 +300,11 @@ class Epilogue:
             elif step.does == "shift":
                 y.add_(p.effect.scaled_shift(self.site(p, step.stage, part), self._named(p, m)))
             else:
-                self._add_noise(y, m, step, drawn, part)
+                self._add_noise(y, m, step, self._normal(key, draws, self.array.columns), part)
         return y
 
-    def _add_noise(
-        self, y: Tensor, m: list[Tensor], step: Step, words: tuple[Tensor, Tensor], part: slice | None
-    ) -> None:
+    def _add_noise(self, y: Tensor, m: list[Tensor], step: Step, draw: Tensor, part: slice | None) -> None:
         """One draw for all neighbouring Gaussian terms: variances add."""
-        draw = noise.quick_normal(words, y.shape[-1]).transpose(0, 1)
         sites = (self.site(p, "accumulate" if p.effect.sides else "output", part) for p in step.effects)
         terms = [p.effect.scaled_variance(site, self._named(p, m)) for p, site in zip(step.effects, sites)]
         variance = functools.reduce(operator.add, terms)
@@ -308,16 +317,26 @@ class Epilogue:
         """Side products by the names that an effect gave them."""
         return {name: m[self.route.sides[p.number, name]] for name in p.effect.sides}
 
-    def _words(self, number: int) -> tuple[Tensor, Tensor]:
-        """Hash words [tile, vector] of the noise of one step."""
-        key = noise.fold(self.stream.key("vector"), "noise", number)
-        a, b = self.stream.vectors.words(key, self.array.row_tiles, self.array.gamma.device)
-        return a.t(), b.t()
+    def _draws(self) -> Draws:
+        base = self.stream.key("vector")
+        keys = [_as_tensors(noise.fold(base, "noise", i)) for i in range(len(self.route.steps))]
+        return Draws(keys, *self.stream.vectors.numbers(self.array.gamma.device))
+
+    def _normal(self, key: noise.Key, draws: Draws, columns: int) -> Tensor:
+        """Standard normal numbers [vector, tile, out] of one step; in memory as the products lie."""
+        tiles = torch.arange(self.array.row_tiles, dtype=torch.int32, device=draws.sample.device)
+        words = noise.rows_at(key, draws.sample, draws.position, tiles[:, None])
+        return noise.quick_normal(words, columns).transpose(0, 1)
 
     def values(self, inputs: Inputs) -> Tensor:
         """The analog inputs [vector, tile, row] that plain methods see."""
         x = inputs.main.to(torch.float32).div_(self.top) if self.route.tier == "int8" else inputs.main
         return self.array.cut(x)
+
+
+def _as_tensors(key: noise.Key) -> noise.Key:
+    """A compiled kernel serves all chips: their keys are no constants of it."""
+    return key if isinstance(key.a, Tensor) else noise.Key(*torch.tensor(key, dtype=torch.int32))
 
 
 def _written(patches: Tensor) -> Tensor:

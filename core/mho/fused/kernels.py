@@ -47,8 +47,11 @@ class Kernels:
 
 
 def _possible() -> bool:
-    """A compiler that is at work already takes the formulas as they are; function transforms cannot go into a kernel."""
-    return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    """A compiler that is at work already takes the formulas as they are; function transforms, and derivatives of a backward
+    pass, cannot go through a kernel."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    return not torch._C._are_functorch_transforms_active()
 
 
 def _compiled(function: Callable[..., T]) -> Callable[..., T]:

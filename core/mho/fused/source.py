@@ -64,16 +64,12 @@ class Source:
         return [slice(b + i, b + j) for b in range(0, self.count, self.per_image) for i, j in inside]
 
     # -- from codes to vectors ----------------------------------------------------------------------------------
-    @property
-    def everything(self) -> slice:
-        return slice(0, self.count)
-
-    def rows(self, codes: Tensor, tile: int) -> Tensor:
-        """What a tile gets of codes [pixel, channel]: [vector, row]."""
-        return self.patches(codes, self.everything, tile).reshape(self.count, self.sizes[tile])
+    def rows(self, codes: Tensor, c: slice, tile: int) -> Tensor:
+        """What a tile gets of codes [pixel, channel] in one of the `chunks`: [vector, row]."""
+        return self.patches(codes, c, tile).reshape(-1, self.sizes[tile])
 
     def patches(self, codes: Tensor, c: slice, tile: int) -> Tensor:
-        """The same for one of the `chunks`, not written out yet: [vector, row] or [image, ...position, ...kernel, channel]."""
+        """The same, not written out yet: [vector, row] or [image, ...position, ...kernel, channel]."""
         mine = codes[:, self.channels(tile)]
         return mine[c] if self.window.is_pixel else self.window.view(self._images(mine, c).contiguous())
 
@@ -102,25 +98,11 @@ class Source:
         """[pixel, 1] -> [vector, 1], the sum over the pixels of each vector."""
         return self.window.sums(v.unflatten(0, (self.batch, *self.size))).reshape(self.count, 1)
 
-    def spread(self, v: Tensor) -> Tensor:
-        """[..., tile, 1] -> [..., channel], the value of the tile that gets it."""
-        if len(self.sizes) == 1:
-            return v.squeeze(-1)
-        counts = torch.tensor(self.sizes, device=v.device) // self.window.cells
-        channels = sum(self.sizes) // self.window.cells
-        return v.squeeze(-1).repeat_interleave(counts, dim=-1, output_size=channels)
-
-    # -- and back -------------------------------------------------------------------------------------------------
-    def room(self, pixels: Tensor, tile: int) -> Tensor | None:
-        """The part of [pixel, channel] that the rows [vector, row] of a tile are, if they are one."""
-        return pixels[:, self.channels(tile)] if self.window.is_pixel else None
-
-    def add_up(self, pixels: Tensor, rows: Tensor, tile: int) -> None:
-        """The reverse of `rows`: a pixel gets the sum over the vectors that it is part of."""
-        images = pixels.unflatten(0, (self.batch, *self.size))[..., self.channels(tile)]
-        self.window.add_to(
-            images, rows.unflatten(0, (self.batch, *self.positions)).unflatten(-1, (*self.window.kernel, -1))
-        )
+    def add_up(self, pixels: Tensor, rows: Tensor, c: slice, tile: int) -> None:
+        """The reverse of `rows`: add to every pixel the rows of the vectors that it is part of."""
+        images = self._images(pixels, c)[..., self.channels(tile)]
+        positions = self.window.positions(tuple(images.shape[1:-1]))
+        self.window.add_to(images, rows.view(len(images), *positions, *self.window.kernel, -1))
 
 
 def source(array: TileArray, x: Patches) -> tuple[Source, Tensor]:
@@ -136,6 +118,14 @@ def source(array: TileArray, x: Patches) -> tuple[Source, Tensor]:
             image, window = image.unflatten(-1, (-1, cells)).mT, Window((cells,), (1,), (1,))
     size = tuple(image.shape[1:-1])
     return Source(window, size, image.shape[0], array.rows_of_tiles), image.reshape(-1, image.shape[-1])
+
+
+def spread(array: TileArray, v: Tensor) -> Tensor:
+    """v [..., tile, 1] for every tile -> [..., channel], for every input that is coded."""
+    if array.row_tiles == 1:
+        return v.squeeze(-1)
+    counts = torch.tensor(array.rows_of_tiles, device=v.device) // array.route.cells
+    return v.squeeze(-1).repeat_interleave(counts, dim=-1, output_size=array.in_features // array.route.cells)
 
 
 def by_pixel(w: Tensor, cells: int) -> Tensor:
