@@ -250,13 +250,15 @@ def test_vmap_over_weights_in_training_gives_what_a_loop_gives(hardware):
         assert torch.allclose(alone, value) and torch.allclose(leaf.grad, slope, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch about its own unfold, in mode ste
 @pytest.mark.parametrize("mode", ["through", "ste"])
 @pytest.mark.parametrize("adc", ["{bits: 8, bound: 1.5}", "none"])
 def test_gradients_per_sample_are_those_of_a_loop(hardware, adc, mode):
     """vmap of grad: the backward pass itself is mapped, some of its tensors and not others."""
     hw = hardware(tile_yaml("nonidealities: [circuit.ir_drop]", LEARNED, adc), training(backward=mode))
     torch.manual_seed(0)
-    net = mho.to_analog(nn.Sequential(nn.Linear(150, 20), nn.ReLU(), nn.Linear(20, 5)), hw).train()
+    convolution = (nn.Unflatten(1, (6, 5, 5)), nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten())
+    net = mho.to_analog(nn.Sequential(nn.Linear(150, 150), nn.ReLU(), *convolution, nn.Linear(36, 5)), hw).train()
     parameters = {n: p.detach() for n, p in net.named_parameters() if p.requires_grad}
     x = data(vectors=7)[1]
 

@@ -21,6 +21,7 @@ from mho import noise
 from mho.converter import Adc
 from mho.fused.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
 from mho.fused.route import Route, Step
+from mho.fused.source import Source, tiles_by_pixel
 from mho.fused.tier import int8_product
 from mho.layout import blocks
 from mho.nonideality import linear
@@ -154,25 +155,33 @@ class Epilogue:
 
     # -- products ---------------------------------------------------------------------------------------------
     def run(
-        self, inputs: Inputs, w: Tensor, planes: Planes, scale: Tensor, alpha: Tensor | None, codes: Tensor | None
+        self,
+        source: Source,
+        inputs: Inputs,
+        w: Tensor,
+        planes: Planes,
+        scale: Tensor,
+        alpha: Tensor | None,
+        codes: Tensor | None,
     ) -> Tensor:
-        """Outputs [vector, out]. `scale` [tile, out], and `alpha` [vector, tile, 1] where every vector has an input range of
-        its own, turn converted outputs into digital ones; `codes` [vector, tile, out], if given, takes them down."""
-        count, width = len(inputs.main), self.array.columns
-        out = inputs.poison.expand(count, width).clone()
+        """Outputs [vector, out] for the vectors that `source` takes from the inputs. `scale` [tile, out], and `alpha`
+        [vector, tile, 1] where every vector has an input range of its own, turn converted outputs into digital ones;
+        `codes` [vector, tile, out], if given, takes them down."""
+        out = source.over_window(inputs.poison).expand(source.count, self.array.out_features).clone()
         draws = self._draws()
-        for c in self._chunks(count):
-            products = Products(*self._products(inputs, c, w, planes), planes.bound, draws.of(c))
+        for c in self._chunks(source):
+            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, draws.of(c))
             ends = Ends(scale, out[c], None if alpha is None else alpha[c], None if codes is None else codes[c])
             if self.route.whole:
                 self.block(products, ends, plain=(inputs, w))
             elif torch.compiler.is_compiling():
                 self.block(products, ends)
             else:
-                arguments = (products, ends, self.constants)
-                self.array.kernels.run(
-                    "epilogue", self._kernel, arguments, functools.partial(self._blocks, *arguments[:2])
+                arguments, eager = (
+                    (products, ends, self.constants),
+                    functools.partial(self._blocks, products, ends, c.start),
                 )
+                self.array.kernels.run("epilogue", self._kernel, arguments, eager)
         return out
 
     def _kernel(self) -> Callable[[Products, Ends, Constants], None]:
@@ -193,39 +202,48 @@ class Epilogue:
             if p.effect.writes("prepare")
         }
 
-    def _blocks(self, products: Products, ends: Ends) -> None:
-        """Eagerly, in blocks whose temporaries stay in the cache."""
+    def _blocks(self, products: Products, ends: Ends, first: int) -> None:
+        """Eagerly, in blocks whose temporaries stay in the cache; `first` is the number of the first vector in the call."""
         for b in blocks(len(ends.out), self.array.row_tiles * self.array.columns):
-            self.block(products.of(b), ends.of(b), b)
+            self.block(products.of(b), ends.of(b), slice(first + b.start, first + b.stop))
 
-    def _chunks(self, count: int) -> list[slice]:
+    def _chunks(self, source: Source) -> list[slice]:
         """Vectors whose products fit the workspace; few, since every product packs its weights anew."""
         per = 4 * (max(1, self.route.mains) + len(self.route.pairs)) * self.array.row_tiles * self.array.columns
-        step = count if self.route.whole or torch.compiler.is_compiling() else max(256, ROOM // per)
-        return [slice(i, min(i + step, count)) for i in range(0, count, max(1, step))]
+        whole = self.route.whole or torch.compiler.is_compiling()
+        return source.chunks(source.count if whole else max(256, ROOM // per))
 
-    def _products(self, inputs: Inputs, c: slice, w: Tensor, planes: Planes) -> tuple[list[Tensor], list[Tensor]]:
+    def _products(
+        self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Main and side products [tile, vector, out] of some vectors."""
         mains, route = self.route.mains, self.route
-        main = [self._product(f"main{k}", inputs.main[c], planes.planes[k]) for k in range(mains)]
+        factors = [(inputs.main, planes.planes[k]) for k in range(mains)]
         if not mains and not self.array.plan.mvm:
-            main = [self._product("main", inputs.main[c], w)]
-        sides = [
-            self._product(f"side{k}", inputs.sides[psi][c], planes.planes[mains + phi])
-            for k, (phi, psi) in enumerate(route.pairs)
-        ]
-        return main, sides
+            factors = [(inputs.main, tiles_by_pixel(w, self.array.rows_of_tiles, route.cells))]
+        first = len(factors)
+        factors += [(inputs.sides[psi], planes.planes[mains + phi]) for phi, psi in route.pairs]
+        products = self._multiplied(source, c, factors)
+        return products[:first], products[first:]
 
-    def _product(self, name: str, x: Tensor, w: Tensor) -> Tensor:
-        """x [vector, in], w [tile, out, row] -> [tile, vector, out], one strided product per row tile."""
-        kind = torch.int32 if x.dtype == torch.int8 else x.dtype
-        out = workspace(name, (len(w), len(x), w.shape[1]), kind, x.device)
-        start = 0
-        for t, rows in enumerate(self.array.sizes):
-            part, weights = x[:, start : start + rows], w[t, :, :rows]
-            start += rows
-            int8_product(part, weights, out[t]) if kind == torch.int32 else torch.mm(part, weights.t(), out=out[t])
+    def _multiplied(self, source: Source, c: slice, factors: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """The products [tile, vector, out] of codes and planes."""
+        shape = (self.array.row_tiles, c.stop - c.start, self.array.columns)
+        at_once = self.array.many_small(c.stop - c.start)
+        kinds = [torch.int32 if x.dtype == torch.int8 and not at_once else torch.float32 for x, _ in factors]
+        out = [workspace(f"product{k}", shape, kind, factors[k][1].device) for k, kind in enumerate(kinds)]
+        for codes in {id(codes): codes for codes, _ in factors}.values():
+            mine = [(planes, y) for (used, planes), y in zip(factors, out) if used is codes]
+            (_tiles_at_once if at_once else self._tile_by_tile)(source, c, codes, mine)
         return out
+
+    def _tile_by_tile(self, source: Source, c: slice, codes: Tensor, factors: list[tuple[Tensor, Tensor]]) -> None:
+        """The products of codes and planes, written to a tensor each."""
+        for t, rows in enumerate(self.array.rows_of_tiles):
+            x = _written(source.patches(codes, c, t)).reshape(-1, rows)
+            for planes, y in factors:
+                w = planes[t, :, :rows]
+                int8_product(x, w, y[t]) if y.dtype == torch.int32 else torch.mm(x, w.t(), out=y[t])
 
     # -- blocks -----------------------------------------------------------------------------------------------
     def block(self, products: Products, ends: Ends, part: slice | None = None, plain: Any = None) -> None:
@@ -236,11 +254,14 @@ class Epilogue:
             ends.codes.copy_(z)
         if ends.alpha is not None:
             z = z * ends.alpha
+        per_group = (self.array.groups, len(self.array.sizes))
+        out = ends.out.unflatten(1, (self.array.groups, -1))
+        parts, scale = z.unflatten(1, per_group), ends.scale.unflatten(0, per_group)
         if torch.compiler.is_compiling():
-            ends.out.add_((z * ends.scale).sum(1))  # one pass
+            out.add_((parts * scale).sum(2))  # one pass
             return
-        for t in range(self.array.row_tiles):
-            ends.out.add_(z[:, t] * ends.scale[t])  # addcmul_ rounds otherwise in a compiled kernel
+        for t in range(len(self.array.sizes)):
+            out.add_(parts[:, :, t] * scale[:, t])  # addcmul_ rounds otherwise in a compiled kernel
 
     def _values(self, products: Products) -> tuple[Tensor | None, list[Tensor]]:
         """Products in analog units, [vector, tile, out]; fresh tensors."""
@@ -316,6 +337,20 @@ class Epilogue:
 def _as_tensors(key: noise.Key) -> noise.Key:
     """A compiled kernel serves all chips: their keys are no constants of it."""
     return key if isinstance(key.a, Tensor) else noise.Key(*torch.tensor(key, dtype=torch.int32))
+
+
+def _written(patches: Tensor) -> Tensor:
+    """Patches written to a workspace, if they are not rows of memory already."""
+    if patches.dim() == 2:
+        return patches
+    return workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches)
+
+
+def _tiles_at_once(source: Source, c: slice, codes: Tensor, factors: list[tuple[Tensor, Tensor]]) -> None:
+    """The same for many small tiles of one height: one batched product in fp32, which is exact for integers below 2^24."""
+    x = _written(source.patches_of_all(codes, c)).view(*factors[0][0].shape[::2], -1)  # [tile, row, vector]
+    for planes, y in factors:
+        y.copy_(torch.bmm(planes.to(x.dtype), x).mT)
 
 
 _kept = threading.local()

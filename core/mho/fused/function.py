@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from mho import noise
-from mho.converter import Dac, range_gradient
+from mho.converter import Dac, clipping, range_gradient, range_step
 from mho.fused.codes import Planes, code_inputs, code_weights
 from mho.fused.epilogue import Conversion, Epilogue
 from mho.fused.route import Route
+from mho.fused.source import Source, by_channel, by_pixel, source, spread, tiles_by_pixel
 from mho.layout import blocks
+from mho.patches import Patches
 from mho.site import Stream
 
 if TYPE_CHECKING:
     from mho.tile import TileArray
+
+
+VECTORS = 2048  # patches that a backward pass writes out at a time
 
 
 class Weights(NamedTuple):
@@ -35,12 +39,13 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True)
 class Call:
-    """What a call of an array knows besides tensors."""
+    """What a call of an array knows besides tensors; without `source` it codes weights only."""
 
     array: TileArray
     route: Route
     stream: Stream
     keep: bool  # whether a backward pass may follow
+    source: Any = None  # Source
 
     @property
     def epilogue(self) -> Epilogue:
@@ -66,9 +71,10 @@ def wants_gradient(array: TileArray, *tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *array.parameters()))
 
 
-def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
-    """x [vector, in], weight [out, in] -> [vector, out], as `TileArray` documents it."""
-    call = Call(array, array.route, stream, wants_gradient(array, x, weight))
+def forward(array: TileArray, patches: Patches, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
+    """patches of [vector, in], weight [out, in] -> [vector, out], as `TileArray` documents it."""
+    origin, x = source(array, patches)
+    call = Call(array, array.route, stream, wants_gradient(array, x, weight), origin)
     w, planes = drawn or weights(array, weight, stream)
     for p in array.plan.read:
         w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
@@ -118,7 +124,7 @@ class CodedWeights(torch.autograd.Function):
     @staticmethod
     def forward(w: Tensor, call: Call) -> tuple[Tensor, Tensor]:
         planes, bound = code_weights(w, call.epilogue)
-        return planes, bound
+        return tiles_by_pixel(planes, call.array.rows_of_tiles, call.route.cells), bound
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -172,11 +178,9 @@ class MiniBatchWeights(torch.autograd.Function):
 
         def of(g: Tensor, weight: Tensor, gamma: Tensor) -> Tensor:
             full = gamma.unsqueeze(-1)
-            return (g / full).masked_fill(weight.abs() > full, 0)
+            return (g / full).masked_fill_(weight.abs() > full, 0)
 
         def eager() -> Tensor:
-            if not _in_place():
-                return of(g, weight, gamma)
             out = torch.empty_like(g)
             for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
                 out[:, part] = of(g[:, part], weight[:, part], gamma[:, part])
@@ -193,7 +197,8 @@ class MiniBatchWeights(torch.autograd.Function):
 
 
 class TileProduct(torch.autograd.Function):
-    """x [vector, in] through DAC, tiles and ADC, scaled and summed over row tiles -> [vector, out].
+    """The vectors of x [pixel, channel] (see `Source`) through DAC, tiles and ADC, scaled and summed over row tiles ->
+    [vector, out].
 
     w       [tile, out, row] the weights that the products see; their integers are `planes` and `bound` (`Planes`)
     alpha   [tile, 1] or [vector, tile, 1] input ranges
@@ -209,13 +214,13 @@ class TileProduct(torch.autograd.Function):
         """Outputs, and what a backward pass needs: inputs of the product, their clip mask, codes of the ADC."""
         epilogue = call.epilogue
         adc, top = epilogue.adc, epilogue.top
-        coded = code_inputs(x, _spans(call.array, alpha), top, call.route, call.array.kernels, call.keep)
+        coded = code_inputs(x, spread(call.array, alpha), top, call.route, call.array.kernels, call.keep)
         inputs = epilogue.behind_dac(coded)
-        shape = (len(x), *scale.shape) if call.keep else (0,)
+        shape = (call.source.count, *scale.shape) if call.keep else (0,)
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None
         full = scale * adc.step if own is not None else scale * alpha * adc.step
-        out = epilogue.run(inputs, w, Planes(planes, bound), full, own, codes if call.keep else None)
+        out = epilogue.run(call.source, inputs, w, Planes(planes, bound), full, own, codes if call.keep else None)
         clipped = inputs.clipped if inputs.clipped is not None else torch.empty(0, dtype=torch.int8, device=x.device)
         return out, inputs.main, clipped, codes
 
@@ -235,28 +240,23 @@ class TileProduct(torch.autograd.Function):
             return (None,) * 7
         main, clipped, codes, w, alpha, scale = ctx.saved_tensors
         to_x, to_w, to_alpha, to_scale, *_ = ctx.needs_input_grad
-        array, top = ctx.call.array, ctx.call.array.spec.dac.top
+        array, origin = ctx.call.array, ctx.call.source
         kind = torch.bfloat16 if w.dtype == torch.bfloat16 else g.dtype
         gts, gscales = _before_adc(array, g, codes, alpha, scale, kind)
-        gx = gw = None
-        if _in_place():  # all row tiles into one tensor
-            gx = torch.empty(main.shape, dtype=g.dtype, device=g.device) if to_x or to_alpha else None
-            gw = (torch.empty_like if array.full else torch.zeros_like)(w, dtype=g.dtype) if to_w else None
-        gxs, gws, start = [], [], 0
-        for t, (gt, rows) in enumerate(zip(gts, array.sizes)):
-            cut = slice(start, start + rows)
-            start += rows
-            if to_x or to_alpha:
-                gxs.append(_multiply(gt, w[t, :, :rows].to(kind), g.dtype, None if gx is None else gx[:, cut]))
-            if to_w:
-                x = _values(main[:, cut], top, kind)
-                gws.append(_multiply(gt.t(), x, g.dtype, None if gw is None else gw[t, :, :rows]))
-        if to_w and gw is None:
-            gw = torch.stack([pad(v, (0, array.height - v.shape[1])) for v in gws])
+        fresh = torch.empty_like if origin.window.is_pixel and array.full else torch.zeros_like
+        gx = fresh(main, dtype=g.dtype) if to_x or to_alpha else None
+        gw = fresh(w, dtype=g.dtype) if to_w else None
+        if gw is not None and torch._C._are_functorch_transforms_active():
+            gw = gw + main.new_zeros((), dtype=g.dtype)  # where torch.func maps this pass: one for every sample
         galpha = None
-        if to_x or to_alpha:
-            gx = torch.cat(gxs, 1) if gx is None else gx
-            gx, galpha = _before_dac(array, gx, main, clipped, alpha)
+        if origin.window.is_pixel:
+            _products(array, origin, gts, main, w, gx, gw)
+            if gx is not None:
+                gx, galpha = _before_dac(array, gx, main, clipped, alpha)
+        else:
+            galpha = _products_of_patches(array, origin, gts, (main, clipped), w, alpha if to_alpha else None, gx, gw)
+            if gx is not None:
+                gx = torch.where(clipped > 0, 0, gx / spread(array, alpha))
         return gx if to_x else None, gw, galpha, torch.stack(gscales) if to_scale else None, None, None, None
 
     @staticmethod
@@ -275,7 +275,7 @@ def _before_adc(
     adc = Conversion.of(array.spec.adc)
 
     def every(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        pairs = [one(g, codes[:, t], alpha[..., t, :], scale[t]) for t in range(len(scale))]
+        pairs = [one(g[:, array.outputs(t)], codes[:, t], alpha[..., t, :], scale[t]) for t in range(len(scale))]
         return [gt for gt, _ in pairs], [gscale for _, gscale in pairs]
 
     def one(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -295,28 +295,67 @@ def _before_dac(array: TileArray, g: Tensor, main: Tensor, clipped: Tensor, alph
     def every(g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         values, beyond = _values(main, top, g.dtype), clipped.to(g.dtype)
         galpha, start = [], 0
-        for t, rows in enumerate(array.sizes):
+        for t, rows in enumerate(array.rows_of_tiles):
             cut = slice(start, start + rows)
             start += rows
             of_tile, code, outside = (v[:, None, cut] for v in (g, values, beyond))
             galpha.append(range_gradient(of_tile, code, outside, alpha[..., t : t + 1, :], decay, rows))
-        return torch.where(beyond > 0, 0, g / _spans(array, alpha)), torch.cat(galpha, -2)
+        return torch.where(beyond > 0, 0, g / spread(array, alpha)), torch.cat(galpha, -2)
 
     arguments = (g, main, clipped, alpha)
     return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments))
 
 
-def _in_place() -> bool:
-    """Whether a backward pass may write into its own tensors: unless somebody compiles it, or torch.func differentiates or
-    maps what it does."""
-    return not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+def _products(
+    array: TileArray, origin: Source, gts: list[Tensor], main: Tensor, w: Tensor, gx: Tensor | None, gw: Tensor | None
+) -> None:
+    """From the gradients of the products of every tile to those of inputs and weights: written to gx [vector, in] and gw."""
+    top = array.spec.dac.top
+    for t, (gt, rows) in enumerate(zip(gts, array.rows_of_tiles)):
+        mine = origin.channels(t)
+        if gx is not None:
+            _multiply(gt, w[t, :, :rows].to(gt.dtype), gx[:, mine])
+        if gw is not None:
+            _multiply(gt.t(), _values(main[:, mine], top, gt.dtype), gw[t, :, :rows])
 
 
-def _multiply(a: Tensor, b: Tensor, kind: torch.dtype, out: Tensor | None) -> Tensor:
-    """a @ b, into `out` if there is one; the result may have more precision than the product."""
-    if out is None:
-        return (a @ b).to(kind)
-    return torch.mm(a, b, out=out) if a.dtype == kind else out.copy_(a @ b)
+def _products_of_patches(
+    array: TileArray,
+    origin: Source,
+    gts: list[Tensor],
+    inputs: tuple[Tensor, Tensor],
+    w: Tensor,
+    alpha: Tensor | None,
+    gx: Tensor | None,
+    gw: Tensor | None,
+) -> Tensor | None:
+    """The same for vectors that are patches of `inputs`, codes and clip mask [pixel, channel]: added to gx and gw, which hold
+    zeros. The gradient of the input ranges alpha, where they have one, is taken before the patches are added up."""
+    top, cells, galpha = array.spec.dac.top, array.route.cells, []
+    for t, (gt, rows) in enumerate(zip(gts, array.rows_of_tiles)):
+        weights, sums = by_pixel(w[t, :, :rows], cells).to(gt.dtype), []
+        for c in origin.chunks(VECTORS):
+            values = _values(origin.rows(inputs[0], c, t), top, gt.dtype)
+            if gw is not None:
+                gw[t, :, :rows] += by_channel(gt[c].t() @ values, cells)
+            if gx is not None:
+                part = gt[c] @ weights
+                origin.add_up(gx, part, c, t)
+            if alpha is not None:
+                sums.append(clipping(part[:, None], values[:, None], origin.rows(inputs[1], c, t)[:, None]))
+        if alpha is not None:
+            asks, outside = (torch.cat(v) for v in zip(*sums))
+            galpha.append(range_step(asks, outside, alpha[t : t + 1], array.decay, rows))
+    return torch.cat(galpha) if galpha else None
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """a @ b into out, which may have more precision than the product."""
+    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if a.dtype == out.dtype and plain:  # torch.func differentiates what a backward pass does
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(a @ b)
 
 
 def _each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
@@ -326,11 +365,3 @@ def _each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
 def _values(codes: Tensor, top: int, kind: torch.dtype) -> Tensor:
     """Inputs of the product as they are worth: int8 codes over `top`."""
     return codes.to(kind).div_(top) if codes.dtype == torch.int8 else codes.to(kind)
-
-
-def _spans(array: TileArray, alpha: Tensor) -> Tensor:
-    """The input range of every input: [in], or [vector, in]."""
-    if array.row_tiles == 1:
-        return alpha.squeeze(-1)
-    counts = torch.tensor(array.sizes, device=alpha.device)
-    return alpha.squeeze(-1).repeat_interleave(counts, dim=-1, output_size=array.in_features)
