@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mho.tile import TileArray
 
 
-VECTORS = 2048  # patches that a backward pass writes out at a time
+PATCHES = 1 << 20  # elements of patches that a backward pass writes out at a time
 
 
 class Weights(NamedTuple):
@@ -252,7 +252,8 @@ class TileProduct(torch.autograd.Function):
             if gx is not None:
                 gx, galpha = _before_dac(array, gx, main, clipped, alpha)
         else:
-            galpha = _products_of_patches(array, origin, gts, (main, clipped), w, alpha if to_alpha else None, gx, gw)
+            products = _products_of_many if array.many_small(origin.count) else _products_of_patches
+            galpha = products(array, origin, gts, (main, clipped), w, alpha if to_alpha else None, gx, gw)
             if gx is not None:
                 gx = torch.where(clipped > 0, 0, gx / spread(array, alpha))
         return gx if to_x else None, gw, galpha, torch.stack(gscales) if to_scale else None, None, None, None
@@ -332,7 +333,7 @@ def _products_of_patches(
     top, cells, galpha = array.spec.dac.top, array.route.cells, []
     for t, (gt, rows) in enumerate(zip(gts, array.rows_of_tiles)):
         weights, sums = by_pixel(w[t, :, :rows], cells).to(gt.dtype), []
-        for c in origin.chunks(VECTORS):
+        for c in origin.chunks(PATCHES // rows):
             values = _values(origin.rows(inputs[0], c, t), top, gt.dtype)
             if gw is not None:
                 gw[t, :, :rows] += by_channel(gt[c].t() @ values, cells)
@@ -345,6 +346,36 @@ def _products_of_patches(
             asks, outside = (torch.cat(v) for v in zip(*sums))
             galpha.append(range_step(asks, outside, alpha[t : t + 1], array.decay, rows))
     return torch.cat(galpha) if galpha else None
+
+
+def _products_of_many(
+    array: TileArray,
+    origin: Source,
+    gts: list[Tensor],
+    inputs: tuple[Tensor, Tensor],
+    w: Tensor,
+    alpha: Tensor | None,
+    gx: Tensor | None,
+    gw: Tensor | None,
+) -> Tensor | None:
+    """The same for many small tiles, at once."""
+    top, cells, kind = array.spec.dac.top, array.route.cells, gts[0].dtype
+    weights, sums = by_pixel(w, cells).to(kind), []
+    for c in origin.chunks(PATCHES // array.in_features):
+        gt = torch.stack([g[c] for g in gts])  # [tile, vector, out]
+        main, clipped = (origin.patches_of_all(v, c).reshape(*w.shape[::2], -1) for v in inputs)  # [tile, row, vector]
+        values = (main / top if inputs[0].dtype == torch.int8 else main).to(kind)
+        if gw is not None:
+            gw += by_channel(gt.mT @ values.mT, cells)
+        if gx is not None:
+            part = weights.mT @ gt.mT
+            origin.add_up_all(gx, part, c)
+        if alpha is not None:
+            sums.append(clipping(*(v.permute(2, 0, 1) for v in (part, values, clipped))))
+    if alpha is None:
+        return None
+    asks, outside = (torch.cat(v) for v in zip(*sums))
+    return range_step(asks, outside, alpha, array.decay, w.shape[2])
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
