@@ -52,6 +52,7 @@ class Layout(nn.Module):
     used: Tensor  # [tile, row] 1 where a row is occupied, 0 in the padding
     depth: Tensor  # [tile, row] j/n
     occupied: Tensor  # [tile] rows in use
+    tile_of: Tensor  # [in] number of the tile an input feeds
     rows_index: Tensor | None
 
     def __init__(
@@ -81,6 +82,9 @@ class Layout(nn.Module):
         self._fixed("depth", j / n[:, None] * used, device)
         self._fixed("used", used, device)
         self._fixed("block", torch.arange(len(blocks)).repeat_interleave(torch.tensor(blocks)), device)
+        self._fixed(
+            "tile_of", torch.arange(self.row_tiles).repeat_interleave(torch.tensor(self.sizes * groups)), device
+        )
         self._fixed("rows_index", None if self.full else self._row_numbers(), device)
 
     def _fixed(self, name: str, value: Tensor | None, device: Any) -> None:

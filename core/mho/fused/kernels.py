@@ -34,13 +34,16 @@ class Kernels:
         try:
             if name not in self.made:
                 self.made[name] = _compiled(make())
-            return self.made[name](*args)
+            return self.made[name](*(_detached(a) for a in args))
         except Exception as error:  # whatever a compiler says; a mistake in the formulas comes back from `eager`
             self._refuse(name, error)
         return eager()
 
     def _refuse(self, name: str, error: Exception) -> None:
-        why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        why = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         self.refused[name] = why
         self.made.pop(name, None)
         warnings.warn(f"layer {self.owner!r}: its {name} cannot be compiled and runs eagerly ({why})", stacklevel=4)
@@ -52,6 +55,12 @@ def _possible() -> bool:
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
     return not torch._C._are_functorch_transforms_active()
+
+
+def _detached(argument: Any) -> Any:
+    """Inside an autograd.Function nothing is recorded, but tensors still say that they require gradients: a kernel would be
+    made for that."""
+    return argument.detach() if isinstance(argument, torch.Tensor) and argument.requires_grad else argument
 
 
 def _compiled(function: Callable[..., T]) -> Callable[..., T]:

@@ -136,10 +136,7 @@ def source(array: TileArray, x: Patches) -> tuple[Source, Tensor]:
 
 def spread(array: TileArray, v: Tensor) -> Tensor:
     """v [..., tile, 1] for every tile -> [..., channel], for every input that is coded."""
-    if array.row_tiles == 1:
-        return v.squeeze(-1)
-    counts = torch.tensor(array.rows_of_tiles, device=v.device) // array.route.cells
-    return v.squeeze(-1).repeat_interleave(counts, dim=-1, output_size=array.in_features // array.route.cells)
+    return v.squeeze(-1).index_select(-1, array.tile_of[:: array.route.cells])
 
 
 def by_pixel(w: Tensor, cells: int) -> Tensor:
