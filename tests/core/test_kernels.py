@@ -110,7 +110,7 @@ class DrawsInside(Nonideality, kind="draws.inside"):
     """A shift that draws random numbers of its own, which a kernel cannot."""
 
     source = "test"
-    sides = {"a": Side(magnitude, absolute)}  # noqa: RUF012
+    sides = {"a": Side(magnitude, absolute)}
     size: float = Field(0.1, unit="1", description="size")
 
     def shift(self, site, a):
