@@ -76,6 +76,24 @@ def test_training_gives_the_same_bits_compiled(products):
 
 @needs_compiler
 @pytest.mark.slow
+def test_a_convolution_in_groups_of_uneven_tiles_gives_the_same_bits_compiled():
+    x, results = torch.rand(4, 10, 9, 8, generator=torch.Generator().manual_seed(1)), []
+    for change in ("compile=false", "compile=true"):
+        torch.manual_seed(0)
+        net = mho.to_analog(
+            nn.Conv2d(10, 6, 3, groups=2), mho.load("pcm.standard", set=["tiles.pcm.rows=30", *QUIET, change])
+        )
+        net.train()(x).square().sum().backward()
+        assert net.tiles.sizes == [27, 18] and not net.tiles.kernels.refused
+        mho.program(net.eval(), seed=0).age("1 h")
+        with torch.no_grad():
+            results.append([net.weight.grad, net(x)])
+    for eager, compiled in zip(*results, strict=True):
+        assert torch.equal(eager, compiled)
+
+
+@needs_compiler
+@pytest.mark.slow
 def test_chips_ages_and_batches_give_the_same_bits_compiled():
     eager, compiled = tiles("tiles.pcm.adc.bits=8")
     for seed in range(2):

@@ -210,6 +210,7 @@ class Epilogue:
     def _chunks(self, source: Source) -> list[slice]:
         """Vectors whose products fit the workspace; few, since every product packs its weights anew."""
         per = 4 * (max(1, self.route.mains) + len(self.route.pairs)) * self.array.row_tiles * self.array.columns
+        per += 4 * self.array.in_features if self.array.groups > 1 else 0  # gathered in fp32
         whole = self.route.whole or torch.compiler.is_compiling()
         return source.chunks(source.count if whole else max(256, ROOM // per))
 
