@@ -6,6 +6,7 @@ Ratios are to the first line of a table. Nothing is asserted: a figure means som
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import platform
 import warnings
@@ -23,6 +24,7 @@ from torch import nn
 Cases = dict[str, Callable[[], object]]
 RANGE = "tiles.pcm.dac.range=1.0"
 NO_RAMP = "training.inject.ramp=none"
+REDUCED = "[pcm.programming_noise, {kind: circuit.output_noise, std: 0.04}]"
 
 
 def hardware(*changes: str) -> mho.Hardware:
@@ -70,27 +72,9 @@ def forward(rounds: int) -> None:
         for precision in ("auto", "fp32-main", "reference"):
             t = tile(2048, f"precision={precision}").program(seed=0).age("1 h")
             cases[f"mho, precision {precision}"] = quietly(lambda t=t, x=x: t(x))
-        for name, f in others(2048, x):
-            cases[name] = f
         ratios = table(f"forward 2048 x 2048, {vectors} vectors", cases, rounds)
         c = ratios.get("int8 product (c)")
         print(f"c = {c:.3f}; gate 5c + 0.55 = {5 * c + 0.55:.2f}" if c else "no integer products here")
-
-
-def others(n: int, x: torch.Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Other simulators, where installed."""
-    if importlib.util.find_spec("aihwkit"):
-        from aihwkit.nn import AnalogLinear
-        from aihwkit.simulator.presets import StandardHWATrainingPreset
-
-        layer = AnalogLinear(n, n, rpu_config=StandardHWATrainingPreset()).eval()
-        yield "aihwkit, standard HWA preset", quietly(lambda: layer(x))
-    if importlib.util.find_spec("aihwkit_lightning"):
-        from aihwkit_lightning.nn import AnalogLinear as Light
-        from aihwkit_lightning.simulator.configs import TorchInferenceRPUConfig
-
-        light = Light(n, n, rpu_config=TorchInferenceRPUConfig()).eval()
-        yield "aihwkit-lightning, its defaults", quietly(lambda: light(x))
 
 
 def stepper(layer: nn.Module, x: torch.Tensor, g: torch.Tensor) -> Callable[[], object]:
@@ -122,6 +106,60 @@ def train(rounds: int) -> None:
     """Hardware-aware training step, 2048 x 2048."""
     for vectors in (128, 1024):
         table(f"training step 2048 x 2048, {vectors} vectors", steps(2048, vectors), rounds)
+
+
+def simulators(rounds: int) -> None:
+    """The part of the model that other simulators have too: 8-bit DAC and ADC, output noise, weight noise."""
+    for n in (512, 2048):
+        x, g = torch.rand(128, n) * 2 - 1, torch.randn(128, n)
+        linear, reduced = nn.Linear(n, n), f"tiles.pcm.nonidealities={REDUCED}"
+        cases = {"nn.Linear fp32": quietly(lambda f=linear, x=x: f(x))}
+        training = {"nn.Linear fp32": stepper(linear, x.clone().requires_grad_(), g)}
+        for compiled in ("false", "true"):
+            word = ", compiled" * (compiled == "true")
+            for name, about in (("full", ()), ("reduced", (reduced,))):
+                t = tile(n, *about, f"compile={compiled}").program(seed=0).age("1 h")
+                cases[f"mho, {name} model on a chip{word}"] = quietly(lambda t=t, x=x: t(x))
+                layer = tile(n, *about, f"compile={compiled}").train()
+                training[f"mho, {name} model{word}"] = stepper(layer, x.clone().requires_grad_(), g)
+            noisy = tile(n, reduced, f"compile={compiled}").train()
+            cases[f"mho, reduced model, weights noisy anew{word}"] = quietly(lambda t=noisy, x=x: t(x))
+        for name, layer in others(n):
+            evaluated, noisy = copy.deepcopy(layer).eval(), copy.deepcopy(layer).train()
+            cases[f"{name}, eval"] = quietly(lambda t=evaluated, x=x: t(x))
+            cases[f"{name}, weights noisy anew"] = quietly(lambda t=noisy, x=x: t(x))
+            training[name] = stepper(layer.train(), x.clone().requires_grad_(), g)
+        table(f"other simulators: forward {n} x {n}, 128 vectors", cases, rounds)
+        table(f"other simulators: training step {n} x {n}, 128 vectors", training, rounds)
+
+
+def others(n: int) -> Iterator[tuple[str, nn.Module]]:
+    """Layers of other simulators, where installed (see benchmarks/README.md)."""
+    if importlib.util.find_spec("aihwkit_lightning"):
+        yield "aihwkit-lightning", lightning(n)
+    if importlib.util.find_spec("aihwkit"):
+        from aihwkit.nn import AnalogLinear
+        from aihwkit.simulator.presets import StandardHWATrainingPreset
+
+        yield "aihwkit, StandardHWATrainingPreset", AnalogLinear(n, n, rpu_config=StandardHWATrainingPreset())
+
+
+def lightning(n: int) -> nn.Module:
+    """8-bit DAC and ADC on tiles of 512 rows, outputs bounded at 10, output noise 0.04 and weight noise 0.04 of a column's
+    largest weight. Noise acts in training mode only; its forward leaves out IR-drop and read noise, which it has not."""
+    from aihwkit_lightning.nn import AnalogLinear
+    from aihwkit_lightning.simulator.configs import TorchInferenceRPUConfig, WeightNoiseInjectionType
+
+    config = TorchInferenceRPUConfig()
+    config.mapping.max_input_size = 512
+    config.forward.inp_res = config.forward.out_res = 2**8 - 2
+    config.forward.out_bound, config.forward.out_noise = 10.0, 0.04
+    config.forward.out_noise_per_channel = True
+    config.modifier.noise_type = WeightNoiseInjectionType.ADD_NORMAL_PER_CHANNEL
+    config.modifier.std_dev = 0.04
+    ranges = config.pre_post.input_range
+    ranges.enable, ranges.init_value, ranges.init_from_data = True, 1.0, 0
+    return AnalogLinear(n, n, rpu_config=config)
 
 
 def memory(rounds: int) -> None:
@@ -194,6 +232,40 @@ def layers(rounds: int) -> None:
     table("LSTM 650, 26 steps, batch 20", {"nn.LSTM fp32": quietly(lambda: lstm(x)), **on_chip(lstm, x)}, rounds)
 
 
+def ladder(rounds: int) -> None:
+    """IR-drop in its fidelities, 512 x 512, 128 vectors; banded solves of 64 of the 65,536 lines."""
+    x, w = torch.rand(128, 512) * 2 - 1, 0.246 * torch.randn(512, 512)
+    linear = nn.Linear(512, 512)
+    cases: Cases = {"nn.Linear fp32": quietly(lambda: linear(x))}
+    kinds = {
+        "no IR-drop": "[]",
+        "circuit.ir_drop": "[circuit.ir_drop]",
+        "exact, driven rows": "[{kind: circuit.ir_drop_ladder, input_encoding: driven}]",
+        "exact, gated rows": "[circuit.ir_drop_ladder]",
+    }
+    for name, effects in kinds.items():
+        for compiled in ("false", "true"):
+            hw = hardware(f"tiles.pcm.nonidealities={effects}", f"compile={compiled}")
+            t = mho.Tile(w, hw).program(seed=0)
+            cases[name + ", compiled" * (compiled == "true")] = quietly(lambda t=t: t(x))
+    cases["64 banded solves (scipy)"] = lambda: banded_solves(x, w, 64)
+    table("IR-drop along the bit lines, 512 x 512, 128 vectors", cases, rounds)
+
+
+def banded_solves(x: torch.Tensor, w: torch.Tensor, count: int) -> None:
+    """Kirchhoff's law on `count` gated lines, one after the other (see `IRDropLadder`)."""
+    import numpy as np
+    from scipy.linalg import solve_banded
+
+    r = 0.35 * 5e-6
+    for k in range(count):
+        cell = (x[k] * w[k]).double().numpy()
+        matrix = np.full((3, len(cell)), -1.0)
+        matrix[1] = 2 + r * np.abs(cell)
+        matrix[1, -1] -= 1
+        solve_banded((1, 1), matrix, r * cell)
+
+
 def chips(rounds: int) -> None:
     """Programming and ageing of 11.2 M weights, and 25 chips over a batch."""
     net = mho.to_analog(nn.Sequential(*[nn.Linear(1058, 1058, bias=False) for _ in range(10)]), hardware())
@@ -234,7 +306,7 @@ def plugins(rounds: int) -> None:
     table("installed but unused plugins", cases, 3 * rounds)
 
 
-SECTIONS = {f.__name__: f for f in (forward, train, memory, networks, layers, chips, plugins)}
+SECTIONS = {f.__name__: f for f in (forward, train, simulators, memory, networks, layers, ladder, chips, plugins)}
 
 
 def main() -> None:

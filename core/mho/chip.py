@@ -69,8 +69,10 @@ class Chip:
         about["layers"] = {a.name: a.signature for a in arrays}
         save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def put_on(self, net: nn.Module) -> None:
-        """Leave this chip on the network, at its age."""
+        """Leave this chip on the network, at its age. Whoever calls in inference mode may differentiate it later."""
         if self._file is not None:
             _restore(net, self, self._file)
         elif fingerprint(net) != self._weights:
@@ -199,6 +201,8 @@ def run_of(net: nn.Module) -> Run:
     return next(iter(runs.values())) if runs else Run()
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def _age(net: nn.Module, t: float) -> None:
     for array in tile_arrays(net):
         array.age(t)

@@ -7,8 +7,9 @@ mini-batch) and the constants that `prepare` computed.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from mho import noise
 from mho.errors import MhoError
 from mho.noise import Key
 
+T = TypeVar("T")
 Per = Literal["chip", "time", "call", "vector"]
 
 # How often a draw changes, unless the effect (or converter) says otherwise.
@@ -150,6 +152,7 @@ class Site:
     constants: dict[str, Tensor] = field(default_factory=dict)
     part: slice | None = None  # the vectors, or in stages of the weights the outputs, that this call sees; None: all
     module: Any = None  # torch.nn.Module
+    kernels: Any = None  # mho.fused.kernels.Kernels of the layer, in stages of the forward pass
 
     @property
     def rows(self) -> Rows:
@@ -180,6 +183,20 @@ class Site:
     def rand_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
         """Uniform numbers in (0, 1) shaped like `t`; see `randn_like`."""
         return noise.uniform(self._rows(t, per, name), t.shape[-1]).to(t.dtype)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the hardware file says `compile: true`."""
+        return self.kernels is not None and self.kernels.wanted
+
+    def kernel(self, function: Callable[..., T], *args: Any) -> T:
+        """`function(*args)`, as a kernel that torch.compile makes where the hardware file says `compile: true`. It must be a
+        function of the module that takes tensors only, and not be differentiated."""
+        if self.kernels is None:
+            return function(*args)
+        name = f"kernel {function.__qualname__}"
+        found: T = self.kernels.run(name, lambda: function, args, lambda: function(*args))
+        return found
 
     def over_tile(self, v: Tensor) -> Tensor:
         """The mean of v [..., out] over the outputs of each physical tile (column block), at every output again."""

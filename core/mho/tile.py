@@ -420,10 +420,11 @@ class TileArray(OutScale, Cells):
     def _live_site(self, placed: Placed, stage: str, stream: Stream) -> Site:
         """A site of the forward pass. Without a chip its constants belong to the mini-batch and are derived here."""
         if self.deployed or not placed.effect.writes("prepare"):
-            return self._site(placed, stage, stream)
+            return self._site(placed, stage, stream, kernels=self.kernels)
         site = self._with_module(placed, Site(self.geometry, stream, placed.path, "prepare"))
         placed.effect.prepare(site)
-        return self._with_module(placed, Site(self.geometry, stream, placed.path, stage, constants=site.constants))
+        made = Site(self.geometry, stream, placed.path, stage, constants=site.constants, kernels=self.kernels)
+        return self._with_module(placed, made)
 
     def _analog(self, x: Tensor, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
         """R003 Eq. 6 and the ADC: x [vector, tile, row], w [tile, out, row] -> [vector, tile, out].

@@ -240,3 +240,35 @@ def test_deepcopy_and_the_original_are_independent(net, x):
 def test_mistakes_are_named(net, call, message):
     with pytest.raises(mho.MhoError, match=message):
         call(net)
+
+
+def _programs(net, file):
+    mho.program(net, seed=1)
+
+
+def _ages(net, file):
+    mho.age(net, "1 h")
+
+
+def _saves_and_loads(net, file):
+    mho.chip_on(net).save(file)
+    mho.load_chip(net, file).age("1 day")
+
+
+def _changes_for_a_while(net, file):
+    with mho.Chip(net, seed=2).on():
+        net(torch.rand(2, 1, 5, 5))
+
+
+@pytest.mark.parametrize("precision", ["auto", "reference"])
+@pytest.mark.parametrize("call", [_programs, _ages, _saves_and_loads, _changes_for_a_while])
+def test_a_chip_of_inference_mode_can_be_differentiated_afterwards(x, tmp_path, precision, call):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 25, 6))
+    net = mho.to_analog(model, mho.load("pcm.standard", set=["tiles.pcm.rows=64", f"precision={precision}"])).eval()
+    mho.program(net, seed=0)
+    with torch.inference_mode():
+        call(net, tmp_path / "chip.safetensors")
+    x.requires_grad_()
+    net(x).sum().backward()
+    assert x.grad.abs().sum() > 0

@@ -250,6 +250,47 @@ def test_vmap_over_weights_in_training_gives_what_a_loop_gives(hardware):
         assert torch.allclose(alone, value) and torch.allclose(leaf.grad, slope, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch about its own unfold, in mode ste
+@pytest.mark.parametrize("mode", ["through", "ste"])
+@pytest.mark.parametrize("adc", ["{bits: 8, bound: 1.5}", "none"])
+def test_gradients_per_sample_are_those_of_a_loop(hardware, adc, mode):
+    """vmap of grad: the backward pass itself is mapped, some of its tensors and not others."""
+    hw = hardware(tile_yaml("nonidealities: [circuit.ir_drop]", LEARNED, adc), training(backward=mode))
+    torch.manual_seed(0)
+    convolution = (nn.Unflatten(1, (6, 5, 5)), nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten())
+    net = mho.to_analog(nn.Sequential(nn.Linear(150, 150), nn.ReLU(), *convolution, nn.Linear(36, 5)), hw).train()
+    parameters = {n: p.detach() for n, p in net.named_parameters() if p.requires_grad}
+    x = data(vectors=7)[1]
+
+    def total(parameters, x):
+        return torch.func.functional_call(
+            net, parameters, (x[None],)
+        ).sum()  # its cotangent is the same for all samples
+
+    def loss(parameters, x):
+        return torch.func.functional_call(net, parameters, (x[None],)).square().sum()
+
+    for f in (total, loss):
+        mapped = torch.func.vmap(torch.func.grad(f), in_dims=(None, 0), randomness="same")(parameters, x)
+        assert "0.weight" in mapped and mapped["0.weight"].any()
+        for k, one in enumerate(x):
+            for name, g in torch.func.grad(f)(parameters, one).items():
+                assert torch.allclose(mapped[name][k], g, atol=1e-5 * float(g.abs().max()) + 1e-9), name
+
+
+def test_a_backward_pass_can_be_differentiated(hardware):
+    """A penalty on gradients: with codes held, the gradient of x is linear in the weights, gx = (g alpha gamma) W / alpha, so
+    |gx|^2 has the derivative of that."""
+    w, x = data()
+    tile = mho.Tile(w, hardware(tile_yaml("nonidealities: []", "{bits: 8, range: 2.0}", "none"), training())).train()
+    x = x.requires_grad_()
+    (gx,) = torch.autograd.grad(tile(x).sum(), x, create_graph=True)
+    (found,) = torch.autograd.grad(gx.square().sum(), tile.weight)
+    wanted = 2 * len(x) * w.sum(0).expand_as(w)  # gx of every vector is the sum of the rows of w
+    inside = w.abs() < tile.tiles.spread(tile.tiles.gamma)
+    assert inside.double().mean() > 0.95 and torch.allclose(found[inside], wanted[inside], rtol=1e-3, atol=1e-3)
+
+
 def test_a_checkpointed_layer_sees_the_same_weights_when_it_is_replayed(hardware):
     _, x = data()
     effects = "nonidealities: [pcm.programming_noise, circuit.ir_drop]"

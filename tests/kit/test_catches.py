@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from mho import Field, Nonideality, Side, linear
+from mho import Field, Nonideality, Side, linear, square
 from mho.testing import NonidealityContract, contract_of
 from pydantic import ConfigDict
 
@@ -18,14 +18,14 @@ class Base(Nonideality):
     source = "an example"
 
 
-BAD = {}  # check -> (effect, words of the message, what else the contract is told)
+BAD = []  # (check, effect, its values, words of the message, what else the contract is told)
 
 
 def caught(check, words, /, *, values=None, **about):
     """Registers a class as the bad effect of a check."""
 
     def put(cls):
-        BAD[check] = (cls, values or {}, words, about)
+        BAD.append((check, cls, values or {}, words, about))
         return cls
 
     return put
@@ -638,6 +638,61 @@ class Backward(Base, kind="bad.backward"):
         return 0.1
 
 
+# --- the fused path ---
+
+
+def small(w, site):
+    """w / 1000: nothing is left of it in 1/127 of the range of w."""
+    return w / 1000
+
+
+@caught("fused_values_are_those_of_the_reference_path", "sides fill [-1, 1]")
+class LostSide(Base, kind="bad.lost_side"):
+    """Its side uses so little of the range that integers lose it; the factor belongs into the term."""
+
+    sides: ClassVar[dict[str, Any]] = {"s": Side(small, linear)}
+
+    def shift(self, site, s):
+        return 300 * s
+
+
+@caught("fused_values_are_those_of_the_reference_path", "precision fp32")
+class LooksAtTheBlock(Base, kind="bad.looks_at_the_block"):
+    """It does something else where it is shown the vectors in blocks."""
+
+    def transfer(self, y, site):
+        return y if site.part is not None else 0.999 * y
+
+
+@caught("fused_noise_has_the_moments_of_the_reference_path", "variance is")
+class LostNoise(Base, kind="bad.lost_noise"):
+    """The same for a variance: the integers say that there is no noise."""
+
+    sides: ClassVar[dict[str, Any]] = {"s": Side(lambda w, site: w.abs() / 1000, square)}
+
+    def variance(self, site, s):
+        return 10 * s
+
+
+@caught("fused_noise_has_the_moments_of_the_reference_path", "mean is")
+class BiasedNoise(Base, kind="bad.biased_noise"):
+    """Noise whose mean is not where the reference path has it: a shift that looks at autograd."""
+
+    def variance(self, site):
+        return 0.02**2
+
+    def shift(self, site):
+        return 0.01 if site.part is not None else 0.0
+
+
+@caught("fused_gradients_are_those_of_the_reference_path", "gradient of the output scales")
+class LooksAtAutograd(Base, kind="bad.looks_at_autograd"):
+    """It does less while gradients are recorded, which the fused path does by itself."""
+
+    def transfer(self, y, site):
+        return y * (0.9 if y.requires_grad else 0.8)
+
+
 # --- statistics ---
 
 
@@ -762,9 +817,10 @@ def _fresh():
     yield
 
 
-@pytest.mark.parametrize("check", BAD)
-def test_a_bad_effect_is_caught(check):
-    cls, values, words, about = BAD[check]
+@pytest.mark.parametrize(
+    ("check", "cls", "values", "words", "about"), BAD, ids=[f"{b[0]}-{b[1].__name__}" for b in BAD]
+)
+def test_a_bad_effect_is_caught(check, cls, values, words, about):
     contract = contract_of(cls.model_validate(values), **about)
     with pytest.raises(Exception) as caught_it:
         getattr(contract(), f"test_{check}")()
@@ -774,4 +830,4 @@ def test_a_bad_effect_is_caught(check):
 
 def test_every_check_catches_something():
     checks = {n.removeprefix("test_") for n in NonidealityContract.names()}
-    assert checks == {*BAD, *BEYOND_EFFECTS}
+    assert checks == {*(check for check, *_ in BAD), *BEYOND_EFFECTS}

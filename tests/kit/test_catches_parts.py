@@ -24,6 +24,7 @@ from mho.testing import (
 )
 from mho.testing.description import DescriptionChecks
 from mho.testing.ontiles import TileChecks
+from mho.testing.paths import PathChecks
 from torch import nn
 
 BAD = []  # (check, part, words of the message)
@@ -441,6 +442,14 @@ class NoWayBack(Good):
         return copy.deepcopy(self)
 
 
+@caught("fused_values_are_those_of_the_reference_path", "branch on nothing")
+class LooksAtThePath(Good):
+    """It corrects its outputs on one of the paths."""
+
+    def forward(self, a, b):
+        return super().forward(a, b) * (1.01 if self.tiles.route.fused else 1.0)
+
+
 @caught("trains", "")
 class OnlyInEval(Good):
     """It refuses to train."""
@@ -545,7 +554,7 @@ def test_a_bad_part_is_caught(check, cls, words):
 )
 def test_every_check_of_a_kit_catches_something(kit):
     """Checks that all kits share are caught on effects, in test_catches.py."""
-    shared = {*DescriptionChecks.names(), *TileChecks.names()} & {*NonidealityContract.names()}
+    shared = {*DescriptionChecks.names(), *TileChecks.names(), *PathChecks.names()} & {*NonidealityContract.names()}
     added = {n.removeprefix("test_") for n in kit.names() if n not in shared or not issubclass(kit, DescriptionChecks)}
     assert added <= {check for check, *_ in BAD} | BEYOND.keys()
 

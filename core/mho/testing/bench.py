@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mho import noise
 from mho.converter import Adc, Dac
+from mho.fused.tier import Precision
 from mho.hardware import Hardware
 from mho.matrix import Tile
 from mho.nonideality import Nonideality, product
@@ -70,9 +71,9 @@ class Witness(Nonideality, kind="witness.noise"):
 class Bench:
     """Everything a check needs around one part."""
 
-    def __init__(self, tile: str = "", dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self, tile: str = "", dtype: torch.dtype = torch.float64, precision: Precision = "auto") -> None:
         self.changes = parse(tile, "tile").data if tile.strip() else {}
-        self.dtype = dtype
+        self.dtype, self.precision = dtype, precision
         self.weight = self.random(OUTPUTS, INPUTS, number=1) * 0.3
         self.x = self.random(VECTORS, INPUTS, number=2)
         self.array = self.tile().tiles
@@ -85,9 +86,8 @@ class Bench:
     # -- tiles ------------------------------------------------------------------------------------------------
     def hardware(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> Hardware:
         spec = {**TILE, **self.changes, **(tile or {}), "nonidealities": effects}
-        return Hardware.model_validate(
-            {"mho": 1, "default": "t", "tiles": {"t": spec}, "training": training, "times": (1.0,)}
-        )
+        about = {"tiles": {"t": spec}, "training": training, "precision": self.precision, "times": (1.0,)}
+        return Hardware.model_validate({"mho": 1, "default": "t", **about})
 
     def tile(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
         """The bench's matrix on tiles, in eval, without a chip."""

@@ -19,6 +19,7 @@ from mho.testing.layers import LayerContract
 from mho.testing.learnable import LearnableChecks
 from mho.testing.mappings import MappingContract
 from mho.testing.ontiles import EffectTileChecks
+from mho.testing.paths import EffectPathChecks
 from mho.testing.randomness import RandomnessChecks
 from mho.testing.statistics import StatisticsChecks
 from mho.testing.strength import StrengthChecks
@@ -31,6 +32,7 @@ class NonidealityContract(
     StatisticsChecks,
     DeclaredChecks,
     StrengthChecks,
+    EffectPathChecks,
     EffectTileChecks,
     RandomnessChecks,
     ValueChecks,

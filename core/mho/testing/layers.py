@@ -17,9 +17,12 @@ from mho import registry
 from mho.checkpoint import load_model, save_model
 from mho.chip import program
 from mho.convert import to_analog, to_digital
+from mho.fused.tier import Precision
 from mho.layers import AnalogLayer
+from mho.run import tile_arrays
 from mho.testing.base import Checks, same
-from mho.testing.bench import Witness, skip
+from mho.testing.bench import Bench, Witness, skip
+from mho.testing.paths import EXACT
 
 
 class LayerContract(Checks):
@@ -47,14 +50,19 @@ class LayerContract(Checks):
     def _nets(self, *effects: Any) -> Iterator[tuple[Around, Around, tuple[Any, ...]]]:
         """A network of the torch layer, its analog version on the bench's tiles, and inputs; double precision, in eval."""
         with self._registered():
-            try:
-                layer, inputs = self.layer.example()
-            except (NotImplementedError, ImportError) as why:
-                skip(f"there is no example() to try it with ({type(why).__name__}: {why})")
-            digital = Around(layer).double().eval()
-            inputs = tuple(i.double() if isinstance(i, Tensor) and i.is_floating_point() else i for i in inputs)
+            digital, inputs = self._example(torch.float64)
             hardware = self.bench.hardware(*effects, tile={"dac": None, "adc": None, "mapping": "mho.tile_max"})
             yield digital, cast(Around, to_analog(digital, hardware)), inputs
+
+    def _example(self, dtype: torch.dtype) -> tuple[Around, tuple[Any, ...]]:
+        """A network of the torch layer in eval, and inputs."""
+        try:
+            layer, inputs = self.layer.example()
+        except (NotImplementedError, ImportError) as why:
+            skip(f"there is no example() to try it with ({type(why).__name__}: {why})")
+        return Around(layer).to(dtype).eval(), tuple(
+            i.to(dtype) if isinstance(i, Tensor) and i.is_floating_point() else i for i in inputs
+        )
 
     def test_gives_an_example(self) -> None:
         try:
@@ -140,6 +148,28 @@ class LayerContract(Checks):
             back = cast(Around, to_digital(analog))
             assert type(back.layer) is type(digital.layer), f"to_digital gives a {type(back.layer).__name__}"
             assert _close(digital(*inputs), back(*inputs)), "to_digital gives a layer that computes something else"
+
+    def test_fused_values_are_those_of_the_reference_path(self) -> None:
+        """On an exact chip, in both arithmetics."""
+        with self._registered():
+            digital, inputs = self._example(torch.float32)
+            for precision, error in EXACT.items():
+                outputs = [self._on_a_chip(digital, inputs, p) for p in (precision, "reference")]
+                for fused, reference in zip(*outputs):
+                    worst = float((fused - reference).abs().max() / reference.abs().max())
+                    assert worst <= 10 * error, (
+                        f"precision {precision}: outputs differ from those of the reference path by {worst:.2g} of the "
+                        "largest; compute with self.tiles(x, matrix) only, and branch on nothing that is its own"
+                    )
+
+    def _on_a_chip(self, digital: Around, inputs: tuple[Any, ...], precision: Precision) -> list[Tensor]:
+        net = to_analog(digital, Bench(self.tile, torch.float32, precision).hardware(tile={"adc": None}))
+        routes = [array.route for array in tile_arrays(net)]
+        if precision != "reference" and not any(r.fused for r in routes):
+            skip(f"it runs on the reference path: {routes[0].why}")
+        program(net, seed=0)
+        with torch.no_grad():
+            return _tensors(net(*inputs))
 
     def test_trains(self) -> None:
         with self._nets(Witness.model_validate({})) as (_, analog, inputs):

@@ -19,12 +19,13 @@ from mho.testing.base import same
 from mho.testing.bench import Bench
 from mho.testing.description import DescriptionChecks
 from mho.testing.ontiles import TileChecks
+from mho.testing.paths import PathChecks
 from mho.testing.randomness import generators, state_of
 
 Call = tuple[Callable[..., Tensor], tuple[Tensor, ...]]  # a method, and the tensors that it gets
 
 
-class PartChecks(TileChecks, DescriptionChecks):
+class PartChecks(PathChecks, TileChecks, DescriptionChecks):
     """A subclass says which base class the parts have (`BASE`), and how their methods are called (`calls`)."""
 
     BASE: ClassVar[type[Kinded]]

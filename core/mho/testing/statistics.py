@@ -52,15 +52,13 @@ def compare(drawn: Tensor, mean: Tensor, std: Tensor, tolerance: float = 0.0, al
     """What is wrong with the moments of `drawn` [draw, ...], "" if nothing. The error of the sample variance is estimated
     from the fourth moment, so that the draws need not be Gaussian. Bonferroni over all elements."""
     n = len(drawn)
-    limit = -NormalDist().inv_cdf(alpha / (4 * mean.numel())) * 1.1  # 10 % for skewed distributions
+    limit = _limit(mean, alpha)
     rounding = 1e-9 * (1 + mean.abs())
     found = drawn.mean(0)
     allowed = limit * std / n**0.5 + tolerance * torch.where(std > 0, std, mean.abs()) + rounding
     if problem := _worst("mean", found, mean, allowed):
         return f"{problem} (n = {n})"
-    centred = drawn - found
-    variance, fourth = centred.square().mean(0), centred.pow(4).mean(0)
-    error = ((fourth - variance.square()).clamp(min=0) / n).sqrt()
+    variance, error = _variance(drawn)
     allowed = limit * error + (2 * tolerance + tolerance**2) * std.square() + rounding.square() + 1e-12 * std.square()
     wrong = (variance - std.square()).abs() > allowed
     if wrong.any():
@@ -68,6 +66,30 @@ def compare(drawn: Tensor, mean: Tensor, std: Tensor, tolerance: float = 0.0, al
         a, b = float(variance.flatten()[at].sqrt()), float(std.flatten()[at])
         return f"std is {a:.4g}, expected {b:.4g} (n = {n})"
     return ""
+
+
+def compare_samples(a: Tensor, b: Tensor, shift: Tensor, tolerance: float, alpha: float = ALPHA) -> str:
+    """What tells the moments of a [draw, ...] from those of b, "" if nothing. Allowed besides chance: means that differ by
+    `shift`, standard deviations by the share `tolerance`."""
+    n, limit = len(a), _limit(a[0], alpha)
+    (va, ea), (vb, eb) = _variance(a), _variance(b)
+    if problem := _worst("mean", a.mean(0), b.mean(0), limit * ((va + vb) / n).sqrt() + shift + 1e-12):
+        return f"{problem} (n = {n})"
+    allowed = limit * (ea.square() + eb.square()).sqrt() + (2 * tolerance + tolerance**2) * vb.clamp(min=1e-24)
+    problem = _worst("variance", va, vb, allowed)
+    return f"{problem} (n = {n})" if problem else ""
+
+
+def _limit(mean: Tensor, alpha: float) -> float:
+    """Standard errors that chance explains, Bonferroni over means and variances of all elements."""
+    return -NormalDist().inv_cdf(alpha / (4 * mean.numel())) * 1.1  # 10 % for skewed distributions
+
+
+def _variance(drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """The variance of draws [draw, ...], and its standard error by the fourth moment."""
+    centred = drawn - drawn.mean(0)
+    variance, fourth = centred.square().mean(0), centred.pow(4).mean(0)
+    return variance, ((fourth - variance.square()).clamp(min=0) / len(drawn)).sqrt()
 
 
 def _worst(what: str, found: Tensor, wanted: Tensor, allowed: Tensor) -> str:

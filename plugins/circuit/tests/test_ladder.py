@@ -1,6 +1,7 @@
 """The exact bit line against banded and dense float64 solves, and the fast approximation against the exact line."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -86,6 +87,40 @@ def test_a_tile_with_a_gated_ladder_runs_it_on_its_inputs(tile):
     for v, i in np.ndindex(*y.shape):
         reference = dense(w[i].double().numpy(), x[v].double().numpy(), 0.35 * 500e-6)
         assert float(y[v, i]) == pytest.approx(reference, abs=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_full_tile_in_single_precision_is_right_to_a_ten_thousandth(tile, compiled):
+    """PERFORMANCE.md goal 8: 512 rows, 130 vectors (more than one block); an ADC step is 0.08. Also on lines that lose nearly
+    everything, and with devices at g_min."""
+    w = (0.246 * torch.randn(512, 512, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    x = uniform(130, 512, seed=1).float()
+    for r, pair in ((0.35, ""), (140, ""), (3e5, ""), (0.35, "both")):
+        effect = f"{{kind: circuit.ir_drop_ladder, r_wire: {r} ohm}}"
+        device = {"device": "{g_min: 1 uS, g_max: 25 uS, pair: both}"} if pair else {}
+        t = tile(w, effect, compiled=compiled, **device).program(seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of torch, by torch
+            warnings.filterwarnings("error", "layer.*cannot be compiled")
+            y = t(x)
+        load = w.abs().double() + (2 / 24 if pair else 0)
+        for v, i in ((0, 0), (0, 511), (64, 7), (128, 300), (129, 1)):
+            reference = banded(w[i].double().numpy(), x[v].double().numpy(), (load[i] * x[v].abs()).numpy(), r * 5e-6)
+            assert float(y[v, i]) == pytest.approx(reference, abs=1e-4)
+
+
+def test_gradients_are_those_of_dense_solves(tile):
+    """R003-14: finite differences of exact solutions; 30 rows are two chunks, and the second is not full"""
+    w, x = uniform(2, 30), uniform(3, 30, seed=1)
+    effect, t = IRDropLadder(g_line=2000.0), tile(torch.zeros(2, 30, dtype=torch.float64)).program(seed=0)
+
+    def outputs(w, x):
+        w, x = w[None], x[:, None]
+        return effect.accumulate(torch.einsum("vtr,tor->vto", x, w), x, w, site_of(t))
+
+    assert torch.autograd.gradcheck(outputs, (w.requires_grad_(), x.requires_grad_()))
+    watched, plain = outputs(w, x), outputs(w.detach(), x.detach())
+    assert torch.allclose(watched, plain, rtol=1e-12)
 
 
 @pytest.mark.parametrize("a", [0.01, 0.2, 1.0, 10.0])

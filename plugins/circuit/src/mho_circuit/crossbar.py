@@ -8,13 +8,17 @@ from torch import Tensor
 
 
 def devices(w: Tensor, site: Site) -> tuple[Tensor, Tensor]:
-    """Conductances of the two devices of every weight, in units of the mapped range, float64 [tile, out, row].
+    """Conductances of the two devices of every weight w [tile, out, row], in units of the mapped range.
 
-    They share a bit line; one is fed with +x, the other with -x (R003 Eq. 15). The idle one sits at g_min.
+    They share a bit line; one is fed with +x, the other with -x (R003 Eq. 15).
     """
-    idle = site.g_min / (site.g_max - site.g_min) * precise(site.rows.used)[:, None, :]
-    w = precise(w)
-    return w.clamp(min=0) + idle, (-w).clamp(min=0) + idle
+    off = idle(w, site)
+    return w.clamp(min=0) + off, (-w).clamp(min=0) + off
+
+
+def idle(w: Tensor, site: Site) -> Tensor:
+    """Conductance [tile, 1, row] of the device of a pair that holds nothing: it sits at g_min."""
+    return site.g_min / (site.g_max - site.g_min) * site.rows.used.to(w)[:, None, :]
 
 
 def precise(t: Tensor) -> Tensor:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from mho import Field, Nonideality, Site, product
+from mho.layout import blocks
 from mho.units import MicroSiemens, Ohms
 from torch import Tensor
+from torch.nn.functional import pad
 
-from mho_circuit.crossbar import devices, precise
+from mho_circuit.crossbar import idle, precise
 from mho_circuit.sources import RASCH, RASCH_BIBTEX
+
+CHUNK = 16  # cells between two divisions
 
 
 class IRDropLadder(Nonideality, kind="circuit.ir_drop_ladder"):
@@ -61,25 +66,28 @@ class IRDropLadder(Nonideality, kind="circuit.ir_drop_ladder"):
     def fold(self, w: Tensor, site: Site) -> Tensor:
         if self.input_encoding == "gated":
             return w
-        plus, minus = devices(w, site)
-        return ((plus - minus) * attenuation(plus + minus, self._r)).to(w)
+        exact = precise(w)
+        return (exact * attenuation(_load(exact, site), self._r)).to(w)
 
     def accumulate(self, y: Tensor, x: Tensor, w: Tensor, site: Site) -> Tensor:
         if self.input_encoding == "driven":
             return y
-        plus, minus = devices(w, site)
-        drop = self._drop(precise(x), plus - minus, plus + minus)
-        return y - drop.to(y)
+        return y - self._drop(x, w, _load(w, site), site)
 
-    def _drop(self, x: Tensor, w: Tensor, load: Tensor) -> Tensor:
+    def _drop(self, x: Tensor, w: Tensor, load: Tensor, site: Site) -> Tensor:
         """What is lost of x [vector, tile, row] through w, load [tile, out, row] -> [vector, tile, out]."""
         if self.slots is None:
-            return product(x, w) - sensed(x, w, load, self._r)
+            return product(x, w) - sensed(x, w, load, self._r, site)
         drops = torch.zeros((), dtype=x.dtype, device=x.device)
         for k in range(self.slots):
             pulse = x.sign() * (x.abs() * self.slots > k + 0.5)
-            drops = drops + product(pulse, w) - sensed(pulse, w, load, self._r)
+            drops = drops + product(pulse, w) - sensed(pulse, w, load, self._r, site)
         return drops / self.slots
+
+
+def _load(w: Tensor, site: Site) -> Tensor:
+    """Conductance [tile, out, row] of both devices of every weight."""
+    return w.abs() + 2 * idle(w, site)
 
 
 def attenuation(load: Tensor, r: float) -> Tensor:
@@ -98,22 +106,69 @@ def attenuation(load: Tensor, r: float) -> Tensor:
     return torch.stack(steps[::-1], -1).cumprod(-1)
 
 
-def sensed(x: Tensor, w: Tensor, load: Tensor, r: float) -> Tensor:
+def sensed(x: Tensor, w: Tensor, load: Tensor, r: float, site: Site | None = None) -> Tensor:
     """Sensed currents of lines that each row loads with load_j |x_j|: x [vector, tile, row], w and load
     [tile, out, row] -> [vector, tile, out].
 
-    From the open end to the sense node, the line so far is a current source with a conductance G beside it (Norton);
-    each wire segment scales both by 1/(1 + r G), each cell adds its own.
+    From the open end to the sense node, the line so far is a current source J with a conductance beside it (Norton), here
+    G in units of 1/r. `site` compiles the work where the hardware file says `compile: true`.
     """
-    x, w, load = x.movedim(-1, 0).unsqueeze(-1), by_row(w), by_row(load)
-    current = G = torch.zeros((), dtype=x.dtype, device=x.device)
-    for j in reversed(range(len(x))):
-        wire = 1 / (1 + r * G)
-        current = current * wire + x[j] * w[j]
-        G = G * wire + x[j].abs() * load[j]
-    return current / (1 + r * G)
+    shape = (*x.shape[:-1], w.shape[-2])
+    chunks = list(zip(*(_in_chunks(v) for v in (x.unsqueeze(-2), w, r * load))))[::-1]
+    by: Callable[..., tuple[Tensor, Tensor]] = passed
+    if not _watched(x, w, load):
+        if site is None or not site.compiles:
+            return _in_place(chunks, x.new_empty(shape))
+        by = functools.partial(site.kernel, passed)
+    J, G = x.new_zeros(2, *shape)
+    for chunk in chunks:
+        J, G = by(J, G, *chunk)
+    return J
 
 
-def by_row(t: Tensor) -> Tensor:
-    """[tile, out, row] -> [row, tile, out], each row in one piece."""
-    return t.movedim(-1, 0).contiguous()
+def passed(J: Tensor, G: Tensor, x: Tensor, w: Tensor, load: Tensor) -> tuple[Tensor, Tensor]:
+    """Norton's J and G [vector, tile, out] behind some more cells and the wires below them: x [cell, vector, tile, 1],
+    w and load [cell, tile, out], the last cell first.
+
+    A cell adds x w and |x| load, a wire divides both by 1 + G. With J = C/D, G = N/D it only adds N to D.
+    """
+    C, N, D = J, G, torch.ones_like(J)
+    for x_j, w_j, load_j in reversed([*zip(x, w, load)]):
+        C = C + D * (x_j * w_j)
+        N = N + D * (x_j.abs() * load_j)
+        D = D + N
+    return C / D, N / D
+
+
+def passed_(J: Tensor, G: Tensor, D: Tensor, current: Tensor, x: Tensor, w: Tensor, load: Tensor) -> None:
+    """The same in place; D and `current` are memory to work in."""
+    D.fill_(1)
+    for x_j, w_j, load_j in reversed([*zip(x, w, load)]):
+        torch.mul(D, x_j, out=current)
+        J.addcmul_(current, w_j)
+        G.addcmul_(current.abs_(), load_j)
+        D.add_(G)
+    J.div_(D)
+    G.div_(D)
+
+
+def _in_place(chunks: Sequence[tuple[Tensor, ...]], out: Tensor) -> Tensor:
+    """All chunks for some vectors at a time, whose four tensors stay in the cache."""
+    for b in blocks(len(out), 4 * out.shape[1:].numel()):
+        J, G, D, current = out.new_zeros(4, *out[b].shape)
+        for x, w, load in chunks:
+            passed_(J, G, D, current, x[:, b], w, load)
+        out[b] = J
+    return out
+
+
+def _in_chunks(t: Tensor) -> tuple[Tensor, ...]:
+    """[..., row] -> [CHUNK, ...] each; empty cells behind the open end fill the last one."""
+    missing = -t.shape[-1] % CHUNK
+    return (pad(t, (0, missing)) if missing else t).movedim(-1, 0).contiguous().split(CHUNK)
+
+
+def _watched(*tensors: Tensor) -> bool:
+    """Whether autograd, torch.func or a compiler follows what is done with these tensors: nothing is done in place then."""
+    follows = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return follows or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))

@@ -7,7 +7,7 @@ from mho import Field, Nonideality, Site
 from mho.units import MicroSiemens, Ohms
 from torch import Tensor
 
-from mho_circuit.crossbar import devices
+from mho_circuit.crossbar import devices, precise
 from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
 
@@ -37,7 +37,7 @@ class IRDropNodal(Nonideality, kind="circuit.ir_drop_nodal"):
     )
 
     def fold(self, w: Tensor, site: Site) -> Tensor:
-        plus, minus = (to_arrays(g, site) for g in devices(w, site))
+        plus, minus = (to_arrays(g, site) for g in devices(precise(w), site))
         unit = self.g_line * 1e-6  # from here on, resistances in units of 1/g_line
         folded = effective(
             plus,
