@@ -44,6 +44,19 @@ def inputs(vectors, n=50):
     return torch.rand(vectors, n, generator=torch.Generator().manual_seed(1)) * 2.2 - 1.1  # some are clipped
 
 
+@pytest.fixture(autouse=True)
+def all_sizes(monkeypatch):
+    monkeypatch.setattr(made, "WORTHWHILE", 1)
+
+
+def test_small_arrays_stay_eager(monkeypatch):
+    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30 + 1)
+    assert not tiles()[1].tiles.kernels.wanted
+    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30)
+    eager, compiled = tiles()
+    assert compiled.tiles.kernels.wanted and not eager.tiles.kernels.wanted
+
+
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("products", ["fp32", "bf16"])
