@@ -46,6 +46,7 @@ ABLATION: dict[str, tuple[str, ...] | None] = {  # R003 Table A.2
     "only read noise": (*NO_NOISE, *NO_OUTPUT),
     "full HWA": (),
 }
+CLIPPED = ("tiles.pcm.mapping.clip=2.5 sigma",)  # R003 sec. 2.2; direct deployment tries both, whatever stands here
 HARSH = (f"{EFFECTS}[pcm.programming_noise].scale=3", f"{EFFECTS}[pcm.drift].nu_std=3", "tiles.pcm.adc.bits=6")
 
 IDEAL = ("tiles.pcm.adc=none", "tiles.pcm.dac.bits=none")
@@ -71,6 +72,13 @@ STUDIES = {
     "ablation-vowels-standard": Study("standard PCM", str(HERE.parent / "vowels" / "lstm.py"), (), ABLATION),
     "ablation-vowels": Study(
         "3x programming noise, 3x drift spread, 6-bit ADC", str(HERE.parent / "vowels" / "lstm.py"), HARSH, ABLATION
+    ),
+    "ablation-stdlib-standard": Study("standard PCM", str(HERE.parent / "stdlib" / "task.py"), CLIPPED, ABLATION),
+    "ablation-stdlib": Study(
+        "3x programming noise, 3x drift spread, 6-bit ADC",
+        str(HERE.parent / "stdlib" / "task.py"),
+        (*HARSH, *CLIPPED),
+        ABLATION,
     ),
 }
 
