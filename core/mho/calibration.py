@@ -17,6 +17,7 @@ from mho.chip import keeping_modes, matrices
 from mho.converter import RANGE_CAP, Dac
 from mho.errors import MhoError
 from mho.nonideality import product
+from mho.patches import vectors
 from mho.quantiser import Quantiser, quantisers, summary, unquantised
 from mho.run import tile_arrays
 from mho.tile import TileArray
@@ -251,7 +252,7 @@ def _watching(net: nn.Module, seen: Mapping[Any, Seen | Summaries]) -> Iterator[
     """Note the inputs of tile arrays and quantisers; evaluation mode, exact products and no quantisation meanwhile."""
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen[module].note(args[0])
+        seen[module].note(vectors(args[0]))
 
     hooks = [a.register_forward_pre_hook(note) for a in seen]
     everything = tile_arrays(net)

@@ -55,7 +55,7 @@ class Cells(Layout):
         super().__init__(
             out_features, in_features, rows=spec.rows, columns=spec.columns, unit=unit, groups=groups, device=device
         )
-        self.spec, self.name = spec, name
+        self.spec, self.name, self.channel = spec, name, channel
         self.plan: Plan = resolve(cast(tuple[Nonideality, ...], spec.nonidealities), name, spec.factor)
         self.run = Run()
         self.path = noise.words("layer", name)

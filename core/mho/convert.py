@@ -131,7 +131,7 @@ def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> 
     run = Run(report, hw)
     for array in tile_arrays(net):
         array.run = run
-        array.use(hw.precision)
+        array.use(hw.precision, hw.compile)
     run.watch(net)
     return net
 

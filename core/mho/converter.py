@@ -192,10 +192,20 @@ class EncodeInput(torch.autograd.Function):
 def range_gradient(g: Tensor, code: Tensor, clipped: Tensor, alpha: Tensor, decay: float, rows: Tensor | int) -> Tensor:
     """The gradient of alpha [tile, 1], or [vector, tile, 1], by R003-70 from g, the gradient of the DAC's values `code`
     [vector, tile, row]."""
+    return range_step(*clipping(g, code, clipped), alpha, decay, rows)
+
+
+def clipping(g: Tensor, code: Tensor, clipped: Tensor) -> tuple[Tensor, Tensor]:
+    """What the clipped inputs of every vector ask of the range, and how many they are: [vector, tile, 1] each."""
     asks = (g * code).clamp(max=0).mul_(clipped).sum(-1, keepdim=True)  # a clipped code is the sign of x
-    mostly_inside = (clipped.to(g.dtype).sum((0, -1)) < 0.05 * len(clipped) * rows)[:, None]
+    return asks, clipped.to(g.dtype).sum(-1, keepdim=True)
+
+
+def range_step(asks: Tensor, outside: Tensor, alpha: Tensor, decay: float, rows: Tensor | int) -> Tensor:
+    """`range_gradient` from the sums of `clipping`."""
+    mostly_inside = (outside.sum((0, -1)) < 0.05 * len(outside) * rows)[:, None]
     pull = decay * alpha * mostly_inside
-    if alpha.dim() < clipped.dim():
+    if alpha.dim() < outside.dim():
         return asks.sum(0) + pull
-    beyond = clipped.any(-1, keepdim=True)
+    beyond = outside > 0
     return asks + pull * beyond / beyond.sum(0).clamp(min=1)

@@ -158,7 +158,7 @@ def footprint(
 
     def note(array: nn.Module, args: tuple[Any, ...]) -> None:
         assert isinstance(array, TileArray)
-        uses[array] += args[0].numel() // args[0].shape[-1]
+        uses[array] += args[0].shape[:-1].numel()
 
     for array in tile_arrays(net):
         array.exact = True

@@ -184,6 +184,11 @@ class Hardware(Strict):
         description="arithmetic of the simulation; auto: integers where inputs have at most 8 bits and the processor is "
         "fast at them (docs/speed.md); reference: stage after stage in fp32 or fp64",
     )
+    compile: bool = Field(
+        False,
+        source="mho",
+        description="compile the pointwise work of the fast path with torch.compile; needs a C++ compiler (docs/speed.md)",
+    )
     tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
     layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")
     training: TrainingSpec = Field(TrainingSpec(), source="R003", description="hardware-aware training")

@@ -13,6 +13,7 @@ from mho import noise
 from mho.chip import Time, keeping_chip, keeping_modes, matrices, program
 from mho.converter import Adc, Dac
 from mho.notebook import html_table
+from mho.patches import vectors
 from mho.run import Run
 from mho.tables import table
 from mho.tile import TileArray
@@ -119,7 +120,7 @@ class _Probe:
     def look(self, array: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
         """A forward hook: compare with the exact product, and see what the converters cut off."""
         assert isinstance(array, TileArray)
-        x, weight = args[0], args[1]
+        x, weight = vectors(args[0]), args[1]
         flat = x.reshape(-1, x.shape[-1])[:VECTORS].to(weight.dtype)
         exact = array.join_groups(array.split_groups(flat) @ array._clean(weight).mT).double()
         difference = y.reshape(-1, y.shape[-1])[:VECTORS].double() - exact

@@ -24,6 +24,8 @@ def split_evenly(n: int, limit: int, unit: int = 1) -> list[int]:
     return [(small + (i < extra)) * unit for i in range(parts)]
 
 
+SMALL = 1 << 19  # operations of a tile
+EXACT = 1024  # rows: 1024 * 128 * 128 = 2^24
 BLOCK = 1 << 18  # elements that are worked on at a time: temporaries stay in the cache
 
 
@@ -50,6 +52,7 @@ class Layout(nn.Module):
     used: Tensor  # [tile, row] 1 where a row is occupied, 0 in the padding
     depth: Tensor  # [tile, row] j/n
     occupied: Tensor  # [tile] rows in use
+    tile_of: Tensor  # [in] number of the tile an input feeds
     rows_index: Tensor | None
 
     def __init__(
@@ -79,6 +82,9 @@ class Layout(nn.Module):
         self._fixed("depth", j / n[:, None] * used, device)
         self._fixed("used", used, device)
         self._fixed("block", torch.arange(len(blocks)).repeat_interleave(torch.tensor(blocks)), device)
+        self._fixed(
+            "tile_of", torch.arange(self.row_tiles).repeat_interleave(torch.tensor(self.sizes * groups)), device
+        )
         self._fixed("rows_index", None if self.full else self._row_numbers(), device)
 
     def _fixed(self, name: str, value: Tensor | None, device: Any) -> None:
@@ -93,6 +99,22 @@ class Layout(nn.Module):
             index[t, : len(part)] = part
         return index.flatten()
 
+    @property
+    def rows_of_tiles(self) -> list[int]:
+        """Rows in use of every tile, of all groups."""
+        return self.sizes * self.groups
+
+    def many_small(self, vectors: int) -> bool:
+        """Whether tiles of one height are so many and small that a product of its own is too much for each; so low, too, that
+        fp32 holds sums of products of 8-bit integers exactly."""
+        small = self.height <= EXACT and vectors * self.height * self.columns <= SMALL
+        return small and self.groups > 1 and len(self.sizes) == 1
+
+    def outputs(self, tile: int) -> slice:
+        """The outputs that a tile has a part in: those of its group."""
+        start = tile // len(self.sizes) * self.columns
+        return slice(start, start + self.columns)
+
     def cut(self, v: Tensor) -> Tensor:
         """Inputs [..., in] -> [..., tile, row], padded with zeros."""
         if self.groups == 1:
@@ -100,8 +122,8 @@ class Layout(nn.Module):
         return self._cut(v.unflatten(-1, (self.groups, -1))).flatten(-3, -2)
 
     def join(self, v: Tensor) -> Tensor:
-        """Inputs [..., tile, row] of one group -> [..., in]: back from `cut`."""
-        return torch.cat([v[..., t, :n] for t, n in enumerate(self.sizes)], -1)
+        """Inputs [..., tile, row] -> [..., in]: back from `cut`."""
+        return torch.cat([v[..., t, :n] for t, n in enumerate(self.rows_of_tiles)], -1)
 
     def cut_weight(self, weight: Tensor) -> Tensor:
         """[out, in] or [group, out, in] -> [tile, out, row]."""

@@ -41,12 +41,22 @@ class Run:
         self.active = False  # whether a root forward is under way
         self.batch_axis = 0  # of the first tensor that the root forward is given; see `evaluate`
         self.batch: int | None = None  # samples of the current root forward
-        self.sample = 0  # number of its first sample, since the chip was programmed or aged
+        self._sample = torch.zeros((), dtype=torch.int32)
         self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
         self.chip: Chip | None = None  # the chip that is on
         self.rank = 0  # of this process among those that train the network together
         self.warned = False
         self._hooks: tuple[RemovableHandle, ...] = ()
+
+    @property
+    def sample(self) -> int | Tensor:
+        """Number of the first sample of this root forward, since the chip was programmed or aged. A compiled graph sees a
+        tensor, which so serves all batches."""
+        return self._sample if torch.compiler.is_compiling() else int(self._sample)
+
+    @sample.setter
+    def sample(self, number: int | Tensor) -> None:
+        self._sample = torch.as_tensor(number, dtype=torch.int32)
 
     # -- root forward -----------------------------------------------------------------------------------------
     def watch(self, root: nn.Module) -> None:
@@ -159,7 +169,7 @@ class Run:
         call: noise.Key,
         t: float | noise.Key,
         vectors: int,
-        first: int = 0,
+        first: int | Tensor = 0,
         samples: int | None = None,
         outer: int = 1,
     ) -> Stream:

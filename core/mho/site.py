@@ -6,6 +6,7 @@ mini-batch) and the constants that `prepare` computed.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -72,19 +73,20 @@ class Vectors(NamedTuple):
     step where time comes first.
     """
 
-    first: int
+    first: int | Tensor  # a tensor in a compiled graph, which so serves all batches
     samples: int
     positions: int
     outer: int = 1
 
+    def numbers(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The sample and the position of every vector, [vector] as they lie in memory."""
+        sample, position = _numbers(self.samples, self.positions, self.outer, device)
+        return sample + self.first, position
+
     def words(self, k: Key, rest: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Hash words [vector, rest] of a stream: functions of the sample and the position, not of the batch."""
-        a, b = noise.rows_of(
-            k, _count(self.samples, device) + self.first, _count(self.positions, device), _count(rest, device)
-        )
-        if self.outer > 1:  # numbered sample by sample, wanted as they lie in memory
-            a, b = (words.unflatten(1, (self.outer, -1)).movedim(1, 0).flatten(1, 2) for words in (a, b))
-        return a.flatten(0, 1), b.flatten(0, 1)
+        sample, position = self.numbers(device)
+        return noise.rows_at(k, sample[:, None], position[:, None], _count(rest, device))
 
 
 ONE_VECTOR = Vectors(0, 1, 1)
@@ -117,6 +119,16 @@ class Stream:
     def of_pass(self, k: int) -> Stream:
         """The keys of the k-th pass of an MVM that is read in several: noise per vector is fresh in each."""
         return replace(self, call=noise.fold(self.call, "pass", k))
+
+
+class Closed(Stream):
+    """The stream of compiled terms, which cannot draw: keys are no arguments of theirs."""
+
+    def key(self, per: Per) -> Key:
+        raise MhoError("random numbers cannot be drawn in a compiled term")
+
+
+CLOSED = Closed(Key(0, 0), Key(0, 0))
 
 
 @dataclass
@@ -217,6 +229,20 @@ class Site:
                 "and random numbers need none (ask again for the same draw)"
             )
         self.constants[name] = value
+
+
+def _numbers(samples: int, positions: int, outer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """See `Vectors.numbers`; the first sample is 0."""
+    if torch.compiler.is_compiling():  # a graph must not contain tensors that somebody else keeps
+        return _kept_numbers.__wrapped__(samples, positions, outer, device)
+    return _kept_numbers(samples, positions, outer, device)
+
+
+@functools.lru_cache(64)
+def _kept_numbers(samples: int, positions: int, outer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    v, inner = _count(samples * positions, device), positions // outer
+    sample = v // inner % samples
+    return sample, v // (inner * samples) * inner + v % inner
 
 
 def _count(n: int, device: torch.device) -> Tensor:

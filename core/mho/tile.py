@@ -16,11 +16,13 @@ from mho.compensation import Compensation
 from mho.converter import RANGE_CAP, Adc, Dac, Rounding
 from mho.errors import MhoError
 from mho.fused import function as fused
+from mho.fused.kernels import Kernels
 from mho.fused.route import Route, resolve
 from mho.fused.tier import Precision
 from mho.gradient import CleanProduct, straight
 from mho.nonideality import product
 from mho.outscale import OutScale
+from mho.patches import Patches
 from mho.plan import Placed
 from mho.quantiser import Quantiser, make
 from mho.run import Run
@@ -41,7 +43,7 @@ class TileArray(OutScale, Cells):
     State (saved): `gamma` [tile, out], `input_range` [tile, 1], the scales of `OutScale`, `step` [1], quantisers.
 
     `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias (R003-01), which
-    the layer adds digitally (R003-08):
+    the layer adds digitally (R003-08); x may also be the `Patches` of an image:
     y_i = sum_tiles alpha gamma_i s_i ADC(F(DAC(x / alpha)))_i, s = `output_factor()`.
     With groups the weight is [group, out/groups, in/groups], and `tile` counts the tiles of all groups.
     """
@@ -93,19 +95,21 @@ class TileArray(OutScale, Cells):
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
         self.use("auto")
 
-    def use(self, precision: Precision) -> None:
+    def use(self, precision: Precision, compiled: bool = False) -> None:
         """Resolve how this array is simulated."""
-        self.precision = precision
+        self.precision, self.compiled = precision, compiled
+        self.kernels = Kernels(compiled, self.name)
         self.planes = self.bound = None  # of another arithmetic
-        self.route: Route = resolve(self.plan, self.spec, precision, self.height, self.groups)
+        channel = self.channel if all(n % self.channel == 0 for n in self.sizes) else 0
+        self.route: Route = resolve(self.plan, self.spec, precision, self.height, channel)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles resolve their route anew: it holds functions of plugins, and another machine has another tier."""
-        return {k: v for k, v in self.__dict__.items() if k != "route"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("route", "kernels")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.use(self.precision)
+        self.use(self.precision, self.compiled)
 
     # -- drift compensation -----------------------------------------------------------------------------------
     @torch.no_grad()
@@ -169,33 +173,38 @@ class TileArray(OutScale, Cells):
             key = self.run.mini_batch(self, weight.device)
             return fused.drawn(self, weight.to(dtype), Stream(key, key, quick=self.route.fused))
 
-    def forward(self, x: Tensor, weight: Tensor, drawn: fused.Weights | None = None) -> Tensor:
-        if x.shape[-1] != self.in_features or not x.is_floating_point():
+    def forward(self, x: Tensor | Patches, weight: Tensor, drawn: fused.Weights | None = None) -> Tensor:
+        given = x if isinstance(x, Patches) else Patches(x)
+        if given.shape[-1] != self.in_features or not given.image.is_floating_point():
             raise MhoError(
                 f"layer {self.name!r} takes floating-point inputs of {self.in_features} features, "
-                f"got {tuple(x.shape)} of {x.dtype}"
+                f"got {tuple(given.shape)} of {given.image.dtype}"
             )
         if self.input_quantiser is not None:
-            x = self.input_quantiser(x)
+            given = given.with_image(self.input_quantiser(given.image))
         if self.exact:
-            y = self.split_groups(x.reshape(-1, x.shape[-1])) @ self._clean(weight).mT
-            return self.join_groups(y).view(*x.shape[:-1], self.out_features)
+            y = self.join_groups(self.split_groups(given.rows()) @ self._clean(weight).mT)
+        else:
+            y = self._simulated(given, weight, drawn).to(given.image.dtype)
+        return y.reshape(*given.shape[:-1], self.out_features)
+
+    def _simulated(self, x: Patches, weight: Tensor, drawn: fused.Weights | None) -> Tensor:
+        """What the tiles make of it, [vector, out], with the gradient that the training recipe asks for."""
         backward = self.training_spec.backward
         dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32
-        with torch.autocast(x.device.type, enabled=False):  # analog values need fp32 up to the ADC
-            flat = x.reshape(-1, x.shape[-1]).to(dtype)
-            w = weight.to(dtype)
+        with torch.autocast(x.image.device.type, enabled=False):  # analog values need fp32 up to the ADC
+            x, w = x.with_image(x.image.to(dtype)), weight.to(dtype)
             if not backward.forward_only:
-                y = self._value(flat, w, drawn, x.shape[:-1])
-            else:
-                with torch.no_grad():
-                    y = self._value(flat, w, drawn, x.shape[:-1])
-                    self._note_range(flat)
-                if backward.mode == "ste":
-                    y = self._with_clean_gradient(y, flat, self.stored(w))
-                else:
-                    y = straight(self._stand_in(flat, w, cast(Surrogate, backward.surrogate)), y)
-        return y.reshape(*x.shape[:-1], self.out_features).to(x.dtype)
+                return self._value(x, w, drawn)
+            with torch.no_grad():
+                y = self._value(x, w, drawn)
+            if not (self.training or torch.is_grad_enabled()):
+                return y  # nobody asks for the vectors
+            flat = x.rows()
+            self._note_range(flat)
+            if backward.mode == "ste":
+                return self._with_clean_gradient(y, flat, self.stored(w))
+            return straight(self._stand_in(flat, w, cast(Surrogate, backward.surrogate)), y)
 
     def _clean(self, weight: Tensor) -> Tensor:
         """The digital matrix that the tiles stand for."""
@@ -216,6 +225,7 @@ class TileArray(OutScale, Cells):
         y = surrogate.outputs(xs / alpha, self.normalised(weight), self.geometry)
         return self._summed(y * (self.gamma * self.output_factor() * alpha))
 
+    @torch.no_grad()
     def _note_range(self, x: Tensor) -> None:
         """Remember how large the inputs are: without a gradient, ranges follow statistics (R003-62)."""
         if self.training and self.learns_range and len(x):
@@ -234,13 +244,12 @@ class TileArray(OutScale, Cells):
         backward = self.training_spec.backward
         return backward.rounding if backward.mode == "autograd" else "through"
 
-    def _value(self, x: Tensor, weight: Tensor, drawn: fused.Weights | None, shape: torch.Size) -> Tensor:
-        """On the fused path where that knows how, else stage after stage; `shape` is how the vectors lay before they were
-        flattened."""
-        stream = self.run.enter(self, shape, x.device)
-        if fused.takes(self, x, weight):
+    def _value(self, x: Patches, weight: Tensor, drawn: fused.Weights | None) -> Tensor:
+        """[vector, out] on the fused path where that knows how, else stage after stage."""
+        stream = self.run.enter(self, x.shape[:-1], x.image.device)
+        if fused.takes(self, x.image, weight):
             return fused.forward(self, x, weight, drawn, stream)
-        return self._forward(x, weight, self._rounding, drawn, stream)
+        return self._forward(x.rows(), weight, self._rounding, drawn, stream)
 
     def _forward(
         self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: fused.Weights | None, stream: Stream
@@ -366,13 +375,20 @@ class TileArray(OutScale, Cells):
         inject = self.training_spec.inject
         return self.training and inject is not None and bool(inject.scale and self.plan.program)
 
-    def injected(self, w: Tensor, stream: Stream, part: slice | None = None) -> Tensor:
-        """Normalised weights w [tile, out, row], of a `part` of the outputs or of all, with the noise of this mini-batch."""
+    def injected(self, w: Tensor, stream: Stream) -> Tensor:
+        """Normalised weights w [tile, out, row] with the noise of this mini-batch."""
+        return self.with_noise(w, stream, self.injection())
+
+    def injection(self) -> Tensor | float:
+        """Strength of the noise that is injected now."""
         inject = self.training_spec.inject
         assert inject is not None
         if not self.is_attached:
             self.run.warn_unattached()
-        strength = inject.scale * self._ramp()
+        return inject.scale * self._ramp()
+
+    def with_noise(self, w: Tensor, stream: Stream, strength: Tensor | float, part: slice | None = None) -> Tensor:
+        """Normalised weights w [tile, out, row], of a `part` of the outputs or of all, with programming noise."""
         return self._signed(self._programmed(self._target(w.detach()), stream, strength, part), w)
 
     @property

@@ -353,7 +353,7 @@ def test_networks_are_copied_and_pickled_whatever_functions_their_effects_have()
 def test_a_forward_in_inference_mode_leaves_nothing_that_training_trips_over(hardware):
     w, x = data()
     tile = mho.Tile(w, hardware(tile_yaml(dac=LEARNED)))
-    noise._kept_columns64.cache_clear()
+    noise._columns64.cache_clear()
     noise._quantile_table.cache_clear()
     with torch.inference_mode():
         tile(x)

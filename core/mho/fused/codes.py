@@ -7,6 +7,7 @@ their ranges.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,13 +15,17 @@ from torch import Tensor
 
 from mho.layout import blocks
 from mho.nonideality import linear
+from mho.site import CLOSED
 
 if TYPE_CHECKING:
+    from mho.fused.epilogue import Constants, Epilogue
+    from mho.fused.kernels import Kernels
     from mho.fused.route import Route
     from mho.site import Site
 
 HIGH, LOW = 256, 32512  # 32512 = 127 * 256
 SIDE = 127
+SMALLEST = 1e-30  # largest |w| of a tile without weights
 
 
 class Planes(NamedTuple):
@@ -39,41 +44,57 @@ class Inputs(NamedTuple):
 
     main     [vector, in] of the main product: int8 codes (tier int8), or the values that they stand for, fp32
     sides    [vector, in] for every psi of a side product: int8 codes, or values (tier fp32)
-    clipped  [vector, in] whether x was outside the input range; empty where nobody needs it
+    clipped  [vector, in] 1 where x was outside the input range, else 0 (compilers are slow at bool); None where nobody needs it
     poison   [vector, 1] nan for vectors that hold a nan, which integers cannot carry, else 0
     """
 
     main: Tensor
     sides: list[Tensor]
-    clipped: Tensor
+    clipped: Tensor | None
     poison: Tensor
 
+    def of(self, b: slice) -> Inputs:
+        """Those of some vectors."""
+        clipped = None if self.clipped is None else self.clipped[b]
+        return Inputs(self.main[b], [s[b] for s in self.sides], clipped, self.poison[b])
 
-def code_weights(w: Tensor, sites: list[Site], route: Route) -> Planes:
-    """w [tile, out, row] as planes; `sites` are those of the effects that ask for every phi."""
-    bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=1e-30)
+
+def code_weights(w: Tensor, epilogue: Epilogue) -> Planes:
+    """w [tile, out, row] as planes. Every phi is asked for with the site of an effect."""
+    array, route = epilogue.array, epilogue.route
     kind = torch.float32 if route.tier == "fp32" else torch.int8
     planes = torch.empty((route.mains + len(route.phis), *w.shape), dtype=kind, device=w.device)
-    alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
-    for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
-        code_block(planes[:, :, part], w[:, part], bound, sites, route)
-    return Planes(planes, bound)
+
+    def kernel(w: Tensor, planes: Sequence[Tensor], constants: Constants) -> Tensor:
+        bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
+        code_block(planes, w, bound, type(epilogue)(array, route, CLOSED, constants).phi_sites(), route)
+        return bound
+
+    def eager() -> Tensor:
+        bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
+        alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
+        for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
+            code_block(planes[:, :, part].unbind(), w[:, part], bound, epilogue.phi_sites(), route)
+        return bound
+
+    arguments = (w, planes.unbind(), epilogue.constants)
+    return Planes(planes, array.kernels.run("weight codes", lambda: kernel, arguments, eager))
 
 
-def code_block(planes: Tensor, w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> None:
-    """Fill planes [plane, tile, out, row] for some outputs."""
+def code_block(planes: Sequence[Tensor], w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> None:
+    """Fill planes [tile, out, row] for some outputs."""
     per = bound[:, None, None].reciprocal()
     if route.mains:
         q = (w * (per * LOW)).round_()
         high = (q * (1 / HIGH)).add_(0.5).floor_()  # lo in -128 ... 127
-        planes[0] = high
-        planes[1] = q.sub_(high, alpha=HIGH)
+        planes[0].copy_(high)
+        planes[1].copy_(q.sub_(high, alpha=HIGH))
     for plane, weighing, site in zip(planes[route.mains :], route.phis, sites):
         phi = weighing.phi(w, site)
         plane.copy_(phi if route.tier == "fp32" else (phi * (per * SIDE)).round_().clamp_(-SIDE, SIDE))
 
 
-def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, keep: bool) -> Inputs:
+def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernels, keep: bool) -> Inputs:
     """x [vector, in] through the DAC; `span` [in] or [vector, in] is the input range of each element.
 
     The codes are those of `Dac.encode`, bit by bit.
@@ -81,21 +102,33 @@ def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, keep: bool) -> 
     integers = route.tier == "int8"
     main = torch.empty(x.shape, dtype=torch.int8 if integers else x.dtype, device=x.device)
     sides = [main if integers and psi is linear else _like(x, route) for psi in route.psis]
-    clipped = torch.empty(x.shape if keep else (0,), dtype=torch.bool, device=x.device)
-    poison = x.new_empty(len(x), 1)
-    for b in blocks(*x.shape):
-        range_ = span if span.dim() == 1 else span[b]
-        if keep:
-            torch.gt(x[b].abs(), range_, out=clipped[b])
-        q = (x[b] / range_).clamp_(-1, 1).mul_(top).round_()
-        poison[b] = q.sum(1, keepdim=True).mul_(0)
-        if integers:
-            main[b] = q
-        q.div_(top)
-        if not integers:
-            main[b] = q
-        code_sides([s[b] for s in sides], q, route)
-    return Inputs(main, sides, clipped, poison)
+    clipped = torch.empty(x.shape, dtype=torch.int8, device=x.device) if keep else None
+    inputs = Inputs(main, sides, clipped, x.new_empty(len(x), 1))
+
+    def kernel(x: Tensor, span: Tensor, inputs: Inputs) -> None:
+        code(x, span, inputs, top, route)
+
+    def eager() -> None:
+        for b in blocks(*x.shape):
+            code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), top, route)
+
+    kernels.run("DAC", lambda: kernel, (x, span, inputs), eager)
+    return inputs
+
+
+def code(x: Tensor, span: Tensor, inputs: Inputs, top: int, route: Route) -> None:
+    """Fill the inputs of some vectors."""
+    if inputs.clipped is not None:
+        inputs.clipped.copy_(torch.where(x.abs() > span, 1, 0))
+    q = (x / span).clamp_(-1, 1).mul_(top).round_()
+    total = q.sum(1, keepdim=True)
+    inputs.poison.copy_(total - total)
+    if route.tier == "int8":
+        inputs.main.copy_(q)
+    q = q.div_(top)
+    if route.tier != "int8":
+        inputs.main.copy_(q)
+    code_sides(inputs.sides, q, route)
 
 
 def code_sides(sides: list[Tensor], x: Tensor, route: Route) -> None:

@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mho.converter import Dac, range_gradient
+from mho import noise
+from mho.converter import Dac, clipping, range_gradient, range_step
 from mho.fused.codes import Planes, code_inputs, code_weights
 from mho.fused.epilogue import Conversion, Epilogue
 from mho.fused.route import Route
+from mho.fused.source import Source, by_channel, by_pixel, source, spread, tiles_by_pixel
 from mho.layout import blocks
+from mho.patches import Patches
 from mho.site import Stream
 
 if TYPE_CHECKING:
     from mho.tile import TileArray
+
+
+VECTORS = 2048  # patches that a backward pass writes out at a time
 
 
 class Weights(NamedTuple):
@@ -33,12 +39,13 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True)
 class Call:
-    """What a call of an array knows besides tensors."""
+    """What a call of an array knows besides tensors; without `source` it codes weights only."""
 
     array: TileArray
     route: Route
     stream: Stream
     keep: bool  # whether a backward pass may follow
+    source: Any = None  # Source
 
     @property
     def epilogue(self) -> Epilogue:
@@ -59,18 +66,25 @@ def _can(array: TileArray, weight: Tensor) -> bool:
 
 def wants_gradient(array: TileArray, *tensors: Tensor) -> bool:
     """Whether autograd will ask for a gradient of this call."""
+    if torch.compiler.is_compiling():  # a graph cannot list parameters of a module that has just changed
+        return torch.is_grad_enabled()
     return torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *array.parameters()))
 
 
-def forward(array: TileArray, x: Tensor, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
-    """x [vector, in], weight [out, in] -> [vector, out], as `TileArray` documents it."""
-    call = Call(array, array.route, stream, wants_gradient(array, x, weight))
+def forward(array: TileArray, patches: Patches, weight: Tensor, drawn: Weights | None, stream: Stream) -> Tensor:
+    """patches of [vector, in], weight [out, in] -> [vector, out], as `TileArray` documents it."""
+    origin, x = source(array, patches)
+    call = Call(array, array.route, stream, wants_gradient(array, x, weight), origin)
     w, planes = drawn or weights(array, weight, stream)
     for p in array.plan.read:
         w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
     if planes is None:
         planes = Planes(*CodedWeights.apply(w, call))
-    return TileProduct.apply(x, w, _input_range(array, x), array.digital_scale(), *planes, call)[0]
+    arguments = (x, w, _input_range(array, x), array.digital_scale(), *planes, call)
+    if not call.keep and not torch._C._are_functorch_transforms_active():
+        with torch.no_grad():
+            return TileProduct.forward(*arguments)[0]  # what autograd does around it takes a while
+    return TileProduct.apply(*arguments)[0]
 
 
 def drawn(array: TileArray, weight: Tensor, stream: Stream) -> Weights:
@@ -109,7 +123,8 @@ class CodedWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(w: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-        return code_weights(w, call.epilogue.phi_sites(), call.route)
+        planes, bound = code_weights(w, call.epilogue)
+        return tiles_by_pixel(planes, call.array.rows_of_tiles, call.route.cells), bound
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -132,28 +147,46 @@ class MiniBatchWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(weight: Tensor, gamma: Tensor, array: TileArray, stream: Stream) -> Tensor:
-        inject = array.injects
-        if inject and not array.cellwise(array.plan.program):
-            return array.injected((weight / gamma.unsqueeze(-1)).clamp_(-1, 1), stream)
-        out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
-        for part in blocks(weight.shape[1], weight.shape[0] * weight.shape[2]):
-            w = (weight[:, part] / gamma[:, part, None]).clamp_(-1, 1)
-            out[:, part] = array.injected(w, stream, part) if inject else w
-        return out
+        strength = array.injection() if array.injects else None
+
+        def of(
+            weight: Tensor, gamma: Tensor, key: noise.Key, strength: Tensor | float | None, part: slice | None = None
+        ) -> Tensor:
+            w = (weight / gamma.unsqueeze(-1)).clamp_(-1, 1)
+            return w if strength is None else array.with_noise(w, Stream(key, key, quick=True), strength, part)
+
+        def eager() -> Tensor:
+            if strength is not None and not array.cellwise(array.plan.program):
+                return of(weight, gamma, stream.chip, strength)
+            out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+            for part in blocks(weight.shape[1], weight.shape[0] * weight.shape[2]):
+                out[:, part] = of(weight[:, part], gamma[:, part], stream.chip, strength, part)
+            return out
+
+        arguments = (weight, gamma, stream.chip, None if strength is None else torch.as_tensor(strength))
+        return array.kernels.run("weight noise", lambda: of, arguments, eager)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        weight, gamma, *_ = inputs
+        weight, gamma, ctx.array, _ = inputs
         ctx.save_for_backward(weight, gamma)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         weight, gamma = ctx.saved_tensors
-        out = torch.empty_like(g)
-        for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
-            full = gamma[:, part, None]
-            out[:, part] = (g[:, part] / full).masked_fill_(weight[:, part].abs() > full, 0)
-        return out, None, None, None
+        array: TileArray = ctx.array
+
+        def of(g: Tensor, weight: Tensor, gamma: Tensor) -> Tensor:
+            full = gamma.unsqueeze(-1)
+            return (g / full).masked_fill_(weight.abs() > full, 0)
+
+        def eager() -> Tensor:
+            out = torch.empty_like(g)
+            for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
+                out[:, part] = of(g[:, part], weight[:, part], gamma[:, part])
+            return out
+
+        return array.kernels.run("gradient of the weights", lambda: of, (g, weight, gamma), eager), None, None, None
 
     @staticmethod
     def vmap(
@@ -164,7 +197,8 @@ class MiniBatchWeights(torch.autograd.Function):
 
 
 class TileProduct(torch.autograd.Function):
-    """x [vector, in] through DAC, tiles and ADC, scaled and summed over row tiles -> [vector, out].
+    """The vectors of x [pixel, channel] (see `Source`) through DAC, tiles and ADC, scaled and summed over row tiles ->
+    [vector, out].
 
     w       [tile, out, row] the weights that the products see; their integers are `planes` and `bound` (`Planes`)
     alpha   [tile, 1] or [vector, tile, 1] input ranges
@@ -180,13 +214,15 @@ class TileProduct(torch.autograd.Function):
         """Outputs, and what a backward pass needs: inputs of the product, their clip mask, codes of the ADC."""
         epilogue = call.epilogue
         adc, top = epilogue.adc, epilogue.top
-        inputs = epilogue.behind_dac(code_inputs(x, _spans(call.array, alpha), top, call.route, call.keep))
-        shape = (len(x), *scale.shape) if call.keep else (0,)
+        coded = code_inputs(x, spread(call.array, alpha), top, call.route, call.array.kernels, call.keep)
+        inputs = epilogue.behind_dac(coded)
+        shape = (call.source.count, *scale.shape) if call.keep else (0,)
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None
         full = scale * adc.step if own is not None else scale * alpha * adc.step
-        out = epilogue.run(inputs, w, Planes(planes, bound), full, own, codes if call.keep else None)
-        return out, inputs.main, inputs.clipped, codes
+        out = epilogue.run(call.source, inputs, w, Planes(planes, bound), full, own, codes if call.keep else None)
+        clipped = inputs.clipped if inputs.clipped is not None else torch.empty(0, dtype=torch.int8, device=x.device)
+        return out, inputs.main, clipped, codes
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -204,34 +240,22 @@ class TileProduct(torch.autograd.Function):
             return (None,) * 7
         main, clipped, codes, w, alpha, scale = ctx.saved_tensors
         to_x, to_w, to_alpha, to_scale, *_ = ctx.needs_input_grad
-        array, adc = ctx.call.array, Conversion.of(ctx.call.array.spec.adc)
-        top = array.spec.dac.top
+        array, origin = ctx.call.array, ctx.call.source
         kind = torch.bfloat16 if w.dtype == torch.bfloat16 else g.dtype
-        gx = torch.empty(main.shape, dtype=g.dtype, device=g.device) if to_x or to_alpha else None
-        gw = (torch.empty_like if array.full else torch.zeros_like)(w, dtype=g.dtype) if to_w else None
-        gscale = torch.empty_like(scale) if to_scale else None
-        galpha = torch.empty_like(alpha) if to_alpha else None
-        start = 0
-        for t, rows in enumerate(array.sizes):
-            cut = slice(start, start + rows)
-            start += rows
-            gain = alpha[..., t, :] * scale[t]
-            gt = g * gain
-            if not math.isinf(adc.bound):
-                gt.masked_fill_(codes[:, t].abs() >= adc.limit, 0)
-            if gscale is not None:
-                gscale[t] = (g * codes[:, t] * alpha[..., t, :]).sum(0) * adc.step
-            gt = gt.to(kind)
+        gts, gscales = _before_adc(array, g, codes, alpha, scale, kind)
+        fresh = torch.empty_like if origin.window.is_pixel and array.full else torch.zeros_like
+        gx = fresh(main, dtype=g.dtype) if to_x or to_alpha else None
+        gw = fresh(w, dtype=g.dtype) if to_w else None
+        galpha = None
+        if origin.window.is_pixel:
+            _products(array, origin, gts, main, w, gx, gw)
             if gx is not None:
-                _multiply(gt, w[t, :, :rows].to(kind), gx[:, cut])
-            if gw is not None:
-                _multiply(gt.t(), _values(main[:, cut], top, kind), gw[t, :, :rows])
-            if galpha is not None and gx is not None:
-                parts = (gx[:, None, cut], _values(main[:, None, cut], top, g.dtype), clipped[:, None, cut])
-                galpha[t] = range_gradient(*parts, alpha[t : t + 1], array.decay, rows)[0]
-        if to_x and gx is not None:
-            gx.div_(_spans(array, alpha)).masked_fill_(clipped, 0)
-        return gx if to_x else None, gw, galpha, gscale, None, None, None
+                gx, galpha = _before_dac(array, gx, main, clipped, alpha)
+        else:
+            galpha = _products_of_patches(array, origin, gts, (main, clipped), w, alpha if to_alpha else None, gx, gw)
+            if gx is not None:
+                gx = torch.where(clipped > 0, 0, gx / spread(array, alpha))
+        return gx if to_x else None, gw, galpha, torch.stack(gscales) if to_scale else None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -239,6 +263,88 @@ class TileProduct(torch.autograd.Function):
         tensors = [_each(a, d, info.batch_size) for a, d in zip(args[:-1], in_dims)]
         results = [TileProduct.apply(*each, args[-1]) for each in zip(*tensors)]
         return tuple(torch.stack(parts) for parts in zip(*results)), (0, 0, 0, 0)
+
+
+def _before_adc(
+    array: TileArray, g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor, kind: torch.dtype
+) -> tuple[list[Tensor], list[Tensor]]:
+    """From the gradient g of the outputs: those of the products of every tile, [vector, out] of type `kind`, and of
+    scale [out]."""
+    adc = Conversion.of(array.spec.adc)
+
+    def every(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        pairs = [one(g[:, array.outputs(t)], codes[:, t], alpha[..., t, :], scale[t]) for t in range(len(scale))]
+        return [gt for gt, _ in pairs], [gscale for _, gscale in pairs]
+
+    def one(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        gt = g * (alpha * scale)
+        if not math.isinf(adc.bound):
+            gt = gt.masked_fill(codes.abs() >= adc.limit, 0)
+        return gt.to(kind), (g * codes * alpha).sum(0) * adc.step
+
+    arguments = (g, codes, alpha, scale)
+    return array.kernels.run("gradient of the ADC", lambda: every, arguments, lambda: every(*arguments))
+
+
+def _before_dac(array: TileArray, g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """From the gradient g of the DAC's values [vector, in]: those of x and of alpha."""
+    top, decay = array.spec.dac.top, array.decay
+
+    def every(g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        values, beyond = _values(main, top, g.dtype), clipped.to(g.dtype)
+        galpha, start = [], 0
+        for t, rows in enumerate(array.rows_of_tiles):
+            cut = slice(start, start + rows)
+            start += rows
+            of_tile, code, outside = (v[:, None, cut] for v in (g, values, beyond))
+            galpha.append(range_gradient(of_tile, code, outside, alpha[..., t : t + 1, :], decay, rows))
+        return torch.where(beyond > 0, 0, g / spread(array, alpha)), torch.cat(galpha, -2)
+
+    arguments = (g, main, clipped, alpha)
+    return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments))
+
+
+def _products(
+    array: TileArray, origin: Source, gts: list[Tensor], main: Tensor, w: Tensor, gx: Tensor | None, gw: Tensor | None
+) -> None:
+    """From the gradients of the products of every tile to those of inputs and weights: written to gx [vector, in] and gw."""
+    top = array.spec.dac.top
+    for t, (gt, rows) in enumerate(zip(gts, array.rows_of_tiles)):
+        mine = origin.channels(t)
+        if gx is not None:
+            _multiply(gt, w[t, :, :rows].to(gt.dtype), gx[:, mine])
+        if gw is not None:
+            _multiply(gt.t(), _values(main[:, mine], top, gt.dtype), gw[t, :, :rows])
+
+
+def _products_of_patches(
+    array: TileArray,
+    origin: Source,
+    gts: list[Tensor],
+    inputs: tuple[Tensor, Tensor],
+    w: Tensor,
+    alpha: Tensor | None,
+    gx: Tensor | None,
+    gw: Tensor | None,
+) -> Tensor | None:
+    """The same for vectors that are patches of `inputs`, codes and clip mask [pixel, channel]: added to gx and gw, which hold
+    zeros. The gradient of the input ranges alpha, where they have one, is taken before the patches are added up."""
+    top, cells, galpha = array.spec.dac.top, array.route.cells, []
+    for t, (gt, rows) in enumerate(zip(gts, array.rows_of_tiles)):
+        weights, sums = by_pixel(w[t, :, :rows], cells).to(gt.dtype), []
+        for c in origin.chunks(VECTORS):
+            values = _values(origin.rows(inputs[0], c, t), top, gt.dtype)
+            if gw is not None:
+                gw[t, :, :rows] += by_channel(gt[c].t() @ values, cells)
+            if gx is not None:
+                part = gt[c] @ weights
+                origin.add_up(gx, part, c, t)
+            if alpha is not None:
+                sums.append(clipping(part[:, None], values[:, None], origin.rows(inputs[1], c, t)[:, None]))
+        if alpha is not None:
+            asks, outside = (torch.cat(v) for v in zip(*sums))
+            galpha.append(range_step(asks, outside, alpha[t : t + 1], array.decay, rows))
+    return torch.cat(galpha) if galpha else None
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
@@ -257,11 +363,3 @@ def _each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
 def _values(codes: Tensor, top: int, kind: torch.dtype) -> Tensor:
     """Inputs of the product as they are worth: int8 codes over `top`."""
     return codes.to(kind).div_(top) if codes.dtype == torch.int8 else codes.to(kind)
-
-
-def _spans(array: TileArray, alpha: Tensor) -> Tensor:
-    """The input range of every input: [in], or [vector, in]."""
-    if array.row_tiles == 1:
-        return alpha.squeeze(-1)
-    counts = torch.tensor(array.sizes, device=alpha.device)
-    return alpha.squeeze(-1).repeat_interleave(counts, dim=-1, output_size=array.in_features)

@@ -74,6 +74,8 @@ class Route:
     sides: dict[tuple[int, str], int] = field(
         default_factory=dict
     )  # (number of the effect, side) -> number of the pair
+    cells: int = 1  # rows of an input channel, where images are coded before they are unfolded; 1: vectors are coded
+    unfolded: str = ""  # why the patches of an image are written out before they are coded, or ""
     seams: bool = False  # whether a plain `input` or `mvm` works on the values of all inputs
     by_reference: str = ""  # why gradients come from the reference path, or ""
     notes: tuple[tuple[str, str], ...] = ()  # (kind, what happens to it)
@@ -93,23 +95,27 @@ class Route:
         return self.seams or any(s.does == "cut" for s in self.steps)
 
 
-def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, groups: int = 1) -> Route:
-    """The route of an array with this plan; `rows` of its highest tile."""
+def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel: int = 1) -> Route:
+    """The route of an array with this plan; `rows` of its highest tile, `channel` rows of one input channel (0: channels are
+    cut between tiles)."""
     bits = _dac_bits(spec)
     chosen, why = tier(precision, bits, rows)
-    if chosen != "reference" and (reason := _unsupported(plan, spec, groups)):
+    if chosen != "reference" and (reason := _unsupported(plan, spec)):
         chosen, why = "reference", reason
     if chosen == "reference":
         return Route(chosen, why, by_reference=why)
     if chosen == "int8" and (plan.input or plan.mvm):
         effect = (plan.input or plan.mvm)[0].effect.kind
         chosen, why = "fp32-main", f"{effect} leaves no integers for the main product"
-    products = _products(plan)
+    products, steps = _products(plan), _steps(plan)
+    unfolded = _unfolded(plan, spec, steps, channel)
     return Route(
         chosen,
         why,
-        _steps(plan),
+        steps,
         **products,
+        cells=1 if unfolded else channel,
+        unfolded=unfolded,
         seams=bool(plan.input or plan.mvm),
         by_reference=_no_gradient(plan),
         notes=_notes(plan),
@@ -118,7 +124,7 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, groups:
 
 def routes(hw: Hardware) -> dict[str, Route]:
     """How each tile of a hardware is simulated on this machine: tier, reasons, and what happens to every effect. Nothing is
-    executed. `layer.tiles.route` tells the same of a layer (groups of a convolution differ from their tile)."""
+    executed. `layer.tiles.route` tells the same of a layer."""
     found = {}
     for name, spec in hw.tiles.items():
         effects = tuple(e for e in spec.nonidealities if isinstance(e, Nonideality))
@@ -133,10 +139,8 @@ def _dac_bits(spec: TileSpec) -> float:
     return dac.bits
 
 
-def _unsupported(plan: Plan, spec: TileSpec, groups: int) -> str:
+def _unsupported(plan: Plan, spec: TileSpec) -> str:
     """What the fused path cannot do at all."""
-    if groups > 1:
-        return "groups of a convolution are many small products"
     if plan.passes:
         return f"{plan.passes[0].effect.kind} reads a tile in several passes"
     if isinstance(spec.dac, Dac) and spec.dac.halvings:
@@ -146,6 +150,18 @@ def _unsupported(plan: Plan, spec: TileSpec, groups: int) -> str:
     if isinstance(spec.adc, Adc) and type(spec.adc).convert is not Adc.convert:
         return f"{spec.adc.kind} converts in its own way"
     return ""
+
+
+def _unfolded(plan: Plan, spec: TileSpec, steps: tuple[Step, ...], channel: int) -> str:
+    """Why patches cannot be gathered from the codes of an image, or ""."""
+    if not channel:
+        return "channels are cut between tiles, which have input ranges of their own"
+    if isinstance(spec.dac, Dac) and spec.dac.range == "dynamic":
+        return "every vector has an input range of its own"
+    plain = next((p for p in (*plan.input, *plan.mvm)), None) or next(
+        (s.effects[0] for s in steps if s.does == "cut"), None
+    )
+    return f"{plain.effect.kind} works on the values of the vectors" if plain else ""
 
 
 def _no_gradient(plan: Plan) -> str:

@@ -30,7 +30,7 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
         out = AnalogLinear.from_torch(self.out_proj, spec, hw.training, "out_proj")
         self._modules["out_proj"] = out
         self._place_by_hand(hw, tile)
-        out.tiles.use(hw.precision)
+        out.tiles.use(hw.precision, hw.compile)
         out.tiles.run = self.arrays()["q"].run
         order_projections(self)
 

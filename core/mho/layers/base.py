@@ -105,7 +105,7 @@ class AnalogLayer(nn.Module):
         self._place(hw.tile(tile or hw.default), hw.training)
         arrays = self.arrays()
         for array in arrays.values():
-            array.use(hw.precision)
+            array.use(hw.precision, hw.compile)
         if len(arrays) > 1:
             run = Run()
             for array in arrays.values():

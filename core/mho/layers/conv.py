@@ -7,7 +7,6 @@ nearly empty tiles, and `mho footprint` shows it; in the simulation they are one
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mho.layers.base import AnalogLayer
+from mho.patches import Patches, Window
 
 if TYPE_CHECKING:
     from mho.hardware import Hardware
@@ -60,36 +60,26 @@ class _AnalogConv(AnalogLayer):
     def forward(self, input: Tensor) -> Tensor:
         single = input.dim() == len(self.kernel_size) + 1
         x = input.unsqueeze(0) if single else input
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
-        y = self.tiles(_patches(x, self.kernel_size, self.dilation, self.stride), self.matrix)  # [batch, pixel, out]
+        if any(self._reversed_padding_repeated_twice):
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
+        window = Window(self.kernel_size, self.dilation, self.stride)
+        y = self.tiles(Patches(x.movedim(1, -1), window), self.matrix)  # [batch, ...position, out]
         if self.bias is not None:
             y = y + self.bias
-        size = [_count(n, k, d, s) for n, k, d, s in zip(x.shape[2:], self.kernel_size, self.dilation, self.stride)]
-        y = y.transpose(1, 2).unflatten(2, size)
+        y = _laid_out_as(input, y.movedim(-1, 1))
         return y.squeeze(0) if single else y
+
+
+def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
+    """y, channels last in memory, as torch would return it for x: contiguous, unless x has its channels last too."""
+    last = x.dim() == y.dim() and x.stride(1) == 1 and not x.is_contiguous()
+    return y if last else y.contiguous()
 
 
 def _example(cls: type[AnalogLayer]) -> tuple[nn.Module, tuple[Any, ...]]:
     layer = cast(Any, cls.torch_type)(4, 6, 2, groups=2)
     return layer, (torch.rand(6, 4, *[3] * len(layer.kernel_size)),)
-
-
-def _count(n: int, kernel: int, dilation: int, stride: int) -> int:
-    """Positions of a kernel along n padded pixels."""
-    return (n - dilation * (kernel - 1) - 1) // stride + 1
-
-
-def _patches(x: Tensor, kernel: tuple[int, ...], dilation: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """What each MVM sees: x [batch, channel, ...size], padded -> [batch, pixel, channel * kernel]."""
-    if len(kernel) == 1:
-        x, kernel, dilation, stride = x.unsqueeze(2), (1, *kernel), (1, *dilation), (1, *stride)
-    if len(kernel) == 2:
-        return F.unfold(x, kernel, dilation, 0, stride).transpose(1, 2)
-    for axis, (k, d, s) in enumerate(zip(kernel, dilation, stride), start=2):
-        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]  # the window goes to the end
-    x = x.flatten(2, 4).movedim(1, 2)  # [batch, pixel, channel, ...kernel]
-    return x.flatten(2)
 
 
 class AnalogConv1d(_AnalogConv, nn.Conv1d):
@@ -137,27 +127,21 @@ class _AnalogConvTranspose(AnalogLayer):
         single = input.dim() == dims + 1
         x = input.unsqueeze(0) if single else input
         more = self._output_padding(x, output_size, self.stride, self.padding, self.kernel_size, dims, self.dilation)
-        y = self.tiles(x.flatten(2).transpose(1, 2), self.matrix).transpose(1, 2)  # [batch, out * kernel, pixel]
-        y = self._add_up(y, x.shape[2:])
+        y = self._add_up(self.tiles(x.movedim(1, -1), self.matrix))
         y = F.pad(y, [n for p, o in zip(reversed(self.padding), reversed(more)) for n in (-p, o - p)])
         if self.bias is not None:
             y = y + self.bias.view(-1, *[1] * dims)
+        y = _laid_out_as(input, y)
         return y.squeeze(0) if single else y
 
-    def _add_up(self, y: Tensor, size: torch.Size) -> Tensor:
-        """[batch, out * kernel, pixel] -> [batch, out, ...size], before any padding is cut off."""
-        k, d, s = self.kernel_size, self.dilation, self.stride
-        full = tuple((n - 1) * s_ + d_ * (k_ - 1) + 1 for n, k_, d_, s_ in zip(size, k, d, s))
-        if len(k) == 1:
-            return F.fold(y, (1, *full), (1, *k), (1, *d), 0, (1, *s)).squeeze(2)
-        if len(k) == 2:
-            return F.fold(y, full, k, d, 0, s)
-        y = y.unflatten(1, (-1, *k)).unflatten(-1, size)  # [batch, out, ...kernel, ...size]
-        total = y.new_zeros(*y.shape[:2], *full)
-        for at in itertools.product(*map(range, k)):
-            where = [slice(d_ * i, d_ * i + s_ * (n - 1) + 1, s_) for i, n, d_, s_ in zip(at, size, d, s)]
-            total[:, :, where[0], where[1], where[2]] += y[:, :, at[0], at[1], at[2]]
-        return total
+    def _add_up(self, y: Tensor) -> Tensor:
+        """[batch, ...size, out * kernel] -> [batch, out, ...size], before any padding is cut off."""
+        window, dims = Window(self.kernel_size, self.dilation, self.stride), len(self.kernel_size)
+        y = y.unflatten(-1, (-1, *self.kernel_size)).movedim(-1 - dims, -1)  # [batch, ...size, ...kernel, out]
+        size = [(n - 1) * s + d * (k - 1) + 1 for n, k, d, s in zip(y.shape[1:], *window)]
+        total = y.new_zeros(len(y), *size, y.shape[-1])
+        window.add_to(total, y)
+        return total.movedim(-1, 1)
 
 
 class AnalogConvTranspose1d(_AnalogConvTranspose, nn.ConvTranspose1d):

@@ -1,0 +1,77 @@
+"""The same formulas, compiled: pointwise work as kernels that torch.compile makes (`compile: true` in the hardware file).
+
+A kernel is a function of tensors that belongs to one array. Whatever may change between two calls is an argument; effects
+and geometry are built in, so only arguments are compared at a call. What cannot be compiled (a term that draws random
+numbers itself, a machine without a C++ compiler) runs eagerly, and says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+_numbers = itertools.count()
+
+
+class Kernels:
+    """The kernels of one array, made when they are first called."""
+
+    def __init__(self, wanted: bool, owner: str) -> None:
+        self.wanted, self.owner = wanted, owner
+        self.made: dict[str, Callable[..., Any]] = {}
+        self.refused: dict[str, str] = {}  # name of a kernel: why it runs eagerly
+
+    def run(self, name: str, make: Callable[[], Callable[..., T]], args: tuple[Any, ...], eager: Callable[[], T]) -> T:
+        """The compiled function `make()` of `args`, or `eager()`."""
+        if not self.wanted or name in self.refused or not _possible():
+            return eager()
+        try:
+            if name not in self.made:
+                self.made[name] = _compiled(make())
+            return self.made[name](*(_detached(a) for a in args))
+        except Exception as error:  # whatever a compiler says; a mistake in the formulas comes back from `eager`
+            self._refuse(name, error)
+        return eager()
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        why = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+        self.refused[name] = why
+        self.made.pop(name, None)
+        warnings.warn(f"layer {self.owner!r}: its {name} cannot be compiled and runs eagerly ({why})", stacklevel=4)
+
+
+def _possible() -> bool:
+    """A compiler that is at work already takes the formulas as they are; function transforms, and derivatives of a backward
+    pass, cannot go through a kernel."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    return not torch._C._are_functorch_transforms_active()
+
+
+def _detached(argument: Any) -> Any:
+    """Inside an autograd.Function nothing is recorded, but tensors still say that they require gradients: a kernel would be
+    made for that."""
+    return argument.detach() if isinstance(argument, torch.Tensor) and argument.requires_grad else argument
+
+
+def _compiled(function: Callable[..., T]) -> Callable[..., T]:
+    """`function` with code and a name of its own: torch counts kernels by code and gives up behind the eighth, and sizes that
+    have changed once under a name are variable from then on."""
+    assert isinstance(function, FunctionType)
+    code = function.__code__.replace(co_name=f"kernel_{next(_numbers)}")
+    own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
+    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": _about_arguments})
+
+
+def _about_arguments(guards: Sequence[Any]) -> list[bool]:
+    """Of the conditions under which torch would compile again, those on tensors and on the arguments of the kernel."""
+    return [g.guard_type == "TENSOR_MATCH" or (g.name.startswith("L[") and "[" not in g.name[2:]) for g in guards]

@@ -1,0 +1,165 @@
+"""Compiled kernels (`compile: true`): the same bits as the eager fast path, and no silent change of path."""
+
+import copy
+import pickle
+import warnings
+
+import mho
+import pytest
+import torch
+from mho import Field, Nonideality
+from mho.fused import kernels as made
+from mho.nonideality import Side, absolute, magnitude
+from torch import nn
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:training an analog network without mho.attach"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+]
+QUIET = ["tiles.pcm.dac.range=1.0", "training.inject.ramp=none"]
+SMALL = ["tiles.pcm.rows=24"]  # several, uneven row tiles
+
+
+def _compiler() -> bool:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        return bool(get_cpp_compiler())
+    except InvalidCxxCompiler:
+        return False
+
+
+needs_compiler = pytest.mark.skipif(not _compiler(), reason="no C++ compiler")
+
+
+def tiles(*changes, n=50, out=30):
+    """The same tile on both back-ends."""
+    w = 0.2 * torch.randn(out, n, generator=torch.Generator().manual_seed(0))
+    both = ([], ["compile=true"])
+    return [mho.Tile(w, mho.load("pcm.standard", set=[*QUIET, *SMALL, *changes, *more])) for more in both]
+
+
+def inputs(vectors, n=50):
+    return torch.rand(vectors, n, generator=torch.Generator().manual_seed(1)) * 2.2 - 1.1  # some are clipped
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("products", ["fp32", "bf16"])
+def test_training_gives_the_same_bits_compiled(products):
+    results = []
+    for tile in tiles("tiles.pcm.dac.range=learned", f"training.backward.products={products}"):
+        tile.train()
+        torch.manual_seed(2)
+        x = inputs(20).requires_grad_()
+        tile(x).square().sum().backward()
+        assert not tile.tiles.kernels.refused
+        results.append([x.grad, *(p.grad for p in tile.parameters() if p.grad is not None)])
+    assert len(results[0]) > 2
+    for eager, compiled in zip(*results, strict=True):
+        assert torch.equal(eager, compiled)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_chips_ages_and_batches_give_the_same_bits_compiled():
+    eager, compiled = tiles("tiles.pcm.adc.bits=8")
+    for seed in range(2):
+        for t in ("0 s", "1 h"):
+            for tile in (eager, compiled):
+                tile.program(seed).age(t)
+            for vectors in (20, 7, 7):
+                x = inputs(vectors)
+                with torch.no_grad():
+                    assert torch.equal(eager(x), compiled(x))
+    names = compiled.tiles.kernels
+    assert {"DAC", "epilogue", "weight codes"} <= set(names.made) and not names.refused
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_nan_still_poisons_its_own_vector_and_nothing_else():
+    x = inputs(4)
+    x[2, 5] = float("nan")
+    compiled = tiles()[1].program(seed=0)
+    with torch.no_grad():
+        y = compiled(x)
+    assert y[2].isnan().all() and torch.isfinite(y[[0, 1, 3]]).all()
+
+
+class DrawsInside(Nonideality, kind="draws.inside"):
+    """A shift that draws random numbers of its own, which a kernel cannot."""
+
+    source = "test"
+    sides = {"a": Side(magnitude, absolute)}  # noqa: RUF012
+    size: float = Field(0.1, unit="1", description="size")
+
+    def shift(self, site, a):
+        return self.size * site.randn_like(a)
+
+
+@needs_compiler
+def test_what_cannot_be_compiled_says_so_once_and_runs_eagerly():
+    results = []
+    for compiled in (False, True):
+        tile = {"dac": {"bits": 8, "range": 1.0}, "adc": {"bits": 8}, "nonidealities": (DrawsInside(),)}
+        hw = mho.Hardware.model_validate({"mho": 1, "default": "t", "compile": compiled, "tiles": {"t": tile}})
+        made_tile = mho.Tile(0.2 * torch.randn(5, 9, generator=torch.Generator().manual_seed(0)), hw).program(seed=0)
+        with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            results.append([made_tile(inputs(6, 9)), made_tile(inputs(6, 9))])
+        ours = [str(w.message) for w in caught if "epilogue" in str(w.message)]
+        assert len(ours) == compiled
+        assert not compiled or "runs eagerly" in ours[0]
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_machine_without_a_compiler_runs_eagerly_and_says_so(monkeypatch):
+    def no_compiler(function):
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(made, "_compiled", no_compiler)
+    eager, compiled = (t.program(seed=0) for t in tiles())
+    with torch.no_grad(), pytest.warns(UserWarning, match="No working C"):
+        assert torch.equal(eager(inputs(5)), compiled(inputs(5)))
+
+
+def test_every_kernel_counts_for_itself(monkeypatch):
+    """torch gives up on the ninth kernel of one piece of code; ours have code of their own, so there is no ninth."""
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda f, **how: seen.append((f.__code__, how)) or f)
+
+    def function():
+        return 1
+
+    for _ in range(10):
+        made._compiled(function)
+    assert len({id(code) for code, _ in seen}) == len({code.co_name for code, _ in seen}) == 10
+    assert all(how["fullgraph"] for _, how in seen)  # so a tenth size raises, and is reported
+
+
+def test_copies_keep_the_switch_and_make_kernels_of_their_own():
+    net = mho.to_analog(nn.Linear(6, 4), mho.load("pcm.standard", set=[*QUIET, "compile=true"]))
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert other.tiles.kernels.wanted and other.tiles.kernels is not net.tiles.kernels
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_compiled_network_serves_all_batches_of_a_chip():
+    """The number of the first sample is no constant of the graph: it was, so every batch compiled anew."""
+    torch.compiler.reset()
+    net = mho.to_analog(nn.Linear(12, 8), mho.load("pcm.standard", set=QUIET)).eval()
+    chip = mho.program(net, seed=0)
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    x = inputs(8 * 20, 12)
+    with torch.no_grad():
+        whole = net(x)
+        chip.age(0)
+        first = [compiled(part) for part in x[:24].split(8)]  # the chip's codes are made; a new number
+        before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        rest = [compiled(part) for part in x[24:].split(8)]
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+    assert torch.allclose(whole, torch.cat(first + rest), atol=1e-6)
