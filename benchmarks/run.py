@@ -154,12 +154,16 @@ def networks(rounds: int) -> None:
 
 def on_chip(model: nn.Module, x: Any) -> Cases:
     cases: Cases = {}
-    for precision in ("auto", "reference"):
+    for name, change in (
+        ("mho, precision auto", "precision=auto"),
+        ("mho, precision auto, compiled", "compile=true"),
+        ("mho, precision reference", "precision=reference"),
+    ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            net = mho.to_analog(model, hardware(f"precision={precision}")).eval()
+            net = mho.to_analog(model, hardware(change)).eval()
         mho.program(net, seed=0).age("1 h")
-        cases[f"mho, precision {precision}"] = quietly(lambda net=net: net(x))
+        cases[name] = quietly(lambda net=net: net(x))
     return cases
 
 
@@ -177,10 +181,15 @@ def cnn(width: int) -> nn.Module:
 
 def layers(rounds: int) -> None:
     """Convolutions and an LSTM against torch's."""
-    for channels, size, images in ((64, 32, 16), (128, 16, 16), (256, 8, 64)):
-        conv, x = nn.Conv2d(channels, channels, 3, padding=1), torch.rand(images, channels, size, size) * 2 - 1
+    for channels, groups, size, images in (
+        (64, 1, 32, 16), (128, 1, 16, 16), (256, 1, 8, 64), (256, 8, 8, 64), (128, 128, 28, 16)
+    ):  # fmt: skip
+        conv, x = (
+            nn.Conv2d(channels, channels, 3, padding=1, groups=groups),
+            torch.rand(images, channels, size, size) * 2 - 1,
+        )
         cases: Cases = {"conv2d fp32": quietly(lambda c=conv, x=x: c(x)), **on_chip(conv, x)}
-        table(f"conv 3 x 3, {channels} channels, {size} x {size}, {images} images", cases, rounds)
+        table(f"conv 3 x 3, {channels} channels, {groups} groups, {size} x {size}, {images} images", cases, rounds)
     lstm, x = nn.LSTM(650, 650, batch_first=True), torch.rand(20, 26, 650) * 2 - 1
     table("LSTM 650, 26 steps, batch 20", {"nn.LSTM fp32": quietly(lambda: lstm(x)), **on_chip(lstm, x)}, rounds)
 

@@ -82,7 +82,9 @@ class Chip:
             for array, matrix in matrices(net):
                 array.program(matrix, self.key)
         run_of(net).chip = self
-        _age(net, self.time)
+        if self._file is not None or self.time:  # programming ends at age 0 s
+            _age(net, self.time)
+        run_of(net).sample = 0
 
     def _repr_html_(self) -> str:
         arrays = tile_arrays(self.net)

@@ -96,6 +96,11 @@ def fold_words(base: Key, w: tuple[Word, Word]) -> Key:
     return Key(a_int, _mix_int((int(base.b) ^ int(w[1])) + a_int))
 
 
+def as_tensors(k: Key, device: torch.device | str = "cpu") -> Key:
+    """The same key, as an argument of a compiled kernel that serves all chips."""
+    return k if isinstance(k.a, Tensor) else Key(*torch.tensor(k, dtype=torch.int32, device=device))
+
+
 def fresh(device: torch.device | str = "cpu") -> Key:
     """A new key from torch's default generator of the device: `torch.manual_seed` governs it."""
     bits = torch.randint(-(1 << 31), 1 << 31, (2,), dtype=torch.int64, device=device).to(torch.int32)

@@ -98,7 +98,7 @@ class TileArray(OutScale, Cells):
     def use(self, precision: Precision, compiled: bool = False) -> None:
         """Resolve how this array is simulated."""
         self.precision, self.compiled = precision, compiled
-        self.kernels = Kernels(compiled, self.name)
+        self.kernels = Kernels(compiled, self.name, self.out_features * self.in_features // self.groups)
         self.planes = self.bound = None  # of another arithmetic
         channel = self.channel if all(n % self.channel == 0 for n in self.sizes) else 0
         self.route: Route = resolve(self.plan, self.spec, precision, self.height, channel)

@@ -44,6 +44,19 @@ def inputs(vectors, n=50):
     return torch.rand(vectors, n, generator=torch.Generator().manual_seed(1)) * 2.2 - 1.1  # some are clipped
 
 
+@pytest.fixture(autouse=True)
+def all_sizes(monkeypatch):
+    monkeypatch.setattr(made, "WORTHWHILE", 1)
+
+
+def test_small_arrays_stay_eager(monkeypatch):
+    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30 + 1)
+    assert not tiles()[1].tiles.kernels.wanted
+    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30)
+    eager, compiled = tiles()
+    assert compiled.tiles.kernels.wanted and not eager.tiles.kernels.wanted
+
+
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("products", ["fp32", "bf16"])
@@ -57,6 +70,24 @@ def test_training_gives_the_same_bits_compiled(products):
         assert not tile.tiles.kernels.refused
         results.append([x.grad, *(p.grad for p in tile.parameters() if p.grad is not None)])
     assert len(results[0]) > 2
+    for eager, compiled in zip(*results, strict=True):
+        assert torch.equal(eager, compiled)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_convolution_in_groups_of_uneven_tiles_gives_the_same_bits_compiled():
+    x, results = torch.rand(4, 10, 9, 8, generator=torch.Generator().manual_seed(1)), []
+    for change in ("compile=false", "compile=true"):
+        torch.manual_seed(0)
+        net = mho.to_analog(
+            nn.Conv2d(10, 6, 3, groups=2), mho.load("pcm.standard", set=["tiles.pcm.rows=30", *QUIET, change])
+        )
+        net.train()(x).square().sum().backward()
+        assert net.tiles.sizes == [27, 18] and not net.tiles.kernels.refused
+        mho.program(net.eval(), seed=0).age("1 h")
+        with torch.no_grad():
+            results.append([net.weight.grad, net(x)])
     for eager, compiled in zip(*results, strict=True):
         assert torch.equal(eager, compiled)
 
@@ -92,7 +123,7 @@ class DrawsInside(Nonideality, kind="draws.inside"):
     """A shift that draws random numbers of its own, which a kernel cannot."""
 
     source = "test"
-    sides = {"a": Side(magnitude, absolute)}  # noqa: RUF012
+    sides = {"a": Side(magnitude, absolute)}
     size: float = Field(0.1, unit="1", description="size")
 
     def shift(self, site, a):

@@ -255,6 +255,33 @@ def test_vmap_over_weights_in_training_gives_what_a_loop_gives(hardware):
         assert torch.allclose(alone, value) and torch.allclose(leaf.grad, slope, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["2d", "2d, 1 x 1", "2d, depth-wise"])
+def test_gradients_of_single_samples_are_those_of_a_loop(hardware, name):
+    made, x = layer(hardware, name, QUIET, extra="training: {inject: none}")
+    parameters = {n: p.detach() for n, p in made.train().named_parameters()}
+
+    def loss(parameters, x):
+        return torch.func.functional_call(made, parameters, (x[None],)).square().sum()
+
+    both = torch.func.grad(loss, argnums=(0, 1))
+    found, of_x = torch.func.vmap(both, in_dims=(None, 0), randomness="same")(parameters, x)
+    for k, sample in enumerate(x):
+        made.zero_grad()
+        leaf = sample.clone().requires_grad_()
+        loss(dict(made.named_parameters()), leaf).backward()
+        assert torch.allclose(of_x[k], leaf.grad, atol=1e-5)
+        for n, p in made.named_parameters():
+            assert p.grad is None or torch.allclose(found[n][k], p.grad, rtol=1e-4, atol=1e-4), n
+
+
+def test_second_derivatives_under_torch_func_are_refused(hardware):
+    made, x = layer(hardware, "2d", QUIET, extra="training: {inject: none}")
+    made.train()
+    slope = torch.func.grad(lambda x: made(x).square().sum())
+    with pytest.raises(mho.MhoError, match="no second derivatives"):
+        torch.func.grad(lambda x: slope(x).square().sum())(x)
+
+
 def test_inference_mode_and_checkpointing_give_the_same_values(hardware):
     made, x = layer(hardware, "2d", QUIET, extra="training: {inject: none}")
     mho.program(made.eval(), seed=0)

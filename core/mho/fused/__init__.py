@@ -7,6 +7,8 @@ order and in which arithmetic their formulas run:
 tier       which arithmetic: a function of hardware file, device and processor
 route      what an array computes, resolved once: products, terms, seams, and why something is not fused
 codes      inputs and weights as integers, and their products
+source     where the vectors of a call come from: rows of the codes, or patches of an image
 epilogue   from products to digital outputs
-function   the forward and backward pass as one `torch.autograd.Function`
+backward   the backward pass
+function   both passes as one `torch.autograd.Function`
 """

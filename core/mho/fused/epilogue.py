@@ -210,6 +210,7 @@ class Epilogue:
     def _chunks(self, source: Source) -> list[slice]:
         """Vectors whose products fit the workspace; few, since every product packs its weights anew."""
         per = 4 * (max(1, self.route.mains) + len(self.route.pairs)) * self.array.row_tiles * self.array.columns
+        per += 4 * self.array.in_features if self.array.groups > 1 else 0  # gathered in fp32
         whole = self.route.whole or torch.compiler.is_compiling()
         return source.chunks(source.count if whole else max(256, ROOM // per))
 
@@ -319,7 +320,10 @@ class Epilogue:
 
     def _draws(self) -> Draws:
         base = self.stream.key("vector")
-        keys = [_as_tensors(noise.fold(base, "noise", i)) for i in range(len(self.route.steps))]
+        keys = [
+            noise.as_tensors(noise.fold(base, "noise", i), self.array.gamma.device)
+            for i in range(len(self.route.steps))
+        ]
         return Draws(keys, *self.stream.vectors.numbers(self.array.gamma.device))
 
     def _normal(self, key: noise.Key, draws: Draws, columns: int) -> Tensor:
@@ -332,11 +336,6 @@ class Epilogue:
         """The analog inputs [vector, tile, row] that plain methods see."""
         x = inputs.main.to(torch.float32).div_(self.top) if self.route.tier == "int8" else inputs.main
         return self.array.cut(x)
-
-
-def _as_tensors(key: noise.Key) -> noise.Key:
-    """A compiled kernel serves all chips: their keys are no constants of it."""
-    return key if isinstance(key.a, Tensor) else noise.Key(*torch.tensor(key, dtype=torch.int32))
 
 
 def _written(patches: Tensor) -> Tensor:

@@ -1,12 +1,10 @@
 """The fused forward and backward pass of one array, as `torch.autograd.Function`s.
 
-Backward is straight through everything but the product (R003-65): two products per row tile, with the weights that the
-forward saw, masked where DAC, ADC or weights saturate. Saved are integers, masks, and those weights.
+Saved for backward (see `backward`) are integers, masks, and the weights that the forward saw.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,20 +12,18 @@ import torch
 from torch import Tensor
 
 from mho import noise
-from mho.converter import Dac, clipping, range_gradient, range_step
+from mho.converter import Dac
+from mho.fused.backward import Saved, Wanted, each, gradients
 from mho.fused.codes import Planes, code_inputs, code_weights
-from mho.fused.epilogue import Conversion, Epilogue
+from mho.fused.epilogue import Epilogue
 from mho.fused.route import Route
-from mho.fused.source import Source, by_channel, by_pixel, source, spread, tiles_by_pixel
+from mho.fused.source import source, spread, tiles_by_pixel
 from mho.layout import blocks
 from mho.patches import Patches
 from mho.site import Stream
 
 if TYPE_CHECKING:
     from mho.tile import TileArray
-
-
-VECTORS = 2048  # patches that a backward pass writes out at a time
 
 
 class Weights(NamedTuple):
@@ -136,7 +132,7 @@ class CodedWeights(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, w: Tensor, call: Call) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        coded = [CodedWeights.apply(v, call) for v in _each(w, in_dims[0], info.batch_size)]
+        coded = [CodedWeights.apply(v, call) for v in each(w, in_dims[0], info.batch_size)]
         planes, bounds = zip(*coded)
         return (torch.stack(planes), torch.stack(bounds)), (0, 0)
 
@@ -192,7 +188,7 @@ class MiniBatchWeights(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: Any, weight: Tensor, gamma: Tensor, array: TileArray, stream: Stream
     ) -> tuple[Tensor, int]:
-        pairs = zip(_each(weight, in_dims[0], info.batch_size), _each(gamma, in_dims[1], info.batch_size))
+        pairs = zip(each(weight, in_dims[0], info.batch_size), each(gamma, in_dims[1], info.batch_size))
         return torch.stack([MiniBatchWeights.apply(w, c, array, stream) for w, c in pairs]), 0
 
 
@@ -238,128 +234,12 @@ class TileProduct(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if g is None:
             return (None,) * 7
-        main, clipped, codes, w, alpha, scale = ctx.saved_tensors
-        to_x, to_w, to_alpha, to_scale, *_ = ctx.needs_input_grad
-        array, origin = ctx.call.array, ctx.call.source
-        kind = torch.bfloat16 if w.dtype == torch.bfloat16 else g.dtype
-        gts, gscales = _before_adc(array, g, codes, alpha, scale, kind)
-        fresh = torch.empty_like if origin.window.is_pixel and array.full else torch.zeros_like
-        gx = fresh(main, dtype=g.dtype) if to_x or to_alpha else None
-        gw = fresh(w, dtype=g.dtype) if to_w else None
-        galpha = None
-        if origin.window.is_pixel:
-            _products(array, origin, gts, main, w, gx, gw)
-            if gx is not None:
-                gx, galpha = _before_dac(array, gx, main, clipped, alpha)
-        else:
-            galpha = _products_of_patches(array, origin, gts, (main, clipped), w, alpha if to_alpha else None, gx, gw)
-            if gx is not None:
-                gx = torch.where(clipped > 0, 0, gx / spread(array, alpha))
-        return gx if to_x else None, gw, galpha, torch.stack(gscales) if to_scale else None, None, None, None
+        found = gradients(g, Saved(*ctx.saved_tensors), ctx.call, Wanted(*ctx.needs_input_grad[:4]))
+        return *found, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """A loop: on a processor as fast as one batched product (PERFORMANCE.md, trap 4)."""
-        tensors = [_each(a, d, info.batch_size) for a, d in zip(args[:-1], in_dims)]
+        tensors = [each(a, d, info.batch_size) for a, d in zip(args[:-1], in_dims)]
         results = [TileProduct.apply(*each, args[-1]) for each in zip(*tensors)]
         return tuple(torch.stack(parts) for parts in zip(*results)), (0, 0, 0, 0)
-
-
-def _before_adc(
-    array: TileArray, g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor, kind: torch.dtype
-) -> tuple[list[Tensor], list[Tensor]]:
-    """From the gradient g of the outputs: those of the products of every tile, [vector, out] of type `kind`, and of
-    scale [out]."""
-    adc = Conversion.of(array.spec.adc)
-
-    def every(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        pairs = [one(g[:, array.outputs(t)], codes[:, t], alpha[..., t, :], scale[t]) for t in range(len(scale))]
-        return [gt for gt, _ in pairs], [gscale for _, gscale in pairs]
-
-    def one(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        gt = g * (alpha * scale)
-        if not math.isinf(adc.bound):
-            gt = gt.masked_fill(codes.abs() >= adc.limit, 0)
-        return gt.to(kind), (g * codes * alpha).sum(0) * adc.step
-
-    arguments = (g, codes, alpha, scale)
-    return array.kernels.run("gradient of the ADC", lambda: every, arguments, lambda: every(*arguments))
-
-
-def _before_dac(array: TileArray, g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """From the gradient g of the DAC's values [vector, in]: those of x and of alpha."""
-    top, decay = array.spec.dac.top, array.decay
-
-    def every(g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        values, beyond = _values(main, top, g.dtype), clipped.to(g.dtype)
-        galpha, start = [], 0
-        for t, rows in enumerate(array.rows_of_tiles):
-            cut = slice(start, start + rows)
-            start += rows
-            of_tile, code, outside = (v[:, None, cut] for v in (g, values, beyond))
-            galpha.append(range_gradient(of_tile, code, outside, alpha[..., t : t + 1, :], decay, rows))
-        return torch.where(beyond > 0, 0, g / spread(array, alpha)), torch.cat(galpha, -2)
-
-    arguments = (g, main, clipped, alpha)
-    return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments))
-
-
-def _products(
-    array: TileArray, origin: Source, gts: list[Tensor], main: Tensor, w: Tensor, gx: Tensor | None, gw: Tensor | None
-) -> None:
-    """From the gradients of the products of every tile to those of inputs and weights: written to gx [vector, in] and gw."""
-    top = array.spec.dac.top
-    for t, (gt, rows) in enumerate(zip(gts, array.rows_of_tiles)):
-        mine = origin.channels(t)
-        if gx is not None:
-            _multiply(gt, w[t, :, :rows].to(gt.dtype), gx[:, mine])
-        if gw is not None:
-            _multiply(gt.t(), _values(main[:, mine], top, gt.dtype), gw[t, :, :rows])
-
-
-def _products_of_patches(
-    array: TileArray,
-    origin: Source,
-    gts: list[Tensor],
-    inputs: tuple[Tensor, Tensor],
-    w: Tensor,
-    alpha: Tensor | None,
-    gx: Tensor | None,
-    gw: Tensor | None,
-) -> Tensor | None:
-    """The same for vectors that are patches of `inputs`, codes and clip mask [pixel, channel]: added to gx and gw, which hold
-    zeros. The gradient of the input ranges alpha, where they have one, is taken before the patches are added up."""
-    top, cells, galpha = array.spec.dac.top, array.route.cells, []
-    for t, (gt, rows) in enumerate(zip(gts, array.rows_of_tiles)):
-        weights, sums = by_pixel(w[t, :, :rows], cells).to(gt.dtype), []
-        for c in origin.chunks(VECTORS):
-            values = _values(origin.rows(inputs[0], c, t), top, gt.dtype)
-            if gw is not None:
-                gw[t, :, :rows] += by_channel(gt[c].t() @ values, cells)
-            if gx is not None:
-                part = gt[c] @ weights
-                origin.add_up(gx, part, c, t)
-            if alpha is not None:
-                sums.append(clipping(part[:, None], values[:, None], origin.rows(inputs[1], c, t)[:, None]))
-        if alpha is not None:
-            asks, outside = (torch.cat(v) for v in zip(*sums))
-            galpha.append(range_step(asks, outside, alpha[t : t + 1], array.decay, rows))
-    return torch.cat(galpha) if galpha else None
-
-
-def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """a @ b into out, which may have more precision than the product."""
-    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if a.dtype == out.dtype and plain:  # torch.func differentiates what a backward pass does
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(a @ b)
-
-
-def _each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
-    return [t] * count if dim is None else list(t.unbind(dim))
-
-
-def _values(codes: Tensor, top: int, kind: torch.dtype) -> Tensor:
-    """Inputs of the product as they are worth: int8 codes over `top`."""
-    return codes.to(kind).div_(top) if codes.dtype == torch.int8 else codes.to(kind)

@@ -17,13 +17,14 @@ import torch
 
 T = TypeVar("T")
 _numbers = itertools.count()
+WORTHWHILE = 1 << 15  # weights: kernels of smaller arrays would take longer to make than most runs have to win
 
 
 class Kernels:
     """The kernels of one array, made when they are first called."""
 
-    def __init__(self, wanted: bool, owner: str) -> None:
-        self.wanted, self.owner = wanted, owner
+    def __init__(self, wanted: bool, owner: str, weights: int) -> None:
+        self.wanted, self.owner = wanted and weights >= WORTHWHILE, owner
         self.made: dict[str, Callable[..., Any]] = {}
         self.refused: dict[str, str] = {}  # name of a kernel: why it runs eagerly
 

@@ -74,11 +74,16 @@ class Source:
         return mine[c] if self.window.is_pixel else self.window.view(self._images(mine, c).contiguous())
 
     def patches_of_all(self, codes: Tensor, c: slice) -> Tensor:
-        """The same for all tiles of one height, [tile, ...kernel, channel, image, ...position], for products in fp32."""
+        """The same for all tiles of one height, in fp32: [tile, ...kernel, channel, image, ...position]."""
         images = self._images(codes, c).unflatten(-1, (len(self.sizes), -1)).movedim((-2, -1), (0, 1))
         x = self.window.view(images.contiguous().to(torch.float32).unsqueeze(-1)).squeeze(-1)
+        return x.movedim(*self._kernel_axes)
+
+    @property
+    def _kernel_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """From behind all others to behind the first."""
         dims = len(self.size)
-        return x.movedim(tuple(range(-dims, 0)), tuple(range(1, dims + 1)))
+        return tuple(range(-dims, 0)), tuple(range(1, dims + 1))
 
     def _images(self, codes: Tensor, c: slice) -> Tensor:
         """The images that the vectors c are in, or of one image the lines: [image, ...size, channel]."""
@@ -103,6 +108,15 @@ class Source:
         images = self._images(pixels, c)[..., self.channels(tile)]
         positions = self.window.positions(tuple(images.shape[1:-1]))
         self.window.add_to(images, rows.view(len(images), *positions, *self.window.kernel, -1))
+
+    def add_up_all(self, pixels: Tensor, rows: Tensor, c: slice) -> None:
+        """The same for all tiles of one height, rows [tile, row, vector]."""
+        images = self._images(pixels, c)
+        tiles, positions = len(self.sizes), self.window.positions(tuple(images.shape[1:-1]))
+        patches = rows.view(tiles, *self.window.kernel, -1, len(images), *positions).movedim(*self._kernel_axes[::-1])
+        total = rows.new_zeros(tiles, patches.shape[1], *images.shape[:-1], 1)
+        self.window.add_to(total, patches.unsqueeze(-1))
+        images += total.squeeze(-1).flatten(0, 1).movedim(0, -1)
 
 
 def source(array: TileArray, x: Patches) -> tuple[Source, Tensor]:
