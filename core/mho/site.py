@@ -220,8 +220,10 @@ class Site:
 
     def _cells(self, t: Tensor) -> Tensor:
         """The numbers of the rows of draws for t: all of them, or of a part of the outputs in t [..., out, row]."""
-        if self.part is None or self.stage not in CELL_STAGES:
+        if self.stage not in CELL_STAGES:
             return _count(t.shape[:-1].numel(), t.device)
+        if self.part is None:
+            return _cell_numbers(t.shape[:-1].numel(), t.device)
         inside = torch.arange(*self.part.indices(self.columns), dtype=torch.int32, device=t.device)
         if t.dim() < 3 or t.shape[-2] != len(inside):
             raise MhoError(
@@ -260,6 +262,11 @@ def _kept_numbers(samples: int, positions: int, outer: int, device: torch.device
     v, inner = _count(samples * positions, device), positions // outer
     sample = v // inner % samples
     return sample, v // (inner * samples) * inner + v % inner
+
+
+@torch.compiler.assume_constant_result  # inductor 2.13 makes wrong vector code of hashes of an arange in the graph
+def _cell_numbers(n: int, device: torch.device) -> Tensor:
+    return _count(n, device)
 
 
 def _count(n: int, device: torch.device) -> Tensor:

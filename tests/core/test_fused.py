@@ -9,7 +9,7 @@ import mho
 import pytest
 import torch
 from mho import layout, noise
-from mho.fused import tier, workspace
+from mho.fused import epilogue, tier, workspace
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")

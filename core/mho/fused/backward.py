@@ -101,6 +101,8 @@ class Backward:
         fresh = torch.empty_like if rows and self.array.full else torch.zeros_like
         gx = fresh(main, dtype=g.dtype) if self.wanted.x or self.wanted.alpha else None
         gw = fresh(w, dtype=g.dtype) if self.wanted.w else None
+        if gw is not None and torch._C._are_functorch_transforms_active():
+            gw = gw + main.new_zeros((), dtype=g.dtype)  # where torch.func maps this pass: one for every sample
         galpha = None
         if rows:
             self._rows(gts, gx, gw)
