@@ -46,6 +46,7 @@ ABLATION: dict[str, tuple[str, ...] | None] = {  # R003 Table A.2
     "only read noise": (*NO_NOISE, *NO_OUTPUT),
     "full HWA": (),
 }
+CLIPPED = ("tiles.pcm.mapping.clip=2.5 sigma",)  # R003 sec. 2.2; direct deployment tries with and without
 HARSH = (f"{EFFECTS}[pcm.programming_noise].scale=3", f"{EFFECTS}[pcm.drift].nu_std=3", "tiles.pcm.adc.bits=6")
 
 IDEAL = ("tiles.pcm.adc=none", "tiles.pcm.dac.bits=none")
@@ -64,14 +65,17 @@ FULL_CHAIN = (
 
 SHORT = ("training.epochs=12", "training.inject.ramp=4 epochs")
 
+VOWELS, STDLIB = (str(HERE.parent / file) for file in ("vowels/lstm.py", "stdlib/task.py"))
+STANDARD_CHIP, HARSH_CHIP = "standard PCM", "3x programming noise, 3x drift spread, 6-bit ADC"
+
 STUDIES = {
-    "ablation-standard": Study("standard PCM", "digits", SHORT, ABLATION),
-    "ablation-harsh": Study("3x programming noise, 3x drift spread, 6-bit ADC", "digits", (*SHORT, *HARSH), ABLATION),
+    "ablation-standard": Study(STANDARD_CHIP, "digits", SHORT, ABLATION),
+    "ablation-harsh": Study(HARSH_CHIP, "digits", (*SHORT, *HARSH), ABLATION),
     "noise-models": Study("standard PCM, 4-bit ADC, 3 % stuck devices", "digits", (*SHORT, *FULL_CHAIN), NOISE_MODELS),
-    "ablation-vowels-standard": Study("standard PCM", str(HERE.parent / "vowels" / "lstm.py"), (), ABLATION),
-    "ablation-vowels": Study(
-        "3x programming noise, 3x drift spread, 6-bit ADC", str(HERE.parent / "vowels" / "lstm.py"), HARSH, ABLATION
-    ),
+    "ablation-vowels-standard": Study(STANDARD_CHIP, VOWELS, (), ABLATION),
+    "ablation-vowels": Study(HARSH_CHIP, VOWELS, HARSH, ABLATION),
+    "ablation-stdlib-standard": Study(STANDARD_CHIP, STDLIB, CLIPPED, ABLATION),
+    "ablation-stdlib": Study(HARSH_CHIP, STDLIB, (*HARSH, *CLIPPED), ABLATION),
 }
 
 

@@ -78,6 +78,8 @@ def midpoints(result: dict[str, Any]) -> str:
 TABLES = {
     "ablation-standard": errors,
     "ablation-harsh": errors,
+    "ablation-stdlib": errors,
+    "ablation-stdlib-standard": errors,
     "ablation-vowels": errors,
     "ablation-vowels-standard": errors,
     "noise-models": errors,

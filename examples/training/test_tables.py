@@ -37,9 +37,10 @@ def test_the_page_holds_the_tables_of_the_results():
     assert tables.filled(page) == page
 
 
-def test_on_the_harsh_chip_full_training_beats_every_ablation_and_all_beat_direct_deployment():
+@pytest.mark.parametrize("study", ["ablation-harsh", "ablation-stdlib", "ablation-stdlib-standard"])
+def test_full_training_beats_every_ablation_and_all_beat_direct_deployment(study):
     """R003 Table A.2, R003-90: HWA <= ablations <= FP mapped at 1 year, and the gap grows with time."""
-    errors = mean_errors("ablation-harsh")
+    errors = mean_errors(study)
     full, mapped = errors.pop("full HWA"), errors.pop("FP mapped")
     assert all(full[-1] <= e[-1] <= mapped[-1] for e in errors.values())
     assert mapped[-1] - full[-1] > mapped[0] - full[0]

@@ -9,7 +9,7 @@ import mho
 import pytest
 import torch
 from mho import layout, noise
-from mho.fused import epilogue, tier
+from mho.fused import epilogue, tier, workspace
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
@@ -342,7 +342,7 @@ def test_outputs_and_saved_tensors_are_no_views_of_a_workspace(hardware):
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t), t)[1], lambda t: t):
         y = layer(x.requires_grad_())
     before, bias = y.detach().clone(), layer.bias.detach().clone()
-    spaces = {s.untyped_storage().data_ptr() for s in epilogue._kept.spaces.values()}
+    spaces = {s.untyped_storage().data_ptr() for s in workspace._kept.spaces.values()}
     assert spaces and not spaces & {t.untyped_storage().data_ptr() for t in [y, *saved]}
     layer(-3 * x)
     assert torch.equal(y, before) and torch.equal(layer.bias, bias)

@@ -50,9 +50,9 @@ def all_sizes(monkeypatch):
 
 
 def test_small_arrays_stay_eager(monkeypatch):
-    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30 + 1)
-    assert not tiles()[1].tiles.kernels.wanted
     monkeypatch.setattr(made, "WORTHWHILE", 50 * 30)
+    assert not tiles()[1].tiles.kernels.wanted
+    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30 - 1)
     eager, compiled = tiles()
     assert compiled.tiles.kernels.wanted and not eager.tiles.kernels.wanted
 
@@ -70,6 +70,27 @@ def test_training_gives_the_same_bits_compiled(products):
         assert not tile.tiles.kernels.refused
         results.append([x.grad, *(p.grad for p in tile.parameters() if p.grad is not None)])
     assert len(results[0]) > 2
+    for eager, compiled in zip(*results, strict=True):
+        assert torch.equal(eager, compiled)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_tile_may_take_turns_in_training_and_evaluation_with_one_vector_or_many():
+    """What is None in one of them is not in the other: the kernel of one is no kernel of the other."""
+    results = []
+    for tile in tiles("tiles.pcm.dac.range=learned"):
+        found = []
+        tile.program(seed=0)
+        for vectors in (8, 5, 1):
+            with torch.no_grad():
+                found.append(tile.eval()(inputs(vectors)))
+            torch.manual_seed(2)
+            tile.weight.grad = None
+            tile.train()(inputs(vectors)).square().sum().backward()
+            found.append(tile.weight.grad)
+        assert not tile.tiles.kernels.refused
+        results.append(found)
     for eager, compiled in zip(*results, strict=True):
         assert torch.equal(eager, compiled)
 
@@ -204,7 +225,7 @@ def _twice(a, b):
 @pytest.mark.slow
 @torch.no_grad()
 def test_a_kernel_that_was_first_given_one_tensor_twice_is_right_for_two():
-    kernels, one = made.Kernels(True, "layer", made.WORTHWHILE), torch.ones(3)
+    kernels, one = made.Kernels(True, "layer", 1 << 20), torch.ones(3)
     for a, b in ((one, one), (one, 0 * one), (one, 5 * one)):
         assert torch.equal(kernels.run("sum", lambda: _twice, (a, b), lambda: None), a + 2 * b)
 

@@ -205,6 +205,14 @@ def test_plain_vectors_may_be_given_to_the_tiles_of_a_convolution(hardware):
         assert torch.equal(made.tiles(patches.flat(), made.matrix), y)
 
 
+@pytest.mark.parametrize("precision", ["int8", "reference"])
+def test_images_without_pixels_or_samples(hardware, precision):
+    made, x = layer(hardware, "2d, strides, no bias", extra=f"precision: {precision}")
+    assert made.eval()(x[:0]).shape == (0, 7, 5, 3)
+    with pytest.raises(mho.MhoError, match=r"kernel \(3, 2\) does not fit an image of \(2, 8\) pixels"):
+        made(x[:, :, :0])
+
+
 def test_patches_are_those_of_torch(hardware):
     x = torch.rand(2, 3, 9, 8)
     patches = Patches(x.movedim(1, -1), Window((3, 2), (1, 2), (2, 1)))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from mho.fused.workspace import workspace
 from mho.layout import blocks
 from mho.nonideality import linear
 from mho.site import CLOSED
@@ -59,11 +60,13 @@ class Inputs(NamedTuple):
         return Inputs(self.main[b], [s[b] for s in self.sides], clipped, self.poison[b])
 
 
-def code_weights(w: Tensor, epilogue: Epilogue) -> Planes:
-    """w [tile, out, row] as planes. Every phi is asked for with the site of an effect."""
+def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
+    """w [tile, out, row] as planes, in memory of their own or `shared` with other calls. Every phi is asked for with the site of
+    an effect."""
     array, route = epilogue.array, epilogue.route
     kind = torch.float32 if route.tier == "fp32" else torch.int8
-    planes = torch.empty((route.mains + len(route.phis), *w.shape), dtype=kind, device=w.device)
+    shape = (route.mains + len(route.phis), *w.shape)
+    planes = workspace("planes", shape, kind, w.device) if shared else torch.empty(shape, dtype=kind, device=w.device)
 
     def kernel(w: Tensor, planes: Sequence[Tensor], constants: Constants) -> Tensor:
         bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import operator
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +22,7 @@ from mho.fused.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
 from mho.fused.route import Route, Step
 from mho.fused.source import Source, tiles_by_pixel
 from mho.fused.tier import int8_product
+from mho.fused.workspace import workspace
 from mho.layout import blocks
 from mho.nonideality import linear
 from mho.plan import Placed
@@ -350,23 +350,3 @@ def _tiles_at_once(source: Source, c: slice, codes: Tensor, factors: list[tuple[
     x = _written(source.patches_of_all(codes, c)).view(*factors[0][0].shape[::2], -1)  # [tile, row, vector]
     for planes, y in factors:
         y.copy_(torch.bmm(planes.to(x.dtype), x).mT)
-
-
-_kept = threading.local()
-
-
-def workspace(name: str, shape: tuple[int, ...], kind: torch.dtype, device: torch.device) -> Tensor:
-    """Memory that products of all layers are written to in turn, one of each name per thread and device. Whoever reads it
-    is done before the next call; no output or saved tensor may be a view of it."""
-    if torch.compiler.is_compiling():
-        return torch.empty(shape, dtype=kind, device=device)
-    count = math.prod(shape)
-    spaces: dict[Any, Tensor] = _kept.__dict__.setdefault("spaces", {})
-    key = (name, kind, device)
-    if (
-        key not in spaces
-        or spaces[key].numel() < count
-        or spaces[key].is_inference() != torch.is_inference_mode_enabled()
-    ):
-        spaces[key] = torch.empty(count, dtype=kind, device=device)
-    return spaces[key][:count].view(shape)

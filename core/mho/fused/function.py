@@ -5,7 +5,7 @@ Saved for backward (see `backward`) are integers, masks, and the weights that th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -42,6 +42,7 @@ class Call:
     stream: Stream
     keep: bool  # whether a backward pass may follow
     source: Any = None  # Source
+    shares: bool = False  # whether the codes of the weights are done with before the next call
 
     @property
     def epilogue(self) -> Epilogue:
@@ -75,7 +76,7 @@ def forward(array: TileArray, patches: Patches, weight: Tensor, drawn: Weights |
     for p in array.plan.read:
         w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
     if planes is None:
-        planes = Planes(*CodedWeights.apply(w, call))
+        planes = Planes(*CodedWeights.apply(w, replace(call, shares=True)))
     arguments = (x, w, _input_range(array, x), array.digital_scale(), *planes, call)
     if not call.keep and not torch._C._are_functorch_transforms_active():
         with torch.no_grad():
@@ -119,7 +120,7 @@ class CodedWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(w: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-        planes, bound = code_weights(w, call.epilogue)
+        planes, bound = code_weights(w, call.epilogue, call.shares)
         return tiles_by_pixel(planes, call.array.rows_of_tiles, call.route.cells), bound
 
     @staticmethod
@@ -132,6 +133,7 @@ class CodedWeights(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, w: Tensor, call: Call) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        call = replace(call, shares=False)
         coded = [CodedWeights.apply(v, call) for v in each(w, in_dims[0], info.batch_size)]
         planes, bounds = zip(*coded)
         return (torch.stack(planes), torch.stack(bounds)), (0, 0)

@@ -7,10 +7,13 @@ numbers itself, a machine without a C++ compiler) runs eagerly, and says so.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
+import re
 import warnings
 from collections.abc import Callable, Sequence
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +27,7 @@ class Kernels:
     """The kernels of one array, made when they are first called."""
 
     def __init__(self, wanted: bool, owner: str, weights: int) -> None:
-        self.wanted, self.owner = wanted and weights >= WORTHWHILE, owner
+        self.wanted, self.owner = wanted and weights > WORTHWHILE, owner
         self.made: dict[str, Callable[..., Any]] = {}
         self.refused: dict[str, str] = {}  # name of a kernel: why it runs eagerly
 
@@ -70,11 +73,19 @@ def _compiled(function: Callable[..., T]) -> Callable[..., T]:
     assert isinstance(function, FunctionType)
     code = function.__code__.replace(co_name=f"kernel_{next(_numbers)}")
     own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
-    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": _about_arguments})
+    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": functools.partial(_about, _parameters(code))})
 
 
-def _about_arguments(guards: Sequence[Any]) -> list[bool]:
-    """Of the conditions under which torch would compile again, those on tensors and on the arguments of the kernel, and on
-    which arguments are one and the same tensor."""
-    kept = ("TENSOR_MATCH", "DUPLICATE_INPUT")
-    return [g.guard_type in kept or (g.name.startswith("L[") and "[" not in g.name[2:]) for g in guards]
+def _parameters(code: CodeType) -> set[str]:
+    count = code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS)
+    return set(code.co_varnames[:count])
+
+
+def _about(parameters: set[str], guards: Sequence[Any]) -> list[bool]:
+    """Of the conditions under which torch would compile again, those on sizes, on tensors wherever they are, and on all that the
+    parameters of the kernel hold: what is None, how many, which are one and the same."""
+    return [
+        g.guard_type in ("TENSOR_MATCH", "SHAPE_ENV")
+        or (not g.is_global and re.split(r"\W", g.name, maxsplit=1)[0] in parameters)
+        for g in guards
+    ]

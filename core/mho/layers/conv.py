@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mho.errors import MhoError
 from mho.layers.base import AnalogLayer
 from mho.patches import Patches, Window
 
@@ -64,6 +65,11 @@ class _AnalogConv(AnalogLayer):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
         window = Window(self.kernel_size, self.dilation, self.stride)
+        if min(window.positions(x.shape[2:])) < 1:
+            raise MhoError(
+                f"layer {self.tiles.name!r}: its kernel {self.kernel_size} does not fit an image of {tuple(x.shape[2:])} pixels, "
+                "padding included"
+            )
         y = self.tiles(Patches(x.movedim(1, -1), window), self.matrix)  # [batch, ...position, out]
         if self.bias is not None:
             y = y + self.bias

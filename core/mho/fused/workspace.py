@@ -1,0 +1,29 @@
+"""Memory that calls share: fresh tensors of many pages cost more than what is written to them."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_kept = threading.local()
+
+
+def workspace(name: str, shape: tuple[int, ...], kind: torch.dtype, device: torch.device) -> Tensor:
+    """Memory that products of all layers are written to in turn, one of each name per thread and device. Whoever reads it
+    is done before the next call; no output or saved tensor may be a view of it."""
+    if torch.compiler.is_compiling():
+        return torch.empty(shape, dtype=kind, device=device)
+    count = math.prod(shape)
+    spaces: dict[Any, Tensor] = _kept.__dict__.setdefault("spaces", {})
+    key = (name, kind, device)
+    if (
+        key not in spaces
+        or spaces[key].numel() < count
+        or spaces[key].is_inference() != torch.is_inference_mode_enabled()
+    ):
+        spaces[key] = torch.empty(count, dtype=kind, device=device)
+    return spaces[key][:count].view(shape)
