@@ -113,7 +113,7 @@ def rows_of(k: Key, *axes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rows_at(k: Key, *index: Tensor) -> tuple[Tensor, Tensor]:
-    """Two hash words for every element of the indices, int32 tensors that are broadcast."""
+    """Two hash words for every element of the indices, int32 tensors that are broadcast. Take ranges from `count`."""
     a: Word = k.a
     b: Word = k.b
     first = index[0] * _STRIDE
@@ -122,6 +122,25 @@ def rows_at(k: Key, *index: Tensor) -> tuple[Tensor, Tensor]:
         step = other * _STRIDE
         wa, wb = _mix(wa + step), _mix(wb ^ step)
     return wa, wb
+
+
+def count(n: int, device: torch.device) -> Tensor:
+    """0 ... n - 1 in int32, to be hashed."""
+    return (
+        _opaque_count(n, device) if torch.compiler.is_compiling() else torch.arange(n, dtype=torch.int32, device=device)
+    )
+
+
+@torch.library.custom_op("mho::count", mutates_args=())
+def _opaque_count(n: int, device: torch.device) -> Tensor:
+    """A range that a compiler does not look into: inductor multiplies one that it knows by the stride of the hash in signed C++
+    integers, whose overflow is undefined there; numbers came out wrong, and memory behind the end was written to."""
+    return torch.arange(n, dtype=torch.int32, device=device)
+
+
+@_opaque_count.register_fake
+def _(n: int, device: torch.device) -> Tensor:
+    return torch.empty(n, dtype=torch.int32, device=device)
 
 
 def _columns(n: int, device: torch.device) -> Tensor:

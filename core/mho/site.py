@@ -88,7 +88,7 @@ class Vectors(NamedTuple):
     def words(self, k: Key, rest: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Hash words [vector, rest] of a stream: functions of the sample and the position, not of the batch."""
         sample, position = self.numbers(device)
-        return noise.rows_at(k, sample[:, None], position[:, None], _count(rest, device))
+        return noise.rows_at(k, sample[:, None], position[:, None], noise.count(rest, device))
 
 
 ONE_VECTOR = Vectors(0, 1, 1)
@@ -220,17 +220,15 @@ class Site:
 
     def _cells(self, t: Tensor) -> Tensor:
         """The numbers of the rows of draws for t: all of them, or of a part of the outputs in t [..., out, row]."""
-        if self.stage not in CELL_STAGES:
-            return _count(t.shape[:-1].numel(), t.device)
-        if self.part is None:
-            return _cell_numbers(t.shape[:-1].numel(), t.device)
-        inside = torch.arange(*self.part.indices(self.columns), dtype=torch.int32, device=t.device)
+        if self.part is None or self.stage not in CELL_STAGES:
+            return noise.count(t.shape[:-1].numel(), t.device)
+        inside = noise.count(self.columns, t.device)[self.part]
         if t.dim() < 3 or t.shape[-2] != len(inside):
             raise MhoError(
                 f"an effect that says cellwise = True draws numbers shaped like its cells, [..., tile, out, row], got "
                 f"{tuple(t.shape)}; drop cellwise if a draw is shared by several cells"
             )
-        return (_count(t.shape[:-2].numel(), t.device)[:, None] * self.columns + inside).flatten()
+        return (noise.count(t.shape[:-2].numel(), t.device)[:, None] * self.columns + inside).flatten()
 
     def __getattr__(self, name: str) -> Tensor:
         constants: dict[str, Tensor] = self.__dict__.get("constants", {})
@@ -259,18 +257,9 @@ def _numbers(samples: int, positions: int, outer: int, device: torch.device) -> 
 
 @functools.lru_cache(64)
 def _kept_numbers(samples: int, positions: int, outer: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    v, inner = _count(samples * positions, device), positions // outer
+    v, inner = noise.count(samples * positions, device), positions // outer
     sample = v // inner % samples
     return sample, v // (inner * samples) * inner + v % inner
-
-
-@torch.compiler.assume_constant_result  # inductor 2.13 makes wrong vector code of hashes of an arange in the graph
-def _cell_numbers(n: int, device: torch.device) -> Tensor:
-    return _count(n, device)
-
-
-def _count(n: int, device: torch.device) -> Tensor:
-    return torch.arange(n, dtype=torch.int32, device=device)
 
 
 def _reshape(words: tuple[Tensor, Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:

@@ -406,7 +406,7 @@ class TileArray(OutScale, Cells):
         p = self.training_spec.drop_connect
         if not p:
             return w
-        cells = torch.arange(w.shape[:-1].numel(), dtype=torch.int32, device=w.device)
+        cells = noise.count(w.shape[:-1].numel(), w.device)
         draw = noise.uniform(noise.rows_of(noise.fold(stream.chip, "drop-connect"), cells), w.shape[-1])
         return w * (draw.view_as(w) >= p)
 

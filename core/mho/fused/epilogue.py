@@ -74,15 +74,16 @@ Constants = dict[int, dict[str, Tensor]]  # what `prepare` has set, by number of
 
 
 class Draws(NamedTuple):
-    """What the noise of a call is drawn from: a key for every step, sample and position of every vector."""
+    """What the noise of a call is drawn from: a key for every step, sample and position of every vector, tiles."""
 
     keys: list[noise.Key]
     sample: Tensor
     position: Tensor
+    tile: Tensor
 
     def of(self, b: slice) -> Draws:
         """Those of some vectors."""
-        return Draws(self.keys, self.sample[b], self.position[b])
+        return Draws(self.keys, self.sample[b], self.position[b], self.tile)
 
 
 class Products(NamedTuple):
@@ -324,12 +325,12 @@ class Epilogue:
             noise.as_tensors(noise.fold(base, "noise", i), self.array.gamma.device)
             for i in range(len(self.route.steps))
         ]
-        return Draws(keys, *self.stream.vectors.numbers(self.array.gamma.device))
+        device = self.array.gamma.device
+        return Draws(keys, *self.stream.vectors.numbers(device), noise.count(self.array.row_tiles, device))
 
     def _normal(self, key: noise.Key, draws: Draws, columns: int) -> Tensor:
         """Standard normal numbers [vector, tile, out] of one step; in memory as the products lie."""
-        tiles = torch.arange(self.array.row_tiles, dtype=torch.int32, device=draws.sample.device)
-        words = noise.rows_at(key, draws.sample, draws.position, tiles[:, None])
+        words = noise.rows_at(key, draws.sample, draws.position, draws.tile[:, None])
         return noise.quick_normal(words, columns).transpose(0, 1)
 
     def values(self, inputs: Inputs) -> Tensor:
