@@ -64,14 +64,23 @@ def baselines(n: int, x: torch.Tensor) -> Cases:
     return cases
 
 
+PATHS = (
+    ("mho, precision auto", "precision=auto"),
+    ("mho, precision auto, compiled", "compile=true"),
+    ("mho, precision fp32-main", "precision=fp32-main"),
+    ("mho, precision fp32-main, compiled", "precision=fp32-main", "compile=true"),
+    ("mho, reference path", "precision=reference"),
+)
+
+
 def forward(rounds: int) -> None:
     """Full standard model, 2048 x 2048 on tiles of 512 rows."""
     for vectors in (128, 1024):
         x = torch.rand(vectors, 2048) * 2 - 1
         cases = baselines(2048, x)
-        for precision in ("auto", "fp32-main", "reference"):
-            t = tile(2048, f"precision={precision}").program(seed=0).age("1 h")
-            cases[f"mho, precision {precision}"] = quietly(lambda t=t, x=x: t(x))
+        for name, *changes in PATHS:
+            t = tile(2048, *changes).program(seed=0).age("1 h")
+            cases[name] = quietly(lambda t=t, x=x: t(x))
         ratios = table(f"forward 2048 x 2048, {vectors} vectors", cases, rounds)
         c = ratios.get("int8 product (c)")
         print(f"c = {c:.3f}; gate 5c + 0.55 = {5 * c + 0.55:.2f}" if c else "no integer products here")
@@ -93,7 +102,9 @@ def steps(n: int, vectors: int) -> Cases:
     cases = {"nn.Linear fp32": stepper(nn.Linear(n, n), x, g)}
     for name, changes in (
         ("mho, through, fp32 backward", ()),
+        ("mho, through, fp32 backward, compiled", ("compile=true",)),
         ("mho, through, bf16 backward", ("training.backward.products=bf16",)),
+        ("mho, through, bf16 backward, compiled", ("training.backward.products=bf16", "compile=true")),
         ("mho, ste", ("training.backward.mode=ste",)),
         ("mho, reference path", ("precision=reference",)),
         ("mho, autograd through every op", ("training.backward.mode=autograd", "training.backward.rounding=ste")),
@@ -286,10 +297,14 @@ def chips(rounds: int) -> None:
     for vectors in (128, 1000):
         x = torch.rand(vectors, 784)
         cases = {"25 plain fp32 forwards": quietly(lambda x=x: [mlp(x) for _ in range(25)])}
-        for precision in ("auto", "reference"):
-            net = mho.to_analog(mlp, hardware(f"precision={precision}")).eval()
+        for name, change in (
+            ("auto", "precision=auto"),
+            ("compiled", "compile=true"),
+            ("reference", "precision=reference"),
+        ):
+            net = mho.to_analog(mlp, hardware(change)).eval()
             mho.program(net, seed=0)
-            cases[f"25 forwards on a chip, {precision}"] = quietly(lambda net=net, x=x: [net(x) for _ in range(25)])
+            cases[f"25 forwards on a chip, {name}"] = quietly(lambda net=net, x=x: [net(x) for _ in range(25)])
         table(f"25 chips, perceptron, {vectors} vectors", cases, rounds)
 
 

@@ -7,6 +7,7 @@ written with a fraction (`512.0`) are left out: JSON takes them for integers.
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections import Counter
@@ -135,13 +136,13 @@ class Drawn:
             where, key = self.rng.choice(places)
             act = self.rng.random()
             if act < 0.6:
-                where[key] = self.rng.choice(self.WRONG)
+                where[key] = copy.deepcopy(self.rng.choice(self.WRONG))
             elif act < 0.75 and isinstance(where, dict):
                 where[str(key) + "s"] = where.pop(key)
             elif act < 0.85:
                 del where[key]
             elif isinstance(where, dict):
-                where[self.rng.choice(["extra", "kind", "scale", "bits"])] = self.rng.choice(self.WRONG)
+                where[self.rng.choice(["extra", "kind", "scale", "bits"])] = copy.deepcopy(self.rng.choice(self.WRONG))
         return data
 
     def _places(self, value: Any) -> Any:
