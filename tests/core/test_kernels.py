@@ -7,6 +7,7 @@ import warnings
 import mho
 import pytest
 import torch
+import torch._inductor.config
 from mho import Field, Nonideality
 from mho.fused import kernels as made
 from mho.nonideality import Side, absolute, magnitude
@@ -251,10 +252,10 @@ def test_weight_noise_has_the_same_bits_for_any_number_of_outputs(out):
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize(("out", "vectors"), [(17, 5), (24, 24)])
-def test_a_network_compiled_whole_trains_and_infers_with_the_same_numbers(monkeypatch, out, vectors):
+@torch._inductor.config.patch(fallback_random=True)
+def test_a_network_compiled_whole_trains_and_infers_with_the_same_numbers(out, vectors):
     """Lengths that are no multiple of 16 went wrong in inductor's vector code of the hash. `fallback_random`: keys of training
     come from torch's generator then, as in eager."""
-    monkeypatch.setattr(torch._inductor.config, "fallback_random", True)
     torch.compiler.reset()
     tile = tiles("tiles.pcm.adc.bits=none", out=out)[0].program(seed=0)
     results, x = [], inputs(vectors)
