@@ -145,9 +145,9 @@ class Backward:
 
     def _before_dac(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """From the gradient g of the DAC's values [vector, in]: those of x and of alpha."""
-        array, top, decay = self.array, self.top, self.array.decay
+        array, top = self.array, self.top
 
-        def every(g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        def every(g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor, decay: float) -> tuple[Tensor, Tensor]:
             values, beyond = _values(main, top, g.dtype), clipped.to(g.dtype)
             galpha, start = [], 0
             for t, rows in enumerate(array.rows_of_tiles):
@@ -157,7 +157,7 @@ class Backward:
                 galpha.append(range_gradient(of_tile, code, outside, alpha[..., t : t + 1, :], decay, rows))
             return torch.where(beyond > 0, 0, g / spread(array, alpha)), torch.cat(galpha, -2)
 
-        arguments = (g, self.saved.main, self.saved.clipped, self.saved.alpha)
+        arguments = (g, self.saved.main, self.saved.clipped, self.saved.alpha, array.decay)  # none in evaluation
         return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments))
 
     # -- patches ------------------------------------------------------------------------------------------------

@@ -178,11 +178,8 @@ class Epilogue:
             elif torch.compiler.is_compiling():
                 self.block(products, ends)
             else:
-                arguments, eager = (
-                    (products, ends, self.constants),
-                    functools.partial(self._blocks, products, ends, c.start),
-                )
-                self.array.kernels.run("epilogue", self._kernel, arguments, eager)
+                eager = functools.partial(self._blocks, products, ends, c.start)
+                self.array.kernels.run("epilogue", self._kernel, (products, ends, self.constants), eager)
         return out
 
     def _kernel(self) -> Callable[[Products, Ends, Constants], None]:
