@@ -13,8 +13,8 @@ _kept = threading.local()
 
 
 def workspace(name: str, shape: tuple[int, ...], kind: torch.dtype, device: torch.device) -> Tensor:
-    """Memory that products of all layers are written to in turn, one of each name per thread and device. Whoever reads it
-    is done before the next call; no output or saved tensor may be a view of it."""
+    """Memory that products, patches and codes of all layers are written to in turn, one of each name per thread and device.
+    Whoever reads it is done before the next call; no output or saved tensor of a layer may be a view of it."""
     if torch.compiler.is_compiling():
         return torch.empty(shape, dtype=kind, device=device)
     count = math.prod(shape)
