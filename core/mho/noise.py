@@ -42,13 +42,14 @@ _STRIDE = _signed(0x9E3779B9)  # an odd constant spreads neighbouring counters o
 
 def _shift(h: Tensor, n: int) -> Tensor:
     """Logical shift right of int32 (torch's is arithmetic)."""
-    return (h >> n) & ((1 << (32 - n)) - 1)
+    return (h >> n).bitwise_and_((1 << (32 - n)) - 1)
 
 
 def _mix(h: Tensor) -> Tensor:
-    h = (h ^ _shift(h, 16)) * _M1
-    h = (h ^ _shift(h, 15)) * _M2
-    return h ^ _shift(h, 16)
+    """In place."""
+    h.bitwise_xor_(_shift(h, 16)).mul_(_M1)
+    h.bitwise_xor_(_shift(h, 15)).mul_(_M2)
+    return h.bitwise_xor_(_shift(h, 16))
 
 
 def _mix_int(h: int) -> int:
@@ -166,15 +167,15 @@ def _hashes(row: tuple[Tensor, Tensor], n: int) -> tuple[Tensor, Tensor]:
 
 def _unit(h: Tensor) -> Tensor:
     """Uniform in (0, 1), 24 bits, never 0 or 1."""
-    return (_shift(h, 8).to(torch.float32) + 0.5) * 2.0**-24
+    return _shift(h, 8).to(torch.float32).add_(0.5).mul_(2.0**-24)
 
 
 def normal(row: tuple[Tensor, Tensor], columns: int) -> Tensor:
     """Standard normal numbers [..., columns] in float32, by Box and Muller: both branches of one pair of hashes."""
     first, second = _hashes(row, (columns + 1) // 2)
-    radius = torch.sqrt(torch.log(_unit(first)) * -2.0)
-    angle = second.to(torch.float32) * (math.pi / 2**31)
-    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], -1)[..., :columns]
+    radius = _unit(first).log_().mul_(-2.0).sqrt_()
+    angle = second.to(torch.float32).mul_(math.pi / 2**31)
+    return torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)], -1)[..., :columns]
 
 
 def uniform(row: tuple[Tensor, Tensor], columns: int) -> Tensor:

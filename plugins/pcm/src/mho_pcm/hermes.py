@@ -6,13 +6,14 @@ x = g_target/g_max, made at g_max = 10.35 µS (one device) and 20.7 µS (two), a
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple
 
 import torch
 from mho import Field, Nonideality, Site
 from mho.units import Seconds
 from torch import Tensor
+
+from mho_pcm.rasch import ln
 
 HERMES = "Le Gallo et al. 2023, as in IBM/aihwkit"
 HERMES_BIBTEX = """@article{legallo2023core,
@@ -116,9 +117,9 @@ class HermesDrift(HermesEffect, kind="pcm.hermes_drift"):
 
     own_scale = True  # scales nu: the drift in log-log
 
-    def age(self, g: Tensor, t: float, site: Site) -> Tensor:
+    def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
         nu = self.scale * self.exponent(site)
-        return g * ((t + self.cell.t0) / self.cell.t0) ** -nu
+        return g * torch.exp(-nu * ln((t + self.cell.t0) / self.cell.t0))
 
     def exponent(self, site: Site) -> Tensor:
         """nu of every cell, the same at every time."""
@@ -134,6 +135,6 @@ class HermesLongTermReadNoise(HermesEffect, kind="pcm.hermes_read_noise_1f"):
 
     t_read: Seconds = Field(512e-9, gt=0, description="duration of a read", source=HERMES)
 
-    def age(self, g: Tensor, t: float, site: Site) -> Tensor:
-        spread = math.sqrt(max(0.0, math.log((t + self.cell.t0 + self.t_read) / (2 * self.t_read))))
+    def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
+        spread = ln((t + self.cell.t0 + self.t_read) / (2 * self.t_read)).clamp(min=0).sqrt()
         return g + g * self.cell.q(site.programmed / site.g_max) * spread * site.randn_like(g)

@@ -6,7 +6,6 @@ g_max = 25 µS; the noise relative to g_max is the same for every g_max.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
@@ -26,6 +25,11 @@ RASCH_BIBTEX = """@article{rasch2023hardware,
   year    = {2023},
 }"""
 FITTED_AT = 25.0  # µS, the g_max of the measured devices
+
+
+def ln(v: float | Tensor) -> Tensor:
+    """The logarithm of something that goes with time: a number, or a tensor in a compiled kernel, which serves all times."""
+    return torch.log(torch.as_tensor(v, dtype=torch.float64))
 
 
 class ProgrammingNoise(Nonideality, kind="pcm.programming_noise"):
@@ -86,9 +90,9 @@ class Drift(Nonideality, kind="pcm.drift"):
     nu_mean: float = Field(1.0, ge=0, unit="1", description="factor on the mean of nu", source="mho")
     nu_std: float = Field(1.0, ge=0, unit="1", description="factor on the spread of nu", source="mho")
 
-    def age(self, g: Tensor, t: float, site: Site) -> Tensor:
+    def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
         nu = self.scale * self.exponent(site)
-        return g * ((t + self.t0) / self.t0) ** -nu
+        return g * torch.exp(-nu * ln((t + self.t0) / self.t0))
 
     def exponent(self, site: Site) -> Tensor:
         """nu of every device, the same at every time."""
@@ -192,11 +196,11 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
         source="docs/physics.md E3",
     )
 
-    def age(self, g: Tensor, t: float, site: Site) -> Tensor:
+    def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
         printed = self.conductance == "target"
         g_q = site.target if printed else site.programmed
-        q = (0.0088 * (g_q / site.g_max).clamp(min=1e-9) ** -0.65).clamp(max=0.2)
-        spread = math.sqrt(max(0.0, math.log((t + self.t0 + self.t_read) / (2 * self.t_read))))
+        q = (0.0088 * torch.exp(-0.65 * torch.log((g_q / site.g_max).clamp(min=1e-9)))).clamp(max=0.2)  # ** takes longer
+        spread = ln((t + self.t0 + self.t_read) / (2 * self.t_read)).clamp(min=0).sqrt()
         return g + (site.target if printed else g) * q * spread * site.randn_like(g)
 
 
