@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from mho import noise
 from mho.converter import Adc
 from mho.errors import MhoError
+from mho.fused import devices
+from mho.fused.kernels import Kernels
 from mho.layout import Layout, blocks
-from mho.mapping import Mapping
 from mho.nonideality import Nonideality
 from mho.plan import Placed, Plan, resolve
 from mho.run import Run
 from mho.site import Geometry, Rows, Site, Stream
+from mho.stages import Stages
 
 if TYPE_CHECKING:
     from mho.hardware import TileSpec
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 CHIP = ("target", "programmed", "aged", "reference", "gain", "chip_gamma", "planes", "bound", "words")
 
 
-class Cells(Layout):
+class Cells(Stages, Layout):
     """The devices of one weight matrix on tiles of hardware `spec`, and what the plan of its effects does to them.
 
     State (saved): `gamma` [tile, out], the weight that the full conductance range stands for.
@@ -34,6 +36,7 @@ class Cells(Layout):
     """
 
     gamma: Tensor
+    kernels: Kernels
     # Tensors while a chip is on, else None (Any spares a check at every use).
     target: Any  # [tile, out, row] signed, normalised
     programmed: Any  # [dev, tile, out, row] µS
@@ -89,10 +92,6 @@ class Cells(Layout):
         return Geometry(rows, self.columns, self.block, self.block_count, device.g_min, device.g_max, bound)
 
     # -- mapping ----------------------------------------------------------------------------------------------
-    @property
-    def mapping(self) -> Mapping:
-        return cast(Mapping, self.spec.mapping)
-
     @torch.no_grad()
     def remap(self, weight: Tensor) -> None:
         """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
@@ -129,37 +128,6 @@ class Cells(Layout):
         """What the DAC or the ADC of this layer knows."""
         return Site(self.geometry, stream, self.converter_paths[slot], slot)
 
-    def _physical(self, g: Tensor) -> Tensor:
-        """Conductances are never negative (R003-17), and there are no devices in the padding."""
-        return self._in_rows(g.clamp(min=0))
-
-    def _in_rows(self, w: Tensor) -> Tensor:
-        """Nothing in the padding, whatever an effect did there."""
-        return w if self.full else w * self.used[:, None, :]
-
-    def _programmed(
-        self, target: Tensor, stream: Stream, strength: Tensor | float | None = None, part: slice | None = None
-    ) -> Tensor:
-        """Conductances after programming, of a `part` of the outputs or of all. With a strength (training), the error of all
-        effects but the final ones is scaled: the floor at 0 then cuts the scaled error, and a stuck cell stays where it is
-        stuck (R003-64)."""
-        g = goal = self._physical(target)
-        errors = [p for p in self.plan.program if not p.effect.final]
-        for k, p in enumerate(errors):
-            g = self._physical(g) if k else g
-            g = p.effect.apply("program", g, self._site(p, "program", stream, target=goal, part=part))
-        if errors and strength is not None:
-            g = goal + strength * (g - goal)
-        g = self._physical(g)
-        for p in self.plan.program[len(errors) :]:
-            g = self._physical(p.effect.apply("program", g, self._site(p, "program", stream, target=goal, part=part)))
-        return g
-
-    def cellwise(self, effects: Iterable[Placed]) -> bool:
-        """Whether these effects and the mapping treat every cell alone, so that blocks of cells may be taken in turn."""
-        own = any(getattr(type(self.mapping), n) is not getattr(Mapping, n) for n in ("conductances", "weights"))
-        return not own and all(p.effect.cellwise for p in effects)
-
     def _in_blocks(self, f: Callable[[slice], Tensor], effects: Iterable[Placed]) -> Tensor:
         """f(part of the outputs) -> [..., out, row] for all outputs, in blocks whose temporaries stay in the cache."""
         parts = list(blocks(self.columns, self.row_tiles * self.height))
@@ -172,12 +140,6 @@ class Cells(Layout):
             out[..., part, :] = f(part)
         return out
 
-    def _signed(self, g: Tensor, normalised: Tensor) -> Tensor:
-        return self.mapping.weights(g, normalised.sign(), self.spec.device.pair, self.geometry)
-
-    def _target(self, normalised: Tensor) -> Tensor:
-        return self.mapping.conductances(normalised, self.spec.device.pair, self.geometry)
-
     @torch.no_grad()
     def program(self, weight: Tensor, key: noise.Key) -> None:
         """Write the weights of the layer to the chip that `key` names; age 0 s follows."""
@@ -185,9 +147,13 @@ class Cells(Layout):
         self.chip_gamma = self.gamma.clone()
         self.target = self.normalised(weight.detach()).contiguous()  # as a saved chip has it: same layout, same bits
         stream = Stream(self.chip_key, self.chip_key)
-        self.programmed = self._in_blocks(
-            lambda part: self._programmed(self._target(self.target[:, part]), stream, part=part), self.plan.program
-        )
+
+        def eager() -> Tensor:
+            return self._in_blocks(
+                lambda part: self._programmed(self._target(self.target[:, part]), stream, part=part), self.plan.program
+            )
+
+        self.programmed = devices.programmed(self, eager)
         self._prepare()
         self.age(0.0)
 
@@ -216,11 +182,16 @@ class Cells(Layout):
     @torch.no_grad()
     def age(self, t: float) -> None:
         """The weights t seconds after programming, always computed from the programmed conductances."""
-        self.time = t
-        self.aged = self._in_blocks(
-            lambda part: self._aged(self.programmed[:, :, part], self.target[:, part], t, part),
-            (*self.plan.age, *self.plan.fold),
-        )
+        assert self.chip_key is not None
+        self.time, stream = t, Stream(self.chip_key, self.chip_key, t)
+
+        def eager() -> Tensor:
+            return self._in_blocks(
+                lambda part: self._aged(self.programmed[:, :, part], self.target[:, part], t, stream, part),
+                (*self.plan.age, *self.plan.fold),
+            )
+
+        self.aged = devices.aged(self, eager)
         self.planes = self.bound = None
         keys = [v for k in self._keys_at(t) for v in k]
         self.words = torch.tensor(keys, dtype=torch.int32, device=self.aged.device)
@@ -229,22 +200,8 @@ class Cells(Layout):
         """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
         everything that programming and ageing do (`aged` holds the same values). Random numbers are constants."""
         assert self.chip_key is not None
-        target = self.normalised(weight)
-        return self._aged(
-            self._programmed(self._target(target), Stream(self.chip_key, self.chip_key)), target, self.time
-        )
-
-    def _aged(self, programmed: Tensor, target: Tensor, t: float, part: slice | None = None) -> Tensor:
-        assert self.chip_key is not None
-        stream = Stream(self.chip_key, self.chip_key, t)
-        g, goal = programmed, self._physical(self._target(target))
-        for p in self.plan.age:
-            site = self._site(p, "age", stream, target=goal, programmed=programmed, part=part)
-            g = self._physical(p.effect.apply("age", g, t, site))
-        w = self._signed(g, target)
-        for p in self.plan.fold:
-            w = self._in_rows(p.effect.apply("fold", w, self._site(p, "fold", stream, part=part)))
-        return w
+        target, stream = self.normalised(weight), Stream(self.chip_key, self.chip_key, self.time)
+        return self._aged(self._programmed(self._target(target), stream), target, self.time, stream)
 
     def _keys_at(self, t: float) -> tuple[noise.Key, noise.Key, noise.Key]:
         assert self.chip_key is not None

@@ -144,6 +144,17 @@ def _(n: int, device: torch.device) -> Tensor:
     return torch.empty(n, dtype=torch.int32, device=device)
 
 
+@torch.library.custom_op("mho::held", mutates_args=())
+def held(t: Tensor) -> Tensor:
+    """t, computed before whatever follows: a compiler would hash a row again for every number in it."""
+    return t.clone()
+
+
+@held.register_fake
+def _(t: Tensor) -> Tensor:
+    return torch.empty_like(t)
+
+
 def _columns(n: int, device: torch.device) -> Tensor:
     if torch.compiler.is_compiling():  # a graph must not contain tensors that somebody else keeps
         return _mix(torch.arange(n, dtype=torch.int32, device=device) * 2 + 1)
@@ -172,10 +183,19 @@ def _unit(h: Tensor) -> Tensor:
 
 def normal(row: tuple[Tensor, Tensor], columns: int) -> Tensor:
     """Standard normal numbers [..., columns] in float32, by Box and Muller: both branches of one pair of hashes."""
-    first, second = _hashes(row, (columns + 1) // 2)
-    radius = _unit(first).log_().mul_(-2.0).sqrt_()
-    angle = second.to(torch.float32).mul_(math.pi / 2**31)
+    radius, angle = _polar(row, (columns + 1) // 2)
     return torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)], -1)[..., :columns]
+
+
+def normal_half(row: tuple[Tensor, Tensor], columns: int, half: int) -> Tensor:
+    """The first (0) or second (1) half of `normal(row, 2 * columns)`."""
+    radius, angle = _polar(row, columns)
+    return radius * (angle.sin() if half else angle.cos())
+
+
+def _polar(row: tuple[Tensor, Tensor], pairs: int) -> tuple[Tensor, Tensor]:
+    first, second = _hashes(row, pairs)
+    return _unit(first).log_().mul_(-2.0).sqrt_(), second.to(torch.float32).mul_(math.pi / 2**31)
 
 
 def uniform(row: tuple[Tensor, Tensor], columns: int) -> Tensor:

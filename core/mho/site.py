@@ -151,6 +151,7 @@ class Site:
     programmed: Tensor | None = None
     constants: dict[str, Tensor] = field(default_factory=dict)
     part: slice | None = None  # the vectors, or in stages of the weights the outputs, that this call sees; None: all
+    half: int | None = None  # the half of the rows that a kernel of the cells sees; None: all
     module: Any = None  # torch.nn.Module
     kernels: Any = None  # mho.fused.kernels.Kernels of the layer, in stages of the forward pass
 
@@ -177,12 +178,17 @@ class Site:
     def randn_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
         """Standard normal numbers shaped like `t`. `per` says how often they change (default: by stage), `name` tells
         apart several draws of one effect. Asked again with the same `per` and `name`, the numbers are the same."""
-        normal = noise.quick_normal if self.stream.quick else noise.normal
-        return normal(self._rows(t, per, name), t.shape[-1]).to(t.dtype)
+        rows, columns = self._rows(t, per, name), t.shape[-1]
+        if self.half is not None:
+            return noise.normal_half(rows, columns, self.half).to(t.dtype)
+        return (noise.quick_normal if self.stream.quick else noise.normal)(rows, columns).to(t.dtype)
 
     def rand_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
         """Uniform numbers in (0, 1) shaped like `t`; see `randn_like`."""
-        return noise.uniform(self._rows(t, per, name), t.shape[-1]).to(t.dtype)
+        rows, columns = self._rows(t, per, name), t.shape[-1]
+        if self.half is None:
+            return noise.uniform(rows, columns).to(t.dtype)
+        return noise.uniform(rows, 2 * columns)[..., self.half * columns :][..., :columns].to(t.dtype)
 
     @property
     def compiles(self) -> bool:
@@ -206,7 +212,11 @@ class Site:
         per = per or PER_STAGE[self.stage]
         k = noise.fold(noise.fold_words(self.stream.key(per), self.path), per, name)
         if per != "vector":
-            return _reshape(noise.rows_of(k, self._cells(t)), t.shape[:-1])
+            words = noise.rows_of(k, self._cells(t))
+            if self.half is not None:
+                a, b = noise.held(torch.stack(words))
+                words = a, b
+            return _reshape(words, t.shape[:-1])
         v = self.stream.vectors
         count = v.samples * v.positions
         if t.shape[0] != (count if self.part is None else len(range(*self.part.indices(count)))):

@@ -12,7 +12,8 @@ import inspect
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Sequence
 from types import CodeType, FunctionType
 from typing import Any, TypeVar
 
@@ -31,13 +32,20 @@ class Kernels:
         self.made: dict[str, Callable[..., Any]] = {}
         self.refused: dict[str, str] = {}  # name of a kernel: why it runs eagerly
 
-    def run(self, name: str, make: Callable[[], Callable[..., T]], args: tuple[Any, ...], eager: Callable[[], T]) -> T:
-        """The compiled function `make()` of `args`, or `eager()`."""
+    def run(
+        self,
+        name: str,
+        make: Callable[[], Callable[..., Any]],
+        args: tuple[Any, ...],
+        eager: Callable[[], T],
+        kind: Callable[[], Hashable] | None = None,
+    ) -> Any:
+        """The compiled function `make()` of `args`, or `eager()`. Arrays that say the same `kind` share the kernel."""
         if not self.wanted or name in self.refused or not _possible():
             return eager()
         try:
             if name not in self.made:
-                self.made[name] = _compiled(make())
+                self.made[name] = _compiled(make()) if kind is None else _shared(kind(), make)
             return self.made[name](*(_detached(a) for a in args))
         except Exception as error:  # whatever a compiler says; a mistake in the formulas comes back from `eager`
             self._refuse(name, error)
@@ -51,6 +59,17 @@ class Kernels:
         self.refused[name] = why
         self.made.pop(name, None)
         warnings.warn(f"layer {self.owner!r}: its {name} cannot be compiled and runs eagerly ({why})", stacklevel=4)
+
+
+_kinds: weakref.WeakValueDictionary[Hashable, Callable[..., Any]] = weakref.WeakValueDictionary()
+
+
+def _shared(kind: Hashable, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+    """The kernel of this kind, as long as an array has it."""
+    kernel = _kinds.get(kind)
+    if kernel is None:
+        _kinds[kind] = kernel = _compiled(make())
+    return kernel
 
 
 def _possible() -> bool:
@@ -73,7 +92,8 @@ def _compiled(function: Callable[..., T]) -> Callable[..., T]:
     assert isinstance(function, FunctionType)
     code = function.__code__.replace(co_name=f"kernel_{next(_numbers)}")
     own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
-    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": functools.partial(_about, _parameters(code))})
+    guards = functools.partial(_about, _parameters(code))
+    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": guards, "cpp.max_horizontal_fusion_size": 256})
 
 
 def _parameters(code: CodeType) -> set[str]:

@@ -1,0 +1,162 @@
+"""Programming and ageing as compiled kernels: one of each for all arrays of a kind, for all chips and all times.
+
+Keys, the names of effects in a layer and the time are arguments. A kernel works on the two halves of the rows at once, since
+`noise.normal` draws both from the same hashes; rows of odd length have room for one number more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mho import noise
+from mho.plan import Placed, Plan
+from mho.site import Geometry, Rows, Site, Stream
+from mho.stages import Stages
+
+if TYPE_CHECKING:
+    from mho.cells import Cells
+    from mho.hardware import TileSpec
+
+Halves = tuple[Tensor, Tensor]
+
+
+class Kind(NamedTuple):
+    """What arrays that share a kernel have in common; the geometry of the halves of their rows."""
+
+    plan: Plan
+    spec: TileSpec
+    full: bool
+    shape: tuple[int, int, int]  # [tile, out, half]
+    halves: tuple[Geometry, Geometry]
+
+    @classmethod
+    def of(cls, array: Cells) -> Kind:
+        geometry, half = array.geometry, _half(array.height)
+        parts = [
+            geometry._replace(rows=Rows(geometry.rows.n, *(_padded(v)[:, part].clone() for v in geometry.rows[1:])))
+            for part in (slice(0, half), slice(half, None))
+        ]
+        shape = (array.row_tiles, array.columns, half)
+        return cls(array.plan, array.spec, array.full, shape, (parts[0], parts[1]))
+
+
+class HalfRows(Stages):
+    """The cells of one half of the rows inside a kernel: `words` are those of `_words`."""
+
+    def __init__(self, kind: Kind, half: int, words: Tensor) -> None:
+        self.plan, self.spec, self.full = kind.plan, kind.spec, kind.full
+        self.half, self.words, self.part = half, words, kind.halves[half]
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.part
+
+    @property
+    def stream(self) -> Stream:
+        chip, time = noise.Key(self.words[0], self.words[1]), noise.Key(self.words[2], self.words[3])
+        return Stream(chip, chip, time)
+
+    def _site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:
+        first = 4 + 2 * placed.number
+        path = (self.words[first], self.words[first + 1])
+        return Site(self.geometry, stream, path, stage, half=self.half, **about)
+
+
+def programmed(array: Cells, eager: Callable[[], Tensor]) -> Tensor:
+    """Conductances [dev, tile, out, row] of the target that is on, by a kernel or by `eager`."""
+    pairs = (2 if array.spec.device.pair == "both" else 1,)
+
+    def make(kind: Kind) -> Callable[..., None]:
+        def kernel(out: Halves, target: Halves, words: Tensor) -> None:
+            for half in (0, 1):
+                cells, w = HalfRows(kind, half, words), target[half].view(kind.shape)
+                out[half].copy_(cells._programmed(cells._target(w), cells.stream).reshape(out[half].shape))
+
+        return kernel
+
+    return _run(array, "programming", array.plan.program, make, pairs + array.target.shape, (array.target,), (), eager)
+
+
+def aged(array: Cells, eager: Callable[[], Tensor]) -> Tensor:
+    """Weights [tile, out, row] at the time of the array."""
+
+    def make(kind: Kind) -> Callable[..., None]:
+        def kernel(out: Halves, target: Halves, g: Halves, words: Tensor, t: Tensor) -> None:
+            for half in (0, 1):
+                cells, w = HalfRows(kind, half, words), target[half].view(kind.shape)
+                new = cells._aged(g[half].view(-1, *kind.shape), w, t, cells.stream)
+                out[half].copy_(new.reshape(out[half].shape))
+
+        return kernel
+
+    effects, time = (*array.plan.age, *array.plan.fold), torch.tensor(array.time, dtype=torch.float32)
+    cells = (array.target, array.programmed)
+    return _run(array, "ageing", effects, make, array.target.shape, cells, (time,), eager)
+
+
+def _run(
+    array: Cells,
+    name: str,
+    effects: tuple[Placed, ...],
+    make: Callable[[Kind], Callable[..., None]],
+    shape: tuple[int, ...],
+    cells: tuple[Tensor, ...],
+    others: tuple[Tensor, ...],
+    eager: Callable[[], Tensor],
+) -> Tensor:
+    """What the kernel `make(kind)` writes for these `cells` [..., row], its halves as arguments, and `others`."""
+    if not array.kernels.wanted or name in array.kernels.refused or not _alone(array, effects):
+        return eager()
+    out = roomy(shape, array.target)
+    arguments = (_halves(out), *map(_halves, cells), _words(array), *others)
+    kernel = lambda: make(Kind.of(array))  # noqa: E731
+    found: Tensor | None = array.kernels.run(name, kernel, arguments, eager, lambda: (name, *_kind(array)))
+    return out if found is None else found
+
+
+def _alone(array: Cells, effects: tuple[Placed, ...]) -> bool:
+    """Whether every cell is computed alone, in fp32, from nothing but its conductances."""
+    own = any(p.effect.writes("prepare") or p.effect.writes("build") for p in effects)
+    return array.cellwise(effects) and not own and array.target.dtype == torch.float32
+
+
+def _words(array: Cells) -> Tensor:
+    """The words of the chip, of its draws at this time, and of every effect in this layer: int32 [4 + 2 effect]."""
+    chip, _, time = array._keys_at(array.time)
+    paths = [word for p in array.plan.effects for word in p.path]
+    return torch.tensor([*chip, *time, *paths], dtype=torch.int32, device=array.gamma.device)
+
+
+def _kind(array: Cells) -> tuple[Hashable, ...]:
+    """Arrays of which this is equal share their kernels."""
+    effects = [p.effect for p in array.plan.effects]
+    return repr(array.spec), repr(effects), tuple(map(type, effects)), array.groups, array.columns, *array.sizes
+
+
+# -- halves of rows ---------------------------------------------------------------------------------------------
+def _half(rows: int) -> int:
+    return (rows + 1) // 2
+
+
+def _padded(t: Tensor) -> Tensor:
+    return torch.nn.functional.pad(t, (0, t.shape[-1] % 2))
+
+
+def roomy(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An empty tensor whose rows, if they are odd, have room for one number more."""
+    return like.new_empty(*shape[:-1], 2 * _half(shape[-1]))[..., : shape[-1]]
+
+
+def _halves(t: Tensor) -> Halves:
+    """Both halves of the rows of t [..., row], as [..., half] in two dimensions; of a copy, if t has no room for that."""
+    half, count = _half(t.shape[-1]), math.prod(t.shape[:-1])
+    room = torch.empty(*t.shape[:-1], 2 * half, device="meta").stride()
+    if t.stride() != room or t.untyped_storage().nbytes() < (t.storage_offset() + 2 * half * count) * t.element_size():
+        t = _padded(t).contiguous()
+    whole = t.as_strided((count, 2 * half), (2 * half, 1))
+    return whole[:, :half], whole[:, half:]
