@@ -123,6 +123,16 @@ class Stream:
         return replace(self, call=noise.fold(self.call, "pass", k))
 
 
+RowWords = dict[tuple[Per, str], tuple[Tensor, Tensor]]  # hash words of the rows, by `per` and name of a draw
+
+
+class Half(NamedTuple):
+    """One half of the rows, which a kernel of the cells sees: the first (0) or the second (1). Both draw from the same words."""
+
+    number: int
+    words: RowWords
+
+
 class Closed(Stream):
     """The stream of compiled terms, which cannot draw: keys are no arguments of theirs."""
 
@@ -151,7 +161,7 @@ class Site:
     programmed: Tensor | None = None
     constants: dict[str, Tensor] = field(default_factory=dict)
     part: slice | None = None  # the vectors, or in stages of the weights the outputs, that this call sees; None: all
-    half: int | None = None  # the half of the rows that a kernel of the cells sees; None: all
+    half: Half | None = None  # in a kernel of the cells
     module: Any = None  # torch.nn.Module
     kernels: Any = None  # mho.fused.kernels.Kernels of the layer, in stages of the forward pass
 
@@ -180,7 +190,7 @@ class Site:
         apart several draws of one effect. Asked again with the same `per` and `name`, the numbers are the same."""
         rows, columns = self._rows(t, per, name), t.shape[-1]
         if self.half is not None:
-            return noise.normal_half(rows, columns, self.half).to(t.dtype)
+            return noise.normal_half(rows, columns, self.half.number).to(t.dtype)
         return (noise.quick_normal if self.stream.quick else noise.normal)(rows, columns).to(t.dtype)
 
     def rand_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
@@ -188,7 +198,7 @@ class Site:
         rows, columns = self._rows(t, per, name), t.shape[-1]
         if self.half is None:
             return noise.uniform(rows, columns).to(t.dtype)
-        return noise.uniform(rows, 2 * columns)[..., self.half * columns :][..., :columns].to(t.dtype)
+        return noise.uniform(rows, 2 * columns).split(columns, -1)[self.half.number].to(t.dtype)
 
     @property
     def compiles(self) -> bool:
@@ -209,14 +219,19 @@ class Site:
         return self.geometry.over_tile(v)
 
     def _rows(self, t: Tensor, per: Per | None, name: str) -> tuple[Tensor, Tensor]:
+        """Hash words of every row of t [..., row]."""
         per = per or PER_STAGE[self.stage]
+        if self.half is None or per == "vector":
+            return _reshape(self._words(t, per, name), t.shape[:-1])
+        if (per, name) not in self.half.words:
+            a, b = noise.held(torch.stack(self._words(t, per, name)))
+            self.half.words[per, name] = a, b
+        return _reshape(self.half.words[per, name], t.shape[:-1])
+
+    def _words(self, t: Tensor, per: Per, name: str) -> tuple[Tensor, Tensor]:
         k = noise.fold(noise.fold_words(self.stream.key(per), self.path), per, name)
         if per != "vector":
-            words = noise.rows_of(k, self._cells(t))
-            if self.half is not None:
-                a, b = noise.held(torch.stack(words))
-                words = a, b
-            return _reshape(words, t.shape[:-1])
+            return noise.rows_of(k, self._cells(t))
         v = self.stream.vectors
         count = v.samples * v.positions
         if t.shape[0] != (count if self.part is None else len(range(*self.part.indices(count)))):
@@ -225,8 +240,7 @@ class Site:
                 f"got {tuple(t.shape)}; for constants of the chip say per='chip'"
             )
         words = v.words(k, t.shape[1:-1].numel(), t.device)
-        words = words if self.part is None else (words[0][self.part], words[1][self.part])
-        return _reshape(words, t.shape[:-1])
+        return words if self.part is None else (words[0][self.part], words[1][self.part])
 
     def _cells(self, t: Tensor) -> Tensor:
         """The numbers of the rows of draws for t: all of them, or of a part of the outputs in t [..., out, row]."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mho import noise
 from mho.plan import Placed, Plan
-from mho.site import Geometry, Rows, Site, Stream
+from mho.site import Geometry, Half, Rows, RowWords, Site, Stream
 from mho.stages import Stages
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ class Kind(NamedTuple):
 
     plan: Plan
     spec: TileSpec
-    full: bool
     shape: tuple[int, int, int]  # [tile, out, half]
     halves: tuple[Geometry, Geometry]
 
@@ -42,15 +41,17 @@ class Kind(NamedTuple):
             for part in (slice(0, half), slice(half, None))
         ]
         shape = (array.row_tiles, array.columns, half)
-        return cls(array.plan, array.spec, array.full, shape, (parts[0], parts[1]))
+        return cls(array.plan, array.spec, shape, (parts[0], parts[1]))
 
 
 class HalfRows(Stages):
-    """The cells of one half of the rows inside a kernel: `words` are those of `_words`."""
+    """The cells of one half of the rows inside a kernel: `words` are those of `_words`, `draws` what both halves share."""
 
-    def __init__(self, kind: Kind, half: int, words: Tensor) -> None:
-        self.plan, self.spec, self.full = kind.plan, kind.spec, kind.full
-        self.half, self.words, self.part = half, words, kind.halves[half]
+    full = True  # cells are alone, so nobody sees what is computed in the padding
+
+    def __init__(self, kind: Kind, number: int, words: Tensor, draws: dict[int, RowWords]) -> None:
+        self.plan, self.spec = kind.plan, kind.spec
+        self.number, self.words, self.draws, self.part = number, words, draws, kind.halves[number]
 
     @property
     def geometry(self) -> Geometry:
@@ -62,9 +63,14 @@ class HalfRows(Stages):
         return Stream(chip, chip, time)
 
     def _site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:
-        first = 4 + 2 * placed.number
+        first, half = 4 + 2 * placed.number, Half(self.number, self.draws[placed.number])
         path = (self.words[first], self.words[first + 1])
-        return Site(self.geometry, stream, path, stage, half=self.half, **about)
+        return Site(self.geometry, stream, path, stage, half=half, **about)  # type: ignore[arg-type]
+
+
+def _pair(kind: Kind, words: Tensor) -> tuple[HalfRows, HalfRows]:
+    draws: dict[int, RowWords] = {p.number: {} for p in kind.plan.effects}
+    return HalfRows(kind, 0, words, draws), HalfRows(kind, 1, words, draws)
 
 
 def programmed(array: Cells, eager: Callable[[], Tensor]) -> Tensor:
@@ -73,9 +79,9 @@ def programmed(array: Cells, eager: Callable[[], Tensor]) -> Tensor:
 
     def make(kind: Kind) -> Callable[..., None]:
         def kernel(out: Halves, target: Halves, words: Tensor) -> None:
-            for half in (0, 1):
-                cells, w = HalfRows(kind, half, words), target[half].view(kind.shape)
-                out[half].copy_(cells._programmed(cells._target(w), cells.stream).reshape(out[half].shape))
+            for cells, w, to in zip(_pair(kind, words), target, out):
+                new = cells._programmed(cells._target(w.view(kind.shape)), cells.stream)
+                to.copy_(new.reshape(to.shape))
 
         return kernel
 
@@ -87,10 +93,9 @@ def aged(array: Cells, eager: Callable[[], Tensor]) -> Tensor:
 
     def make(kind: Kind) -> Callable[..., None]:
         def kernel(out: Halves, target: Halves, g: Halves, words: Tensor, t: Tensor) -> None:
-            for half in (0, 1):
-                cells, w = HalfRows(kind, half, words), target[half].view(kind.shape)
-                new = cells._aged(g[half].view(-1, *kind.shape), w, t, cells.stream)
-                out[half].copy_(new.reshape(out[half].shape))
+            for cells, w, start, to in zip(_pair(kind, words), target, g, out):
+                new = cells._aged(start.view(-1, *kind.shape), w.view(kind.shape), t, cells.stream)
+                to.copy_(new.reshape(to.shape))
 
         return kernel
 
@@ -116,7 +121,14 @@ def _run(
     arguments = (_halves(out), *map(_halves, cells), _words(array), *others)
     kernel = lambda: make(Kind.of(array))  # noqa: E731
     found: Tensor | None = array.kernels.run(name, kernel, arguments, eager, lambda: (name, *_kind(array)))
-    return out if found is None else found
+    return _emptied(out, array) if found is None else found
+
+
+def _emptied(t: Tensor, array: Cells) -> Tensor:
+    """t [..., tile, out, row] with nothing in the padding."""
+    for tile, rows in enumerate(array.rows_of_tiles if not array.full else ()):
+        t[..., tile, :, rows:] = 0
+    return t
 
 
 def _alone(array: Cells, effects: tuple[Placed, ...]) -> bool:
