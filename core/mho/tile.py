@@ -140,6 +140,8 @@ class TileArray(OutScale, Cells):
             x = (2 * draws - 1).to(like.dtype).view(-1, *rows)
         x = (x * self.used).repeat(compensation.repeats, 1, 1)
         stream = Run.stream(self.chip_key, noise.fold(self.chip_key, "read-out", t), t, len(x))
+        if fused.reads_out(self):
+            return fused.read_out(self, x, stream)
         if isinstance(self.spec.dac, Dac):
             site = self._converter_site("dac", stream)
             x = self.spec.dac.encode(x, torch.ones_like(self.gamma[:, :1]), 0.0, site=site)

@@ -102,9 +102,31 @@ def weights(array: TileArray, weight: Tensor, stream: Stream) -> Weights:
         return Weights(MiniBatchWeights.apply(array.cut_weight(array.stored(weight)), array.gamma, array, stream))
     if array.plan.read:  # coded after every read
         return Weights(array.aged)
+    return Weights(array.aged, _chip_planes(array, stream))
+
+
+def _chip_planes(array: TileArray, stream: Stream) -> Planes:
+    """The planes of the chip that is on, made once per age."""
     if array.planes is None:
         array.planes, array.bound = CodedWeights.apply(array.aged, Call(array, array.route, stream, False))
-    return Weights(array.aged, Planes(array.planes, array.bound))
+    return Planes(array.planes, array.bound)
+
+
+def reads_out(array: TileArray) -> bool:
+    """Whether `read_out` knows how: plain `input` methods take no part in a read-out."""
+    return _can(array, array.aged) and not array.route.seams
+
+
+def read_out(array: TileArray, x: Tensor, stream: Stream) -> Tensor:
+    """Digital outputs [vector, tile, out] of the chip that is on for inputs x [vector, tile, row] in DAC units, with input
+    ranges and digital scales of 1. Its small epilogue is no kernel: one that keeps the codes would take long to make."""
+    origin, image = source(array, Patches(array.join(x)))
+    planes = _chip_planes(array, stream)
+    with array.kernels.resting():
+        call = Call(array, array.route, stream, True, origin)
+        ones = torch.ones_like(array.gamma)
+        codes = TileProduct.forward(image, array.aged, ones[:, :1], ones, *planes, call)[3]
+    return codes.to(torch.float32) * call.epilogue.adc.step
 
 
 def _input_range(array: TileArray, x: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import itertools
 import re
 import warnings
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from types import CodeType, FunctionType
 from typing import Any, TypeVar
 
@@ -50,6 +51,15 @@ class Kernels:
         except Exception as error:  # whatever a compiler says; a mistake in the formulas comes back from `eager`
             self._refuse(name, error)
         return eager()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Everything runs eagerly in here."""
+        wanted, self.wanted = self.wanted, False
+        try:
+            yield
+        finally:
+            self.wanted = wanted
 
     def _refuse(self, name: str, error: Exception) -> None:
         cause: BaseException = error
