@@ -141,11 +141,11 @@ class Cells(Stages, Layout):
         return out
 
     @torch.no_grad()
-    def program(self, weight: Tensor, key: noise.Key) -> None:
-        """Write the weights of the layer to the chip that `key` names; age 0 s follows."""
+    def program(self, weight: Tensor, key: noise.Key, t: float = 0.0) -> None:
+        """Write the weights of the layer to the chip that `key` names, and let it age to t seconds."""
         self.chip_key = noise.fold_words(key, self.path)
         self.chip_gamma = self.gamma.clone()
-        self.target = self.normalised(weight.detach()).contiguous()  # as a saved chip has it: same layout, same bits
+        self.target = devices.laid_out(self, self.normalised(weight.detach()))
         stream = Stream(self.chip_key, self.chip_key)
 
         def eager() -> Tensor:
@@ -154,8 +154,9 @@ class Cells(Stages, Layout):
             )
 
         self.programmed = devices.programmed(self, eager)
+        self.reference = None
         self._prepare()
-        self.age(0.0)
+        self.age(t)
 
     def restore(self, key: noise.Key, state: dict[str, Tensor]) -> None:
         """Put a saved chip on these tiles (see `Chip.save`); `age` follows."""

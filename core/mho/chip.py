@@ -34,9 +34,10 @@ STATE = ("target", "programmed", "reference", "chip_gamma")  # what a saved chip
 class Chip:
     """One simulated chip that carries a network. Made by `program`; chip k of seed s is seed hash(s, k)."""
 
-    def __init__(self, net: nn.Module, seed: int, index: int = 0, weights: str | None = None) -> None:
-        self.net, self.seed, self.index = net, seed, index
-        self.time = 0.0
+    def __init__(
+        self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: str | None = None
+    ) -> None:
+        self.net, self.seed, self.index, self.time = net, seed, index, time
         self._weights = fingerprint(net) if weights is None else weights
         self._file: Path | None = None
 
@@ -85,12 +86,11 @@ class Chip:
         network later."""
         if self._file is not None:
             _restore(net, self, self._file)
+            _age(net, self.time)
         else:
             for array, matrix in matrices(net):
-                array.program(matrix, self.key)
+                array.program(matrix, self.key, self.time)
         run_of(net).chip = self
-        if self._file is not None or self.time:  # programming ends at age 0 s
-            _age(net, self.time)
         run_of(net).sample = 0
 
     def _repr_html_(self) -> str:
@@ -103,8 +103,8 @@ class Chip:
         return f"Chip(seed={self.seed}, index={self.index}, age={format_seconds(self.time)})"
 
 
-def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int = 0) -> Any:
-    """Program `net` on simulated devices and leave the first chip on it, at age 0 s.
+def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int = 0, age: Time = 0.0) -> Any:
+    """Program `net` on simulated devices and leave the first chip on it, at an age of 0 s or `age`.
 
     Returns one `Chip` (number `index` of this seed), or with `chips=K` a list of K independent ones. The trainable
     weights are not touched.
@@ -113,8 +113,8 @@ def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int =
         raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
     if chips is not None and chips < 1:
         raise MhoError(f"chips must be at least 1, got {chips}")
-    weights = fingerprint(net)
-    made = [Chip(net, seed, index + k, weights) for k in range(chips or 1)]
+    weights, t = fingerprint(net), seconds(age)
+    made = [Chip(net, seed, index + k, t, weights) for k in range(chips or 1)]
     made[0]._write(net)
     return made[0] if chips is None else made
 
@@ -170,8 +170,8 @@ def load_chip(net: nn.Module, path: str | Path) -> Chip:
         about = _about(path)
     except (OSError, SafetensorError, KeyError, ValueError) as e:
         raise MhoError(f"{path} is not a saved chip ({type(e).__name__}); chips are written by Chip.save") from None
-    chip = Chip(net, about["seed"], about["index"])
-    chip.time, chip._file = about["time"], path
+    chip = Chip(net, about["seed"], about["index"], about["time"])
+    chip._file = path
     chip.put_on(net)
     return chip
 

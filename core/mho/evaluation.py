@@ -139,10 +139,10 @@ def one_chip(
     net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int
 ) -> tuple[float, ...]:
     """Scores of chip k of this seed at each time, in seconds; the chip stays on the network, which is in eval mode."""
-    chip = program(net, seed, index=k)
-    row = []
-    for t in times:
-        chip.age(t)
+    chip, row = program(net, seed, index=k, age=next(iter(times), 0.0)), []
+    for n, t in enumerate(times):
+        if n:
+            chip.age(t)
         net.eval()
         row.append(_number(score(net)))
     return tuple(row)

@@ -53,7 +53,6 @@ class Layout(nn.Module):
     depth: Tensor  # [tile, row] j/n
     occupied: Tensor  # [tile] rows in use
     tile_of: Tensor  # [in] number of the tile an input feeds
-    rows_index: Tensor | None
 
     def __init__(
         self,
@@ -85,19 +84,10 @@ class Layout(nn.Module):
         self._fixed(
             "tile_of", torch.arange(self.row_tiles).repeat_interleave(torch.tensor(self.sizes * groups)), device
         )
-        self._fixed("rows_index", None if self.full else self._row_numbers(), device)
 
     def _fixed(self, name: str, value: Tensor | None, device: Any) -> None:
         """A buffer that is not saved with the model."""
         self.register_buffer(name, None if value is None else value.to(device), persistent=False)
-
-    def _row_numbers(self) -> Tensor:
-        """[tile * row] number of the input of a group that feeds each row; padding points one past the last input."""
-        rows = sum(self.sizes)
-        index = torch.full((len(self.sizes), max(self.sizes)), rows)
-        for t, part in enumerate(torch.arange(rows).split(self.sizes)):
-            index[t, : len(part)] = part
-        return index.flatten()
 
     @property
     def rows_of_tiles(self) -> list[int]:
@@ -132,9 +122,10 @@ class Layout(nn.Module):
 
     def _cut(self, v: Tensor) -> Tensor:
         """The same for one group."""
-        if self.rows_index is not None:
-            v = nn.functional.pad(v, (0, 1)).index_select(-1, self.rows_index)
-        return v.unflatten(-1, (len(self.sizes), self.height))
+        if self.full:
+            return v.unflatten(-1, (len(self.sizes), self.height))
+        parts = (nn.functional.pad(p, (0, self.height - p.shape[-1])) for p in v.split(self.sizes, -1))
+        return torch.stack(list(parts), -2)
 
     def spread(self, v: Tensor) -> Tensor:
         """[tile, out] -> the shape of the weight: the value that belongs to every weight."""

@@ -5,6 +5,7 @@ How the matrix is cut is `layout`, its devices and its chip are `cells`.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -114,31 +115,29 @@ class TileArray(OutScale, Cells):
     # -- drift compensation -----------------------------------------------------------------------------------
     @torch.no_grad()
     def age(self, t: float) -> None:
-        """Let the cells age to t seconds, then measure the gain of the compensation."""
-        super().age(t)
-        self._compensate(t)
-
-    def _compensate(self, t: float) -> None:
-        """Record the reference read-out after age 0 s, where the gain is exactly 1; later, compare (R003-22)."""
+        """Let the cells age to t seconds, then measure the gain of the compensation: the reference is read out at age 0 s, where
+        the gain is exactly 1 (R003-22)."""
         compensation = self.spec.compensation
-        if not isinstance(compensation, Compensation):
+        compensates = isinstance(compensation, Compensation)
+        if compensates and t and self.reference is None:
+            self.age(0.0)
+        super().age(t)
+        if not compensates:
             return
-        if t == 0:
-            self.reference, self.gain = self._read_out(compensation, t), None
-            return
-        self.gain = compensation.gain(self.reference, self._read_out(compensation, t), self.geometry)
+        now = self._read_out(compensation, t)
+        if t:
+            self.gain = compensation.gain(self.reference, now, self.geometry)
+        else:
+            self.reference, self.gain = now, None
 
     def _read_out(self, compensation: Compensation, t: float) -> Tensor:
         """Digital outputs [vector, tile, out] for known inputs in DAC units, through the full noisy tile."""
         assert self.chip_key is not None
-        like, rows = self.aged, (self.row_tiles, self.height)
         if compensation.inputs == "one_hot":
-            x = torch.eye(self.height, dtype=like.dtype, device=like.device)[:, None, :].expand(-1, *rows)
+            x = torch.eye(self.height, device=self.aged.device)[:, None, :].expand(-1, self.row_tiles, -1)
         else:
-            count = torch.arange(compensation.vectors * rows[0], dtype=torch.int32, device=like.device)
-            draws = noise.uniform(noise.rows_of(noise.fold_words(noise.key("read-out"), self.path), count), rows[1])
-            x = (2 * draws - 1).to(like.dtype).view(-1, *rows)
-        x = (x * self.used).repeat(compensation.repeats, 1, 1)
+            x = _known_inputs(self.path, compensation.vectors, self.row_tiles, self.height, self.aged.device)
+        x = (x.to(self.aged.dtype) * self.used).repeat(compensation.repeats, 1, 1)
         stream = Run.stream(self.chip_key, noise.fold(self.chip_key, "read-out", t), t, len(x))
         if fused.reads_out(self):
             return fused.read_out(self, x, stream)
@@ -470,3 +469,11 @@ class TileArray(OutScale, Cells):
     def extra_repr(self) -> str:
         tiles = f"{self.row_tiles}x{self.block_count} tiles"
         return f"{self.out_features}x{self.in_features} weights on {tiles}, {len(self.plan.effects)} effects"
+
+
+@functools.lru_cache(256)
+def _known_inputs(path: tuple[int, int], vectors: int, tiles: int, rows: int, device: torch.device) -> Tensor:
+    """Inputs [vector, tile, row] of a read-out, U(-1, 1): the same for every chip at every time."""
+    count = torch.arange(vectors * tiles, dtype=torch.int32, device=device)
+    draws = noise.uniform(noise.rows_of(noise.fold_words(noise.key("read-out"), path), count), rows)
+    return (2 * draws - 1).view(vectors, tiles, rows)

@@ -117,7 +117,7 @@ def _run(
     """What the kernel `make(kind)` writes for these `cells` [..., row], its halves as arguments, and `others`."""
     if not array.kernels.wanted or name in array.kernels.refused or not _alone(array, effects):
         return eager()
-    out = roomy(shape, array.target)
+    out = _roomy(shape, array.target)
     arguments = (_halves(out), *map(_halves, cells), _words(array), *others)
     kernel = lambda: make(Kind.of(array))  # noqa: E731
     found: Tensor | None = array.kernels.run(name, kernel, arguments, eager, lambda: (name, *_kind(array)))
@@ -159,7 +159,12 @@ def _padded(t: Tensor) -> Tensor:
     return torch.nn.functional.pad(t, (0, t.shape[-1] % 2))
 
 
-def roomy(shape: tuple[int, ...], like: Tensor) -> Tensor:
+def laid_out(array: Cells, t: Tensor) -> Tensor:
+    """t [tile, out, row] as kernels want it, or else in one piece, as a saved chip has it: same layout, same bits."""
+    return _roomy(t.shape, t).copy_(t) if array.kernels.wanted else t.contiguous()
+
+
+def _roomy(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """An empty tensor whose rows, if they are odd, have room for one number more."""
     return like.new_empty(*shape[:-1], 2 * _half(shape[-1]))[..., : shape[-1]]
 
