@@ -124,8 +124,8 @@ class Layout(nn.Module):
         """The same for one group."""
         if self.full:
             return v.unflatten(-1, (len(self.sizes), self.height))
-        parts = (nn.functional.pad(p, (0, self.height - p.shape[-1])) for p in v.split(self.sizes, -1))
-        return torch.stack(list(parts), -2)
+        missing = [(part, self.height - part.shape[-1]) for part in v.split(self.sizes, -1)]
+        return torch.stack([nn.functional.pad(part, (0, n)) if n else part for part, n in missing], -2)
 
     def spread(self, v: Tensor) -> Tensor:
         """[tile, out] -> the shape of the weight: the value that belongs to every weight."""

@@ -144,15 +144,22 @@ def _(n: int, device: torch.device) -> Tensor:
     return torch.empty(n, dtype=torch.int32, device=device)
 
 
-@torch.library.custom_op("mho::held", mutates_args=())
-def held(t: Tensor) -> Tensor:
-    """t, computed before whatever follows: a compiler would hash a row again for every number in it."""
-    return t.clone()
+def rows_in_front(base: Key, path: tuple[Word, Word], purpose: tuple[object, ...], n: int) -> tuple[Tensor, Tensor]:
+    """`rows_of(fold(fold_words(base, path), *purpose), count(n))` for a compiled kernel, hashed in front of it: a compiler would
+    do it again for every few numbers of a row, and take three times as long."""
+    a, b = _opaque_rows(base.a, base.b, *path, *words(*purpose), n)
+    return a, b
 
 
-@held.register_fake
-def _(t: Tensor) -> Tensor:
-    return torch.empty_like(t)
+@torch.library.custom_op("mho::rows", mutates_args=())
+def _opaque_rows(a: Tensor, b: Tensor, path_a: Tensor, path_b: Tensor, word_a: int, word_b: int, n: int) -> Tensor:
+    k = fold_words(fold_words(Key(int(a), int(b)), (int(path_a), int(path_b))), (word_a, word_b))
+    return torch.stack(rows_of(k, torch.arange(n, dtype=torch.int32, device=a.device)))
+
+
+@_opaque_rows.register_fake
+def _(a: Tensor, b: Tensor, path_a: Tensor, path_b: Tensor, word_a: int, word_b: int, n: int) -> Tensor:
+    return torch.empty(2, n, dtype=torch.int32, device=a.device)
 
 
 def _columns(n: int, device: torch.device) -> Tensor:

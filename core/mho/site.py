@@ -224,8 +224,8 @@ class Site:
         if self.half is None or per == "vector":
             return _reshape(self._words(t, per, name), t.shape[:-1])
         if (per, name) not in self.half.words:
-            a, b = noise.held(torch.stack(self._words(t, per, name)))
-            self.half.words[per, name] = a, b
+            count = t.shape[:-1].numel()
+            self.half.words[per, name] = noise.rows_in_front(self.stream.key(per), self.path, (per, name), count)
         return _reshape(self.half.words[per, name], t.shape[:-1])
 
     def _words(self, t: Tensor, per: Per, name: str) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,7 @@ class Law:
     def program(self, g: Tensor, site: Site) -> Tensor:
         raise NotImplementedError
 
-    def age(self, g: Tensor, t: float, site: Site) -> Tensor:
+    def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
         return g
 
 
@@ -124,11 +124,11 @@ class Cmo(Law):
     def program(self, g: Tensor, site: Site) -> Tensor:
         return g + polynomial(self.LINES[self.acceptance], site.target) * site.randn_like(g)
 
-    def age(self, g: Tensor, t: float, site: Site) -> Tensor:
-        t = max(t, 1.0)
-        mean, std = -0.089 * math.log(t), 0.042 * math.log(t) + 0.4118
+    def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
+        t = torch.as_tensor(t, dtype=torch.float64).clamp(min=1.0)
+        mean, std = -0.089 * torch.log(t), 0.042 * torch.log(t) + 0.4118
         g = (g + mean + std * site.randn_like(g, per="chip", name="drift")).clamp(min=0)
-        read = 0.02773 * torch.log10(g.clamp(min=1)) * math.sqrt(math.log((t + 1e-6) / 2e-6))
+        read = 0.02773 * torch.log10(g.clamp(min=1)) * torch.log((t + 1e-6) / 2e-6).sqrt()
         return g + read * site.randn_like(g, per="time", name="read")
 
 
