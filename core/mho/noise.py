@@ -146,7 +146,7 @@ def _(n: int, device: torch.device) -> Tensor:
 
 def rows_in_front(base: Key, path: tuple[Word, Word], purpose: tuple[object, ...], n: int) -> tuple[Tensor, Tensor]:
     """`rows_of(fold(fold_words(base, path), *purpose), count(n))` for a compiled kernel, hashed in front of it: a compiler would
-    do it again for every few numbers of a row, and take three times as long."""
+    do it again for every few numbers of a row, and unfold hashes of hashes, which takes it minutes."""
     a, b = _opaque_rows(base.a, base.b, *path, *words(*purpose), n)
     return a, b
 
@@ -162,9 +162,8 @@ def _(a: Tensor, b: Tensor, path_a: Tensor, path_b: Tensor, word_a: int, word_b:
     return torch.empty(2, n, dtype=torch.int32, device=a.device)
 
 
+@torch.compiler.assume_constant_result  # a graph holds the words themselves: a compiler unfolds a hash of a hash
 def _columns(n: int, device: torch.device) -> Tensor:
-    if torch.compiler.is_compiling():  # a graph must not contain tensors that somebody else keeps
-        return _mix(torch.arange(n, dtype=torch.int32, device=device) * 2 + 1)
     return _kept_columns(n, device)
 
 
