@@ -195,7 +195,9 @@ def fingerprint(net: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for array, matrix in matrices(net):
         for t in (array.stored(matrix), array.gamma):
-            digest.update(torch.stack(_sums(t.detach().float())).cpu().numpy().data)  # changing the type changes no chip
+            digest.update(
+                torch.stack(_sums(t.detach().float())).cpu().numpy().data
+            )  # changing the type changes no chip
     return digest.hexdigest()
 
 

@@ -8,7 +8,8 @@ import mho
 import pytest
 import torch
 import torch._inductor.config
-from mho import Field, Nonideality
+from mho import Field, Nonideality, noise
+from mho.fused import devices
 from mho.fused import kernels as made
 from mho.nonideality import Side, absolute, magnitude
 from torch import nn
@@ -45,6 +46,13 @@ def inputs(vectors, n=50):
     return torch.rand(vectors, n, generator=torch.Generator().manual_seed(1)) * 2.2 - 1.1  # some are clipped
 
 
+def the_same_chip(eager, compiled, seed=0, t="0 s"):
+    """Programmed by eager code, for both: kernels of programming and ageing round differently."""
+    eager.program(seed).age(t)
+    compiled.tiles.put_chip_state(eager.tiles.chip_state())
+    compiled.tiles.planes = compiled.tiles.bound = None  # coded by a kernel
+
+
 @pytest.fixture(autouse=True)
 def all_sizes(monkeypatch):
     monkeypatch.setattr(made, "WORTHWHILE", 1)
@@ -79,10 +87,10 @@ def test_training_gives_the_same_bits_compiled(products):
 @pytest.mark.slow
 def test_a_tile_may_take_turns_in_training_and_evaluation_with_one_vector_or_many():
     """What is None in one of them is not in the other: the kernel of one is no kernel of the other."""
-    results = []
-    for tile in tiles("tiles.pcm.dac.range=learned"):
+    results, both = [], tiles("tiles.pcm.dac.range=learned")
+    the_same_chip(*both)
+    for tile in both:
         found = []
-        tile.program(seed=0)
         for vectors in (8, 5, 1):
             with torch.no_grad():
                 found.append(tile.eval()(inputs(vectors)))
@@ -100,17 +108,21 @@ def test_a_tile_may_take_turns_in_training_and_evaluation_with_one_vector_or_man
 @needs_compiler
 @pytest.mark.slow
 def test_a_convolution_in_groups_of_uneven_tiles_gives_the_same_bits_compiled():
-    x, results = torch.rand(4, 10, 9, 8, generator=torch.Generator().manual_seed(1)), []
+    x, results, nets = torch.rand(4, 10, 9, 8, generator=torch.Generator().manual_seed(1)), [], []
     for change in ("compile=false", "compile=true"):
         torch.manual_seed(0)
         net = mho.to_analog(
             nn.Conv2d(10, 6, 3, groups=2), mho.load("pcm.standard", set=["tiles.pcm.rows=30", *QUIET, change])
         )
         net.train()(x).square().sum().backward()
-        assert net.tiles.sizes == [27, 18] and not net.tiles.kernels.refused
-        mho.program(net.eval(), seed=0).age("1 h")
+        nets.append(net.eval())
+    mho.program(nets[0], seed=0).age("1 h")
+    nets[1].tiles.put_chip_state(nets[0].tiles.chip_state())
+    nets[1].tiles.planes, nets[1].tiles.bound, nets[1].tiles.run.sample = None, None, 0
+    for net in nets:
         with torch.no_grad():
             results.append([net.weight.grad, net(x)])
+        assert net.tiles.sizes == [27, 18] and not net.tiles.kernels.refused
     for eager, compiled in zip(*results, strict=True):
         assert torch.equal(eager, compiled)
 
@@ -121,8 +133,7 @@ def test_chips_ages_and_batches_give_the_same_bits_compiled():
     eager, compiled = tiles("tiles.pcm.adc.bits=8")
     for seed in range(2):
         for t in ("0 s", "1 h"):
-            for tile in (eager, compiled):
-                tile.program(seed).age(t)
+            the_same_chip(eager, compiled, seed, t)
             for vectors in (20, 7, 7):
                 x = inputs(vectors)
                 with torch.no_grad():
@@ -171,13 +182,14 @@ def test_what_cannot_be_compiled_says_so_once_and_runs_eagerly():
 
 
 def test_a_machine_without_a_compiler_runs_eagerly_and_says_so(monkeypatch):
-    def no_compiler(function):
+    def no_compiler(function, **options):
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr(made, "_compiled", no_compiler)
-    eager, compiled = (t.program(seed=0) for t in tiles())
     with torch.no_grad(), pytest.warns(UserWarning, match="No working C"):
+        eager, compiled = (t.program(seed=0) for t in tiles())
         assert torch.equal(eager(inputs(5)), compiled(inputs(5)))
+    assert {"programming", "ageing", "DAC"} <= set(compiled.tiles.kernels.refused)
 
 
 def test_every_kernel_counts_for_itself(monkeypatch):
@@ -271,3 +283,80 @@ def test_a_network_compiled_whole_trains_and_infers_with_the_same_numbers(out, v
         results.append([*found, y.detach(), tile.weight.grad])
     for eager, compiled in zip(*results, strict=True):
         assert torch.allclose(eager, compiled, atol=1e-5, rtol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "changes", "n"),
+    [
+        ("pcm.standard", ["tiles.pcm.rows=24"], 50),  # rows of 17 numbers, some of them padding
+        ("rram.cmo", [], 50),  # two devices for each weight
+        ("pcm.hermes", [], 35),
+    ],
+)
+def test_programming_and_ageing_are_the_same_but_for_rounding_compiled(preset, changes, n):
+    """Draws are the same numbers; logarithms and cosines of the compiler differ in the last places."""
+    w = 0.2 * torch.randn(30, n, generator=torch.Generator().manual_seed(0))
+    eager, compiled = (mho.Tile(w, mho.load(preset, set=[*changes, *more])).tiles for more in ([], ["compile=true"]))
+    for seed in range(2):
+        for array in (eager, compiled):
+            array.program(w, noise.key("chip", seed))
+        torch.testing.assert_close(compiled.programmed, eager.programmed, rtol=1e-5, atol=1e-4)  # µS
+        for t in (0.0, 3600.0, 3.15e7):
+            eager.age(t), compiled.age(t)
+            torch.testing.assert_close(compiled.aged, eager.aged, rtol=1e-5, atol=3e-6)
+            if not eager.full:
+                assert not compiled.aged[(eager.used == 0)[:, None, :].expand_as(eager.aged)].any()
+    assert {"programming", "ageing"} <= set(compiled.kernels.made) and not compiled.kernels.refused
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_layers_of_one_kind_share_their_kernels_and_have_draws_of_their_own():
+    hw = mho.load("pcm.standard", set=["tiles.pcm.compensation=none", "compile=true"])
+    net = mho.to_analog(nn.Sequential(*[nn.Linear(20, 20, bias=False) for _ in range(3)], nn.Linear(20, 8)), hw)
+    with torch.no_grad():
+        for layer in net[:3]:
+            layer.weight.fill_(0.1)
+            layer.tiles.remap(layer.weight)
+    chip = mho.program(net, seed=0, age="1 h")
+    made = [layer.tiles.kernels.made for layer in net]
+    for name in ("programming", "ageing"):
+        assert made[0][name] is made[1][name] is made[2][name] is not made[3][name]
+    weights = [layer.tiles.aged.clone() for layer in net[:3]]
+    assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
+    mho.program(net, seed=1).age("1 day")
+    chip.put_on(net)  # regenerated from its seed, to the bit
+    assert all(torch.equal(layer.tiles.aged, w) for layer, w in zip(net, weights))
+
+
+class NeedsANumber(Nonideality, kind="needs.number"):
+    """An ageing law that branches on the time, which a kernel for all times cannot."""
+
+    source = "test"
+    cellwise = True
+
+    def age(self, g, t, site):
+        return g if t <= 1 else 0.5 * g
+
+
+@needs_compiler
+def test_a_law_that_needs_the_time_as_a_number_runs_eagerly_and_says_so():
+    tile = {"nonidealities": (NeedsANumber(),)}
+    hw = mho.Hardware.model_validate({"mho": 1, "default": "t", "compile": True, "tiles": {"t": tile}})
+    made_tile = mho.Tile(torch.eye(6), hw)
+    with pytest.warns(UserWarning, match="its ageing cannot be compiled and runs eagerly"):
+        made_tile.program(seed=0)
+    assert torch.equal(made_tile.age("1 h").tiles.aged[0], 0.5 * torch.eye(6))
+
+
+def test_halves_of_rows_are_views_wherever_there_is_room():
+    array = mho.Tile(torch.eye(6), mho.load("ideal.exact")).tiles
+    for n in (6, 7):
+        t = torch.rand(2, 3, n)
+        for given, alone in ((t, n % 2 == 1), (devices._roomy(t.shape, t).copy_(t), False)):
+            halves = devices._halves(given)
+            assert torch.equal(torch.cat(halves, -1)[:, :n].view(2, 3, n), t)
+            assert (halves[0].data_ptr() != given.data_ptr()) == alone
+    assert torch.equal(devices.laid_out(array, t), t)

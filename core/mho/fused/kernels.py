@@ -78,7 +78,7 @@ def _shared(kind: Hashable, make: Callable[[], Callable[..., Any]]) -> Callable[
     """The kernel of this kind, as long as an array has it."""
     kernel = _kinds.get(kind)
     if kernel is None:
-        _kinds[kind] = kernel = _compiled(make())
+        _kinds[kind] = kernel = _compiled(make(), **{"cpp.max_horizontal_fusion_size": 256})  # one loop, however long
     return kernel
 
 
@@ -96,14 +96,16 @@ def _detached(argument: Any) -> Any:
     return argument.detach() if isinstance(argument, torch.Tensor) and argument.requires_grad else argument
 
 
-def _compiled(function: Callable[..., T]) -> Callable[..., T]:
+def _compiled(function: Callable[..., T], **options: Any) -> Callable[..., T]:
     """`function` with code and a name of its own: torch counts kernels by code and gives up behind the eighth, and sizes that
     have changed once under a name are variable from then on."""
     assert isinstance(function, FunctionType)
     code = function.__code__.replace(co_name=f"kernel_{next(_numbers)}")
     own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
     guards = functools.partial(_about, _parameters(code))
-    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": guards, "cpp.max_horizontal_fusion_size": 256})
+    return torch.compile(
+        own, fullgraph=True, options={"guard_filter_fn": guards}
+    )
 
 
 def _parameters(code: CodeType) -> set[str]:

@@ -199,7 +199,9 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
     def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
         printed = self.conductance == "target"
         g_q = site.target if printed else site.programmed
-        q = (0.0088 * torch.exp(-0.65 * torch.log((g_q / site.g_max).clamp(min=1e-9)))).clamp(max=0.2)  # ** takes longer
+        q = (0.0088 * torch.exp(-0.65 * torch.log((g_q / site.g_max).clamp(min=1e-9)))).clamp(
+            max=0.2
+        )  # ** takes longer
         spread = ln((t + self.t0 + self.t_read) / (2 * self.t_read)).clamp(min=0).sqrt()
         return g + (site.target if printed else g) * q * spread * site.randn_like(g)
 
