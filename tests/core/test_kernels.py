@@ -49,8 +49,14 @@ def inputs(vectors, n=50):
 def the_same_chip(eager, compiled, seed=0, t="0 s"):
     """Programmed by eager code, for both: kernels of programming and ageing round differently."""
     eager.program(seed).age(t)
+    bring_over(eager, compiled)
+
+
+def bring_over(eager, compiled):
+    """The chip of one layer to another."""
     compiled.tiles.put_chip_state(eager.tiles.chip_state())
-    compiled.tiles.planes = compiled.tiles.bound = None  # coded by a kernel
+    compiled.tiles.planes, compiled.tiles.bound = None, None  # coded by a kernel
+    compiled.tiles.run.sample = 0
 
 
 @pytest.fixture(autouse=True)
@@ -117,8 +123,7 @@ def test_a_convolution_in_groups_of_uneven_tiles_gives_the_same_bits_compiled():
         net.train()(x).square().sum().backward()
         nets.append(net.eval())
     mho.program(nets[0], seed=0).age("1 h")
-    nets[1].tiles.put_chip_state(nets[0].tiles.chip_state())
-    nets[1].tiles.planes, nets[1].tiles.bound, nets[1].tiles.run.sample = None, None, 0
+    bring_over(*nets)
     for net in nets:
         with torch.no_grad():
             results.append([net.weight.grad, net(x)])

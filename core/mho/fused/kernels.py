@@ -103,9 +103,7 @@ def _compiled(function: Callable[..., T], **options: Any) -> Callable[..., T]:
     code = function.__code__.replace(co_name=f"kernel_{next(_numbers)}")
     own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
     guards = functools.partial(_about, _parameters(code))
-    return torch.compile(
-        own, fullgraph=True, options={"guard_filter_fn": guards}
-    )
+    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": guards})
 
 
 def _parameters(code: CodeType) -> set[str]:
