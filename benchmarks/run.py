@@ -279,20 +279,18 @@ def banded_solves(x: torch.Tensor, w: torch.Tensor, count: int) -> None:
 
 def chips(rounds: int) -> None:
     """Programming and ageing of 11.2 M weights, and 25 chips over a batch."""
-    net = mho.to_analog(nn.Sequential(*[nn.Linear(1058, 1058, bias=False) for _ in range(10)]), hardware())
-    made = mho.program(net, seed=0, chips=3)
-    count = iter(range(10**9))
-
-    def one() -> None:
-        made[next(count) % 3].put_on(net)
-        mho.age(net, "1 h")
-
-    weight = torch.randn(11_200_000)
-    table(
-        "programming and ageing 11.2 M weights, one chip",
-        {"copy of them": weight.clone, "mho": one},
-        max(3, rounds // 3),
-    )
+    plain = nn.Sequential(*[nn.Linear(1058, 1058, bias=False) for _ in range(10)])
+    weight, numbers = torch.randn(11_200_000), iter(range(10**9))
+    cases: Cases = {"copy of them": weight.clone}
+    for name, changes in (("eager", []), ("compiled", ["compile=true"])):
+        for more, off in (("", []), (", no compensation", ["tiles.pcm.compensation=none"])):
+            net = mho.to_analog(plain, hardware(*changes, *off))
+            cases[f"{name}{more}"] = lambda net=net: mho.program(net, 0, index=next(numbers)).age("1 h")
+            if off:
+                cases[f"{name}{more}, never at age 0 s"] = lambda net=net: mho.program(
+                    net, 0, index=next(numbers), age="1 h"
+                )
+    table("one chip of 11.2 M weights programmed, and aged to 1 h", cases, max(3, rounds // 3))
     mlp = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10)).eval()
     for vectors in (128, 1000):
         x = torch.rand(vectors, 784)

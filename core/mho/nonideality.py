@@ -140,7 +140,8 @@ class Nonideality(Kinded):
         """Set constants of the chip, e.g. `site.zeta = ...`; they come back as `site.zeta` in the other stages."""
 
     def age(self, g: Tensor, t: float, site: Site) -> Tensor:
-        """Conductances t seconds after programming, µS; always from the programmed g, never from an aged one."""
+        """Conductances t seconds after programming, µS; always from the programmed g, never from an aged one. In a compiled
+        kernel, which serves all times, t is a tensor; a law that needs a number runs eagerly."""
         return g
 
     def fold(self, w: Tensor, site: Site) -> Tensor:
