@@ -10,6 +10,7 @@ import pytest
 import torch
 from mho import layout, noise
 from mho.fused import epilogue, tier, workspace
+from mho.fused.route import Pair, _joints
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
@@ -463,6 +464,21 @@ def test_two_effects_with_one_weighing_of_their_own_do_not_share_its_constants(h
     """Side functions of mho are shared, others belong to the effect that asks: it may use constants of its own."""
     route = mho.Tile(*data()[:1], hardware(tile_yaml("nonidealities: [circuit.ir_drop, pcm.read_noise]"))).tiles.route
     assert len(route.phis) == 2 and len(route.pairs) == 3 and all(p.owner is None for p in route.phis)
+
+
+@pytest.mark.parametrize("mains", [0, 2])
+def test_joint_products_are_each_of_the_products_once(mains):
+    """Planes that other codes use too leave gaps; psis with the same planes are one product only as neighbours."""
+    g = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        some = torch.rand(4, 5, generator=g) < 0.4
+        pairs = [Pair(phi, psi - 1 if psi else None) for phi, psi in some.nonzero().tolist()]
+        wanted = [(None, plane) for plane in range(mains)] + [(psi, mains + phi) for phi, psi in pairs]
+        joints = _joints(mains, pairs)
+        assert sorted(
+            ((psi, plane) for planes, psis in joints for plane in planes for psi in psis or [None]), key=str
+        ) == (sorted(wanted, key=str))
+    assert _joints(2, [Pair(0, None), Pair(1, 0), Pair(1, 1)]) == ((range(3), None), (range(3, 4), range(2)))
 
 
 # -- torch.compile --------------------------------------------------------------------------------------------

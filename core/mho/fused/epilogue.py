@@ -24,7 +24,6 @@ from mho.fused.source import Source, tiles_by_pixel
 from mho.fused.tier import int8_product
 from mho.fused.workspace import workspace
 from mho.layout import blocks
-from mho.nonideality import linear
 from mho.plan import Placed
 from mho.site import CLOSED, Site, Stream
 
@@ -216,33 +215,36 @@ class Epilogue:
         self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Main and side products [tile, vector, out] of some vectors."""
-        mains, route = self.route.mains, self.route
-        factors = [(inputs.main, planes.planes[k]) for k in range(mains)]
+        mains, route, columns = self.route.mains, self.route, self.array.columns
+        main = []
         if not mains and not self.array.plan.mvm:
-            factors = [(inputs.main, tiles_by_pixel(w, self.array.rows_of_tiles, route.cells))]
-        first = len(factors)
-        factors += [(inputs.sides[psi], planes.planes[mains + phi]) for phi, psi in route.pairs]
-        products = self._multiplied(source, c, factors)
-        return products[:first], products[first:]
+            w = tiles_by_pixel(w, self.array.rows_of_tiles, route.cells)
+            main = [self._multiplied("main product", source, c, inputs.main[None], w)[:, 0]]
+        found: dict[tuple[int | None, int], Tensor] = {}
+        for k, joint in enumerate(route.joints):
+            psis = joint.psis
+            codes = inputs.main[None] if psis is None else inputs.sides[psis.start : psis.stop]
+            mine = planes.planes[:, joint.planes.start * columns : joint.planes.stop * columns]
+            y = self._multiplied(f"product {k}", source, c, codes, mine)
+            for i, psi in enumerate(psis or [None]):
+                found.update(((psi, plane), v) for plane, v in zip(joint.planes, y[:, i].split(columns, -1)))
+        main += [found[None, k] for k in range(mains)]
+        return main, [found[psi, mains + phi] for phi, psi in route.pairs]
 
-    def _multiplied(self, source: Source, c: slice, factors: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """The products [tile, vector, out] of codes and planes."""
-        shape = (self.array.row_tiles, c.stop - c.start, self.array.columns)
+    def _multiplied(self, name: str, source: Source, c: slice, codes: Tensor, planes: Tensor) -> Tensor:
+        """Codes [psi, pixel, channel] times planes [tile, out, row] -> [tile, psi, vector, out]."""
+        tiles, outputs, _ = planes.shape
+        shape = (tiles, len(codes), c.stop - c.start, outputs)
         at_once = self.array.many_small(c.stop - c.start)
-        kinds = [torch.int32 if x.dtype == torch.int8 and not at_once else torch.float32 for x, _ in factors]
-        out = [workspace(f"product{k}", shape, kind, factors[k][1].device) for k, kind in enumerate(kinds)]
-        for codes in {id(codes): codes for codes, _ in factors}.values():
-            mine = [(planes, y) for (used, planes), y in zip(factors, out) if used is codes]
-            (_tiles_at_once if at_once else self._tile_by_tile)(source, c, codes, mine)
-        return out
-
-    def _tile_by_tile(self, source: Source, c: slice, codes: Tensor, factors: list[tuple[Tensor, Tensor]]) -> None:
-        """The products of codes and planes, written to a tensor each."""
+        kind = torch.int32 if codes.dtype == torch.int8 and not at_once else torch.float32
+        y = workspace(name, shape, kind, planes.device)
+        if at_once:
+            _tiles_at_once(source, c, codes, planes, y)
+            return y
         for t, rows in enumerate(self.array.rows_of_tiles):
-            x = _written(source.patches(codes, c, t)).reshape(-1, rows)
-            for planes, y in factors:
-                w = planes[t, :, :rows]
-                int8_product(x, w, y[t]) if y.dtype == torch.int32 else torch.mm(x, w.t(), out=y[t])
+            x, w, out = _written(source, codes, c, t), planes[t, :, :rows], y[t].flatten(0, 1)
+            int8_product(x, w, out) if kind == torch.int32 else torch.mm(x, w.t(), out=out)
+        return y
 
     # -- blocks -----------------------------------------------------------------------------------------------
     def block(self, products: Products, ends: Ends, part: slice | None = None, plain: Any = None) -> None:
@@ -273,16 +275,12 @@ class Epilogue:
             y = main[0].clone()
         if self.route.tier == "fp32":
             return y, [s.clone() for s in sides]
-        levels = [SIDE * self._levels(pair.psi) for pair in self.route.pairs]
+        levels = [SIDE * (self.top if pair.psi is None else SIDE) for pair in self.route.pairs]
         return y, [s.to(torch.float32).mul_(bound / n) for s, n in zip(sides, levels)]
 
     @property
     def top(self) -> int:
         return self.array.spec.dac.top
-
-    def _levels(self, psi: int) -> int:
-        """What the integer of psi(x) = 1 is."""
-        return self.top if self.route.tier == "int8" and self.route.psis[psi] is linear else SIDE
 
     def _steps(self, y: Tensor | None, m: list[Tensor], draws: Draws, part: slice | None, plain: Any) -> Tensor:
         """The terms of all effects, in the order of the signal."""
@@ -336,15 +334,21 @@ class Epilogue:
         return self.array.cut(x)
 
 
-def _written(patches: Tensor) -> Tensor:
-    """Patches written to a workspace, if they are not rows of memory already."""
-    if patches.dim() == 2:
-        return patches
-    return workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches)
+def _written(source: Source, codes: Tensor, c: slice, tile: int) -> Tensor:
+    """What a tile gets of codes [psi, pixel, channel]: [psi * vector, row], patches written to a workspace."""
+    if source.window.is_pixel:
+        return codes[:, c, source.channels(tile)].flatten(0, 1)
+    patches = [source.patches(v, c, tile) for v in codes]
+    written = workspace("patches", (len(codes), *patches[0].shape), codes.dtype, codes.device)
+    for place, found in zip(written, patches):
+        place.copy_(found)
+    return written.view(-1, source.sizes[tile])
 
 
-def _tiles_at_once(source: Source, c: slice, codes: Tensor, factors: list[tuple[Tensor, Tensor]]) -> None:
-    """The same for many small tiles of one height: one batched product in fp32, which is exact for integers below 2^24."""
-    x = _written(source.patches_of_all(codes, c)).view(*factors[0][0].shape[::2], -1)  # [tile, row, vector]
-    for planes, y in factors:
-        y.copy_(torch.bmm(planes.to(x.dtype), x).mT)
+def _tiles_at_once(source: Source, c: slice, codes: Tensor, planes: Tensor, y: Tensor) -> None:
+    """`_multiplied` for many small tiles of one height: batched products in fp32, which is exact for integers below 2^24."""
+    w = planes.to(torch.float32)
+    for v, out in zip(codes, y.unbind(1)):
+        patches = source.patches_of_all(v, c)
+        x = workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches)
+        out.copy_(torch.bmm(w, x.view(len(w), w.shape[2], -1)).mT)  # [tile, row, vector]
