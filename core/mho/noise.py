@@ -92,8 +92,13 @@ def fold_words(base: Key, w: tuple[Word, Word]) -> Key:
     if isinstance(base.a, Tensor):
         a = _mix(base.a ^ w[0])
         return Key(a, _mix((base.b ^ w[1]) + a))
-    a_int = _mix_int(base.a ^ int(w[0]))
-    return Key(a_int, _mix_int((int(base.b) ^ int(w[1])) + a_int))
+    return _folded(base.a, int(base.b), int(w[0]), int(w[1]))
+
+
+@functools.lru_cache(1 << 14)
+def _folded(a: int, b: int, first: int, second: int) -> Key:
+    a = _mix_int(a ^ first)
+    return Key(a, _mix_int((b ^ second) + a))
 
 
 def as_tensors(k: Key, device: torch.device | str = "cpu") -> Key:

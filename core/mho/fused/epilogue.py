@@ -192,11 +192,8 @@ class Epilogue:
     @property
     def constants(self) -> Constants:
         """What `prepare` has set for the effects that a kernel asks."""
-        asked = {p.number: p for p in (*self.route.askers, *(p for s in self.route.steps for p in s.effects))}
         return {
-            p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants
-            for p in asked.values()
-            if p.effect.writes("prepare")
+            p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants for p in self.route.preparing
         }
 
     def _blocks(self, products: Products, ends: Ends, first: int) -> None:
@@ -241,9 +238,9 @@ class Epilogue:
         if at_once:
             _tiles_at_once(source, c, codes, planes, y)
             return y
-        for t, rows in enumerate(self.array.rows_of_tiles):
-            x, w, out = _written(source, codes, c, t), planes[t, :, :rows], y[t].flatten(0, 1)
-            int8_product(x, w, out) if kind == torch.int32 else torch.mm(x, w.t(), out=out)
+        multiply = int8_product if kind == torch.int32 else _product
+        for t, (rows, w, out) in enumerate(zip(self.array.rows_of_tiles, planes, y.flatten(1, 2))):
+            multiply(_written(source, codes, c, t), w[:, :rows], out)
         return y
 
     # -- blocks -----------------------------------------------------------------------------------------------
@@ -315,12 +312,8 @@ class Epilogue:
         return {name: m[self.route.sides[p.number, name]] for name in p.effect.sides}
 
     def _draws(self) -> Draws:
-        base = self.stream.key("vector")
-        keys = [
-            noise.as_tensors(noise.fold(base, "noise", i), self.array.gamma.device)
-            for i in range(len(self.route.steps))
-        ]
-        device = self.array.gamma.device
+        base, device = self.stream.key("vector"), self.array.gamma.device
+        keys = (_noise_keys if isinstance(base.a, Tensor) else _kept_noise_keys)(base, len(self.route.steps), device)
         return Draws(keys, *self.stream.vectors.numbers(device), noise.count(self.array.row_tiles, device))
 
     def _normal(self, key: noise.Key, draws: Draws, columns: int) -> Tensor:
@@ -334,6 +327,18 @@ class Epilogue:
         return self.array.cut(x)
 
 
+def _noise_keys(base: noise.Key, steps: int, device: torch.device) -> list[noise.Key]:
+    """The key of every step."""
+    return [noise.as_tensors(noise.fold(base, "noise", i), device) for i in range(steps)]
+
+
+@functools.lru_cache(1 << 10)
+@torch.inference_mode(False)
+def _kept_noise_keys(base: noise.Key, steps: int, device: torch.device) -> list[noise.Key]:
+    """The same of a chip, which has them in every batch."""
+    return _noise_keys(base, steps, device)
+
+
 def _written(source: Source, codes: Tensor, c: slice, tile: int) -> Tensor:
     """What a tile gets of codes [psi, pixel, channel]: [psi * vector, row], patches written to a workspace."""
     if source.window.is_pixel:
@@ -343,6 +348,11 @@ def _written(source: Source, codes: Tensor, c: slice, tile: int) -> Tensor:
     for place, found in zip(written, patches):
         place.copy_(found)
     return written.view(-1, source.sizes[tile])
+
+
+def _product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
+    """x [vector, row] . w [out, row] -> out [vector, out]."""
+    return torch.mm(x, w.t(), out=out)
 
 
 def _tiles_at_once(source: Source, c: slice, codes: Tensor, planes: Tensor, y: Tensor) -> None:

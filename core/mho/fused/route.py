@@ -11,6 +11,7 @@ accumulate, output called on whole outputs, between two parts of the epilogue
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -98,10 +99,16 @@ class Route:
         """Planes of the main product."""
         return _mains(self.tier)
 
-    @property
+    @functools.cached_property
     def whole(self) -> bool:
         """Whether a plain method has to see all vectors at once."""
         return self.seams or any(s.does == "cut" for s in self.steps)
+
+    @functools.cached_property
+    def preparing(self) -> tuple[Placed, ...]:
+        """The effects whose terms use constants of the chip."""
+        asked = {p.number: p for p in (*self.askers, *(p for s in self.steps for p in s.effects))}
+        return tuple(p for p in asked.values() if p.effect.writes("prepare"))
 
 
 def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel: int = 1) -> Route:
