@@ -195,7 +195,8 @@ class Site:
         if self.kernels is None:
             return function(*args)
         name = f"kernel {function.__qualname__}"
-        found: T = self.kernels.run(name, lambda: function, args, lambda: function(*args))
+        elements = max(t.numel() for t in args)
+        found: T = self.kernels.run(name, lambda: function, args, lambda: function(*args), elements)
         return found
 
     def over_tile(self, v: Tensor) -> Tensor:

@@ -131,7 +131,9 @@ class Backward:
             return gt.to(kind), (g * codes * alpha).sum(0) * adc.step
 
         arguments = (g, self.saved.codes, self.saved.alpha, self.saved.scale)
-        return array.kernels.run("gradient of the ADC", lambda: every, arguments, lambda: every(*arguments))
+        return array.kernels.run(
+            "gradient of the ADC", lambda: every, arguments, lambda: every(*arguments), self.saved.codes.numel()
+        )
 
     # -- vectors that are rows of memory ------------------------------------------------------------------------
     def _rows(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> None:
@@ -158,7 +160,7 @@ class Backward:
             return torch.where(beyond > 0, 0, g / spread(array, alpha)), torch.cat(galpha, -2)
 
         arguments = (g, self.saved.main, self.saved.clipped, self.saved.alpha, array.decay)  # none in evaluation
-        return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments))
+        return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments), g.numel())
 
     # -- patches ------------------------------------------------------------------------------------------------
     def _patches(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> Tensor | None:

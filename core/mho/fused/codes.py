@@ -117,7 +117,7 @@ def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernel
             code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), top, route)
 
     apart = inputs._replace(sides=sides.unbind())  # a compiler copies a tensor whose views are written to
-    kernels.run("DAC", lambda: kernel, (x, span, apart), eager)
+    kernels.run("DAC", lambda: kernel, (x, span, apart), eager, x.numel())
     return inputs
 
 

@@ -178,7 +178,8 @@ class Epilogue:
                 self.block(products, ends)
             else:
                 eager = functools.partial(self._blocks, products, ends, c.start)
-                self.array.kernels.run("epilogue", self._kernel, (products, ends, self.constants), eager)
+                arguments, elements = (products, ends, self.constants), ends.scale.numel() * len(ends.out)
+                self.array.kernels.run("epilogue", self._kernel, arguments, eager, elements)
         return out
 
     def _kernel(self) -> Callable[[Products, Ends, Constants], None]:
