@@ -319,7 +319,7 @@ class Epilogue:
 
     def _normal(self, key: noise.Key, draws: Draws, columns: int) -> Tensor:
         """Standard normal numbers [vector, tile, out] of one step; in memory as the products lie."""
-        words = noise.rows_at(key, draws.sample, draws.position, draws.tile[:, None])
+        words = noise.words_at(key, draws.sample, draws.position, draws.tile[:, None])
         return noise.quick_normal(words, columns).transpose(0, 1)
 
     def values(self, inputs: Inputs) -> Tensor:
