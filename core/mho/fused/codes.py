@@ -7,8 +7,8 @@ their ranges.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,13 +43,13 @@ class Inputs(NamedTuple):
     """The inputs of one call.
 
     main     [vector, in] of the main product: int8 codes (tier int8), or the values that they stand for, fp32
-    sides    [psi, vector, in] of side products with other inputs: int8 codes, or values (tier fp32)
+    sides    [vector, in] for every psi of side products with other inputs: int8 codes, or values (tier fp32)
     clipped  [vector, in] 1 where x was outside the input range, else 0 (compilers are slow at bool); None where nobody needs it
     poison   [vector, 1] nan for vectors that hold a nan, which integers cannot carry, else 0
     """
 
     main: Tensor
-    sides: Any  # Tensor; or, to be filled, its parts
+    sides: list[Tensor]
     clipped: Tensor | None
     poison: Tensor
 
@@ -105,7 +105,7 @@ def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernel
     """
     main = torch.empty(x.shape, dtype=torch.int8 if route.tier == "int8" else x.dtype, device=x.device)
     kind = torch.float32 if route.tier == "fp32" else torch.int8
-    sides = workspace("sides", (len(route.psis), *x.shape), kind, x.device)
+    sides = [workspace(f"side {k}", tuple(x.shape), kind, x.device) for k in range(len(route.psis))]
     clipped = torch.empty(x.shape, dtype=torch.int8, device=x.device) if keep else None
     inputs = Inputs(main, sides, clipped, x.new_empty(len(x), 1))
 
@@ -116,8 +116,7 @@ def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernel
         for b in blocks(*x.shape):
             code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), top, route)
 
-    apart = inputs._replace(sides=sides.unbind())  # a compiler copies a tensor whose views are written to
-    kernels.run("DAC", lambda: kernel, (x, span, apart), eager, x.numel())
+    kernels.run("DAC", lambda: kernel, (x, span, inputs), eager, x.numel())
     return inputs
 
 
@@ -136,7 +135,7 @@ def code(x: Tensor, span: Tensor, inputs: Inputs, top: int, route: Route) -> Non
     code_sides(inputs.sides, q, route)
 
 
-def code_sides(sides: Iterable[Tensor], x: Tensor, route: Route) -> None:
+def code_sides(sides: list[Tensor], x: Tensor, route: Route) -> None:
     """Fill the codes of psi(x) for values x in [-1, 1] behind the DAC."""
     for side, psi in zip(sides, route.psis):
         value = psi(x)

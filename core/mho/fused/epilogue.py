@@ -217,11 +217,11 @@ class Epilogue:
         main = []
         if not mains and not self.array.plan.mvm:
             w = tiles_by_pixel(w, self.array.rows_of_tiles, route.cells)
-            main = [self._multiplied("main product", source, c, inputs.main[None], w)[:, 0]]
+            main = [self._multiplied("main product", source, c, [inputs.main], w)[:, 0]]
         found: dict[tuple[int | None, int], Tensor] = {}
         for k, joint in enumerate(route.joints):
             psis = joint.psis
-            codes = inputs.main[None] if psis is None else inputs.sides[psis.start : psis.stop]
+            codes = [inputs.main] if psis is None else inputs.sides[psis.start : psis.stop]
             mine = planes.planes[:, joint.planes.start * columns : joint.planes.stop * columns]
             y = self._multiplied(f"product {k}", source, c, codes, mine)
             for i, psi in enumerate(psis or [None]):
@@ -229,19 +229,19 @@ class Epilogue:
         main += [found[None, k] for k in range(mains)]
         return main, [found[psi, mains + phi] for phi, psi in route.pairs]
 
-    def _multiplied(self, name: str, source: Source, c: slice, codes: Tensor, planes: Tensor) -> Tensor:
-        """Codes [psi, pixel, channel] times planes [tile, out, row] -> [tile, psi, vector, out]."""
+    def _multiplied(self, name: str, source: Source, c: slice, codes: list[Tensor], planes: Tensor) -> Tensor:
+        """Each of the codes [pixel, channel] times planes [tile, out, row] -> [tile, psi, vector, out]."""
         tiles, outputs, _ = planes.shape
         shape = (tiles, len(codes), c.stop - c.start, outputs)
         at_once = self.array.many_small(c.stop - c.start)
-        kind = torch.int32 if codes.dtype == torch.int8 and not at_once else torch.float32
+        kind = torch.int32 if codes[0].dtype == torch.int8 and not at_once else torch.float32
         y = workspace(name, shape, kind, planes.device)
         if at_once:
             _tiles_at_once(source, c, codes, planes, y)
             return y
         multiply = int8_product if kind == torch.int32 else _product
         for t, (rows, w, out) in enumerate(zip(self.array.rows_of_tiles, planes, y.flatten(1, 2))):
-            multiply(_written(source, codes, c, t), w[:, :rows], out)
+            multiply(_operand(source, codes, c, t), w[:, :rows], out)
         return y
 
     # -- blocks -----------------------------------------------------------------------------------------------
@@ -340,17 +340,15 @@ def _kept_noise_keys(base: noise.Key, steps: int, device: torch.device) -> list[
     return _noise_keys(base, steps, device)
 
 
-def _written(source: Source, codes: Tensor, c: slice, tile: int) -> Tensor:
-    """What a tile gets of codes [psi, pixel, channel]: [psi * vector, row], patches written to a workspace."""
-    if source.window.is_pixel:
-        return codes[:, c, source.channels(tile)].flatten(0, 1)
+def _operand(source: Source, codes: list[Tensor], c: slice, tile: int) -> Tensor:
+    """What a tile gets of codes [pixel, channel], one below the other: [codes * vector, row]; written to a workspace, if that is
+    not how they lie in memory."""
     patches = [source.patches(v, c, tile) for v in codes]
-    written = workspace("patches", (len(codes), *patches[0].shape), codes.dtype, codes.device)
-    line = 1 + len(source.size)  # axis of the lines of the kernel; copies of one line at a time take half the time
-    for place, found in zip(written, patches):
-        for a, b in zip(place.unbind(line), found.unbind(line)):
-            a.copy_(b)
-    return written.view(-1, source.sizes[tile])
+    if len(patches) == 1 and patches[0].dim() == 2:
+        return patches[0]
+    shape = (len(patches) * len(patches[0]), *patches[0].shape[1:])
+    written = workspace("patches", shape, patches[0].dtype, patches[0].device)
+    return torch.cat(patches, out=written).view(-1, source.sizes[tile])
 
 
 def _product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
@@ -358,7 +356,7 @@ def _product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
     return torch.mm(x, w.t(), out=out)
 
 
-def _tiles_at_once(source: Source, c: slice, codes: Tensor, planes: Tensor, y: Tensor) -> None:
+def _tiles_at_once(source: Source, c: slice, codes: list[Tensor], planes: Tensor, y: Tensor) -> None:
     """`_multiplied` for many small tiles of one height: batched products in fp32, which is exact for integers below 2^24."""
     w = planes.to(torch.float32)
     for v, out in zip(codes, y.unbind(1)):

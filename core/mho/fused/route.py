@@ -11,7 +11,6 @@ accumulate, output called on whole outputs, between two parts of the epilogue
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -86,7 +85,8 @@ class Route:
     )  # (number of the effect, side) -> number of the pair
     cells: int = 1  # rows of an input channel, where images are coded before they are unfolded; 1: vectors are coded
     unfolded: str = ""  # why the patches of an image are written out before they are coded, or ""
-    seams: bool = False  # whether a plain `input` or `mvm` works on the values of all inputs
+    whole: bool = False  # whether a plain method has to see all vectors at once
+    preparing: tuple[Placed, ...] = ()  # the effects whose terms use constants of the chip
     by_reference: str = ""  # why gradients come from the reference path, or ""
     notes: tuple[tuple[str, str], ...] = ()  # (kind, what happens to it)
 
@@ -98,17 +98,6 @@ class Route:
     def mains(self) -> int:
         """Planes of the main product."""
         return _mains(self.tier)
-
-    @functools.cached_property
-    def whole(self) -> bool:
-        """Whether a plain method has to see all vectors at once."""
-        return self.seams or any(s.does == "cut" for s in self.steps)
-
-    @functools.cached_property
-    def preparing(self) -> tuple[Placed, ...]:
-        """The effects whose terms use constants of the chip."""
-        asked = {p.number: p for p in (*self.askers, *(p for s in self.steps for p in s.effects))}
-        return tuple(p for p in asked.values() if p.effect.writes("prepare"))
 
 
 def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel: int = 1) -> Route:
@@ -132,7 +121,8 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel
         **products,
         cells=1 if unfolded else channel,
         unfolded=unfolded,
-        seams=bool(plan.input or plan.mvm),
+        whole=bool(plan.input or plan.mvm) or any(s.does == "cut" for s in steps),
+        preparing=_preparing(products["askers"], steps),
         by_reference=_no_gradient(plan),
         notes=_notes(plan),
     )
@@ -288,6 +278,11 @@ def _runs(numbers: list[int]) -> list[range]:
     starts = sorted(n for n in numbers if n - 1 not in numbers)
     ends = sorted(n for n in numbers if n + 1 not in numbers)
     return [range(start, end + 1) for start, end in zip(starts, ends)]
+
+
+def _preparing(askers: tuple[Placed, ...], steps: tuple[Step, ...]) -> tuple[Placed, ...]:
+    asked = {p.number: p for p in (*askers, *(p for s in steps for p in s.effects))}
+    return tuple(p for p in asked.values() if p.effect.writes("prepare"))
 
 
 def _number(known: list[Any], item: Any) -> int:
