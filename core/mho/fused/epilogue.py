@@ -178,7 +178,10 @@ class Epilogue:
                 self.block(products, ends)
             else:
                 eager = functools.partial(self._blocks, products, ends, c.start)
-                arguments, elements = (products, ends, self.constants), ends.scale.numel() * len(ends.out)
+                arguments = (products, ends, self.constants)
+                elements = max(
+                    inputs.main.numel(), ends.scale.numel() * len(ends.out)
+                )  # whoever has the DAC has this too
                 self.array.kernels.run("epilogue", self._kernel, arguments, eager, elements)
         return out
 
