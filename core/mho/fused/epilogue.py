@@ -351,7 +351,7 @@ def _operand(source: Source, codes: list[Tensor], c: slice, tile: int) -> Tensor
         return patches[0]
     shape = (len(patches) * len(patches[0]), *patches[0].shape[1:])
     written = workspace("patches", shape, patches[0].dtype, patches[0].device)
-    return torch.cat(patches, out=written).view(-1, source.sizes[tile])
+    return torch.cat(patches, out=written).reshape(-1, source.sizes[tile])
 
 
 def _product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
