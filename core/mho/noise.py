@@ -255,6 +255,6 @@ def quick_normal(word: Tensor, columns: int) -> Tensor:
         own, shift = _columns_of(columns, word.device)
         return _table_of(word.device)[(_mix64(word.unsqueeze(-1) ^ own) >> shift) & (LEVELS - 1)]
     h = _mix64(word.unsqueeze(-1) ^ _columns64((columns + 3) // 4, word.device))
-    index = h.view(torch.int16).to(torch.int32).bitwise_and_(LEVELS - 1)
+    index = h.view(torch.uint16).to(torch.int32)
     z = _quantile_table(word.device).index_select(0, index.flatten()).view(index.shape)
     return z[..., :columns]

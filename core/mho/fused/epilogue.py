@@ -307,7 +307,8 @@ class Epilogue:
         terms = [p.effect.scaled_variance(site, self._named(p, m)) for p, site in zip(step.effects, sites)]
         variance = functools.reduce(operator.add, terms)
         if isinstance(variance, Tensor):
-            y.addcmul_(draw, variance.sqrt())
+            own = len(terms) > 1  # a single term may be somebody's constant
+            y.addcmul_(draw, variance.sqrt_() if own else variance.sqrt())
         else:
             y.add_(draw, alpha=math.sqrt(variance))
 
