@@ -53,13 +53,13 @@ def all_sizes(monkeypatch):
 def test_small_work_stays_eager(monkeypatch):
     """Kernels are made for many weights, and for many inputs or outputs of a call."""
     monkeypatch.setattr(made, "_compiled", lambda function: function)
-    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30)
+    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30 + 1)
     eager, compiled = (t.program(seed=0) for t in tiles())
     for vectors, kernels in ((16, set()), (17, {"epilogue"}), (31, {"DAC", "epilogue"})):
         with torch.no_grad():
             assert torch.equal(eager(inputs(vectors)), compiled(inputs(vectors)))
         assert set(compiled.tiles.kernels.made) == kernels and not eager.tiles.kernels.made
-    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30 - 1)
+    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30)
     compiled = tiles()[1].program(seed=0)
     with torch.no_grad():
         compiled(inputs(1))

@@ -42,7 +42,7 @@ class Kernels:
         elements: int = 0,
     ) -> T:
         """The compiled function `make()` of `args`, or `eager()`. It works on the weights or on more `elements`."""
-        if not self.wanted or max(self.weights, elements) <= WORTHWHILE or name in self.refused or not _possible():
+        if not self.wanted or max(self.weights, elements) < WORTHWHILE or name in self.refused or not _possible():
             return eager()
         try:
             if name not in self.made:
