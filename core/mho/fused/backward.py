@@ -8,6 +8,7 @@ added up where the patches overlap.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -100,7 +101,7 @@ class Backward:
         rows = self.source.window.is_pixel
         fresh = torch.empty_like if rows and self.array.full else torch.zeros_like
         gx = fresh(main, dtype=g.dtype) if self.wanted.x or self.wanted.alpha else None
-        gw = fresh(w, dtype=g.dtype) if self.wanted.w else None
+        gw = self._as_weights_lie(fresh, w, g.dtype) if self.wanted.w else None
         if gw is not None and torch._C._are_functorch_transforms_active():
             gw = gw + main.new_zeros((), dtype=g.dtype)  # where torch.func maps this pass: one for every sample
         galpha = None
@@ -114,6 +115,13 @@ class Backward:
             if gx is not None:
                 gx = torch.where(clipped > 0, 0, gx / spread(self.array, alpha))
         return Wanted(gx if self.wanted.x else None, gw, galpha, torch.stack(gscales) if self.wanted.scale else None)
+
+    def _as_weights_lie(self, fresh: Callable[..., Tensor], w: Tensor, kind: torch.dtype) -> Tensor:
+        """Memory for the gradient of w [tile, out, row] in the order of the layer's weight, whose gradient it becomes without
+        a copy."""
+        dims = (1, 0) if self.array.groups == 1 else (0, 1)
+        lying = w.permute(*dims, 2)
+        return fresh(lying, dtype=kind, memory_format=torch.contiguous_format).permute(*dims, 2)
 
     def _before_adc(self, g: Tensor, kind: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the products of every tile, [vector, out] of type `kind`, and of scale [out]."""

@@ -16,6 +16,7 @@ from mho.converter import Dac
 from mho.fused.backward import Saved, Wanted, each, gradients
 from mho.fused.codes import Planes, code_inputs, code_weights
 from mho.fused.epilogue import Epilogue
+from mho.fused.kernels import possible
 from mho.fused.route import Route
 from mho.fused.source import source, spread, tiles_by_pixel
 from mho.layout import blocks
@@ -151,7 +152,8 @@ class MiniBatchWeights(torch.autograd.Function):
             weight: Tensor, gamma: Tensor, key: noise.Key, strength: Tensor | float | None, part: slice | None = None
         ) -> Tensor:
             w = (weight / gamma.unsqueeze(-1)).clamp_(-1, 1)
-            return w if strength is None else array.with_noise(w, Stream(key, key, quick=True), strength, part)
+            w = w if strength is None else array.with_noise(w, Stream(key, key, quick=True), strength, part)
+            return w.contiguous()
 
         def eager() -> Tensor:
             if strength is not None and not array.cellwise(array.plan.program):
@@ -174,17 +176,19 @@ class MiniBatchWeights(torch.autograd.Function):
         weight, gamma = ctx.saved_tensors
         array: TileArray = ctx.array
 
-        def of(g: Tensor, weight: Tensor, gamma: Tensor) -> Tensor:
+        if array.plan.read or not possible():  # effects, derivatives and transforms may see g too
+            g = g.clone()
+
+        def of(g: Tensor, weight: Tensor, gamma: Tensor) -> None:
             full = gamma.unsqueeze(-1)
-            return (g / full).masked_fill_(weight.abs() > full, 0)
+            g.div_(full).masked_fill_(weight.abs() > full, 0)
 
-        def eager() -> Tensor:
-            out = torch.empty_like(g)
+        def eager() -> None:
             for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
-                out[:, part] = of(g[:, part], weight[:, part], gamma[:, part])
-            return out
+                of(g[:, part], weight[:, part], gamma[:, part])
 
-        return array.kernels.run("gradient of the weights", lambda: of, (g, weight, gamma), eager), None, None, None
+        array.kernels.run("gradient of the weights", lambda: of, (g, weight, gamma), eager)
+        return g, None, None, None
 
     @staticmethod
     def vmap(

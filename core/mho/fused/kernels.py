@@ -33,7 +33,7 @@ class Kernels:
 
     def run(self, name: str, make: Callable[[], Callable[..., T]], args: tuple[Any, ...], eager: Callable[[], T]) -> T:
         """The compiled function `make()` of `args`, or `eager()`."""
-        if not self.wanted or name in self.refused or not _possible():
+        if not self.wanted or name in self.refused or not possible():
             return eager()
         try:
             if name not in self.made:
@@ -53,7 +53,7 @@ class Kernels:
         warnings.warn(f"layer {self.owner!r}: its {name} cannot be compiled and runs eagerly ({why})", stacklevel=4)
 
 
-def _possible() -> bool:
+def possible() -> bool:
     """A compiler that is at work already takes the formulas as they are; function transforms, and derivatives of a backward
     pass, cannot go through a kernel."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
