@@ -18,6 +18,7 @@ from mho.converter import clipping, range_gradient, range_step
 from mho.errors import MhoError
 from mho.fused.epilogue import Conversion
 from mho.fused.source import Source, by_channel, by_pixel, spread
+from mho.fused.tier import float_product
 
 if TYPE_CHECKING:
     from mho.fused.function import Call
@@ -147,9 +148,9 @@ class Backward:
         for t, (gt, rows) in enumerate(zip(gts, self.array.rows_of_tiles)):
             mine = self.source.channels(t)
             if gx is not None:
-                _multiply(gt, self.saved.w[t, :, :rows].to(gt.dtype), gx[:, mine])
+                gx[:, mine] = float_product(gt, self.saved.w[t, :, :rows].to(gt.dtype))
             if gw is not None:
-                _multiply(gt.t(), _values(self.saved.main[:, mine], self.top, gt.dtype), gw[t, :, :rows])
+                gw[t, :, :rows] = float_product(gt.t(), _values(self.saved.main[:, mine], self.top, gt.dtype))
 
     def _before_dac(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """From the gradient g of the DAC's values [vector, in]: those of x and of alpha."""
@@ -179,10 +180,10 @@ class Backward:
             for c in self.source.chunks(PATCHES // rows):
                 values = _values(self.source.rows(main, c, t), self.top, gt.dtype)
                 if gw is not None:
-                    gw[t, :, :rows] += by_channel(gt[c].t() @ values, self.cells)
+                    gw[t, :, :rows] += by_channel(float_product(gt[c].t(), values), self.cells)
                 if gx is None:
                     continue
-                part = gt[c] @ weights
+                part = float_product(gt[c], weights)
                 self.source.add_up(gx, part, c, t)
                 if self.wanted.alpha:
                     sums.append(clipping(*(v[:, None] for v in (part, values, self.source.rows(clipped, c, t)))))
@@ -212,15 +213,6 @@ class Backward:
             return None
         asks, count = (torch.cat(v) for v in zip(*sums))
         return range_step(asks, count, alpha, self.array.decay, w.shape[2])
-
-
-def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """a @ b into out, which may have more precision than the product."""
-    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if a.dtype == out.dtype and plain:  # a backward pass may be differentiated in its turn
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(a @ b)
 
 
 def _values(codes: Tensor, top: int, kind: torch.dtype) -> Tensor:
