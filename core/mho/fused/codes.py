@@ -94,7 +94,11 @@ def code_block(planes: Sequence[Tensor], w: Tensor, bound: Tensor, sites: list[S
         planes[1].copy_(q.sub_(high, alpha=HIGH))
     for plane, weighing, site in zip(planes[route.mains :], route.phis, sites):
         phi = weighing.phi(w, site)
-        plane.copy_(phi if route.tier == "fp32" else (phi * (per * SIDE)).round_().clamp_(-SIDE, SIDE))
+        if route.tier != "fp32":
+            phi = (phi * (per * SIDE)).round_()
+            trusted = weighing.owner is None  # a plugin's phi may say |phi| <= bound and not keep it
+            phi = phi if trusted else phi.clamp_(-SIDE, SIDE)
+        plane.copy_(phi)
 
 
 def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernels, keep: bool) -> Inputs:
@@ -122,7 +126,7 @@ def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernel
 def code(x: Tensor, span: Tensor, inputs: Inputs, top: int, route: Route) -> None:
     """Fill the inputs of some vectors."""
     if inputs.clipped is not None:
-        inputs.clipped.copy_(torch.where(x.abs() > span, 1, 0))
+        inputs.clipped.copy_(torch.where(x.abs() > span, 1.0, 0.0))
     q = (x / span).clamp_(-1, 1).mul_(top).round_()
     total = q.sum(1, keepdim=True)
     inputs.poison.copy_(total - total)

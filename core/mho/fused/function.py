@@ -152,8 +152,10 @@ class MiniBatchWeights(torch.autograd.Function):
             weight: Tensor, gamma: Tensor, key: noise.Key, strength: Tensor | float | None, part: slice | None = None
         ) -> Tensor:
             w = (weight / gamma.unsqueeze(-1)).clamp_(-1, 1)
-            w = w if strength is None else array.with_noise(w, Stream(key, key, quick=True), strength, part)
-            return w.contiguous()
+            return w if strength is None else array.with_noise(w, Stream(key, key, quick=True), strength, part)
+
+        def kernel(*arguments: Any) -> Tensor:
+            return of(*arguments).contiguous()  # as its codes will lie
 
         def eager() -> Tensor:
             if strength is not None and not array.cellwise(array.plan.program):
@@ -163,8 +165,9 @@ class MiniBatchWeights(torch.autograd.Function):
                 out[:, part] = of(weight[:, part], gamma[:, part], stream.chip, strength, part)
             return out
 
-        arguments = (weight, gamma, stream.chip, None if strength is None else torch.as_tensor(strength))
-        return array.kernels.run("weight noise", lambda: of, arguments, eager)
+        key = noise.as_tensors(stream.chip, weight.device)
+        arguments = (weight, gamma, key, None if strength is None else torch.as_tensor(strength))
+        return array.kernels.run("weight noise", lambda: kernel, arguments, eager)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -73,7 +73,11 @@ def _compiled(function: Callable[..., T]) -> Callable[..., T]:
     assert isinstance(function, FunctionType)
     code = function.__code__.replace(co_name=f"kernel_{next(_numbers)}")
     own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
-    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": functools.partial(_about, _parameters(code))})
+    options: dict[str, Any] = {
+        "guard_filter_fn": functools.partial(_about, _parameters(code)),
+        "assert_indirect_indexing": False,  # of the table of normal numbers: its indices are 16 bits
+    }
+    return torch.compile(own, fullgraph=True, options=options)
 
 
 def _parameters(code: CodeType) -> set[str]:
