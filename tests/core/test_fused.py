@@ -291,6 +291,16 @@ def test_a_backward_pass_can_be_differentiated(hardware):
     assert inside.double().mean() > 0.95 and torch.allclose(found[inside], wanted[inside], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("effects", ["pcm.programming_noise", "rram.telegraph_noise"])
+def test_a_graph_that_is_kept_gives_the_same_gradients_again(hardware, effects):
+    """The gradient of noisy weights becomes that of the weights in place, unless an effect reads them in between."""
+    w, x = data()
+    tile = mho.Tile(w, hardware(tile_yaml(f"nonidealities: [{effects}]"), training())).train()
+    y = tile(x).square().sum()
+    first = torch.autograd.grad(y, tile.weight, retain_graph=True)[0].clone()
+    assert torch.equal(torch.autograd.grad(y, tile.weight)[0], first)
+
+
 def test_a_checkpointed_layer_sees_the_same_weights_when_it_is_replayed(hardware):
     _, x = data()
     effects = "nonidealities: [pcm.programming_noise, circuit.ir_drop]"
