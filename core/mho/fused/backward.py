@@ -187,7 +187,7 @@ class Backward:
         main, clipped, _, w, alpha, _ = self.saved
         galpha = []
         for t, (gt, rows) in enumerate(zip(gts, self.array.rows_of_tiles)):
-            weights, sums = by_pixel(w[t, :, :rows], self.cells).to(gt.dtype), []
+            weights, sums = by_pixel(w[t, :, :rows], self.cells).to(gt.dtype).contiguous(), []
             for c in self.source.chunks(PATCHES // rows):
                 values = _values(self.source.rows(main, c, t), self.top, gt.dtype)
                 if gw is not None:
