@@ -177,8 +177,9 @@ class Site:
     def randn_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
         """Standard normal numbers shaped like `t`. `per` says how often they change (default: by stage), `name` tells
         apart several draws of one effect. Asked again with the same `per` and `name`, the numbers are the same."""
-        normal = noise.quick_normal if self.stream.quick else noise.normal
-        return normal(self._rows(t, per, name), t.shape[-1]).to(t.dtype)
+        rows, columns = self._rows(t, per, name), t.shape[-1]
+        z = noise.quick_normal(noise.joined(rows), columns) if self.stream.quick else noise.normal(rows, columns)
+        return z.to(t.dtype)
 
     def rand_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
         """Uniform numbers in (0, 1) shaped like `t`; see `randn_like`."""
@@ -195,7 +196,8 @@ class Site:
         if self.kernels is None:
             return function(*args)
         name = f"kernel {function.__qualname__}"
-        found: T = self.kernels.run(name, lambda: function, args, lambda: function(*args))
+        elements = max(t.numel() for t in args)
+        found: T = self.kernels.run(name, lambda: function, args, lambda: function(*args), elements)
         return found
 
     def over_tile(self, v: Tensor) -> Tensor:

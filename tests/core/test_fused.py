@@ -10,6 +10,7 @@ import pytest
 import torch
 from mho import layout, noise
 from mho.fused import epilogue, tier, workspace
+from mho.fused.route import Pair, _joints
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
@@ -491,6 +492,21 @@ def test_two_effects_with_one_weighing_of_their_own_do_not_share_its_constants(h
     assert len(route.phis) == 2 and len(route.pairs) == 3 and all(p.owner is None for p in route.phis)
 
 
+@pytest.mark.parametrize("mains", [0, 2])
+def test_joint_products_are_each_of_the_products_once(mains):
+    """Planes that other codes use too leave gaps; psis with the same planes are one product only as neighbours."""
+    g = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        some = torch.rand(4, 5, generator=g) < 0.4
+        pairs = [Pair(phi, psi - 1 if psi else None) for phi, psi in some.nonzero().tolist()]
+        wanted = [(None, plane) for plane in range(mains)] + [(psi, mains + phi) for phi, psi in pairs]
+        joints = _joints(mains, pairs)
+        assert sorted(
+            ((psi, plane) for planes, psis in joints for plane in planes for psi in psis or [None]), key=str
+        ) == (sorted(wanted, key=str))
+    assert _joints(2, [Pair(0, None), Pair(1, 0), Pair(1, 1)]) == ((range(3), None), (range(3, 4), range(2)))
+
+
 # -- torch.compile --------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_a_compiled_network_stays_one_graph_in_training_and_on_every_chip_at_every_age(hardware):
@@ -524,7 +540,7 @@ def test_a_compiled_network_stays_one_graph_in_training_and_on_every_chip_at_eve
 
 
 def test_quick_normal_numbers_are_normal():
-    z = noise.quick_normal(noise.rows_of(noise.key("quick"), torch.arange(2048, dtype=torch.int32)), 1024).double()
+    z = noise.quick_normal(noise.words_at(noise.key("quick"), torch.arange(2048, dtype=torch.int32)), 1024).double()
     n = z.numel()
     for power, expected, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         assert abs((z**power).mean() - expected) < Z * math.sqrt(variance / n)
@@ -541,6 +557,25 @@ def test_quick_normal_numbers_are_normal():
     for shift in (1, 2, 3, 4, 256):
         assert abs((z[:, shift:] * z[:, :-shift]).mean()) < Z / math.sqrt(n)
         assert abs((squares[:, shift:] * squares[:, :-shift]).mean()) < Z * 2 / math.sqrt(n)
+
+
+def test_rows_of_quick_normal_numbers_are_independent_along_every_axis():
+    """n = 2^21 products for every pair of rows that are 1, 2 or 16 apart in sample, position or tile; and for swapped indices."""
+    size = (64, 32, 16)
+    index = [torch.arange(n, dtype=torch.int32).view(-1, *[1] * (2 - k)) for k, n in enumerate(size)]
+    words = noise.words_at(noise.key("rows"), *index)
+    assert len(words.unique()) == words.numel()
+    z = noise.quick_normal(words, 64).double()
+    pairs = [(z.narrow(d, s, n - s), z.narrow(d, 0, n - s)) for d, n in enumerate(size) for s in (1, 2, n // 2)]
+    square = z[:16, :16, :16]
+    pairs += [(square[a, b], square[b, a]) for a, b in ((1, 3), (2, 15), (0, 7))]
+    pairs += [(square, square.transpose(0, 2)[..., torch.arange(63, -1, -1)])]
+    other = noise.quick_normal(noise.words_at(noise.fold(noise.key("rows"), 1), *index), 64).double()
+    for a, b in (*pairs, (z, other)):
+        assert abs((a * b).mean()) < Z / math.sqrt(a.numel())
+        assert abs(((a**2 - 1) * (b**2 - 1)).mean()) < Z * 2 / math.sqrt(a.numel())
+    sums = z.sum((0, 1)) / math.sqrt(size[0] * size[1])  # a common part of rows would add up
+    assert abs(sums.var() - 1) < Z * math.sqrt(2 / sums.numel())
 
 
 def test_a_backward_pass_follows_whatever_parameter_asks_for_it():

@@ -50,12 +50,20 @@ def all_sizes(monkeypatch):
     monkeypatch.setattr(made, "WORTHWHILE", 1)
 
 
-def test_small_arrays_stay_eager(monkeypatch):
+def test_small_work_stays_eager(monkeypatch):
+    """Kernels are made for many weights, and for many inputs or outputs of a call."""
+    monkeypatch.setattr(made, "_compiled", lambda function: function)
     monkeypatch.setattr(made, "WORTHWHILE", 50 * 30)
-    assert not tiles()[1].tiles.kernels.wanted
+    eager, compiled = (t.program(seed=0) for t in tiles())
+    for vectors, kernels in ((16, set()), (17, {"epilogue"}), (31, {"DAC", "epilogue"})):
+        with torch.no_grad():
+            assert torch.equal(eager(inputs(vectors)), compiled(inputs(vectors)))
+        assert set(compiled.tiles.kernels.made) == kernels and not eager.tiles.kernels.made
     monkeypatch.setattr(made, "WORTHWHILE", 50 * 30 - 1)
-    eager, compiled = tiles()
-    assert compiled.tiles.kernels.wanted and not eager.tiles.kernels.wanted
+    compiled = tiles()[1].program(seed=0)
+    with torch.no_grad():
+        compiled(inputs(1))
+    assert {"weight codes", "DAC", "epilogue"} <= set(compiled.tiles.kernels.made)
 
 
 @needs_compiler

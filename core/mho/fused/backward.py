@@ -143,7 +143,9 @@ class Backward:
             return gt.to(kind)
 
         arguments = (g, self.saved.codes, self.saved.alpha, self.saved.scale, bool(self.wanted.scale))
-        return array.kernels.run("gradient of the ADC", lambda: every, arguments, lambda: every(*arguments))
+        return array.kernels.run(
+            "gradient of the ADC", lambda: every, arguments, lambda: every(*arguments), self.saved.codes.numel()
+        )
 
     # -- vectors that are rows of memory ------------------------------------------------------------------------
     def _rows(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> None:
@@ -178,7 +180,7 @@ class Backward:
         _, clipped, _, _, alpha, _ = self.saved
         span, learned = spread(array, alpha), bool(self.wanted.alpha)
         arguments = (g, self.saved.main, clipped, alpha, span, array.decay, learned)  # no decay in evaluation
-        return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments))
+        return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments), g.numel())
 
     # -- patches ------------------------------------------------------------------------------------------------
     def _patches(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> Tensor | None:

@@ -20,20 +20,29 @@ import torch
 
 T = TypeVar("T")
 _numbers = itertools.count()
-WORTHWHILE = 1 << 15  # weights: kernels of smaller arrays would take longer to make than most runs have to win
+WORTHWHILE = (
+    1 << 15
+)  # elements of what a kernel works on: smaller ones would take longer to make than most runs have to win
 
 
 class Kernels:
     """The kernels of one array, made when they are first called."""
 
     def __init__(self, wanted: bool, owner: str, weights: int) -> None:
-        self.wanted, self.owner = wanted and weights > WORTHWHILE, owner
+        self.wanted, self.owner, self.weights = wanted, owner, weights
         self.made: dict[str, Callable[..., Any]] = {}
         self.refused: dict[str, str] = {}  # name of a kernel: why it runs eagerly
 
-    def run(self, name: str, make: Callable[[], Callable[..., T]], args: tuple[Any, ...], eager: Callable[[], T]) -> T:
-        """The compiled function `make()` of `args`, or `eager()`."""
-        if not self.wanted or name in self.refused or not possible():
+    def run(
+        self,
+        name: str,
+        make: Callable[[], Callable[..., T]],
+        args: tuple[Any, ...],
+        eager: Callable[[], T],
+        elements: int = 0,
+    ) -> T:
+        """The compiled function `make()` of `args`, or `eager()`. It works on the weights or on more `elements`."""
+        if not self.wanted or max(self.weights, elements) <= WORTHWHILE or name in self.refused or not possible():
             return eager()
         try:
             if name not in self.made:

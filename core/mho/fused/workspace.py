@@ -20,10 +20,7 @@ def workspace(name: str, shape: tuple[int, ...], kind: torch.dtype, device: torc
     count = math.prod(shape)
     spaces: dict[Any, Tensor] = _kept.__dict__.setdefault("spaces", {})
     key = (name, kind, device)
-    if (
-        key not in spaces
-        or spaces[key].numel() < count
-        or spaces[key].is_inference() != torch.is_inference_mode_enabled()
-    ):
-        spaces[key] = torch.empty(count, dtype=kind, device=device)
-    return spaces[key][:count].view(shape)
+    space = spaces.get(key)
+    if space is None or space.numel() < count or space.is_inference() != torch.is_inference_mode_enabled():
+        space = spaces[key] = torch.empty(count, dtype=kind, device=device)
+    return space[:count].view(shape)
