@@ -67,18 +67,19 @@ def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
     tiles, outputs, rows = w.shape
     shape = (tiles, (route.mains + len(route.phis)) * outputs, rows)
     whole = workspace("planes", shape, kind, w.device) if shared else torch.empty(shape, dtype=kind, device=w.device)
-    planes = whole.split(outputs, 1)
+    planes = whole.flatten(1).split(outputs * rows, 1)  # a compiler sees of two axes, not of three, that none overlap
 
     def kernel(w: Tensor, planes: Sequence[Tensor], constants: Constants) -> Tensor:
         bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
-        code_block(planes, w, bound, type(epilogue)(array, route, CLOSED, constants).phi_sites(), route)
+        sites = type(epilogue)(array, route, CLOSED, constants).phi_sites()
+        code_block([p.view(w.shape) for p in planes], w, bound, sites, route)
         return bound
 
     def eager() -> Tensor:
         bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
         alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
         for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
-            code_block([p[:, part] for p in planes], w[:, part], bound, epilogue.phi_sites(), route)
+            code_block([p.view(w.shape)[:, part] for p in planes], w[:, part], bound, epilogue.phi_sites(), route)
         return bound
 
     arguments = (w, planes, epilogue.constants)
