@@ -22,7 +22,7 @@ from mho.fused.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
 from mho.fused.route import Route, Step
 from mho.fused.source import Source, tiles_by_pixel
 from mho.fused.tier import int8_product
-from mho.fused.workspace import workspace
+from mho.fused.workspace import stacked, workspace
 from mho.layout import blocks
 from mho.plan import Placed
 from mho.site import CLOSED, Site, Stream
@@ -349,9 +349,7 @@ def _operand(source: Source, codes: list[Tensor], c: slice, tile: int) -> Tensor
     patches = [source.patches(v, c, tile) for v in codes]
     if len(patches) == 1 and patches[0].dim() == 2:
         return patches[0]
-    shape = (len(patches) * len(patches[0]), *patches[0].shape[1:])
-    written = workspace("patches", shape, patches[0].dtype, patches[0].device)
-    return torch.cat(patches, out=written).view(-1, source.sizes[tile])
+    return stacked("patches", patches).reshape(-1, source.sizes[tile])
 
 
 def _product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:

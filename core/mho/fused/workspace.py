@@ -24,3 +24,12 @@ def workspace(name: str, shape: tuple[int, ...], kind: torch.dtype, device: torc
     if space is None or space.numel() < count or space.is_inference() != torch.is_inference_mode_enabled():
         space = spaces[key] = torch.empty(count, dtype=kind, device=device)
     return space[:count].view(shape)
+
+
+def stacked(name: str, parts: list[Tensor]) -> Tensor:
+    """Tensors of one shape one below the other, in a workspace."""
+    if torch.compiler.is_compiling():  # a compiler takes `out` for memory in the order of the parts
+        return torch.cat(parts)
+    first = parts[0]
+    place = workspace(name, (len(parts) * len(first), *first.shape[1:]), first.dtype, first.device)
+    return torch.cat(parts, out=place)
