@@ -292,6 +292,16 @@ def test_a_backward_pass_can_be_differentiated(hardware):
     assert inside.double().mean() > 0.95 and torch.allclose(found[inside], wanted[inside], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("effects", ["pcm.programming_noise", "rram.telegraph_noise"])
+def test_a_graph_that_is_kept_gives_the_same_gradients_again(hardware, effects):
+    """The gradient of noisy weights becomes that of the weights in place, unless an effect reads them in between."""
+    w, x = data()
+    tile = mho.Tile(w, hardware(tile_yaml(f"nonidealities: [{effects}]"), training())).train()
+    y = tile(x).square().sum()
+    first = torch.autograd.grad(y, tile.weight, retain_graph=True)[0].clone()
+    assert torch.equal(torch.autograd.grad(y, tile.weight)[0], first)
+
+
 def test_a_checkpointed_layer_sees_the_same_weights_when_it_is_replayed(hardware):
     _, x = data()
     effects = "nonidealities: [pcm.programming_noise, circuit.ir_drop]"
@@ -441,6 +451,22 @@ def test_a_private_product_that_is_missing_or_wrong_is_not_used(monkeypatch):
             m.setattr(torch, "_int_mm", broken) if broken else m.delattr(torch, "_int_mm")
             assert not tier.is_exact()
     tier.is_exact.cache_clear()
+
+
+def test_products_of_the_backward_pass_are_those_of_fp32_however_their_operands_lie(monkeypatch):
+    """To the rounding of sums of 96 products; strided operands are copied first, since oneDNN is slow at them."""
+    a, b = torch.randn(40, 96), torch.randn(96, 24)
+    wide = torch.randn(96, 100)
+    with torch.no_grad():
+        for x, w in ((a, b), (a, b.t().contiguous().t()), (torch.randn(96, 40).t(), wide[:, 3:27]), (a[:0], b)):
+            exact = x.double() @ w.double()
+            assert torch.allclose(tier.float_product(x, w).double(), exact, rtol=0, atol=96 * 2**-23 * 10)
+        assert torch.equal(tier.float_product(a[:, :0], b[:0]), torch.zeros(40, 24))
+        assert tier.float_product(a.bfloat16(), b.bfloat16()).dtype == torch.bfloat16
+    assert tier.float_product(a.requires_grad_(), b).grad_fn is not None
+    monkeypatch.setattr(tier, "has_onednn", lambda: False)
+    with torch.no_grad():
+        assert torch.equal(tier.float_product(a, b), a @ b)
 
 
 def test_double_precision_and_plain_methods_that_need_gradients_take_the_reference_path(hardware):

@@ -113,6 +113,23 @@ def test_the_guard_sees_what_the_reference_path_allocates(monkeypatch):
     assert len(evaluated(layer("reference").program(seed=0), vectors(512)).making(4 * 512 * OUT)) > 10
 
 
+@pytest.mark.parametrize("products", ["fp32", "bf16"])
+def test_of_the_size_of_the_weights_a_training_step_makes_noisy_weights_and_a_gradient(products, monkeypatch):
+    """autograd takes the gradient over as it is, since it lies in memory as the weight does."""
+    monkeypatch.setattr(layout, "BLOCK", 1 << 12)
+    tile = layer("int8", f"training.backward.products={products}").train()
+    x = vectors().requires_grad_()
+
+    def step():
+        tile.weight.grad = None
+        tile(x).backward(torch.ones(4, OUT))
+
+    step()
+    made = Counter(operations(step).making(OUT * ROWS))
+    assert sum(made.values()) == (2 if products == "fp32" else 3), made  # and their copy in bf16
+    assert tile.weight.grad.is_contiguous()
+
+
 @pytest.mark.parametrize("mode", ["on a chip", "in training"])
 def test_random_numbers_come_from_counters_and_quantisers_are_plain(mode):
     """`randn` is slow when it is compiled and depends on the order of calls, fake_quantize is slow everywhere. A training step

@@ -67,18 +67,19 @@ def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
     tiles, outputs, rows = w.shape
     shape = (tiles, (route.mains + len(route.phis)) * outputs, rows)
     whole = workspace("planes", shape, kind, w.device) if shared else torch.empty(shape, dtype=kind, device=w.device)
-    planes = whole.split(outputs, 1)
+    planes = whole.flatten(1).split(outputs * rows, 1)  # a compiler sees of two axes, not of three, that none overlap
 
     def kernel(w: Tensor, planes: Sequence[Tensor], constants: Constants) -> Tensor:
         bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
-        code_block(planes, w, bound, type(epilogue)(array, route, CLOSED, constants).phi_sites(), route)
+        sites = type(epilogue)(array, route, CLOSED, constants).phi_sites()
+        code_block([p.view(w.shape) for p in planes], w, bound, sites, route)
         return bound
 
     def eager() -> Tensor:
         bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
         alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
         for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
-            code_block([p[:, part] for p in planes], w[:, part], bound, epilogue.phi_sites(), route)
+            code_block([p.view(w.shape)[:, part] for p in planes], w[:, part], bound, epilogue.phi_sites(), route)
         return bound
 
     arguments = (w, planes, epilogue.constants)
@@ -95,7 +96,11 @@ def code_block(planes: Sequence[Tensor], w: Tensor, bound: Tensor, sites: list[S
         planes[1].copy_(q.sub_(high, alpha=HIGH))
     for plane, weighing, site in zip(planes[route.mains :], route.phis, sites):
         phi = weighing.phi(w, site)
-        plane.copy_(phi if route.tier == "fp32" else (phi * (per * SIDE)).round_().clamp_(-SIDE, SIDE))
+        if route.tier != "fp32":
+            phi = (phi * (per * SIDE)).round_()
+            trusted = weighing.owner is None  # a plugin's phi may say |phi| <= bound and not keep it
+            phi = phi if trusted else phi.clamp_(-SIDE, SIDE)
+        plane.copy_(phi)
 
 
 def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernels, keep: bool) -> Inputs:
@@ -123,7 +128,7 @@ def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernel
 def code(x: Tensor, span: Tensor, inputs: Inputs, top: int, route: Route) -> None:
     """Fill the inputs of some vectors."""
     if inputs.clipped is not None:
-        inputs.clipped.copy_(torch.where(x.abs() > span, 1, 0))
+        inputs.clipped.copy_(torch.where(x.abs() > span, 1.0, 0.0))
     q = (x / span).clamp_(-1, 1).mul_(top).round_()
     total = q.sum(1, keepdim=True)
     inputs.poison.copy_(total - total)

@@ -42,7 +42,7 @@ class Kernels:
         elements: int = 0,
     ) -> T:
         """The compiled function `make()` of `args`, or `eager()`. It works on the weights or on more `elements`."""
-        if not self.wanted or max(self.weights, elements) < WORTHWHILE or name in self.refused or not _possible():
+        if not self.wanted or max(self.weights, elements) < WORTHWHILE or name in self.refused or not possible():
             return eager()
         try:
             if name not in self.made:
@@ -62,7 +62,7 @@ class Kernels:
         warnings.warn(f"layer {self.owner!r}: its {name} cannot be compiled and runs eagerly ({why})", stacklevel=4)
 
 
-def _possible() -> bool:
+def possible() -> bool:
     """A compiler that is at work already takes the formulas as they are; function transforms, and derivatives of a backward
     pass, cannot go through a kernel."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
@@ -82,7 +82,11 @@ def _compiled(function: Callable[..., T]) -> Callable[..., T]:
     assert isinstance(function, FunctionType)
     code = function.__code__.replace(co_name=f"kernel_{next(_numbers)}")
     own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
-    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": functools.partial(_about, _parameters(code))})
+    options: dict[str, Any] = {
+        "guard_filter_fn": functools.partial(_about, _parameters(code)),
+        "assert_indirect_indexing": False,  # of the table of normal numbers: its indices are 16 bits
+    }
+    return torch.compile(own, fullgraph=True, options=options)
 
 
 def _parameters(code: CodeType) -> set[str]:
