@@ -303,6 +303,9 @@ def chips(rounds: int) -> None:
             net = mho.to_analog(mlp, hardware(change)).eval()
             mho.program(net, seed=0)
             cases[f"25 forwards on a chip, {name}"] = quietly(lambda net=net, x=x: [net(x) for _ in range(25)])
+        whole = torch.compile(mho.to_analog(mlp, hardware()).eval(), fullgraph=True)
+        mho.program(whole, seed=0)
+        cases["25 forwards on a chip, one graph"] = quietly(lambda net=whole, x=x: [net(x) for _ in range(25)])
         table(f"25 chips, perceptron, {vectors} vectors", cases, rounds)
 
 

@@ -47,7 +47,7 @@ class OutScale(Layout):
     def output_factor(self) -> Tensor:
         """s [tile, out]."""
         kappa = self.kappa / self.kappa_unit  # [tile, block]
-        return self.out_scale * self.scale_unit * kappa[:, self.block]
+        return self.out_scale * self.scale_unit * (kappa if kappa.shape[1] == 1 else kappa[:, self.block])
 
     @torch.no_grad()
     def auto_scale(self) -> None:

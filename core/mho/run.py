@@ -136,7 +136,7 @@ class Run:
         return max(1, shape[0] // self.batch) if shape[0] % self.batch == 0 else 1
 
     def _drawn(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
-        call = noise.fresh(device)
+        call = noise.as_numbers(noise.fresh(device))
         call = noise.fold(call, "rank", self.rank) if self.rank else call  # ranks of one seed draw the same key
         stream = self.stream(self.mini_batch(array, device), call, 0.0, vectors)
         return replace(stream, quick=array.route.fused)
@@ -146,7 +146,7 @@ class Run:
         if not self.active and not (array.held and _in_backward()):  # called on its own: a root forward of one layer
             array.hold(noise.fresh(device), by_root=False)
         assert array.weight_key is not None
-        return noise.fold_words(noise.Key(array.weight_key[0], array.weight_key[1]), array.path)
+        return noise.fold_words(noise.as_numbers(noise.Key(*array.weight_key)), array.path)
 
     def samples(self, vectors: int) -> int:
         """How many samples these vectors of one call belong to; each vector is one where that cannot be known."""

@@ -191,7 +191,8 @@ class Site:
         rows, columns = self._rows(t, per, name), t.shape[-1]
         if self.half is not None:
             return noise.normal_half(rows, columns, self.half.number).to(t.dtype)
-        return (noise.quick_normal if self.stream.quick else noise.normal)(rows, columns).to(t.dtype)
+        z = noise.quick_normal(noise.joined(rows), columns) if self.stream.quick else noise.normal(rows, columns)
+        return z.to(t.dtype)
 
     def rand_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
         """Uniform numbers in (0, 1) shaped like `t`; see `randn_like`."""
@@ -211,7 +212,8 @@ class Site:
         if self.kernels is None:
             return function(*args)
         name = f"kernel {function.__qualname__}"
-        found: T = self.kernels.run(name, lambda: function, args, lambda: function(*args))
+        elements = max(t.numel() for t in args)
+        found: T = self.kernels.run(name, lambda: function, args, lambda: function(*args), elements)
         return found
 
     def over_tile(self, v: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Stages:
 
     def _physical(self, g: Tensor) -> Tensor:
         """Conductances are never negative (R003-17), and there are no devices in the padding."""
-        return self._in_rows(g.clamp(min=0))
+        return self._in_rows(g.relu())
 
     def _in_rows(self, w: Tensor) -> Tensor:
         """Nothing in the padding, whatever an effect did there."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mho import layout, noise
 from mho.fused import epilogue, tier, workspace
+from mho.fused.route import Pair, _joints
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
@@ -291,6 +292,16 @@ def test_a_backward_pass_can_be_differentiated(hardware):
     assert inside.double().mean() > 0.95 and torch.allclose(found[inside], wanted[inside], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("effects", ["pcm.programming_noise", "rram.telegraph_noise"])
+def test_a_graph_that_is_kept_gives_the_same_gradients_again(hardware, effects):
+    """The gradient of noisy weights becomes that of the weights in place, unless an effect reads them in between."""
+    w, x = data()
+    tile = mho.Tile(w, hardware(tile_yaml(f"nonidealities: [{effects}]"), training())).train()
+    y = tile(x).square().sum()
+    first = torch.autograd.grad(y, tile.weight, retain_graph=True)[0].clone()
+    assert torch.equal(torch.autograd.grad(y, tile.weight)[0], first)
+
+
 def test_a_checkpointed_layer_sees_the_same_weights_when_it_is_replayed(hardware):
     _, x = data()
     effects = "nonidealities: [pcm.programming_noise, circuit.ir_drop]"
@@ -442,6 +453,22 @@ def test_a_private_product_that_is_missing_or_wrong_is_not_used(monkeypatch):
     tier.is_exact.cache_clear()
 
 
+def test_products_of_the_backward_pass_are_those_of_fp32_however_their_operands_lie(monkeypatch):
+    """To the rounding of sums of 96 products; strided operands are copied first, since oneDNN is slow at them."""
+    a, b = torch.randn(40, 96), torch.randn(96, 24)
+    wide = torch.randn(96, 100)
+    with torch.no_grad():
+        for x, w in ((a, b), (a, b.t().contiguous().t()), (torch.randn(96, 40).t(), wide[:, 3:27]), (a[:0], b)):
+            exact = x.double() @ w.double()
+            assert torch.allclose(tier.float_product(x, w).double(), exact, rtol=0, atol=96 * 2**-23 * 10)
+        assert torch.equal(tier.float_product(a[:, :0], b[:0]), torch.zeros(40, 24))
+        assert tier.float_product(a.bfloat16(), b.bfloat16()).dtype == torch.bfloat16
+    assert tier.float_product(a.requires_grad_(), b).grad_fn is not None
+    monkeypatch.setattr(tier, "has_onednn", lambda: False)
+    with torch.no_grad():
+        assert torch.equal(tier.float_product(a, b), a @ b)
+
+
 def test_double_precision_and_plain_methods_that_need_gradients_take_the_reference_path(hardware):
     w, x = data()
     plain = hardware(tile_yaml("nonidealities: [circuit.polarity_asymmetry]"), "training: {inject: none}")
@@ -463,6 +490,21 @@ def test_two_effects_with_one_weighing_of_their_own_do_not_share_its_constants(h
     """Side functions of mho are shared, others belong to the effect that asks: it may use constants of its own."""
     route = mho.Tile(*data()[:1], hardware(tile_yaml("nonidealities: [circuit.ir_drop, pcm.read_noise]"))).tiles.route
     assert len(route.phis) == 2 and len(route.pairs) == 3 and all(p.owner is None for p in route.phis)
+
+
+@pytest.mark.parametrize("mains", [0, 2])
+def test_joint_products_are_each_of_the_products_once(mains):
+    """Planes that other codes use too leave gaps; psis with the same planes are one product only as neighbours."""
+    g = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        some = torch.rand(4, 5, generator=g) < 0.4
+        pairs = [Pair(phi, psi - 1 if psi else None) for phi, psi in some.nonzero().tolist()]
+        wanted = [(None, plane) for plane in range(mains)] + [(psi, mains + phi) for phi, psi in pairs]
+        joints = _joints(mains, pairs)
+        assert sorted(
+            ((psi, plane) for planes, psis in joints for plane in planes for psi in psis or [None]), key=str
+        ) == (sorted(wanted, key=str))
+    assert _joints(2, [Pair(0, None), Pair(1, 0), Pair(1, 1)]) == ((range(3), None), (range(3, 4), range(2)))
 
 
 # -- torch.compile --------------------------------------------------------------------------------------------
@@ -498,7 +540,7 @@ def test_a_compiled_network_stays_one_graph_in_training_and_on_every_chip_at_eve
 
 
 def test_quick_normal_numbers_are_normal():
-    z = noise.quick_normal(noise.rows_of(noise.key("quick"), torch.arange(2048, dtype=torch.int32)), 1024).double()
+    z = noise.quick_normal(noise.words_at(noise.key("quick"), torch.arange(2048, dtype=torch.int32)), 1024).double()
     n = z.numel()
     for power, expected, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         assert abs((z**power).mean() - expected) < Z * math.sqrt(variance / n)
@@ -515,6 +557,25 @@ def test_quick_normal_numbers_are_normal():
     for shift in (1, 2, 3, 4, 256):
         assert abs((z[:, shift:] * z[:, :-shift]).mean()) < Z / math.sqrt(n)
         assert abs((squares[:, shift:] * squares[:, :-shift]).mean()) < Z * 2 / math.sqrt(n)
+
+
+def test_rows_of_quick_normal_numbers_are_independent_along_every_axis():
+    """n = 2^21 products for every pair of rows that are 1, 2 or 16 apart in sample, position or tile; and for swapped indices."""
+    size = (64, 32, 16)
+    index = [torch.arange(n, dtype=torch.int32).view(-1, *[1] * (2 - k)) for k, n in enumerate(size)]
+    words = noise.words_at(noise.key("rows"), *index)
+    assert len(words.unique()) == words.numel()
+    z = noise.quick_normal(words, 64).double()
+    pairs = [(z.narrow(d, s, n - s), z.narrow(d, 0, n - s)) for d, n in enumerate(size) for s in (1, 2, n // 2)]
+    square = z[:16, :16, :16]
+    pairs += [(square[a, b], square[b, a]) for a, b in ((1, 3), (2, 15), (0, 7))]
+    pairs += [(square, square.transpose(0, 2)[..., torch.arange(63, -1, -1)])]
+    other = noise.quick_normal(noise.words_at(noise.fold(noise.key("rows"), 1), *index), 64).double()
+    for a, b in (*pairs, (z, other)):
+        assert abs((a * b).mean()) < Z / math.sqrt(a.numel())
+        assert abs(((a**2 - 1) * (b**2 - 1)).mean()) < Z * 2 / math.sqrt(a.numel())
+    sums = z.sum((0, 1)) / math.sqrt(size[0] * size[1])  # a common part of rows would add up
+    assert abs(sums.var() - 1) < Z * math.sqrt(2 / sums.numel())
 
 
 def test_a_backward_pass_follows_whatever_parameter_asks_for_it():

@@ -86,7 +86,8 @@ def test_a_forward_on_a_chip_does_nothing_with_the_weights_but_multiply(precisio
         *PRODUCTS,
         "index_select",
     }  # a quarter: the tiles are multiplied in turn
-    assert sum(n in PRODUCTS for n in seen.names) == 4 * (2 if precision == "int8" else 1) + 4 * 3
+    # W_hi, W_lo and W j/n with x, |W| with |x| and x^2; of other tiers W with x, W j/n with x in 8 bits, |W| as before
+    assert sum(n in PRODUCTS for n in seen.names) == 4 * (2 if precision == "int8" else 3)
 
 
 def test_the_guard_sees_an_operation_on_the_weights():
@@ -110,6 +111,23 @@ def test_no_forward_allocates_its_products_or_whole_intermediates(precision, mon
 def test_the_guard_sees_what_the_reference_path_allocates(monkeypatch):
     monkeypatch.setattr(layout, "BLOCK", 1 << 12)
     assert len(evaluated(layer("reference").program(seed=0), vectors(512)).making(4 * 512 * OUT)) > 10
+
+
+@pytest.mark.parametrize("products", ["fp32", "bf16"])
+def test_of_the_size_of_the_weights_a_training_step_makes_noisy_weights_and_a_gradient(products, monkeypatch):
+    """autograd takes the gradient over as it is, since it lies in memory as the weight does."""
+    monkeypatch.setattr(layout, "BLOCK", 1 << 12)
+    tile = layer("int8", f"training.backward.products={products}").train()
+    x = vectors().requires_grad_()
+
+    def step():
+        tile.weight.grad = None
+        tile(x).backward(torch.ones(4, OUT))
+
+    step()
+    made = Counter(operations(step).making(OUT * ROWS))
+    assert sum(made.values()) == (2 if products == "fp32" else 3), made  # and their copy in bf16
+    assert tile.weight.grad.is_contiguous()
 
 
 @pytest.mark.parametrize("mode", ["on a chip", "in training"])

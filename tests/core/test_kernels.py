@@ -64,12 +64,20 @@ def all_sizes(monkeypatch):
     monkeypatch.setattr(made, "WORTHWHILE", 1)
 
 
-def test_small_arrays_stay_eager(monkeypatch):
+def test_small_work_stays_eager(monkeypatch):
+    """Kernels are made for many weights, and for many inputs or outputs of a call."""
+    monkeypatch.setattr(made, "_compiled", lambda function, **options: function)
+    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30 + 1)
+    eager, compiled = (t.program(seed=0) for t in tiles())
+    for vectors, kernels in ((16, set()), (17, {"epilogue"}), (31, {"DAC", "epilogue"})):
+        with torch.no_grad():
+            assert torch.equal(eager(inputs(vectors)), compiled(inputs(vectors)))
+        assert set(compiled.tiles.kernels.made) == kernels and not eager.tiles.kernels.made
     monkeypatch.setattr(made, "WORTHWHILE", 50 * 30)
-    assert not tiles()[1].tiles.kernels.wanted
-    monkeypatch.setattr(made, "WORTHWHILE", 50 * 30 - 1)
-    eager, compiled = tiles()
-    assert compiled.tiles.kernels.wanted and not eager.tiles.kernels.wanted
+    compiled = tiles()[1].program(seed=0)
+    with torch.no_grad():
+        compiled(inputs(1))
+    assert {"weight codes", "DAC", "epilogue"} <= set(compiled.tiles.kernels.made)
 
 
 @needs_compiler
@@ -215,6 +223,40 @@ def test_copies_keep_the_switch_and_make_kernels_of_their_own():
     net = mho.to_analog(nn.Linear(6, 4), mho.load("pcm.standard", set=[*QUIET, "compile=true"]))
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert other.tiles.kernels.wanted and other.tiles.kernels is not net.tiles.kernels
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_network_compiled_whole_is_evaluated_like_any_other():
+    """All chips, ages and batches share few graphs, and the scores are those of the network itself."""
+    torch.compiler.reset()
+    model = nn.Sequential(nn.Linear(50, 30), nn.ReLU(), nn.Linear(30, 4)).eval()
+    net, x = mho.to_analog(model, mho.load("pcm.standard", set=[*QUIET, *SMALL])), inputs(40)
+    labels = model(x).argmax(1)
+
+    def score(net):
+        return float((torch.cat([net(part) for part in x.split(16)]).argmax(1) == labels).float().mean())
+
+    plain = mho.evaluate(net, score, chips=4, times=("1 s", "1 year"))
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    whole = mho.evaluate(torch.compile(net, fullgraph=True, backend="eager"), score, chips=4, times=("1 s", "1 year"))
+    assert whole.scores == plain.scores and len(set(plain.scores)) > 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before <= 4
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_convolution_in_a_network_compiled_whole_gives_the_same_numbers(groups):
+    torch.compiler.reset()
+    conv = nn.Conv2d(4, 8, 3, padding=1, groups=groups)
+    net = mho.to_analog(nn.Sequential(conv, nn.ReLU()), mho.load("pcm.standard", set=[*QUIET, *SMALL])).eval()
+    x = torch.rand(2, 4, 5, 5, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        mho.program(net, seed=0)
+        eager = net(x)
+        mho.program(net, seed=0)
+        assert torch.allclose(torch.compile(net, fullgraph=True)(x), eager, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ added up where the patches overlap.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from mho.converter import clipping, range_gradient, range_step
 from mho.errors import MhoError
 from mho.fused.epilogue import Conversion
 from mho.fused.source import Source, by_channel, by_pixel, spread
+from mho.fused.tier import float_product
 
 if TYPE_CHECKING:
     from mho.fused.function import Call
@@ -100,7 +102,7 @@ class Backward:
         rows = self.source.window.is_pixel
         fresh = torch.empty_like if rows and self.array.full else torch.zeros_like
         gx = fresh(main, dtype=g.dtype) if self.wanted.x or self.wanted.alpha else None
-        gw = fresh(w, dtype=g.dtype) if self.wanted.w else None
+        gw = self._as_weights_lie(fresh, w, g.dtype) if self.wanted.w else None
         if gw is not None and torch._C._are_functorch_transforms_active():
             gw = gw + main.new_zeros((), dtype=g.dtype)  # where torch.func maps this pass: one for every sample
         galpha = None
@@ -113,25 +115,37 @@ class Backward:
             galpha = (self._patches_of_all if many else self._patches)(gts, gx, gw)
             if gx is not None:
                 gx = torch.where(clipped > 0, 0, gx / spread(self.array, alpha))
-        return Wanted(gx if self.wanted.x else None, gw, galpha, torch.stack(gscales) if self.wanted.scale else None)
+        return Wanted(gx if self.wanted.x else None, gw, galpha, torch.stack(gscales) if gscales else None)
+
+    def _as_weights_lie(self, fresh: Callable[..., Tensor], w: Tensor, kind: torch.dtype) -> Tensor:
+        """Memory for the gradient of w [tile, out, row] in the order of the layer's weight, whose gradient it becomes without
+        a copy."""
+        dims = (1, 0) if self.array.groups == 1 else (0, 1)
+        lying = w.permute(*dims, 2)
+        return fresh(lying, dtype=kind, memory_format=torch.contiguous_format).permute(*dims, 2)
 
     def _before_adc(self, g: Tensor, kind: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-        """Gradients of the products of every tile, [vector, out] of type `kind`, and of scale [out]."""
+        """Gradients of the products of every tile, [vector, out] of type `kind`, and of scale [out] where it is asked for."""
         array = self.array
         adc = Conversion.of(array.spec.adc)
 
-        def every(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-            pairs = [one(g[:, array.outputs(t)], codes[:, t], alpha[..., t, :], scale[t]) for t in range(len(scale))]
-            return [gt for gt, _ in pairs], [gscale for _, gscale in pairs]
+        def every(
+            g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor, learned: bool
+        ) -> tuple[list[Tensor], list[Tensor]]:
+            tiles = [(g[:, array.outputs(t)], codes[:, t], alpha[..., t, :], scale[t]) for t in range(len(scale))]
+            gscales = [(g * codes * alpha).sum(0) * adc.step for g, codes, alpha, _ in tiles if learned]
+            return [before(*tile) for tile in tiles], gscales
 
-        def one(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        def before(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor) -> Tensor:
             gt = g * (alpha * scale)
             if not math.isinf(adc.bound):
                 gt = gt.masked_fill(codes.abs() >= adc.limit, 0)
-            return gt.to(kind), (g * codes * alpha).sum(0) * adc.step
+            return gt.to(kind)
 
-        arguments = (g, self.saved.codes, self.saved.alpha, self.saved.scale)
-        return array.kernels.run("gradient of the ADC", lambda: every, arguments, lambda: every(*arguments))
+        arguments = (g, self.saved.codes, self.saved.alpha, self.saved.scale, bool(self.wanted.scale))
+        return array.kernels.run(
+            "gradient of the ADC", lambda: every, arguments, lambda: every(*arguments), self.saved.codes.numel()
+        )
 
     # -- vectors that are rows of memory ------------------------------------------------------------------------
     def _rows(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> None:
@@ -139,26 +153,34 @@ class Backward:
         for t, (gt, rows) in enumerate(zip(gts, self.array.rows_of_tiles)):
             mine = self.source.channels(t)
             if gx is not None:
-                _multiply(gt, self.saved.w[t, :, :rows].to(gt.dtype), gx[:, mine])
+                gx[:, mine] = float_product(gt, self.saved.w[t, :, :rows].to(gt.dtype))
             if gw is not None:
-                _multiply(gt.t(), _values(self.saved.main[:, mine], self.top, gt.dtype), gw[t, :, :rows])
+                gw[t, :, :rows] = float_product(gt.t(), _values(self.saved.main[:, mine], self.top, gt.dtype))
 
-    def _before_dac(self, g: Tensor) -> tuple[Tensor, Tensor]:
-        """From the gradient g of the DAC's values [vector, in]: those of x and of alpha."""
+    def _before_dac(self, g: Tensor) -> tuple[Tensor, Tensor | None]:
+        """From the gradient g of the DAC's values [vector, in]: those of x, and of alpha where it is asked for."""
         array, top = self.array, self.top
 
-        def every(g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor, decay: float) -> tuple[Tensor, Tensor]:
-            values, beyond = _values(main, top, g.dtype), clipped.to(g.dtype)
+        def every(
+            g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor, span: Tensor, decay: float, learned: bool
+        ) -> tuple[Tensor, Tensor | None]:
+            beyond = clipped.to(g.dtype)
+            gx = torch.where(beyond > 0, 0, g / span)
+            return gx, ranges(g, _values(main, top, g.dtype), beyond, alpha, decay) if learned else None
+
+        def ranges(g: Tensor, values: Tensor, beyond: Tensor, alpha: Tensor, decay: float) -> Tensor:
             galpha, start = [], 0
             for t, rows in enumerate(array.rows_of_tiles):
                 cut = slice(start, start + rows)
                 start += rows
                 of_tile, code, outside = (v[:, None, cut] for v in (g, values, beyond))
                 galpha.append(range_gradient(of_tile, code, outside, alpha[..., t : t + 1, :], decay, rows))
-            return torch.where(beyond > 0, 0, g / spread(array, alpha)), torch.cat(galpha, -2)
+            return torch.cat(galpha, -2)
 
-        arguments = (g, self.saved.main, self.saved.clipped, self.saved.alpha, array.decay)  # none in evaluation
-        return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments))
+        _, clipped, _, _, alpha, _ = self.saved
+        span, learned = spread(array, alpha), bool(self.wanted.alpha)
+        arguments = (g, self.saved.main, clipped, alpha, span, array.decay, learned)  # no decay in evaluation
+        return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments), g.numel())
 
     # -- patches ------------------------------------------------------------------------------------------------
     def _patches(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> Tensor | None:
@@ -167,14 +189,14 @@ class Backward:
         main, clipped, _, w, alpha, _ = self.saved
         galpha = []
         for t, (gt, rows) in enumerate(zip(gts, self.array.rows_of_tiles)):
-            weights, sums = by_pixel(w[t, :, :rows], self.cells).to(gt.dtype), []
+            weights, sums = by_pixel(w[t, :, :rows], self.cells).to(gt.dtype).contiguous(), []
             for c in self.source.chunks(PATCHES // rows):
                 values = _values(self.source.rows(main, c, t), self.top, gt.dtype)
                 if gw is not None:
-                    gw[t, :, :rows] += by_channel(gt[c].t() @ values, self.cells)
+                    gw[t, :, :rows] += by_channel(float_product(gt[c].t(), values), self.cells)
                 if gx is None:
                     continue
-                part = gt[c] @ weights
+                part = float_product(gt[c], weights)
                 self.source.add_up(gx, part, c, t)
                 if self.wanted.alpha:
                     sums.append(clipping(*(v[:, None] for v in (part, values, self.source.rows(clipped, c, t)))))
@@ -204,15 +226,6 @@ class Backward:
             return None
         asks, count = (torch.cat(v) for v in zip(*sums))
         return range_step(asks, count, alpha, self.array.decay, w.shape[2])
-
-
-def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """a @ b into out, which may have more precision than the product."""
-    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if a.dtype == out.dtype and plain:  # a backward pass may be differentiated in its turn
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(a @ b)
 
 
 def _values(codes: Tensor, top: int, kind: torch.dtype) -> Tensor:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from mho.fused.workspace import workspace
 from mho.layout import blocks
-from mho.nonideality import linear
 from mho.site import CLOSED
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ SMALLEST = 1e-30  # largest |w| of a tile without weights
 class Planes(NamedTuple):
     """What the products of an array need of its weights.
 
-    int8     [plane, tile, out, row] integers: hi and lo of w (tier int8), then every phi(w); fp32 values in tier fp32
+    planes   [tile, plane * out, row] integers: hi and lo of w (tier int8), then every phi(w); fp32 values in tier fp32
     bound    [tile] largest |w| of every tile
     """
 
@@ -44,7 +43,7 @@ class Inputs(NamedTuple):
     """The inputs of one call.
 
     main     [vector, in] of the main product: int8 codes (tier int8), or the values that they stand for, fp32
-    sides    [vector, in] for every psi of a side product: int8 codes, or values (tier fp32)
+    sides    [vector, in] for every psi of side products with other inputs: int8 codes, or values (tier fp32)
     clipped  [vector, in] 1 where x was outside the input range, else 0 (compilers are slow at bool); None where nobody needs it
     poison   [vector, 1] nan for vectors that hold a nan, which integers cannot carry, else 0
     """
@@ -65,23 +64,26 @@ def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
     an effect."""
     array, route = epilogue.array, epilogue.route
     kind = torch.float32 if route.tier == "fp32" else torch.int8
-    shape = (route.mains + len(route.phis), *w.shape)
-    planes = workspace("planes", shape, kind, w.device) if shared else torch.empty(shape, dtype=kind, device=w.device)
+    tiles, outputs, rows = w.shape
+    shape = (tiles, (route.mains + len(route.phis)) * outputs, rows)
+    whole = workspace("planes", shape, kind, w.device) if shared else torch.empty(shape, dtype=kind, device=w.device)
+    planes = whole.flatten(1).split(outputs * rows, 1)  # a compiler sees of two axes, not of three, that none overlap
 
     def kernel(w: Tensor, planes: Sequence[Tensor], constants: Constants) -> Tensor:
         bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
-        code_block(planes, w, bound, type(epilogue)(array, route, CLOSED, constants).phi_sites(), route)
+        sites = type(epilogue)(array, route, CLOSED, constants).phi_sites()
+        code_block([p.view(w.shape) for p in planes], w, bound, sites, route)
         return bound
 
     def eager() -> Tensor:
         bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
         alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
         for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
-            code_block(planes[:, :, part].unbind(), w[:, part], bound, epilogue.phi_sites(), route)
+            code_block([p.view(w.shape)[:, part] for p in planes], w[:, part], bound, epilogue.phi_sites(), route)
         return bound
 
-    arguments = (w, planes.unbind(), epilogue.constants)
-    return Planes(planes, array.kernels.run("weight codes", lambda: kernel, arguments, eager))
+    arguments = (w, planes, epilogue.constants)
+    return Planes(whole, array.kernels.run("weight codes", lambda: kernel, arguments, eager))
 
 
 def code_block(planes: Sequence[Tensor], w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> None:
@@ -94,7 +96,11 @@ def code_block(planes: Sequence[Tensor], w: Tensor, bound: Tensor, sites: list[S
         planes[1].copy_(q.sub_(high, alpha=HIGH))
     for plane, weighing, site in zip(planes[route.mains :], route.phis, sites):
         phi = weighing.phi(w, site)
-        plane.copy_(phi if route.tier == "fp32" else (phi * (per * SIDE)).round_().clamp_(-SIDE, SIDE))
+        if route.tier != "fp32":
+            phi = (phi * (per * SIDE)).round_()
+            trusted = weighing.owner is None  # a plugin's phi may say |phi| <= bound and not keep it
+            phi = phi if trusted else phi.clamp_(-SIDE, SIDE)
+        plane.copy_(phi)
 
 
 def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernels, keep: bool) -> Inputs:
@@ -102,9 +108,9 @@ def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernel
 
     The codes are those of `Dac.encode`, bit by bit.
     """
-    integers = route.tier == "int8"
-    main = torch.empty(x.shape, dtype=torch.int8 if integers else x.dtype, device=x.device)
-    sides = [main if integers and psi is linear else _like(x, route) for psi in route.psis]
+    main = torch.empty(x.shape, dtype=torch.int8 if route.tier == "int8" else x.dtype, device=x.device)
+    kind = torch.float32 if route.tier == "fp32" else torch.int8
+    sides = [workspace(f"side {k}", tuple(x.shape), kind, x.device) for k in range(len(route.psis))]
     clipped = torch.empty(x.shape, dtype=torch.int8, device=x.device) if keep else None
     inputs = Inputs(main, sides, clipped, x.new_empty(len(x), 1))
 
@@ -115,14 +121,14 @@ def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernel
         for b in blocks(*x.shape):
             code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), top, route)
 
-    kernels.run("DAC", lambda: kernel, (x, span, inputs), eager)
+    kernels.run("DAC", lambda: kernel, (x, span, inputs), eager, x.numel())
     return inputs
 
 
 def code(x: Tensor, span: Tensor, inputs: Inputs, top: int, route: Route) -> None:
     """Fill the inputs of some vectors."""
     if inputs.clipped is not None:
-        inputs.clipped.copy_(torch.where(x.abs() > span, 1, 0))
+        inputs.clipped.copy_(torch.where(x.abs() > span, 1.0, 0.0))
     q = (x / span).clamp_(-1, 1).mul_(top).round_()
     total = q.sum(1, keepdim=True)
     inputs.poison.copy_(total - total)
@@ -137,11 +143,5 @@ def code(x: Tensor, span: Tensor, inputs: Inputs, top: int, route: Route) -> Non
 def code_sides(sides: list[Tensor], x: Tensor, route: Route) -> None:
     """Fill the codes of psi(x) for values x in [-1, 1] behind the DAC."""
     for side, psi in zip(sides, route.psis):
-        if route.tier == "int8" and psi is linear:
-            continue  # the codes of the main product
         value = psi(x)
         side.copy_(value if route.tier == "fp32" else (value * SIDE).round_().clamp_(-SIDE, SIDE))
-
-
-def _like(x: Tensor, route: Route) -> Tensor:
-    return torch.empty(x.shape, dtype=torch.float32 if route.tier == "fp32" else torch.int8, device=x.device)

@@ -115,12 +115,12 @@ def _run(
     eager: Callable[[], Tensor],
 ) -> Tensor:
     """What the kernel `make(kind)` writes for these `cells` [..., row], its halves as arguments, and `others`."""
-    if not array.kernels.wanted or name in array.kernels.refused or not _alone(array, effects):
+    if not array.kernels.wants() or name in array.kernels.refused or not _alone(array, effects):
         return eager()
     out = _roomy(shape, array.target)
     arguments = (_halves(out), *map(_halves, cells), _words(array), *others)
     kernel = lambda: make(Kind.of(array))  # noqa: E731
-    found: Tensor | None = array.kernels.run(name, kernel, arguments, eager, lambda: (name, *_kind(array)))
+    found: Tensor | None = array.kernels.run(name, kernel, arguments, eager, kind=lambda: (name, *_kind(array)))
     return _emptied(out, array) if found is None else found
 
 
@@ -161,7 +161,7 @@ def _padded(t: Tensor) -> Tensor:
 
 def laid_out(array: Cells, t: Tensor) -> Tensor:
     """t [tile, out, row] as kernels want it, or else in one piece, as a saved chip has it: same layout, same bits."""
-    return _roomy(t.shape, t).copy_(t) if array.kernels.wanted else t.contiguous()
+    return _roomy(t.shape, t).copy_(t) if array.kernels.wants() else t.contiguous()
 
 
 def _roomy(shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -22,9 +22,8 @@ from mho.fused.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
 from mho.fused.route import Route, Step
 from mho.fused.source import Source, tiles_by_pixel
 from mho.fused.tier import int8_product
-from mho.fused.workspace import workspace
+from mho.fused.workspace import stacked, workspace
 from mho.layout import blocks
-from mho.nonideality import linear
 from mho.plan import Placed
 from mho.site import CLOSED, Site, Stream
 
@@ -179,7 +178,11 @@ class Epilogue:
                 self.block(products, ends)
             else:
                 eager = functools.partial(self._blocks, products, ends, c.start)
-                self.array.kernels.run("epilogue", self._kernel, (products, ends, self.constants), eager)
+                arguments = (products, ends, self.constants)
+                elements = max(
+                    inputs.main.numel(), ends.scale.numel() * len(ends.out)
+                )  # whoever has the DAC has this too
+                self.array.kernels.run("epilogue", self._kernel, arguments, eager, elements)
         return out
 
     def _kernel(self) -> Callable[[Products, Ends, Constants], None]:
@@ -193,11 +196,8 @@ class Epilogue:
     @property
     def constants(self) -> Constants:
         """What `prepare` has set for the effects that a kernel asks."""
-        asked = {p.number: p for p in (*self.route.askers, *(p for s in self.route.steps for p in s.effects))}
         return {
-            p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants
-            for p in asked.values()
-            if p.effect.writes("prepare")
+            p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants for p in self.route.preparing
         }
 
     def _blocks(self, products: Products, ends: Ends, first: int) -> None:
@@ -216,33 +216,36 @@ class Epilogue:
         self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Main and side products [tile, vector, out] of some vectors."""
-        mains, route = self.route.mains, self.route
-        factors = [(inputs.main, planes.planes[k]) for k in range(mains)]
+        mains, route, columns = self.route.mains, self.route, self.array.columns
+        main = []
         if not mains and not self.array.plan.mvm:
-            factors = [(inputs.main, tiles_by_pixel(w, self.array.rows_of_tiles, route.cells))]
-        first = len(factors)
-        factors += [(inputs.sides[psi], planes.planes[mains + phi]) for phi, psi in route.pairs]
-        products = self._multiplied(source, c, factors)
-        return products[:first], products[first:]
+            w = tiles_by_pixel(w, self.array.rows_of_tiles, route.cells)
+            main = [self._multiplied("main product", source, c, [inputs.main], w)[:, 0]]
+        found: dict[tuple[int | None, int], Tensor] = {}
+        for k, joint in enumerate(route.joints):
+            psis = joint.psis
+            codes = [inputs.main] if psis is None else inputs.sides[psis.start : psis.stop]
+            mine = planes.planes[:, joint.planes.start * columns : joint.planes.stop * columns]
+            y = self._multiplied(f"product {k}", source, c, codes, mine)
+            for i, psi in enumerate(psis or [None]):
+                found.update(((psi, plane), v) for plane, v in zip(joint.planes, y[:, i].split(columns, -1)))
+        main += [found[None, k] for k in range(mains)]
+        return main, [found[psi, mains + phi] for phi, psi in route.pairs]
 
-    def _multiplied(self, source: Source, c: slice, factors: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """The products [tile, vector, out] of codes and planes."""
-        shape = (self.array.row_tiles, c.stop - c.start, self.array.columns)
+    def _multiplied(self, name: str, source: Source, c: slice, codes: list[Tensor], planes: Tensor) -> Tensor:
+        """Each of the codes [pixel, channel] times planes [tile, out, row] -> [tile, psi, vector, out]."""
+        tiles, outputs, _ = planes.shape
+        shape = (tiles, len(codes), c.stop - c.start, outputs)
         at_once = self.array.many_small(c.stop - c.start)
-        kinds = [torch.int32 if x.dtype == torch.int8 and not at_once else torch.float32 for x, _ in factors]
-        out = [workspace(f"product{k}", shape, kind, factors[k][1].device) for k, kind in enumerate(kinds)]
-        for codes in {id(codes): codes for codes, _ in factors}.values():
-            mine = [(planes, y) for (used, planes), y in zip(factors, out) if used is codes]
-            (_tiles_at_once if at_once else self._tile_by_tile)(source, c, codes, mine)
-        return out
-
-    def _tile_by_tile(self, source: Source, c: slice, codes: Tensor, factors: list[tuple[Tensor, Tensor]]) -> None:
-        """The products of codes and planes, written to a tensor each."""
-        for t, rows in enumerate(self.array.rows_of_tiles):
-            x = _written(source.patches(codes, c, t)).reshape(-1, rows)
-            for planes, y in factors:
-                w = planes[t, :, :rows]
-                int8_product(x, w, y[t]) if y.dtype == torch.int32 else torch.mm(x, w.t(), out=y[t])
+        kind = torch.int32 if codes[0].dtype == torch.int8 and not at_once else torch.float32
+        y = workspace(name, shape, kind, planes.device)
+        if at_once:
+            _tiles_at_once(source, c, codes, planes, y)
+            return y
+        multiply = int8_product if kind == torch.int32 else _product
+        for t, (rows, w, out) in enumerate(zip(self.array.rows_of_tiles, planes, y.flatten(1, 2))):
+            multiply(_operand(source, codes, c, t), w[:, :rows], out)
+        return y
 
     # -- blocks -----------------------------------------------------------------------------------------------
     def block(self, products: Products, ends: Ends, part: slice | None = None, plain: Any = None) -> None:
@@ -273,16 +276,12 @@ class Epilogue:
             y = main[0].clone()
         if self.route.tier == "fp32":
             return y, [s.clone() for s in sides]
-        levels = [SIDE * self._levels(pair.psi) for pair in self.route.pairs]
+        levels = [SIDE * (self.top if pair.psi is None else SIDE) for pair in self.route.pairs]
         return y, [s.to(torch.float32).mul_(bound / n) for s, n in zip(sides, levels)]
 
     @property
     def top(self) -> int:
         return self.array.spec.dac.top
-
-    def _levels(self, psi: int) -> int:
-        """What the integer of psi(x) = 1 is."""
-        return self.top if self.route.tier == "int8" and self.route.psis[psi] is linear else SIDE
 
     def _steps(self, y: Tensor | None, m: list[Tensor], draws: Draws, part: slice | None, plain: Any) -> Tensor:
         """The terms of all effects, in the order of the signal."""
@@ -308,7 +307,8 @@ class Epilogue:
         terms = [p.effect.scaled_variance(site, self._named(p, m)) for p, site in zip(step.effects, sites)]
         variance = functools.reduce(operator.add, terms)
         if isinstance(variance, Tensor):
-            y.addcmul_(draw, variance.sqrt())
+            own = len(terms) > 1  # a single term may be somebody's constant
+            y.addcmul_(draw, variance.sqrt_() if own else variance.sqrt())
         else:
             y.add_(draw, alpha=math.sqrt(variance))
 
@@ -317,17 +317,13 @@ class Epilogue:
         return {name: m[self.route.sides[p.number, name]] for name in p.effect.sides}
 
     def _draws(self) -> Draws:
-        base = self.stream.key("vector")
-        keys = [
-            noise.as_tensors(noise.fold(base, "noise", i), self.array.gamma.device)
-            for i in range(len(self.route.steps))
-        ]
-        device = self.array.gamma.device
+        base, device = self.stream.key("vector"), self.array.gamma.device
+        keys = (_noise_keys if isinstance(base.a, Tensor) else _kept_noise_keys)(base, len(self.route.steps), device)
         return Draws(keys, *self.stream.vectors.numbers(device), noise.count(self.array.row_tiles, device))
 
     def _normal(self, key: noise.Key, draws: Draws, columns: int) -> Tensor:
         """Standard normal numbers [vector, tile, out] of one step; in memory as the products lie."""
-        words = noise.rows_at(key, draws.sample, draws.position, draws.tile[:, None])
+        words = noise.words_at(key, draws.sample, draws.position, draws.tile[:, None])
         return noise.quick_normal(words, columns).transpose(0, 1)
 
     def values(self, inputs: Inputs) -> Tensor:
@@ -336,15 +332,36 @@ class Epilogue:
         return self.array.cut(x)
 
 
-def _written(patches: Tensor) -> Tensor:
-    """Patches written to a workspace, if they are not rows of memory already."""
-    if patches.dim() == 2:
-        return patches
-    return workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches)
+def _noise_keys(base: noise.Key, steps: int, device: torch.device) -> list[noise.Key]:
+    """The key of every step."""
+    return [noise.as_tensors(noise.fold(base, "noise", i), device) for i in range(steps)]
 
 
-def _tiles_at_once(source: Source, c: slice, codes: Tensor, factors: list[tuple[Tensor, Tensor]]) -> None:
-    """The same for many small tiles of one height: one batched product in fp32, which is exact for integers below 2^24."""
-    x = _written(source.patches_of_all(codes, c)).view(*factors[0][0].shape[::2], -1)  # [tile, row, vector]
-    for planes, y in factors:
-        y.copy_(torch.bmm(planes.to(x.dtype), x).mT)
+@functools.lru_cache(1 << 10)
+@torch.inference_mode(False)
+def _kept_noise_keys(base: noise.Key, steps: int, device: torch.device) -> list[noise.Key]:
+    """The same of a chip, which has them in every batch."""
+    return _noise_keys(base, steps, device)
+
+
+def _operand(source: Source, codes: list[Tensor], c: slice, tile: int) -> Tensor:
+    """What a tile gets of codes [pixel, channel], one below the other: [codes * vector, row]; written to a workspace, if that is
+    not how they lie in memory."""
+    patches = [source.patches(v, c, tile) for v in codes]
+    if len(patches) == 1 and patches[0].dim() == 2:
+        return patches[0]
+    return stacked("patches", patches).reshape(-1, source.sizes[tile])
+
+
+def _product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
+    """x [vector, row] . w [out, row] -> out [vector, out]."""
+    return torch.mm(x, w.t(), out=out)
+
+
+def _tiles_at_once(source: Source, c: slice, codes: list[Tensor], planes: Tensor, y: Tensor) -> None:
+    """`_multiplied` for many small tiles of one height: batched products in fp32, which is exact for integers below 2^24."""
+    w = planes.to(torch.float32)
+    for v, out in zip(codes, y.unbind(1)):
+        patches = source.patches_of_all(v, c)
+        x = workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches)
+        out.copy_(torch.bmm(w, x.view(len(w), w.shape[2], -1)).mT)  # [tile, row, vector]

@@ -16,6 +16,7 @@ from mho.converter import Dac
 from mho.fused.backward import Saved, Wanted, each, gradients
 from mho.fused.codes import Planes, code_inputs, code_weights
 from mho.fused.epilogue import Epilogue
+from mho.fused.kernels import possible
 from mho.fused.route import Route
 from mho.fused.source import source, spread, tiles_by_pixel
 from mho.layout import blocks
@@ -114,7 +115,7 @@ def _chip_planes(array: TileArray, stream: Stream) -> Planes:
 
 def reads_out(array: TileArray) -> bool:
     """Whether `read_out` knows how: plain `input` methods take no part in a read-out."""
-    return _can(array, array.aged) and not array.route.seams
+    return _can(array, array.aged) and not array.plan.input
 
 
 def read_out(array: TileArray, x: Tensor, stream: Stream) -> Tensor:
@@ -175,6 +176,9 @@ class MiniBatchWeights(torch.autograd.Function):
             w = (weight / gamma.unsqueeze(-1)).clamp_(-1, 1)
             return w if strength is None else array.with_noise(w, Stream(key, key, quick=True), strength, part)
 
+        def kernel(*arguments: Any) -> Tensor:
+            return of(*arguments).contiguous()  # as its codes will lie
+
         def eager() -> Tensor:
             if strength is not None and not array.cellwise(array.plan.program):
                 return of(weight, gamma, stream.chip, strength)
@@ -183,8 +187,9 @@ class MiniBatchWeights(torch.autograd.Function):
                 out[:, part] = of(weight[:, part], gamma[:, part], stream.chip, strength, part)
             return out
 
-        arguments = (weight, gamma, stream.chip, None if strength is None else torch.as_tensor(strength))
-        return array.kernels.run("weight noise", lambda: of, arguments, eager)
+        key = noise.as_tensors(stream.chip, weight.device)
+        arguments = (weight, gamma, key, None if strength is None else torch.as_tensor(strength))
+        return array.kernels.run("weight noise", lambda: kernel, arguments, eager)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -196,17 +201,19 @@ class MiniBatchWeights(torch.autograd.Function):
         weight, gamma = ctx.saved_tensors
         array: TileArray = ctx.array
 
-        def of(g: Tensor, weight: Tensor, gamma: Tensor) -> Tensor:
+        if array.plan.read or not possible():  # effects, derivatives and transforms may see g too
+            g = g.clone()
+
+        def of(g: Tensor, weight: Tensor, gamma: Tensor) -> None:
             full = gamma.unsqueeze(-1)
-            return (g / full).masked_fill_(weight.abs() > full, 0)
+            g.div_(full).masked_fill_(weight.abs() > full, 0)
 
-        def eager() -> Tensor:
-            out = torch.empty_like(g)
+        def eager() -> None:
             for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
-                out[:, part] = of(g[:, part], weight[:, part], gamma[:, part])
-            return out
+                of(g[:, part], weight[:, part], gamma[:, part])
 
-        return array.kernels.run("gradient of the weights", lambda: of, (g, weight, gamma), eager), None, None, None
+        array.kernels.run("gradient of the weights", lambda: of, (g, weight, gamma), eager)
+        return g, None, None, None
 
     @staticmethod
     def vmap(

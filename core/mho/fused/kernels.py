@@ -22,16 +22,22 @@ import torch
 
 T = TypeVar("T")
 _numbers = itertools.count()
-WORTHWHILE = 1 << 15  # weights: kernels of smaller arrays would take longer to make than most runs have to win
+WORTHWHILE = (
+    1 << 15
+)  # elements of what a kernel works on: smaller ones would take longer to make than most runs have to win
 
 
 class Kernels:
     """The kernels of one array, made when they are first called."""
 
     def __init__(self, wanted: bool, owner: str, weights: int) -> None:
-        self.wanted, self.owner = wanted and weights > WORTHWHILE, owner
+        self.wanted, self.owner, self.weights = wanted, owner, weights
         self.made: dict[str, Callable[..., Any]] = {}
         self.refused: dict[str, str] = {}  # name of a kernel: why it runs eagerly
+
+    def wants(self, elements: int = 0) -> bool:
+        """Whether so much work is worth a kernel."""
+        return self.wanted and max(self.weights, elements) >= WORTHWHILE
 
     def run(
         self,
@@ -39,10 +45,12 @@ class Kernels:
         make: Callable[[], Callable[..., Any]],
         args: tuple[Any, ...],
         eager: Callable[[], T],
+        elements: int = 0,
         kind: Callable[[], Hashable] | None = None,
     ) -> Any:
-        """The compiled function `make()` of `args`, or `eager()`. Arrays that say the same `kind` share the kernel."""
-        if not self.wanted or name in self.refused or not _possible():
+        """The compiled function `make()` of `args`, or `eager()`. It works on the weights or on more `elements`. Arrays that say
+        the same `kind` share the kernel."""
+        if not self.wants(elements) or name in self.refused or not possible():
             return eager()
         try:
             if name not in self.made:
@@ -82,7 +90,7 @@ def _shared(kind: Hashable, make: Callable[[], Callable[..., Any]]) -> Callable[
     return kernel
 
 
-def _possible() -> bool:
+def possible() -> bool:
     """A compiler that is at work already takes the formulas as they are; function transforms, and derivatives of a backward
     pass, cannot go through a kernel."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
@@ -102,8 +110,11 @@ def _compiled(function: Callable[..., T], **options: Any) -> Callable[..., T]:
     assert isinstance(function, FunctionType)
     code = function.__code__.replace(co_name=f"kernel_{next(_numbers)}")
     own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
-    guards = functools.partial(_about, _parameters(code))
-    return torch.compile(own, fullgraph=True, options={"guard_filter_fn": guards})
+    known: dict[str, Any] = {
+        "guard_filter_fn": functools.partial(_about, _parameters(code)),
+        "assert_indirect_indexing": False,  # of the table of normal numbers: its indices are 16 bits
+    }
+    return torch.compile(own, fullgraph=True, options=known | options)
 
 
 def _parameters(code: CodeType) -> set[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mho.converter import Adc, Dac
 from mho.fused.tier import Precision, Tier, tier
-from mho.nonideality import TERMS, Nonideality, linear
+from mho.nonideality import TERMS, Nonideality, Side, linear
 from mho.plan import Placed, Plan
 from mho.plan import resolve as resolve_plan
 
@@ -46,10 +46,18 @@ class Weighing(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """One side product: which weighing and which function of the inputs, by number."""
+    """One side product: which weighing and which function of the inputs, by number; psi None: the codes of the main product."""
 
     phi: int
-    psi: int
+    psi: int | None
+
+
+class Joint(NamedTuple):
+    """Products that are computed as one: neighbouring planes, each with the codes of neighbouring psis, or (None) with those of
+    the main product."""
+
+    planes: range
+    psis: range | None
 
 
 class Step(NamedTuple):
@@ -71,12 +79,14 @@ class Route:
     askers: tuple[Placed, ...] = ()  # the effect that asks for each phi first: its site is used
     psis: tuple[Callable[[Tensor], Tensor], ...] = ()
     pairs: tuple[Pair, ...] = ()
+    joints: tuple[Joint, ...] = ()
     sides: dict[tuple[int, str], int] = field(
         default_factory=dict
     )  # (number of the effect, side) -> number of the pair
     cells: int = 1  # rows of an input channel, where images are coded before they are unfolded; 1: vectors are coded
     unfolded: str = ""  # why the patches of an image are written out before they are coded, or ""
-    seams: bool = False  # whether a plain `input` or `mvm` works on the values of all inputs
+    whole: bool = False  # whether a plain method has to see all vectors at once
+    preparing: tuple[Placed, ...] = ()  # the effects whose terms use constants of the chip
     by_reference: str = ""  # why gradients come from the reference path, or ""
     notes: tuple[tuple[str, str], ...] = ()  # (kind, what happens to it)
 
@@ -87,12 +97,7 @@ class Route:
     @property
     def mains(self) -> int:
         """Planes of the main product."""
-        return 2 if self.tier == "int8" else 0
-
-    @property
-    def whole(self) -> bool:
-        """Whether a plain method has to see all vectors at once."""
-        return self.seams or any(s.does == "cut" for s in self.steps)
+        return _mains(self.tier)
 
 
 def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel: int = 1) -> Route:
@@ -107,7 +112,7 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel
     if chosen == "int8" and (plan.input or plan.mvm):
         effect = (plan.input or plan.mvm)[0].effect.kind
         chosen, why = "fp32-main", f"{effect} leaves no integers for the main product"
-    products, steps = _products(plan), _steps(plan)
+    products, steps = _products(plan, chosen), _steps(plan)
     unfolded = _unfolded(plan, spec, steps, channel)
     return Route(
         chosen,
@@ -116,7 +121,8 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel
         **products,
         cells=1 if unfolded else channel,
         unfolded=unfolded,
-        seams=bool(plan.input or plan.mvm),
+        whole=bool(plan.input or plan.mvm) or any(s.does == "cut" for s in steps),
+        preparing=_preparing(products["askers"], steps),
         by_reference=_no_gradient(plan),
         notes=_notes(plan),
     )
@@ -205,28 +211,78 @@ def _steps(plan: Plan) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _products(plan: Plan) -> dict[str, Any]:
-    """The side products that the terms ask for, each once, as fields of a `Route`."""
+def _mains(tier: Tier) -> int:
+    return 2 if tier == "int8" else 0
+
+
+class _Asked(NamedTuple):
+    """A side product as an effect asks for it."""
+
+    placed: Placed
+    name: str
+    side: Side
+    by_main: bool  # whether the codes of the main product serve
+
+    @property
+    def weighing(self) -> Weighing:
+        own = getattr(self.side.phi, "__module__", "") != linear.__module__
+        return Weighing(self.side.phi, self.placed.number if own else None)
+
+
+def _products(plan: Plan, tier: Tier) -> dict[str, Any]:
+    """The side products that the terms ask for, each once, as fields of a `Route`; numbered such that planes of the same codes,
+    and codes of the same plane, are neighbours where that can be."""
+    asked = [
+        _Asked(p, name, side, tier == "int8" and side.psi is linear)
+        for p in plan.accumulate
+        if not p.effect.writes("accumulate")
+        for name, side in p.effect.sides.items()
+    ]
     pairs: list[Pair] = []
     phis: list[Weighing] = []
     psis: list[Callable[..., Tensor]] = []
     askers: list[Placed] = []
     sides: dict[tuple[int, str], int] = {}
-    for p in plan.accumulate:
-        if p.effect.writes("accumulate"):
-            continue
-        for name, side in p.effect.sides.items():
-            own = getattr(side.phi, "__module__", "") != linear.__module__
-            phi = _number(phis, Weighing(side.phi, p.number if own else None))
-            askers += [p] * (len(phis) - len(askers))
-            sides[p.number, name] = _number(pairs, Pair(phi, _number(psis, side.psi)))
+    for a in sorted(asked, key=lambda a: not a.by_main):
+        _number(phis, a.weighing)
+        askers += [a.placed] * (len(phis) - len(askers))
+    for a in sorted(asked, key=lambda a: phis.index(a.weighing)):
+        pair = Pair(phis.index(a.weighing), None if a.by_main else _number(psis, a.side.psi))
+        sides[a.placed.number, a.name] = _number(pairs, pair)
     return {
         "pairs": tuple(pairs),
+        "joints": _joints(_mains(tier), pairs),
         "phis": tuple(phis),
         "askers": tuple(askers),
         "psis": tuple(psis),
         "sides": sides,
     }
+
+
+def _joints(mains: int, pairs: list[Pair]) -> tuple[Joint, ...]:
+    """All products with planes. One product of many rows or columns takes less time than several of few."""
+    by_main = [*range(mains), *(mains + p.phi for p in pairs if p.psi is None)]
+    joints = [Joint(run, None) for run in _runs(by_main)]
+    for psi in sorted({p.psi for p in pairs if p.psi is not None}):
+        for run in _runs([mains + p.phi for p in pairs if p.psi == psi]):
+            last = joints[-1] if joints else None
+            if last and last.planes == run and last.psis and last.psis.stop == psi:
+                joints[-1] = Joint(run, range(last.psis.start, psi + 1))
+            else:
+                joints.append(Joint(run, range(psi, psi + 1)))
+    return tuple(joints)
+
+
+def _runs(numbers: list[int]) -> list[range]:
+    """Numbers as ranges without gaps."""
+    starts = sorted(n for n in numbers if n - 1 not in numbers)
+    ends = sorted(n for n in numbers if n + 1 not in numbers)
+    return [range(start, end + 1) for start, end in zip(starts, ends)]
+
+
+def _preparing(askers: tuple[Placed, ...], steps: tuple[Step, ...]) -> tuple[Placed, ...]:
+    asked = {p.number: p for p in (*askers, *(p for s in steps for p in s.effects))}
+    return tuple(p for p in asked.values() if p.effect.writes("prepare"))
 
 
 def _number(known: list[Any], item: Any) -> int:

@@ -101,6 +101,8 @@ class Source:
 
     def over_window(self, v: Tensor) -> Tensor:
         """[pixel, 1] -> [vector, 1], the sum over the pixels of each vector."""
+        if self.window.is_pixel:
+            return v
         return self.window.sums(v.unflatten(0, (self.batch, *self.size))).reshape(self.count, 1)
 
     def add_up(self, pixels: Tensor, rows: Tensor, c: slice, tile: int) -> None:

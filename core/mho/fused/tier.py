@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
+
+from mho.fused.kernels import possible
 
 Precision = Literal["auto", "int8", "fp32-main", "fp32", "reference"]
 Tier = Literal["int8", "fp32-main", "fp32", "reference"]
@@ -64,3 +66,21 @@ def is_exact() -> bool:
 def int8_product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
     """x [vector, row] . w [out, row] -> out [vector, out], int8 to int32; x and w may be slices of larger ones."""
     return torch._int_mm(x, w.t(), out=out)
+
+
+def float_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b of two matrices; in fp32 by oneDNN where torch has it, since MKL takes twice as long on processors of AMD."""
+    if a.dtype != torch.float32 or not possible() or not has_onednn() or not a.numel() * b.numel():
+        return a @ b
+    dense = b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()  # oneDNN has fast code for no other
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(a, dense.t(), None, "none", [], ""))
+
+
+@functools.cache
+def has_onednn() -> bool:
+    """Whether torch multiplies in fp32 by oneDNN: a private name again."""
+    a, b = torch.eye(3), torch.arange(6.0).view(3, 2)
+    try:
+        return torch.equal(torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], ""), b)
+    except (AttributeError, RuntimeError):
+        return False

