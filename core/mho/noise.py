@@ -181,6 +181,7 @@ def _columns(n: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(256)
+@torch.inference_mode(False)
 def _kept_columns(n: int, device: torch.device) -> Tensor:
     return _mix(torch.arange(n, dtype=torch.int32, device=device) * 2 + 1)
 
@@ -250,11 +251,13 @@ def _mix64(h: Tensor) -> Tensor:
 
 
 @functools.lru_cache(256)
+@torch.inference_mode(False)
 def _columns64(n: int, device: torch.device) -> Tensor:
     return _mix64(torch.arange(n, dtype=torch.int64, device=device) ^ _C)
 
 
 @functools.lru_cache(8)
+@torch.inference_mode(False)
 def _quantile_table(device: torch.device) -> Tensor:
     table = torch.special.ndtri((torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS) / SPREAD
     return table.to(device, torch.float32)

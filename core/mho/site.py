@@ -82,7 +82,9 @@ class Vectors(NamedTuple):
 
     def numbers(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The sample and the position of every vector, [vector] as they lie in memory."""
-        sample, position = _numbers(self.samples, self.positions, self.outer, device)
+        kept = not torch.compiler.is_compiling()  # a graph must not contain tensors that somebody else keeps
+        number = _kept_numbers if kept else _numbers
+        sample, position = number(self.samples, self.positions, self.outer, device)
         return sample + self.first, position
 
     def words(self, k: Key, rest: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -276,16 +278,15 @@ class Site:
 
 def _numbers(samples: int, positions: int, outer: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """See `Vectors.numbers`; the first sample is 0."""
-    if torch.compiler.is_compiling():  # a graph must not contain tensors that somebody else keeps
-        return _kept_numbers.__wrapped__(samples, positions, outer, device)
-    return _kept_numbers(samples, positions, outer, device)
-
-
-@functools.lru_cache(64)
-def _kept_numbers(samples: int, positions: int, outer: int, device: torch.device) -> tuple[Tensor, Tensor]:
     v, inner = noise.count(samples * positions, device), positions // outer
     sample = v // inner % samples
     return sample, v // (inner * samples) * inner + v % inner
+
+
+@functools.lru_cache(64)
+@torch.inference_mode(False)  # what is kept serves calls outside of it too
+def _kept_numbers(samples: int, positions: int, outer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _numbers(samples, positions, outer, device)
 
 
 def _reshape(words: tuple[Tensor, Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:

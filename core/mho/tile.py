@@ -472,6 +472,7 @@ class TileArray(OutScale, Cells):
 
 
 @functools.lru_cache(256)
+@torch.inference_mode(False)
 def _known_inputs(path: tuple[int, int], vectors: int, tiles: int, rows: int, device: torch.device) -> Tensor:
     """Inputs [vector, tile, row] of a read-out, U(-1, 1): the same for every chip at every time."""
     count = torch.arange(vectors * tiles, dtype=torch.int32, device=device)
