@@ -199,6 +199,7 @@ def test_a_machine_without_a_compiler_runs_eagerly_and_says_so(monkeypatch):
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr(made, "_compiled", no_compiler)
+    monkeypatch.setattr(made, "_kinds", {})  # kernels of other tests
     with torch.no_grad(), pytest.warns(UserWarning, match="No working C"):
         eager, compiled = (t.program(seed=0) for t in tiles())
         assert torch.equal(eager(inputs(5)), compiled(inputs(5)))
