@@ -602,6 +602,6 @@ def test_a_backward_pass_follows_whatever_parameter_asks_for_it():
 
 def test_tiles_without_side_products_have_no_planes_in_tier_fp32(hardware):
     """A split of nothing has one part, which once was taken for a plane."""
-    hw = hardware("dac: {bits: 8, range: 1.0}\nadc: {bits: 8}").model_copy(update={"precision": "fp32"})
+    hw = hardware("dac: {bits: 8, range: 1.0}").model_copy(update={"precision": "fp32"})
     tile = mho.Tile(torch.eye(4), hw).program(seed=0)
     assert tile.tiles.route.tier == "fp32" and torch.equal(tile(torch.eye(4)), torch.eye(4))

@@ -123,7 +123,7 @@ def read_out(array: TileArray, x: Tensor, stream: Stream) -> Tensor:
     ranges and digital scales of 1. Its small epilogue is no kernel: one that keeps the codes would take long to make."""
     origin, image = source(array, Patches(array.join(x)))
     call = Call(array, array.route, stream, True, origin, shares=True)
-    planes = CodedWeights.apply(array.aged, call) if array.plan.read else _chip_planes(array, stream)
+    planes = Planes(*CodedWeights.apply(array.aged, call)) if array.plan.read else _chip_planes(array, stream)
     with array.kernels.resting():
         ones = torch.ones_like(array.gamma)
         codes = TileProduct.forward(image, array.aged, ones[:, :1], ones, *planes, call)[3]
