@@ -186,11 +186,6 @@ def _kept_columns(n: int, device: torch.device) -> Tensor:
     return _mix(torch.arange(n, dtype=torch.int32, device=device) * 2 + 1)
 
 
-def odd_words(n: int, device: torch.device) -> Tensor:
-    """n odd 32-bit words with well spread bits."""
-    return _kept_columns(n, device) | 1
-
-
 def _hashes(row: tuple[Tensor, Tensor], n: int) -> tuple[Tensor, Tensor]:
     first = _mix(row[0].unsqueeze(-1) ^ _columns(n, row[0].device))
     return first, _mix(first ^ row[1].unsqueeze(-1))
@@ -254,6 +249,11 @@ def _mix64(h: Tensor) -> Tensor:
 @torch.inference_mode(False)
 def _columns64(n: int, device: torch.device) -> Tensor:
     return _mix64(torch.arange(n, dtype=torch.int64, device=device) ^ _C)
+
+
+def odd_words(n: int, device: torch.device) -> Tensor:
+    """n odd 64-bit words with well spread bits."""
+    return _columns64(n, device) | 1
 
 
 @functools.lru_cache(8)

@@ -6,6 +6,7 @@ from datetime import timedelta
 import mho
 import pytest
 import torch
+from mho.chip import fingerprint
 from torch import nn
 
 HOUR, DAY = 3600.0, 86400.0
@@ -272,3 +273,36 @@ def test_a_chip_of_inference_mode_can_be_differentiated_afterwards(x, tmp_path, 
     x.requires_grad_()
     net(x).sum().backward()
     assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("compensation", ["mho.global_drift", "none"])
+def test_a_chip_programmed_at_an_age_is_the_one_that_has_come_to_it(compensation):
+    net = mho.to_analog(
+        nn.Linear(6, 4), mho.load("pcm.standard", set=[f"tiles.pcm.compensation={compensation}"])
+    ).eval()
+    x, found = torch.rand(3, 6), []
+    for chip in (mho.program(net, seed=1, age="1 h"), mho.program(net, seed=1).age("1 h")):
+        chip.put_on(net)
+        assert chip.time == 3600
+        with torch.no_grad():
+            found.append(net(x))
+        assert (net.tiles.reference is None) == (compensation == "none")
+    assert torch.equal(*found)
+
+
+def test_a_fingerprint_notices_a_single_bit_and_an_exchange():
+    net = mho.to_analog(nn.Linear(300, 300), mho.load("pcm.standard"))
+    before = fingerprint(net)
+    weight = net.weight.data
+    for change in (
+        lambda: weight.view(torch.int32)[170, 40].bitwise_xor_(1),
+        lambda: weight[:2].copy_(weight[:2].flip(0).clone()),
+        weight.neg_,
+        weight[0, :2].neg_,
+        weight[5, 6:8].neg_,
+        lambda: net.tiles.gamma[0, 3].mul_(2),
+    ):
+        change()
+        after = fingerprint(net)
+        assert after != before and after == fingerprint(net)
+        before = after

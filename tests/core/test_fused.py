@@ -598,3 +598,10 @@ def test_a_backward_pass_follows_whatever_parameter_asks_for_it():
         tile(torch.rand(16, 20) * 2 - 1).square().sum().backward()
         gradients.append(step.grad.clone())
     assert torch.allclose(*gradients, rtol=0.02)
+
+
+def test_tiles_without_side_products_have_no_planes_in_tier_fp32(hardware):
+    """A split of nothing has one part, which once was taken for a plane."""
+    hw = hardware("dac: {bits: 8, range: 1.0}").model_copy(update={"precision": "fp32"})
+    tile = mho.Tile(torch.eye(4), hw).program(seed=0)
+    assert tile.tiles.route.tier == "fp32" and torch.equal(tile(torch.eye(4)), torch.eye(4))

@@ -64,10 +64,12 @@ def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
     an effect."""
     array, route = epilogue.array, epilogue.route
     kind = torch.float32 if route.tier == "fp32" else torch.int8
-    tiles, outputs, rows = w.shape
-    shape = (tiles, (route.mains + len(route.phis)) * outputs, rows)
+    (tiles, outputs, rows), count = w.shape, route.mains + len(route.phis)
+    shape = (tiles, count * outputs, rows)
     whole = workspace("planes", shape, kind, w.device) if shared else torch.empty(shape, dtype=kind, device=w.device)
-    planes = whole.flatten(1).split(outputs * rows, 1)  # a compiler sees of two axes, not of three, that none overlap
+    planes = whole.flatten(1).split(outputs * rows, 1)[
+        :count
+    ]  # a compiler sees of two axes, not of three, that none overlap
 
     def kernel(w: Tensor, planes: Sequence[Tensor], constants: Constants) -> Tensor:
         bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
