@@ -215,7 +215,7 @@ class Site:
             return function(*args)
         name = f"kernel {function.__qualname__}"
         elements = max(t.numel() for t in args)
-        found: T = self.kernels.run(name, lambda: function, args, lambda: function(*args), elements)
+        found: T = self.kernels.run(name, lambda _: function, args, lambda: function(*args), elements)
         return found
 
     def over_tile(self, v: Tensor) -> Tensor:

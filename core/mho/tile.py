@@ -6,6 +6,7 @@ How the matrix is cut is `layout`, its devices and its chip are `cells`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -99,10 +100,26 @@ class TileArray(OutScale, Cells):
     def use(self, precision: Precision, compiled: bool = False) -> None:
         """Resolve how this array is simulated."""
         self.precision, self.compiled = precision, compiled
-        self.kernels = Kernels(compiled, self.name, self.out_features * self.in_features // self.groups)
+        self.kernels = Kernels(self, compiled)
         self.planes = self.bound = None  # of another arithmetic
         channel = self.channel if all(n % self.channel == 0 for n in self.sizes) else 0
         self.route: Route = resolve(self.plan, self.spec, precision, self.height, channel)
+
+    @property
+    def kind(self) -> tuple[Hashable, ...]:
+        """Arrays of which this is equal compute the same: hardware, effects, shape, arithmetic, backward pass."""
+        effects = [p.effect for p in self.plan.effects]
+        hardware = repr(self.spec), repr(effects), tuple(map(type, effects)), repr(self.training_spec.backward)
+        return *hardware, self.groups, self.columns, *self.sizes, self.route.tier, self.route.cells
+
+    def bare(self) -> TileArray:
+        """An array of this kind without weights, chip and network, for what others may keep."""
+        about: dict[str, Any] = {"name": self.name, "channel": self.channel, "groups": self.groups}
+        made = TileArray(
+            self.out_features, self.in_features, self.spec, self.training_spec, device=self.gamma.device, **about
+        )
+        made.use(self.precision)
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles resolve their route anew: it holds functions of plugins, and another machine has another tier."""

@@ -1,8 +1,10 @@
 """Compiled kernels (`compile: true`): the same bits as the eager fast path, and no silent change of path."""
 
 import copy
+import gc
 import pickle
 import warnings
+import weakref
 
 import mho
 import pytest
@@ -220,6 +222,43 @@ def test_every_kernel_counts_for_itself(monkeypatch):
     assert all(how["fullgraph"] for _, how in seen)  # so a tenth size raises, and is reported
 
 
+def test_arrays_of_one_kind_share_their_kernels_and_keep_nobody(monkeypatch):
+    """Not those that draw, nor arrays of another hardware, shape, arithmetic or backward pass; and no kernel keeps an array."""
+    compiled = []
+
+    def uncompiled(function):
+        compiled.append(function.__qualname__)
+        return function
+
+    monkeypatch.setattr(made, "_compiled", uncompiled)
+    monkeypatch.setattr(made, "_kinds", weakref.WeakValueDictionary())
+
+    def trained(*changes, n=50):
+        tile = tiles(*changes, n=n)[1].train()
+        tile(inputs(7, n).requires_grad_()).sum().backward()
+        return tile
+
+    first = trained()
+    names = set(first.tiles.kernels.made)
+    assert {"weight noise", "weight codes", "DAC", "epilogue", "gradient of the DAC"} <= names
+    second, count = trained(), len(compiled)
+    assert {n for n in names if first.tiles.kernels.made[n] is not second.tiles.kernels.made[n]} == {"weight noise"}
+    assert count == len(names) + 1
+    for changes, n in (
+        (["tiles.pcm.adc.bits=6"], 50),
+        (["precision=fp32"], 50),
+        (["training.backward.products=bf16"], 50),
+        ([], 51),
+    ):
+        before = len(compiled)
+        trained(*changes, n=n)
+        assert len(compiled) == before + len(names)
+    gone = weakref.ref(first.tiles)
+    del first
+    gc.collect()
+    assert gone() is None and second.tiles.kernels.made
+
+
 def test_copies_keep_the_switch_and_make_kernels_of_their_own():
     net = mho.to_analog(nn.Linear(6, 4), mho.load("pcm.standard", set=[*QUIET, "compile=true"]))
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
@@ -287,9 +326,9 @@ def _twice(a, b):
 @pytest.mark.slow
 @torch.no_grad()
 def test_a_kernel_that_was_first_given_one_tensor_twice_is_right_for_two():
-    kernels, one = made.Kernels(True, "layer", 1 << 20), torch.ones(3)
+    tile, one = tiles()[1], torch.ones(3)
     for a, b in ((one, one), (one, 0 * one), (one, 5 * one)):
-        assert torch.equal(kernels.run("sum", lambda: _twice, (a, b), lambda: None), a + 2 * b)
+        assert torch.equal(tile.tiles.kernels.run("sum", lambda _: _twice, (a, b), lambda: None), a + 2 * b)
 
 
 def test_a_site_without_kernels_calls_the_function():

@@ -126,13 +126,12 @@ class Backward:
 
     def _before_adc(self, g: Tensor, kind: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the products of every tile, [vector, out] of type `kind`, and of scale [out] where it is asked for."""
-        array = self.array
-        adc = Conversion.of(array.spec.adc)
+        adc, outputs = Conversion.of(self.array.spec.adc), [self.array.outputs(t) for t in range(self.array.row_tiles)]
 
         def every(
             g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor, learned: bool
         ) -> tuple[list[Tensor], list[Tensor]]:
-            tiles = [(g[:, array.outputs(t)], codes[:, t], alpha[..., t, :], scale[t]) for t in range(len(scale))]
+            tiles = [(g[:, out], codes[:, t], alpha[..., t, :], scale[t]) for t, out in enumerate(outputs)]
             gscales = [(g * codes * alpha).sum(0) * adc.step for g, codes, alpha, _ in tiles if learned]
             return [before(*tile) for tile in tiles], gscales
 
@@ -143,8 +142,9 @@ class Backward:
             return gt.to(kind)
 
         arguments = (g, self.saved.codes, self.saved.alpha, self.saved.scale, bool(self.wanted.scale))
-        return array.kernels.run(
-            "gradient of the ADC", lambda: every, arguments, lambda: every(*arguments), self.saved.codes.numel()
+        elements = self.saved.codes.numel()
+        return self.array.kernels.run(
+            "gradient of the ADC", lambda _: every, arguments, lambda: every(*arguments), elements
         )
 
     # -- vectors that are rows of memory ------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class Backward:
 
     def _before_dac(self, g: Tensor) -> tuple[Tensor, Tensor | None]:
         """From the gradient g of the DAC's values [vector, in]: those of x, and of alpha where it is asked for."""
-        array, top = self.array, self.top
+        array, top, sizes = self.array, self.top, self.array.rows_of_tiles
 
         def every(
             g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor, span: Tensor, decay: float, learned: bool
@@ -170,7 +170,7 @@ class Backward:
 
         def ranges(g: Tensor, values: Tensor, beyond: Tensor, alpha: Tensor, decay: float) -> Tensor:
             galpha, start = [], 0
-            for t, rows in enumerate(array.rows_of_tiles):
+            for t, rows in enumerate(sizes):
                 cut = slice(start, start + rows)
                 start += rows
                 of_tile, code, outside = (v[:, None, cut] for v in (g, values, beyond))
@@ -180,7 +180,9 @@ class Backward:
         _, clipped, _, _, alpha, _ = self.saved
         span, learned = spread(array, alpha), bool(self.wanted.alpha)
         arguments = (g, self.saved.main, clipped, alpha, span, array.decay, learned)  # no decay in evaluation
-        return array.kernels.run("gradient of the DAC", lambda: every, arguments, lambda: every(*arguments), g.numel())
+        return array.kernels.run(
+            "gradient of the DAC", lambda _: every, arguments, lambda: every(*arguments), g.numel()
+        )
 
     # -- patches ------------------------------------------------------------------------------------------------
     def _patches(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> Tensor | None:

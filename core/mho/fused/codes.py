@@ -7,7 +7,7 @@ their ranges.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -19,9 +19,9 @@ from mho.site import CLOSED
 
 if TYPE_CHECKING:
     from mho.fused.epilogue import Constants, Epilogue
-    from mho.fused.kernels import Kernels
     from mho.fused.route import Route
     from mho.site import Site
+    from mho.tile import TileArray
 
 HIGH, LOW = 256, 32512  # 32512 = 127 * 256
 SIDE = 127
@@ -67,15 +67,19 @@ def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
     (tiles, outputs, rows), count = w.shape, route.mains + len(route.phis)
     shape = (tiles, count * outputs, rows)
     whole = workspace("planes", shape, kind, w.device) if shared else torch.empty(shape, dtype=kind, device=w.device)
-    planes = whole.flatten(1).split(outputs * rows, 1)[
-        :count
-    ]  # a compiler sees of two axes, not of three, that none overlap
+    # Of two axes, not of three, a compiler sees that planes do not overlap.
+    planes = whole.flatten(1).split(outputs * rows, 1)[:count]
 
-    def kernel(w: Tensor, planes: Sequence[Tensor], constants: Constants) -> Tensor:
-        bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
-        sites = type(epilogue)(array, route, CLOSED, constants).phi_sites()
-        code_block([p.view(w.shape) for p in planes], w, bound, sites, route)
-        return bound
+    Terms = type(epilogue)  # alone, since a kernel must not keep this array
+
+    def make(array: TileArray) -> Callable[..., Tensor]:
+        def kernel(w: Tensor, planes: Sequence[Tensor], constants: Constants) -> Tensor:
+            bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
+            sites = Terms(array, array.route, CLOSED, constants).phi_sites()
+            code_block([p.view(w.shape) for p in planes], w, bound, sites, array.route)
+            return bound
+
+        return kernel
 
     def eager() -> Tensor:
         bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
@@ -85,7 +89,7 @@ def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
         return bound
 
     arguments = (w, planes, epilogue.constants)
-    return Planes(whole, array.kernels.run("weight codes", lambda: kernel, arguments, eager))
+    return Planes(whole, array.kernels.run("weight codes", make, arguments, eager))
 
 
 def code_block(planes: Sequence[Tensor], w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> None:
@@ -105,11 +109,12 @@ def code_block(planes: Sequence[Tensor], w: Tensor, bound: Tensor, sites: list[S
         plane.copy_(phi)
 
 
-def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernels, keep: bool) -> Inputs:
+def code_inputs(x: Tensor, span: Tensor, array: TileArray, keep: bool) -> Inputs:
     """x [vector, in] through the DAC; `span` [in] or [vector, in] is the input range of each element.
 
     The codes are those of `Dac.encode`, bit by bit.
     """
+    top, route = array.spec.dac.top, array.route
     main = torch.empty(x.shape, dtype=torch.int8 if route.tier == "int8" else x.dtype, device=x.device)
     kind = torch.float32 if route.tier == "fp32" else torch.int8
     sides = [workspace(f"side {k}", tuple(x.shape), kind, x.device) for k in range(len(route.psis))]
@@ -123,7 +128,7 @@ def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernel
         for b in blocks(*x.shape):
             code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), top, route)
 
-    kernels.run("DAC", lambda: kernel, (x, span, inputs), eager, x.numel())
+    array.kernels.run("DAC", lambda _: kernel, (x, span, inputs), eager, x.numel())
     return inputs
 
 

@@ -7,7 +7,7 @@ Keys, the names of effects in a layer and the time are arguments. A kernel works
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -119,8 +119,7 @@ def _run(
         return eager()
     out = _roomy(shape, array.target)
     arguments = (_halves(out), *map(_halves, cells), _words(array), *others)
-    kernel = lambda: make(Kind.of(array))  # noqa: E731
-    found: Tensor | None = array.kernels.run(name, kernel, arguments, eager, kind=lambda: (name, *_kind(array)))
+    found: Tensor | None = array.kernels.run(name, lambda array: make(Kind.of(array)), arguments, eager)
     return _emptied(out, array) if found is None else found
 
 
@@ -142,12 +141,6 @@ def _words(array: Cells) -> Tensor:
     chip, _, time = array._keys_at(array.time)
     paths = [word for p in array.plan.effects for word in p.path]
     return torch.tensor([*chip, *time, *paths], dtype=torch.int32, device=array.gamma.device)
-
-
-def _kind(array: Cells) -> tuple[Hashable, ...]:
-    """Arrays of which this is equal share their kernels."""
-    effects = [p.effect for p in array.plan.effects]
-    return repr(array.spec), repr(effects), tuple(map(type, effects)), array.groups, array.columns, *array.sizes
 
 
 # -- halves of rows ---------------------------------------------------------------------------------------------

@@ -179,17 +179,14 @@ class Epilogue:
             else:
                 eager = functools.partial(self._blocks, products, ends, c.start)
                 arguments = (products, ends, self.constants)
-                elements = max(
-                    inputs.main.numel(), ends.scale.numel() * len(ends.out)
-                )  # whoever has the DAC has this too
+                elements = max(inputs.main.numel(), ends.scale.numel() * len(ends.out))  # as the DAC decides, or more
                 self.array.kernels.run("epilogue", self._kernel, arguments, eager, elements)
         return out
 
-    def _kernel(self) -> Callable[[Products, Ends, Constants], None]:
-        array, route = self.array, self.route
-
+    @staticmethod
+    def _kernel(array: TileArray) -> Callable[[Products, Ends, Constants], None]:
         def kernel(products: Products, ends: Ends, constants: Constants) -> None:
-            Epilogue(array, route, CLOSED, constants).block(products, ends)
+            Epilogue(array, array.route, CLOSED, constants).block(products, ends)
 
         return kernel
 

@@ -189,7 +189,7 @@ class MiniBatchWeights(torch.autograd.Function):
 
         key = noise.as_tensors(stream.chip, weight.device)
         arguments = (weight, gamma, key, None if strength is None else torch.as_tensor(strength))
-        return array.kernels.run("weight noise", lambda: kernel, arguments, eager)
+        return array.kernels.run("weight noise", lambda _: kernel, arguments, eager, own=True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -212,7 +212,7 @@ class MiniBatchWeights(torch.autograd.Function):
             for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
                 of(g[:, part], weight[:, part], gamma[:, part])
 
-        array.kernels.run("gradient of the weights", lambda: of, (g, weight, gamma), eager)
+        array.kernels.run("gradient of the weights", lambda _: of, (g, weight, gamma), eager)
         return g, None, None, None
 
     @staticmethod
@@ -240,8 +240,8 @@ class TileProduct(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """Outputs, and what a backward pass needs: inputs of the product, their clip mask, codes of the ADC."""
         epilogue = call.epilogue
-        adc, top = epilogue.adc, epilogue.top
-        coded = code_inputs(x, spread(call.array, alpha), top, call.route, call.array.kernels, call.keep)
+        adc = epilogue.adc
+        coded = code_inputs(x, spread(call.array, alpha), call.array, call.keep)
         inputs = epilogue.behind_dac(coded)
         shape = (call.source.count, *scale.shape) if call.keep else (0,)
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)

@@ -1,8 +1,8 @@
 """The same formulas, compiled: pointwise work as kernels that torch.compile makes (`compile: true` in the hardware file).
 
-A kernel is a function of tensors that belongs to one array. Whatever may change between two calls is an argument; effects
-and geometry are built in, so only arguments are compared at a call. What cannot be compiled (a term that draws random
-numbers itself, a machine without a C++ compiler) runs eagerly, and says so.
+A kernel is a function of tensors. Whatever may change between two calls is an argument; effects and geometry are built in, so
+only arguments are compared at a call, and arrays of one kind (hardware and shape) share their kernels. What cannot be
+compiled (a term that draws random numbers itself, a machine without a C++ compiler) runs eagerly, and says so.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType, FunctionType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+
+if TYPE_CHECKING:
+    from mho.tile import TileArray
 
 T = TypeVar("T")
 _numbers = itertools.count()
@@ -28,12 +31,19 @@ WORTHWHILE = (
 
 
 class Kernels:
-    """The kernels of one array, made when they are first called."""
+    """The kernels that one array uses, made when they are first called."""
 
-    def __init__(self, wanted: bool, owner: str, weights: int) -> None:
-        self.wanted, self.owner, self.weights = wanted, owner, weights
+    def __init__(self, array: TileArray, wanted: bool) -> None:
+        self.wanted, self._array = wanted, weakref.ref(array)  # an array is gone when nobody else has it
+        self.weights = array.out_features * array.in_features // array.groups
         self.made: dict[str, Callable[..., Any]] = {}
         self.refused: dict[str, str] = {}  # name of a kernel: why it runs eagerly
+
+    @property
+    def array(self) -> TileArray:
+        array = self._array()
+        assert array is not None
+        return array
 
     def wants(self, elements: int = 0) -> bool:
         """Whether so much work is worth a kernel."""
@@ -42,19 +52,21 @@ class Kernels:
     def run(
         self,
         name: str,
-        make: Callable[[], Callable[..., Any]],
+        make: Callable[[TileArray], Callable[..., Any]],
         args: tuple[Any, ...],
         eager: Callable[[], T],
         elements: int = 0,
-        kind: Callable[[], Hashable] | None = None,
+        own: bool = False,
     ) -> Any:
-        """The compiled function `make()` of `args`, or `eager()`. It works on the weights or on more `elements`. Arrays that say
-        the same `kind` share the kernel."""
+        """The compiled function `make(array)` of `args`, or `eager()`. It works on the weights or on more `elements`. All arrays
+        of a kind share it, so it is made of a bare array; unless it is this array's `own`, as where it draws random numbers,
+        or effects have something built for this array."""
         if not self.wants(elements) or name in self.refused or not possible():
             return eager()
         try:
             if name not in self.made:
-                self.made[name] = _compiled(make()) if kind is None else _shared(kind(), make)
+                own = own or any(p.effect.writes("build") for p in self.array.plan.effects)
+                self.made[name] = _compiled(make(self.array)) if own else _shared(name, self.array, make)
             return self.made[name](*(_detached(a) for a in args))
         except Exception as error:  # whatever a compiler says; a mistake in the formulas comes back from `eager`
             self._refuse(name, error)
@@ -76,17 +88,20 @@ class Kernels:
         why = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         self.refused[name] = why
         self.made.pop(name, None)
-        warnings.warn(f"layer {self.owner!r}: its {name} cannot be compiled and runs eagerly ({why})", stacklevel=4)
+        warnings.warn(
+            f"layer {self.array.name!r}: its {name} cannot be compiled and runs eagerly ({why})", stacklevel=4
+        )
 
 
 _kinds: weakref.WeakValueDictionary[Hashable, Callable[..., Any]] = weakref.WeakValueDictionary()
 
 
-def _shared(kind: Hashable, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+def _shared(name: str, array: TileArray, make: Callable[[TileArray], Callable[..., Any]]) -> Callable[..., Any]:
     """The kernel of this kind, as long as an array has it."""
+    kind = (name, *array.kind)
     kernel = _kinds.get(kind)
     if kernel is None:
-        _kinds[kind] = kernel = _compiled(make(), **{"cpp.max_horizontal_fusion_size": 256})  # one loop, however long
+        _kinds[kind] = kernel = _compiled(make(array.bare()))
     return kernel
 
 
@@ -104,17 +119,18 @@ def _detached(argument: Any) -> Any:
     return argument.detach() if isinstance(argument, torch.Tensor) and argument.requires_grad else argument
 
 
-def _compiled(function: Callable[..., T], **options: Any) -> Callable[..., T]:
+def _compiled(function: Callable[..., T]) -> Callable[..., T]:
     """`function` with code and a name of its own: torch counts kernels by code and gives up behind the eighth, and sizes that
     have changed once under a name are variable from then on."""
     assert isinstance(function, FunctionType)
     code = function.__code__.replace(co_name=f"kernel_{next(_numbers)}")
     own = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
-    known: dict[str, Any] = {
+    options: dict[str, Any] = {
         "guard_filter_fn": functools.partial(_about, _parameters(code)),
         "assert_indirect_indexing": False,  # of the table of normal numbers: its indices are 16 bits
+        "cpp.max_horizontal_fusion_size": 256,  # one loop, however long
     }
-    return torch.compile(own, fullgraph=True, options=known | options)
+    return torch.compile(own, fullgraph=True, options=options)
 
 
 def _parameters(code: CodeType) -> set[str]:
