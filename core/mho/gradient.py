@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mho.fused.tier import float_product
+
 
 def straight(carrier: Tensor, value: Tensor) -> Tensor:
     """Exactly `value`, with the gradient of `carrier`."""
@@ -51,6 +53,6 @@ class CleanProduct(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, w, s = ctx.saved_tensors
         scale = ctx.spread(s)
-        gx = g @ (w * scale) if ctx.needs_input_grad[0] else None
-        gw = (g.mT @ x) * scale if ctx.needs_input_grad[1] else None
+        gx = float_product(g, w * scale) if ctx.needs_input_grad[0] else None
+        gw = float_product(g.mT, x) * scale if ctx.needs_input_grad[1] else None
         return gx, gw, None, None, None

@@ -21,7 +21,7 @@ from mho.converter import Adc
 from mho.fused.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
 from mho.fused.route import Route, Step
 from mho.fused.source import Source, tiles_by_pixel
-from mho.fused.tier import int8_product
+from mho.fused.tier import float_product, int8_product
 from mho.fused.workspace import stacked, workspace
 from mho.layout import blocks
 from mho.plan import Placed
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mho.tile import TileArray
 
 ROOM = 1 << 26  # bytes of products at a time
+SHORT = 64  # channels: patches of no more are gathered in half the time line by line of the kernel
 
 
 class Conversion(NamedTuple):
@@ -347,12 +348,14 @@ def _operand(source: Source, codes: list[Tensor], c: slice, tile: int) -> Tensor
     patches = [source.patches(v, c, tile) for v in codes]
     if len(patches) == 1 and patches[0].dim() == 2:
         return patches[0]
-    return stacked("patches", patches).reshape(-1, source.sizes[tile])
+    dims, short = len(source.size), patches[0].shape[-1] <= SHORT
+    lines = 1 + dims if short and patches[0].dim() > 2 * dims > 0 else None  # of the kernel
+    return stacked("patches", patches, lines).reshape(-1, source.sizes[tile])
 
 
 def _product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
     """x [vector, row] . w [out, row] -> out [vector, out]."""
-    return torch.mm(x, w.t(), out=out)
+    return out.copy_(float_product(x, w.t()))
 
 
 def _tiles_at_once(source: Source, c: slice, codes: list[Tensor], planes: Tensor, y: Tensor) -> None:

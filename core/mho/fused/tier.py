@@ -69,8 +69,9 @@ def int8_product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
 
 
 def float_product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b of two matrices; in fp32 by oneDNN where torch has it, since MKL takes twice as long on processors of AMD."""
-    if a.dtype != torch.float32 or not possible() or not has_onednn() or not a.numel() * b.numel():
+    """a @ b; of two matrices in fp32 by oneDNN where torch has it, since MKL takes twice as long on processors of AMD."""
+    plain = a.dim() != 2 or a.dtype != torch.float32 or a.device.type != "cpu"
+    if plain or not possible() or not has_onednn() or not a.numel() * b.numel():
         return a @ b
     dense = b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()  # oneDNN has fast code for no other
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(a, dense.t(), None, "none", [], ""))
