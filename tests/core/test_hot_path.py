@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 FAST = ("int8", "fp32-main", "fp32")
 OUT, ROWS, TILE = 300, 400, 128  # 120,000 weights on tiles of 4 x 100 rows; the quantile table has 65,536 numbers
-PRODUCTS = ("mm", "_int_mm")
+FLOAT = "_linear_pointwise"  # of oneDNN, which returns memory of its own, a tile at a time
+PRODUCTS = ("mm", "_int_mm", FLOAT)
 
 
 class Operations(TorchDispatchMode):
@@ -104,7 +105,7 @@ def test_no_forward_allocates_its_products_or_whole_intermediates(precision, mon
     count = 512
     seen = evaluated(layer(precision).program(seed=0), vectors(count))
     assert seen.making(4 * count * OUT) == []
-    whole = Counter(seen.making(count * OUT // 2))
+    whole = Counter(n for n in seen.making(count * OUT // 2) if n != FLOAT)
     assert sum(whole.values()) <= 5, whole  # inputs as x, |x| and x^2 in tier fp32, whether they are clipped, outputs
 
 
