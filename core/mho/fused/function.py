@@ -54,8 +54,12 @@ def takes(array: TileArray, x: Tensor, weight: Tensor) -> bool:
     """Whether this call runs on the fused path."""
     if not _can(array, weight) or array._draws_per_sample:
         return False
-    by_reference = array.route.by_reference or array.training_spec.backward.mode == "autograd"
-    return not (by_reference and wants_gradient(array, x, weight))
+    return not (_by_reference(array) and wants_gradient(array, x, weight))
+
+
+def _by_reference(array: TileArray) -> bool:
+    """Whether gradients come from the reference path."""
+    return bool(array.route.by_reference) or array.training_spec.backward.mode == "autograd"
 
 
 def _can(array: TileArray, weight: Tensor) -> bool:
@@ -201,7 +205,7 @@ class MiniBatchWeights(torch.autograd.Function):
         weight, gamma = ctx.saved_tensors
         array: TileArray = ctx.array
 
-        if array.plan.read or not possible():  # effects, derivatives and transforms may see g too
+        if array.plan.read or _by_reference(array) or not possible():  # effects, derivatives, transforms may see g too
             g = g.clone()
 
         def of(g: Tensor, weight: Tensor, gamma: Tensor) -> None:

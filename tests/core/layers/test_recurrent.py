@@ -196,3 +196,40 @@ def test_packed_sequences_evaluate_alike_in_any_batches(hardware):
     with torch.no_grad():
         whole = last_states([6])
         assert torch.equal(whole, last_states([1, 3, 2])) and torch.equal(whole, last_states([2] * 3))
+
+
+class _Offset(mho.Nonideality):
+    """A trained matrix on top of the weights."""
+
+    def build(self, site):
+        module, (tiles, rows) = nn.Module(), site.rows.used.shape
+        module.p = nn.Parameter(torch.zeros(tiles * site.columns, rows))
+        return module
+
+    def mvm(self, x, w, site):
+        return mho.nonideality.product(x, w + site.module.p.view(w.shape))
+
+
+class _Sum(mho.Nonideality):
+    """Has the same gradient for all weights, one number in memory."""
+
+    def accumulate(self, y, x, w, site):
+        return y.detach() + w.sum()
+
+
+@pytest.mark.filterwarnings("ignore:training an analog network without")
+@pytest.mark.parametrize("effect", [_Offset(kind="test.offset"), _Sum(kind="test.sum")], ids=["shared", "expanded"])
+def test_a_gradient_that_an_effect_sees_too_is_not_overwritten(hardware, effect):
+    """One time step, whose gradient of the drawn weights is no sum: the effect's parameter has the same memory."""
+    found = []
+    for precision in ("reference", "fp32"):
+        hw = hardware("dac: {bits: 8, range: 2.0}\nadc: {bits: 8, bound: 10}", f"precision: {precision}")
+        name, spec = next(iter(hw.tiles.items()))
+        hw = hw.model_copy(update={"tiles": {name: spec.model_copy(update={"nonidealities": (effect,)})}})
+        torch.manual_seed(0)
+        net = mho.to_analog(nn.RNN(6, 5), hw).train()
+        net(torch.randn(1, 3, 6), torch.rand(1, 3, 5))[0].square().sum().backward()
+        found.append({n: p.grad for n, p in net.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, msg=name)
