@@ -109,7 +109,8 @@ class TileArray(OutScale, Cells):
     def kind(self) -> tuple[Hashable, ...]:
         """Arrays of which this is equal compute the same: hardware, effects, shape, arithmetic, backward pass."""
         effects = [p.effect for p in self.plan.effects]
-        hardware = repr(self.spec), repr(effects), tuple(map(type, effects)), repr(self.training_spec.backward)
+        classes = tuple(map(type, (*effects, self.spec.mapping, self.spec.dac, self.spec.adc)))
+        hardware = repr(self.spec), repr(effects), classes, repr(self.training_spec.backward), self.gamma.device
         return *hardware, self.groups, self.columns, *self.sizes, self.route.tier, self.route.cells
 
     def bare(self) -> TileArray:

@@ -336,6 +336,65 @@ def test_a_site_without_kernels_calls_the_function():
     assert not site.compiles and site.kernel(_twice, 1, 2) == 5
 
 
+def _of_module(name, source):
+    scope = {"__name__": name}
+    exec(source, scope)  # the way two plugins come by functions of one name
+    return scope["_do"]
+
+
+_raise, _halve = _of_module("one", "def _do(y): return y + 1.0"), _of_module("two", "def _do(y): return y / 2")
+
+
+class _Raising(Nonideality):
+    """Adds 1 by a kernel."""
+
+    def output(self, y, site):
+        return site.kernel(_raise, y)
+
+
+class _Halving(Nonideality):
+    """Halves by a kernel whose function has the name of another module's."""
+
+    def output(self, y, site):
+        return site.kernel(_halve, y)
+
+
+def test_functions_of_one_name_in_two_modules_are_two_kernels(monkeypatch):
+    monkeypatch.setattr(made, "_compiled", lambda function: function)
+    monkeypatch.setattr(made, "_kinds", weakref.WeakValueDictionary())
+    seen = []
+    for tile in tiles("tiles.pcm.adc=none", n=20):
+        effects = (_Raising(kind="test.raising"), _Halving(kind="test.halving"))
+        spec = tile.tiles.spec.model_copy(update={"nonidealities": effects})
+        array = mho.tile.TileArray(30, 20, spec, tile.tiles.training_spec).eval()
+        array.use("auto", compiled=tile.tiles.compiled)
+        array.remap(tile.weight)
+        with torch.no_grad():
+            seen.append(array(inputs(5, 20), tile.weight))
+    assert torch.equal(*seen)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_one_network_may_want_more_than_eight_variants_of_a_kernel():
+    """Batches of one and of several vectors, with and without a gradient, in inference mode, with and without a chip: it stopped
+    at the eighth, with a warning, and was eager from then on."""
+    eager, compiled = tiles()
+    for chip in (False, True):
+        if chip:
+            the_same_chip(eager, compiled)
+        for context in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+            for vectors in (5, 1, 7):
+                eager.tiles.run.sample = compiled.tiles.run.sample = 0
+                values = []
+                for tile in (eager, compiled):
+                    torch.manual_seed(0)
+                    with context():
+                        values.append(tile.eval()(inputs(vectors)).detach())
+                assert torch.equal(*values)
+    assert not compiled.tiles.kernels.refused
+
+
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("out", [17, 24, 40])

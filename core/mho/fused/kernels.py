@@ -28,6 +28,7 @@ _numbers = itertools.count()
 WORTHWHILE = (
     1 << 15
 )  # elements of what a kernel works on: smaller ones would take longer to make than most runs have to win
+VARIANTS = 64  # of one kernel, for what is compared at a call; one more, and it runs eagerly
 
 
 class Kernels:
@@ -130,7 +131,14 @@ def _compiled(function: Callable[..., T]) -> Callable[..., T]:
         "assert_indirect_indexing": False,  # of the table of normal numbers: its indices are 16 bits
         "cpp.max_horizontal_fusion_size": 256,  # one loop, however long
     }
-    return torch.compile(own, fullgraph=True, options=options)
+    return torch.compile(own, fullgraph=True, options=options, **_limit())
+
+
+@functools.cache
+def _limit() -> dict[str, Any]:
+    """Batches of one and of several vectors, with and without codes, outside and in inference mode, with and without a chip:
+    more than the eight variants that torch makes of a kernel. Older versions cannot be told so for one kernel."""
+    return {"recompile_limit": VARIANTS} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}
 
 
 def _parameters(code: CodeType) -> set[str]:
