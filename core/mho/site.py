@@ -213,7 +213,7 @@ class Site:
         function of the module that takes tensors only, and not be differentiated."""
         if self.kernels is None:
             return function(*args)
-        name = f"kernel {function.__qualname__}"
+        name = f"kernel {function.__module__}.{function.__qualname__}"
         elements = max(t.numel() for t in args)
         found: T = self.kernels.run(name, lambda _: function, args, lambda: function(*args), elements)
         return found
