@@ -11,4 +11,7 @@ source     where the vectors of a call come from: rows of the codes, or patches 
 epilogue   from products to digital outputs
 backward   the backward pass
 function   both passes as one `torch.autograd.Function`
+devices    programming and ageing of the cells in one pass each
+kernels    the pointwise formulas of all these, compiled
+workspace  memory that calls share
 """

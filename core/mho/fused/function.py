@@ -124,7 +124,8 @@ def reads_out(array: TileArray) -> bool:
 
 def read_out(array: TileArray, x: Tensor, stream: Stream) -> Tensor:
     """Digital outputs [vector, tile, out] of the chip that is on for inputs x [vector, tile, row] in DAC units, with input
-    ranges and digital scales of 1. Its small epilogue is no kernel: one that keeps the codes would take long to make."""
+    ranges and digital scales of 1. Its small epilogue is no kernel: after
+    another number of vectors, that of evaluation would be made for any number, which is slower."""
     origin, image = source(array, Patches(array.join(x)))
     call = Call(array, array.route, stream, True, origin, shares=True)
     planes = Planes(*CodedWeights.apply(array.aged, call)) if array.plan.read else _chip_planes(array, stream)

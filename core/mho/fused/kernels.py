@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _numbers = itertools.count()
-WORTHWHILE = (
-    1 << 15
-)  # elements of what a kernel works on: smaller ones would take longer to make than most runs have to win
+WORTHWHILE = 1 << 15  # elements that a kernel works on; for fewer, most runs win less time than it takes to make
 VARIANTS = 64  # of one kernel, for what is compared at a call; one more, and it runs eagerly
 
 
