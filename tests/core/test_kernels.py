@@ -336,13 +336,12 @@ def test_a_site_without_kernels_calls_the_function():
     assert not site.compiles and site.kernel(_twice, 1, 2) == 5
 
 
-def _of_module(name, source):
-    scope = {"__name__": name}
-    exec(source, scope)  # the way two plugins come by functions of one name
-    return scope["_do"]
+def _of_module(name, function):
+    function.__module__, function.__qualname__ = name, "_do"
+    return function
 
 
-_raise, _halve = _of_module("one", "def _do(y): return y + 1.0"), _of_module("two", "def _do(y): return y / 2")
+_raise, _halve = _of_module("one", lambda y: y + 1.0), _of_module("two", lambda y: y / 2)
 
 
 class _Raising(Nonideality):
