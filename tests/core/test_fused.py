@@ -292,6 +292,23 @@ def test_a_backward_pass_can_be_differentiated(hardware):
     assert inside.double().mean() > 0.95 and torch.allclose(found[inside], wanted[inside], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("layer", [nn.Linear(6, 6), nn.Conv2d(1, 6, 3)], ids=["linear", "convolution"])
+def test_second_derivatives_by_the_weights_are_those_of_the_reference_path_and_by_inputs_refused(hardware, layer):
+    """Of inputs only codes are kept: the gradient of the weights cannot be differentiated by them, and says so."""
+    found = []
+    x = torch.rand(4, *((6,) if isinstance(layer, nn.Linear) else (1, 5, 5)))
+    for precision in ("reference", "fp32"):
+        hw = hardware("dac: {bits: 8, range: 1.0}\nadc: {bits: 8, bound: 10}", f"precision: {precision}")
+        net = mho.to_analog(nn.Sequential(layer), hw).train()
+        weight = net[0].weight
+        (gw,) = torch.autograd.grad(net(x).square().sum(), weight, create_graph=True)
+        found.append(torch.autograd.grad(gw.square().sum(), weight)[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+    (gw,) = torch.autograd.grad(net(x.requires_grad_()).square().sum(), weight, create_graph=True)
+    with pytest.raises(mho.MhoError, match="by the inputs; 'precision: reference' has"):
+        gw.square().sum().backward()
+
+
 @pytest.mark.parametrize("effects", ["pcm.programming_noise", "rram.telegraph_noise"])
 def test_a_graph_that_is_kept_gives_the_same_gradients_again(hardware, effects):
     """The gradient of noisy weights becomes that of the weights in place, unless an effect reads them in between."""

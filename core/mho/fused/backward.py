@@ -80,6 +80,20 @@ class Gradients(torch.autograd.Function):
         return tuple(torch.stack(v) for v in zip(*found)), (0, 0, 0, 0)
 
 
+class Refusing(torch.autograd.Function):
+    """Values whose derivative is not known. (The second argument stands for what they come from.)"""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, origin: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[None, ...]:
+        raise MhoError(
+            "the fused path has no derivative of the gradient of the weights by the inputs; 'precision: reference' has"
+        )
+
+
 def each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
     """The parts of a tensor that a vmap rule loops over."""
     return [t] * count if dim is None else list(t.unbind(dim))
@@ -124,6 +138,12 @@ class Backward:
         lying = w.permute(*dims, 2)
         return fresh(lying, dtype=kind, memory_format=torch.contiguous_format).permute(*dims, 2)
 
+    def _once(self, values: Tensor) -> Tensor:
+        """The inputs of the product, of which only codes have been kept: whoever differentiates the gradient of the weights by
+        them must not get zeros."""
+        again = torch.is_grad_enabled() and self.wanted.x and not torch._C._are_functorch_transforms_active()
+        return Refusing.apply(values, values.new_zeros((), requires_grad=True)) if again else values
+
     def _before_adc(self, g: Tensor, kind: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the products of every tile, [vector, out] of type `kind`, and of scale [out] where it is asked for."""
         adc, outputs = Conversion.of(self.array.spec.adc), [self.array.outputs(t) for t in range(self.array.row_tiles)]
@@ -155,7 +175,8 @@ class Backward:
             if gx is not None:
                 gx[:, mine] = float_product(gt, self.saved.w[t, :, :rows].to(gt.dtype))
             if gw is not None:
-                gw[t, :, :rows] = float_product(gt.t(), _values(self.saved.main[:, mine], self.top, gt.dtype))
+                values = self._once(_values(self.saved.main[:, mine], self.top, gt.dtype))
+                gw[t, :, :rows] = float_product(gt.t(), values)
 
     def _before_dac(self, g: Tensor) -> tuple[Tensor, Tensor | None]:
         """From the gradient g of the DAC's values [vector, in]: those of x, and of alpha where it is asked for."""
@@ -195,7 +216,7 @@ class Backward:
             for c in self.source.chunks(PATCHES // rows):
                 values = _values(self.source.rows(main, c, t), self.top, gt.dtype)
                 if gw is not None:
-                    gw[t, :, :rows] += by_channel(float_product(gt[c].t(), values), self.cells)
+                    gw[t, :, :rows] += by_channel(float_product(gt[c].t(), self._once(values)), self.cells)
                 if gx is None:
                     continue
                 part = float_product(gt[c], weights)
@@ -217,7 +238,7 @@ class Backward:
             x, outside = (self.source.patches_of_all(v, c).reshape(*w.shape[::2], -1) for v in (main, clipped))
             values = (x / self.top if main.dtype == torch.int8 else x).to(kind)  # [tile, row, vector]
             if gw is not None:
-                gw += by_channel(gt.mT @ values.mT, self.cells)
+                gw += by_channel(gt.mT @ self._once(values).mT, self.cells)
             if gx is None:
                 continue
             part = weights.mT @ gt.mT
