@@ -224,12 +224,8 @@ def uniform(row: tuple[Tensor, Tensor], columns: int) -> Tensor:
 # the distribution function is met to 2^-17, the largest number is 4.3.
 LEVELS = 1 << 16
 SPREAD = 0.9999898592748739  # standard deviation of the quantiles: less than 1, since they stop at 4.3
-_A, _B, _C, _D = (
-    -7046029254386353131,
-    -4658895280553007687,
-    -7723592293110705685,
-    -8796714831421723037,
-)  # odd, well spread bits
+# Odd, with well spread bits.
+_A, _B, _C, _D = -7046029254386353131, -4658895280553007687, -7723592293110705685, -8796714831421723037
 
 
 def _logical(h: Tensor, n: int) -> Tensor:
