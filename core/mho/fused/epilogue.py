@@ -74,16 +74,29 @@ Constants = dict[int, dict[str, Tensor]]  # what `prepare` has set, by number of
 
 
 class Draws(NamedTuple):
-    """What the noise of a call is drawn from: a key for every step, sample and position of every vector, tiles."""
+    """What the noise of a call is drawn from: a key for every step, sample and position of every vector, tiles; and the `words`
+    [tile, vector] of every step that these make, where somebody has hashed them."""
 
     keys: list[noise.Key]
     sample: Tensor
     position: Tensor
     tile: Tensor
+    words: list[Tensor] | None = None
 
     def of(self, b: slice) -> Draws:
         """Those of some vectors."""
-        return Draws(self.keys, self.sample[b], self.position[b], self.tile)
+        words = None if self.words is None else [w[:, b] for w in self.words]
+        return Draws(self.keys, self.sample[b], self.position[b], self.tile, words)
+
+    def word(self, step: int) -> Tensor:
+        """Hash words [tile, vector] of a step."""
+        if self.words is not None:
+            return self.words[step]
+        return noise.words_at(self.keys[step], self.sample, self.position, self.tile[:, None])
+
+    def hashed(self) -> Draws:
+        """The same with the words of all vectors."""
+        return self._replace(words=[self.word(k) for k in range(len(self.keys))])
 
 
 class Products(NamedTuple):
@@ -200,6 +213,7 @@ class Epilogue:
 
     def _blocks(self, products: Products, ends: Ends, first: int) -> None:
         """Eagerly, in blocks whose temporaries stay in the cache; `first` is the number of the first vector in the call."""
+        products = products._replace(draws=products.draws.hashed())
         for b in blocks(len(ends.out), self.array.row_tiles * self.array.columns):
             self.block(products.of(b), ends.of(b), slice(first + b.start, first + b.stop))
 
@@ -269,13 +283,19 @@ class Epilogue:
         bound = products.bound[:, None]
         y = None
         if len(main) == 2:
-            y = main[0].to(torch.float32).mul_(HIGH).add_(main[1]).mul_(bound / (LOW * self.top))
+            y = self._joined(*main).mul_(bound / (LOW * self.top))
         elif main:
             y = main[0].clone()
         if self.route.tier == "fp32":
             return y, [s.clone() for s in sides]
         levels = [SIDE * (self.top if pair.psi is None else SIDE) for pair in self.route.pairs]
         return y, [s.to(torch.float32).mul_(bound / n) for s, n in zip(sides, levels)]
+
+    def _joined(self, high: Tensor, low: Tensor) -> Tensor:
+        """256 high + low in fp32, rounded once: in integers where 32 bits hold it."""
+        if self.array.height * self.top * LOW < 1 << 31:
+            return low.add(high, alpha=HIGH).to(torch.float32)
+        return high.to(torch.float32).mul_(HIGH).add_(low)
 
     @property
     def top(self) -> int:
@@ -286,7 +306,7 @@ class Epilogue:
         if y is None:
             p = self.array.plan.mvm[0]
             y = p.effect.mvm(self.values(plain[0]), plain[1], self.site(p, "mvm"))
-        for step, key in zip(self.route.steps, draws.keys):
+        for number, step in enumerate(self.route.steps):
             p = step.effects[0]
             if step.does == "cut":
                 args = (self.values(plain[0]), plain[1]) if step.stage == "accumulate" else ()
@@ -296,7 +316,8 @@ class Epilogue:
             elif step.does == "shift":
                 y.add_(p.effect.scaled_shift(self.site(p, step.stage, part), self._named(p, m)))
             else:
-                self._add_noise(y, m, step, self._normal(key, draws, self.array.columns), part)
+                draw = noise.quick_normal(draws.word(number), self.array.columns).transpose(0, 1)  # as products lie
+                self._add_noise(y, m, step, draw, part)
         return y
 
     def _add_noise(self, y: Tensor, m: list[Tensor], step: Step, draw: Tensor, part: slice | None) -> None:
@@ -318,11 +339,6 @@ class Epilogue:
         base, device = self.stream.key("vector"), self.array.gamma.device
         keys = (_noise_keys if isinstance(base.a, Tensor) else _kept_noise_keys)(base, len(self.route.steps), device)
         return Draws(keys, *self.stream.vectors.numbers(device), noise.count(self.array.row_tiles, device))
-
-    def _normal(self, key: noise.Key, draws: Draws, columns: int) -> Tensor:
-        """Standard normal numbers [vector, tile, out] of one step; in memory as the products lie."""
-        words = noise.words_at(key, draws.sample, draws.position, draws.tile[:, None])
-        return noise.quick_normal(words, columns).transpose(0, 1)
 
     def values(self, inputs: Inputs) -> Tensor:
         """The analog inputs [vector, tile, row] that plain methods see."""
