@@ -73,6 +73,7 @@ class Cells(Stages, Layout):
         self.constants: list[list[str]] = [[] for _ in self.plan.effects]
         self.time = 0.0
         self.chip_key: noise.Key | None = None
+        self.target_of: str | None = None  # the fingerprint of the weights that `target` was made from
         built = {p.name: self._built(p) for p in self.plan.effects if p.effect.writes("build")}
         self.built = nn.ModuleDict(built).to(device=device, dtype=dtype)
 
@@ -141,11 +142,14 @@ class Cells(Stages, Layout):
         return out
 
     @torch.no_grad()
-    def program(self, weight: Tensor, key: noise.Key, t: float = 0.0) -> None:
-        """Write the weights of the layer to the chip that `key` names, and let it age to t seconds."""
+    def program(self, weight: Tensor, key: noise.Key, t: float = 0.0, of: str | None = None) -> None:
+        """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
+        the fingerprint `of` is kept from chip to chip."""
         self.chip_key = noise.fold_words(key, self.path)
-        self.chip_gamma = self.gamma.clone()
-        self.target = devices.laid_out(self, self.normalised(weight.detach()))
+        if of is None or of != self.target_of:
+            self.chip_gamma = self.gamma.clone()
+            self.target = devices.laid_out(self, self.normalised(weight.detach()))
+            self.target_of = of
         stream = Stream(self.chip_key, self.chip_key)
 
         def eager() -> Tensor:
@@ -225,6 +229,7 @@ class Cells(Stages, Layout):
             "names": self.constants,
             "key": self.chip_key,
             "time": self.time,
+            "target_of": self.target_of,
         }
 
     def put_chip_state(self, state: dict[str, Any]) -> None:
@@ -234,6 +239,7 @@ class Cells(Stages, Layout):
         for name, value in state["constants"].items():
             self._fixed(name, value, value.device)
         self.constants, self.chip_key, self.time = state["names"], state["key"], state["time"]
+        self.target_of = state["target_of"]
 
     def _constant_names(self) -> list[str]:
         return [f"_{number}_{n}" for number, names in enumerate(self.constants) for n in names]
@@ -248,6 +254,7 @@ class Cells(Stages, Layout):
         """Moving to half precision must not round counters, geometry, scales or conductances: those stay in fp32."""
         before = {n: b for n, b in self._buffers.items() if b is not None and b.is_floating_point()}
         super()._apply(fn, recurse)
+        self.target_of = None  # it was computed in another type
         for name, old in before.items():
             new = self._buffers[name]
             if new is not None and torch.finfo(new.dtype).bits < 32:
@@ -260,5 +267,5 @@ class Cells(Stages, Layout):
             delattr(self, name)
         for buffer in CHIP:
             setattr(self, buffer, None)
-        self.chip_key, self.time = None, 0.0
+        self.chip_key, self.time, self.target_of = None, 0.0, None
         self.constants = [[] for _ in self.plan.effects]

@@ -7,6 +7,7 @@ import mho
 import pytest
 import torch
 from mho.chip import fingerprint
+from mho.run import tile_arrays
 from torch import nn
 
 HOUR, DAY = 3600.0, 86400.0
@@ -288,6 +289,34 @@ def test_a_chip_programmed_at_an_age_is_the_one_that_has_come_to_it(compensation
             found.append(net(x))
         assert (net.tiles.reference is None) == (compensation == "none")
     assert torch.equal(*found)
+
+
+def test_chips_of_the_same_weights_share_their_target(net, x):
+    def targets():
+        return [a.target for a in tile_arrays(net)]
+
+    mho.program(net, seed=1)
+    first = targets()
+    mho.program(net, seed=2)
+    assert all(a is b for a, b in zip(first, targets(), strict=True))
+
+    def change_weights():
+        net[3].weight.data.mul_(0.5)  # seen by no version counter
+
+    def program_array():
+        first = tile_arrays(net)[0]
+        first.program(torch.zeros(4, 9), mho.noise.key("somebody"))
+
+    def to_double_and_back():
+        net.double(), mho.program(net, seed=1), net.float()
+
+    for change in (change_weights, program_array, to_double_and_back):
+        change()
+        mho.program(net, seed=1)
+        found, kept = run(net, x), targets()
+        mho.unprogram(net)
+        mho.program(net, seed=1)
+        assert torch.equal(found, run(net, x)) and all(map(torch.equal, kept, targets()))
 
 
 def test_a_fingerprint_notices_a_single_bit_and_an_exchange():

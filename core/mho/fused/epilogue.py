@@ -271,11 +271,7 @@ class Epilogue:
         per_group = (self.array.groups, len(self.array.sizes))
         out = ends.out.unflatten(1, (self.array.groups, -1))
         parts, scale = z.unflatten(1, per_group), ends.scale.unflatten(0, per_group)
-        if torch.compiler.is_compiling():
-            out.add_((parts * scale).sum(2))  # one pass
-            return
-        for t in range(len(self.array.sizes)):
-            out.add_(parts[:, :, t] * scale[:, t])  # addcmul_ rounds otherwise in a compiled kernel
+        out.add_(parts.mul_(scale).sum(2))
 
     def _values(self, products: Products) -> tuple[Tensor | None, list[Tensor]]:
         """Products in analog units, [vector, tile, out]; fresh tensors."""

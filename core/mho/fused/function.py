@@ -124,12 +124,11 @@ def reads_out(array: TileArray) -> bool:
 
 def read_out(array: TileArray, x: Tensor, stream: Stream) -> Tensor:
     """Digital outputs [vector, tile, out] of the chip that is on for inputs x [vector, tile, row] in DAC units, with input
-    ranges and digital scales of 1. Its small epilogue is no kernel: after
-    another number of vectors, that of evaluation would be made for any number, which is slower."""
+    ranges and digital scales of 1."""
     origin, image = source(array, Patches(array.join(x)))
     call = Call(array, array.route, stream, True, origin, shares=True)
     planes = Planes(*CodedWeights.apply(array.aged, call)) if array.plan.read else _chip_planes(array, stream)
-    with array.kernels.resting():
+    with array.kernels.apart("read-out"):
         ones = torch.ones_like(array.gamma)
         codes = TileProduct.forward(image, array.aged, ones[:, :1], ones, *planes, call)[3]
     return codes.to(torch.float32) * call.epilogue.adc.step

@@ -37,6 +37,7 @@ class Kernels:
         self.weights = array.out_features * array.in_features // array.groups
         self.made: dict[str, Callable[..., Any]] = {}
         self.refused: dict[str, str] = {}  # name of a kernel: why it runs eagerly
+        self.purpose = ""
 
     @property
     def array(self) -> TileArray:
@@ -60,7 +61,8 @@ class Kernels:
         """The compiled function `make(array)` of `args`, or `eager()`. It works on the weights or on more `elements`. All arrays
         of a kind share it, so it is made of a bare array; unless it is this array's `own`, as where it draws random numbers,
         or effects have something built for this array."""
-        if not self.wants(elements) or name in self.refused or not possible():
+        name = self.purpose + name
+        if not self.wants(0 if self.purpose else elements) or name in self.refused or not possible():
             return eager()
         try:
             if name not in self.made:
@@ -72,13 +74,14 @@ class Kernels:
         return eager()
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
-        """Everything runs eagerly in here."""
-        wanted, self.wanted = self.wanted, False
+    def apart(self, purpose: str) -> Iterator[None]:
+        """Kernels of their own in here, for arrays of many weights: in those of evaluation, another number of vectors would make
+        that number a variable, which is slower."""
+        before, self.purpose = self.purpose, f"{purpose} "
         try:
             yield
         finally:
-            self.wanted = wanted
+            self.purpose = before
 
     def _refuse(self, name: str, error: Exception) -> None:
         cause: BaseException = error
