@@ -7,7 +7,7 @@ their ranges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HIGH, LOW = 256, 32512  # 32512 = 127 * 256
 SIDE = 127
+ALONE = 8  # tiles: a kernel treats no more one by one
 SMALLEST = 1e-30  # largest |w| of a tile without weights
 
 
@@ -67,16 +68,17 @@ def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
     (tiles, outputs, rows), count = w.shape, route.mains + len(route.phis)
     shape = (tiles, count * outputs, rows)
     whole = workspace("planes", shape, kind, w.device) if shared else torch.empty(shape, dtype=kind, device=w.device)
-    # Of two axes, not of three, a compiler sees that planes do not overlap.
-    planes = whole.flatten(1).split(outputs * rows, 1)[:count]
+    planes = list(whole.unflatten(1, (count, outputs)).unbind(1))
 
     Terms = type(epilogue)  # alone, since a kernel must not keep this array
 
     def make(array: TileArray) -> Callable[..., Tensor]:
-        def kernel(w: Tensor, planes: Sequence[Tensor], constants: Constants) -> Tensor:
+        def kernel(w: Tensor, planes: Sequence[Sequence[Tensor]], constants: Constants) -> Tensor:
             bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
             sites = Terms(array, array.route, CLOSED, constants).phi_sites()
-            code_block([p.view(w.shape) for p in planes], w, bound, sites, array.route)
+            for parts, codes in zip(planes, codes_of(w, bound, sites, array.route)):
+                for part, mine in zip(parts, codes.view(len(parts), *parts[0].shape)):
+                    part.copy_(mine)
             return bound
 
         return kernel
@@ -85,28 +87,30 @@ def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
         bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
         alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
         for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
-            code_block([p.view(w.shape)[:, part] for p in planes], w[:, part], bound, epilogue.phi_sites(), route)
+            for plane, codes in zip(planes, codes_of(w[:, part], bound, epilogue.phi_sites(), route)):
+                plane[:, part].copy_(codes)
         return bound
 
-    arguments = (w, planes, epilogue.constants)
-    return Planes(whole, array.kernels.run("weight codes", make, arguments, eager))
+    # A compiler must see that planes do not overlap: of two axes it does. It works row after row where tiles come alone.
+    parts = [p.unbind() if tiles <= ALONE else (p.flatten(1),) for p in planes]
+    return Planes(whole, array.kernels.run("weight codes", make, (w, parts, epilogue.constants), eager))
 
 
-def code_block(planes: Sequence[Tensor], w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> None:
-    """Fill planes [tile, out, row] for some outputs."""
+def codes_of(w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> Iterator[Tensor]:
+    """The planes [tile, out, row] of some outputs, one after the other."""
     per = bound[:, None, None].reciprocal()
     if route.mains:
         q = (w * (per * LOW)).round_()
         high = (q * (1 / HIGH)).add_(0.5).floor_()  # lo in -128 ... 127
-        planes[0].copy_(high)
-        planes[1].copy_(q.sub_(high, alpha=HIGH))
-    for plane, weighing, site in zip(planes[route.mains :], route.phis, sites):
+        yield high
+        yield q.sub_(high, alpha=HIGH)
+    for weighing, site in zip(route.phis, sites):
         phi = weighing.phi(w, site)
         if route.tier != "fp32":
             phi = (phi * (per * SIDE)).round_()
             trusted = weighing.owner is None  # a plugin's phi may say |phi| <= bound and not keep it
             phi = phi if trusted else phi.clamp_(-SIDE, SIDE)
-        plane.copy_(phi)
+        yield phi
 
 
 def code_inputs(x: Tensor, span: Tensor, array: TileArray, keep: bool) -> Inputs:
