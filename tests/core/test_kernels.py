@@ -505,3 +505,22 @@ def test_halves_of_rows_are_views_wherever_there_is_room():
             assert torch.equal(torch.cat(halves, -1)[:, :n].view(2, 3, n), t)
             assert (halves[0].data_ptr() != given.data_ptr()) == alone
     assert torch.equal(devices.laid_out(array, t), t)
+
+
+@pytest.mark.parametrize(("rows", "products"), [(32, "mho.int8_products"), (64, "_int_mm")])
+def test_a_graph_computes_products_where_they_are_read(rows, products):
+    """Each of several tiles on its own would be copied behind the others; a tile alone needs no operation of mho's."""
+    seen = []
+
+    def look(graph, _):
+        seen.extend(str(getattr(n.target, "__name__", n.target)) for n in graph.graph.nodes if n.op == "call_function")
+        return graph
+
+    eager, _ = tiles(f"tiles.pcm.rows={rows}")
+    eager.program(seed=0)
+    with torch.no_grad():
+        found = torch.compile(eager, backend=look, fullgraph=True)(inputs(4))
+        eager.tiles.run.sample = 0
+        assert torch.allclose(found, eager(inputs(4)), atol=1e-5)
+    used = [name for name in seen if "int8_products" in name or "_int_mm" in name]
+    assert used and all(products.split(".")[-1] in name for name in used)

@@ -21,7 +21,7 @@ from mho.converter import Adc
 from mho.fused.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
 from mho.fused.route import Route, Step
 from mho.fused.source import Source, tiles_by_pixel
-from mho.fused.tier import float_product, int8_product
+from mho.fused.tier import float_product, int8_product, int8_products
 from mho.fused.workspace import stacked, workspace
 from mho.layout import blocks
 from mho.plan import Placed
@@ -250,6 +250,8 @@ class Epilogue:
         shape = (tiles, len(codes), c.stop - c.start, outputs)
         at_once = self.array.many_small(c.stop - c.start)
         kind = torch.int32 if codes[0].dtype == torch.int8 and not at_once else torch.float32
+        if kind == torch.int32 and torch.compiler.is_compiling():
+            return int8_products([_operand(source, codes, c, t) for t in range(tiles)], planes).view(shape)
         y = workspace(name, shape, kind, planes.device)
         if at_once:
             _tiles_at_once(source, c, codes, planes, y)
@@ -334,7 +336,7 @@ class Epilogue:
     def _draws(self) -> Draws:
         base, device = self.stream.key("vector"), self.array.gamma.device
         keys = (_noise_keys if isinstance(base.a, Tensor) else _kept_noise_keys)(base, len(self.route.steps), device)
-        return Draws(keys, *self.stream.vectors.numbers(device), noise.count(self.array.row_tiles, device))
+        return Draws(keys, *self.stream.vectors.numbers(device), noise.kept_count(self.array.row_tiles, device))
 
     def values(self, inputs: Inputs) -> Tensor:
         """The analog inputs [vector, tile, row] that plain methods see."""

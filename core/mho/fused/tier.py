@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
@@ -66,6 +67,25 @@ def is_exact() -> bool:
 def int8_product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
     """x [vector, row] . w [out, row] -> out [vector, out], int8 to int32; x and w may be slices of larger ones."""
     return torch._int_mm(x, w.t(), out=out)
+
+
+def int8_products(x: Sequence[Tensor], w: Tensor) -> Tensor:
+    """The products of all tiles in a graph: x [vector, row] of every tile, w [tile, out, row] -> [tile, vector, out]."""
+    return torch._int_mm(x[0], w[0].t())[None] if len(x) == 1 else _opaque_products(x, w)
+
+
+@torch.library.custom_op("mho::int8_products", mutates_args=())
+def _opaque_products(x: Sequence[Tensor], w: Tensor) -> Tensor:
+    """A compiler would compute every product elsewhere and copy it to its place."""
+    out = w.new_empty(len(x), len(x[0]), w.shape[1], dtype=torch.int32)
+    for mine, weights, to in zip(x, w, out):
+        int8_product(mine, weights[:, : mine.shape[1]], to)
+    return out
+
+
+@_opaque_products.register_fake
+def _(x: Sequence[Tensor], w: Tensor) -> Tensor:
+    return w.new_empty(len(x), len(x[0]), w.shape[1], dtype=torch.int32)
 
 
 def float_product(a: Tensor, b: Tensor) -> Tensor:
