@@ -105,6 +105,16 @@ def test_a_chip_gives_the_same_bits_however_a_batch_is_cut_and_on_any_number_of_
     assert torch.equal(whole, parts) and torch.equal(whole, again)
 
 
+def test_a_single_output_of_many_tiles_has_the_same_bits_however_a_batch_is_cut(hardware):
+    """A sum over tiles takes them in another order where nothing else is left to go along."""
+    w, x = torch.randn(1, 600), torch.rand(33, 600)
+    tile = mho.Tile(w, mho.load("pcm.standard", set=["tiles.pcm.rows=16"])).program(seed=1)
+    with torch.no_grad():
+        whole = tile.age(60.0)(x)
+        tile.age(60.0)
+        assert torch.equal(whole, torch.cat([tile(p) for p in x.split([1, 1, 5, 26])]))
+
+
 def test_blocks_and_chunks_do_not_change_a_bit(hardware, monkeypatch):
     """Cache-sized blocks of vectors and of weights are an implementation, not a result."""
     w, x = data(vectors=300)

@@ -524,3 +524,17 @@ def test_a_graph_computes_products_where_they_are_read(rows, products):
         assert torch.allclose(found, eager(inputs(4)), atol=1e-5)
     used = [name for name in seen if "int8_products" in name or "_int_mm" in name]
     assert used and all(products.split(".")[-1] in name for name in used)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("out", [1, 3])
+def test_few_outputs_of_many_tiles_are_added_in_one_order(out):
+    eager, compiled = tiles("tiles.pcm.rows=16", n=600, out=out)
+    the_same_chip(eager, compiled)
+    x = inputs(33, 600)
+    with torch.no_grad():
+        expected = eager(x)
+        compiled.tiles.run.sample = 0
+        assert torch.equal(expected, torch.cat([compiled(p) for p in x.split([1, 5, 27])]))
+    assert not compiled.tiles.kernels.refused

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mho.tile import TileArray
 
 ROOM = 1 << 26  # bytes of products at a time
+WIDE = 64  # outputs: vector code goes along them and adds the tiles of each one after the other; of fewer, in lanes
 SHORT = 64  # channels: patches of no more are gathered in half the time line by line of the kernel
 
 
@@ -273,7 +274,12 @@ class Epilogue:
         per_group = (self.array.groups, len(self.array.sizes))
         out = ends.out.unflatten(1, (self.array.groups, -1))
         parts, scale = z.unflatten(1, per_group), ends.scale.unflatten(0, per_group)
-        out.add_(parts.mul_(scale).sum(2))
+        parts.mul_(scale)
+        if torch.compiler.is_compiling() and self.array.columns >= WIDE:
+            out.add_(parts.sum(2))  # one pass
+            return
+        for part in parts.unbind(2):  # one after the other: the order of `sum` depends on the number of vectors
+            out.add_(part)
 
     def _values(self, products: Products) -> tuple[Tensor | None, list[Tensor]]:
         """Products in analog units, [vector, tile, out]; fresh tensors."""
