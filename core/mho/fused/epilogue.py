@@ -278,8 +278,8 @@ class Epilogue:
         if torch.compiler.is_compiling() and self.array.columns >= WIDE:
             out.add_(parts.sum(2))  # one pass
             return
-        for part in parts.unbind(2):  # one after the other: the order of `sum` depends on the number of vectors
-            out.add_(part)
+        for of_tile in parts.unbind(2):  # one after the other: the order of `sum` depends on the number of vectors
+            out.add_(of_tile)
 
     def _values(self, products: Products) -> tuple[Tensor | None, list[Tensor]]:
         """Products in analog units, [vector, tile, out]; fresh tensors."""
