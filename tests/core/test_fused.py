@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import threading
+from typing import ClassVar
 
 import mho
 import pytest
@@ -418,6 +419,28 @@ class OwnSides(mho.Nonideality, kind="own.sides"):
 
     def shift(self, site, s):
         return 0.1 * s
+
+
+class KeptProduct(mho.Nonideality, kind="own.kept"):
+    """Returns a tensor that it keeps, whose elements share memory."""
+
+    source = "a test"
+    kept: ClassVar[dict] = {}
+
+    def mvm(self, x, w, site):
+        y = self.kept.setdefault("y", torch.einsum("vtr,tor->vto", x, w)[..., :1])
+        return y.expand(-1, -1, w.shape[1])
+
+
+def test_what_a_plugin_returns_is_not_written_to():
+    w, x = data()
+    KeptProduct.kept.clear()
+    tile = {"dac": {"bits": 8, "range": 1.0}, "adc": {"bits": 8}, "nonidealities": (KeptProduct(),)}
+    layer = mho.Tile(w, mho.Hardware.model_validate({"mho": 1, "tiles": {"t": tile}, "default": "t"})).program(seed=0)
+    with torch.no_grad():
+        first, kept = layer(x), KeptProduct.kept["y"].clone()
+        assert torch.equal(first, layer(x)) and torch.equal(kept, KeptProduct.kept["y"])
+    assert layer.tiles.route.fused
 
 
 def test_networks_are_copied_and_pickled_whatever_functions_their_effects_have():

@@ -309,7 +309,7 @@ class Epilogue:
         """The terms of all effects, in the order of the signal."""
         if y is None:
             p = self.array.plan.mvm[0]
-            y = p.effect.mvm(self.values(plain[0]), plain[1], self.site(p, "mvm"))
+            y = p.effect.mvm(self.values(plain[0]), plain[1], self.site(p, "mvm")).clone()  # ours, and dense
         for number, step in enumerate(self.route.steps):
             p = step.effects[0]
             if step.does == "cut":
