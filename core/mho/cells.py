@@ -146,7 +146,7 @@ class Cells(Stages, Layout):
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
         the fingerprint `of` is kept from chip to chip."""
         self.chip_key = noise.fold_words(key, self.path)
-        if of is None or of != self.target_of:
+        if of is None or of != self.target_of or not self._as_target(weight):
             self.chip_gamma = self.gamma.clone()
             self.target = devices.laid_out(self, self.normalised(weight.detach()))
             self.target_of = of
@@ -161,6 +161,10 @@ class Cells(Stages, Layout):
         self.reference = None
         self._prepare()
         self.age(t)
+
+    def _as_target(self, weight: Tensor) -> bool:
+        """Whether a fingerprint, which is one of fp32, tells all that the target there is was made from."""
+        return self.target.dtype == weight.dtype == torch.float32 and self.target.device == weight.device
 
     def restore(self, key: noise.Key, state: dict[str, Tensor]) -> None:
         """Put a saved chip on these tiles (see `Chip.save`); `age` follows."""

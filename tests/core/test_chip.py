@@ -310,7 +310,17 @@ def test_chips_of_the_same_weights_share_their_target(net, x):
     def to_double_and_back():
         net.double(), mho.program(net, seed=1), net.float()
 
-    for change in (change_weights, program_array, to_double_and_back):
+    def change_signs():
+        net[3].weight.data[:, 1].neg_()
+
+    def come_back_in_double():
+        with mho.program(net, seed=1).on():
+            net.double()
+        mho.program(net, seed=1)
+        assert {a.target.dtype for a in tile_arrays(net)} == {torch.float64}
+        net.float()
+
+    for change in (change_weights, program_array, to_double_and_back, change_signs, come_back_in_double):
         change()
         mho.program(net, seed=1)
         found, kept = run(net, x), targets()

@@ -77,7 +77,7 @@ def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
             bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
             sites = Terms(array, array.route, CLOSED, constants).phi_sites()
             for parts, codes in zip(planes, codes_of(w, bound, sites, array.route)):
-                for part, mine in zip(parts, codes.view(len(parts), *parts[0].shape)):
+                for part, mine in zip(parts, codes.reshape(len(parts), *parts[0].shape)):
                     part.copy_(mine)
             return bound
 
