@@ -82,6 +82,14 @@ def test_small_work_stays_eager(monkeypatch):
     assert {"weight codes", "DAC", "epilogue"} <= set(compiled.tiles.kernels.made)
 
 
+def test_weights_of_many_tiles_are_coded_by_a_kernel_however_they_lie(monkeypatch):
+    """Drop-connected weights are a transposed view of the layer's."""
+    monkeypatch.setattr(made, "_compiled", lambda function, **options: function)
+    _, compiled = tiles("tiles.pcm.rows=16", "training.drop_connect=0.1", n=160)
+    compiled.train()(inputs(3, 160)).sum().backward()
+    assert "weight codes" in compiled.tiles.kernels.made and not compiled.tiles.kernels.refused
+
+
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("products", ["fp32", "bf16"])
