@@ -5,6 +5,7 @@ VENV   ?= .venv
 TORCH_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PLUGINS := ideal pcm rram circuit qat kit transformers lab[tasks,report,tables,sweep,fit]
 PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: demo examples test test-all docs lint install system-deps bench clean
@@ -15,8 +16,7 @@ $(STAMP): $(PROJECTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH_ARGS) torch numpy
 	$(BIN)/python -m pip install --quiet -c constraints.txt \
-	    -e ".[tasks,report,tables,sweep,fit,docs,test]" \
-	    -e plugins/ideal -e plugins/pcm -e plugins/rram -e plugins/circuit
+	    -e ".[docs,test]" $(PLUGINS:%=-e "plugins/%")
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps aeon  # for the data in it: examples/vowels
 	touch $(STAMP)
 
@@ -48,7 +48,7 @@ test: lint docs
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: lint docs
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[trainers]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e "plugins/transformers[trainers]"
 	$(BIN)/python -m pytest -n 2
 
 # How fast it is here, on one thread and on two: see benchmarks/README.md.

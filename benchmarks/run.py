@@ -16,8 +16,8 @@ from typing import Any
 import mho
 import torch
 from memory import peak_bytes, saved_bytes
-from mho.fused.tier import has_int8, int8_product
-from mho.nonideality import Nonideality
+from mho.effects.nonideality import Nonideality
+from mho.fast.tier import has_int8, int8_product
 from timing import table
 from torch import nn
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import mho
 import torch
-from mho import studytables
-from mho.converter import quantise
-from mho.metrics import MvmExperiment
-from mho.report.mvm import COLOURS, INK, draw, figure, plain_numbers, write
+from mho.effects.converter import quantise
+from mho.use.metrics import MvmExperiment
 from mho_circuit.ladder import sensed
+from mho_lab.studies import mvmtables
+from mho_lab.studies.mvmplots import COLOURS, INK, draw, figure, plain_numbers, write
 from mho_pcm.hermes import CELLS, polynomial
 from mho_rram.telegraph import TelegraphNoise
 from mho_rram.variability import Variability
@@ -159,7 +159,7 @@ def ir_drop(f: Any) -> None:
     left.plot(a, torch.tanh(a.sqrt()) / a.sqrt(), color=GREEN, linestyle=":", label="tanh(√a)/√a")
     left.set(xlabel="a of a uniform column, x = 1", ylabel="share of the current left")
     left.legend()
-    table = studytables.graded_column(standard(), MvmExperiment(), lambda: None)
+    table = mvmtables.graded_column(standard(), MvmExperiment(), lambda: None)
     draw(right, table)
     right.set(title="", xlabel="ordered share of the column", ylabel="|output|, ideally 0")
 
@@ -183,7 +183,7 @@ def s_curve(f: Any) -> None:
 
 def _transfer(t: mho.Tile, z: Tensor) -> Tensor:
     """The curve alone, in front of the saturation of the ADC."""
-    from mho.site import Site
+    from mho.effects.site import Site
 
     effect = t.tiles.plan.output[0]
     site = Site(t.tiles.geometry, None, effect.path, "output", constants={"zeta": torch.full((1, 1), 0.25)})
@@ -233,14 +233,14 @@ def _study(name: str) -> Callable[[Any], None]:
     def make(f: Any) -> None:
         """A study of the standard model."""
         e = MvmExperiment(matrices=4)
-        draw(f.subplots(), studytables.STUDIES[name](standard(), e, lambda: None))
+        draw(f.subplots(), mvmtables.STUDIES[name](standard(), e, lambda: None))
 
     return make
 
 
 def effects(f: Any) -> None:
     """What causes the error right after programming."""
-    draw(f.subplots(), studytables.effects(standard(), MvmExperiment(matrices=4)))
+    draw(f.subplots(), mvmtables.effects(standard(), MvmExperiment(matrices=4)))
 
 
 def adc_bits(f: Any) -> None:

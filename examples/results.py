@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import mho
-from mho.errorbars import spread, t95
-from mho.report.figures import log_positions
-from mho.report.mvm import COLOURS, MARKERS, figure, write
-from mho.units import format_seconds
+from mho.config.units import format_seconds
+from mho.ground.errorbars import spread, t95
+from mho_lab.report.figures import log_positions
+from mho_lab.studies.mvmplots import COLOURS, MARKERS, figure, write
 
 HERE = Path(__file__).parent
 KEPT = (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mho.compensation import ColumnDrift, GlobalDrift, LeastSquaresDrift
-from mho.converter import Adc, Dac
-from mho.hooks import hookimpl
+from mho.config.hooks import hookimpl
+from mho.effects.compensation import ColumnDrift, GlobalDrift, LeastSquaresDrift
+from mho.effects.converter import Adc, Dac
+from mho.effects.mapping import Direct, PerColumn, TileMax
+from mho.effects.surrogate import Saturating
 from mho.layers import LAYERS
-from mho.mapping import Direct, PerColumn, TileMax
-from mho.surrogate import Saturating
 
 
 @hookimpl

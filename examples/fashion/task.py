@@ -15,7 +15,7 @@ from pathlib import Path
 
 import mho
 import torch
-from mho.errors import MhoError
+from mho.ground.errors import MhoError
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import mho
 import torch
-from mho.hardware import LayerRule
+from mho.config.hardware import LayerRule
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from transformers import BertModel, BertTokenizerFast, logging

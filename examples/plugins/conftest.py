@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mho import registry
+from mho.config import registry
 
 for project in Path(__file__).parent.glob("*/pyproject.toml"):
     sys.path.append(str(project.parent))

@@ -16,10 +16,10 @@ from typing import Any
 
 import mho
 import torch
-from mho.evaluation import evaluate
-from mho.files import write_atomically
-from mho.job import Job, deploy
-from mho.task import load_task
+from mho.ground.files import write_atomically
+from mho.use.evaluation import evaluate
+from mho_lab.run.job import Job, deploy
+from mho_lab.run.task import load_task
 from tqdm import tqdm
 
 HERE = Path(__file__).parent

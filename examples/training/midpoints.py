@@ -15,10 +15,10 @@ from typing import Any
 
 import mho
 import torch
-from mho.analysis.midpoint import fit_midpoint
-from mho.files import write_atomically
-from mho.loop import seed_all
-from mho.task import Task, load_task
+from mho.ground.files import write_atomically
+from mho_lab.run.loop import seed_all
+from mho_lab.run.task import Task, load_task
+from mho_lab.studies.midpoint import fit_midpoint
 from torch import nn
 from tqdm import tqdm
 

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mho.errorbars import spread, t95
-from mho.units import format_seconds
+from mho.config.units import format_seconds
+from mho.ground.errorbars import spread, t95
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"

@@ -3,7 +3,7 @@ trainings."""
 
 from pathlib import Path
 
-from mho.task import load_task
+from mho_lab.run.task import load_task
 from torch import Tensor, nn
 from torch.nn import functional as F
 

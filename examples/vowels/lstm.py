@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from mho.task import load_task
+from mho_lab.run.task import load_task
 from torch import Tensor, nn
 
 Vowels = type(load_task(Path(__file__).with_name("task.py")))

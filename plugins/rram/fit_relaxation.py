@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mho.fit import Fit, Measurements, fit, ks_distance
+from mho.effects.measurements import Measurements
+from mho_lab.fit.fitting import Fit, fit, ks_distance
 from mho_rram.relaxation import Relaxation
 from scipy import stats
 

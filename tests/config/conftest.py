@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mho import registry
+from mho.config import registry
 
 CORE = '''
 from typing import ClassVar, Literal
-from mho.hooks import hookimpl
-from mho.schema import Field, Kinded
-from mho.units import Sigmas
+from mho.config.hooks import hookimpl
+from mho.config.schema import Field, Kinded
+from mho.config.units import Sigmas
 
 class Mapping(Kinded):
     CATEGORY: ClassVar[str] = "mapping"
@@ -58,9 +58,9 @@ def mho_compensations():
 
 PCM = '''
 from typing import ClassVar
-from mho.hooks import hookimpl
-from mho.schema import Field, Kinded
-from mho.units import Seconds
+from mho.config.hooks import hookimpl
+from mho.config.schema import Field, Kinded
+from mho.config.units import Seconds
 
 class Effect(Kinded):
     CATEGORY: ClassVar[str] = "nonideality"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from mho import registry
 from mho.cli import main
+from mho.config import registry
 
 Plugin = Callable[..., None]
 HEAD = "import torch\nfrom mho import Field, Nonideality, hookimpl\n"

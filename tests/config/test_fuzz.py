@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from mho import registry
-from mho.errors import ConfigError
-from mho.hardware import Hardware
+from mho.config import registry
+from mho.config.hardware import Hardware
+from mho.ground.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 1.0  # seconds of processor time

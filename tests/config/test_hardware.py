@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mho.errors import ConfigError, MhoError
-from mho.hardware import Hardware, LayerRule, TileSpec, json_schema, load
-from mho.registry import Registry
-from mho.units import Sigmas, Span
+from mho.config.hardware import Hardware, LayerRule, TileSpec, json_schema, load
+from mho.config.registry import Registry
+from mho.config.units import Sigmas, Span
+from mho.ground.errors import ConfigError, MhoError
 
 pytestmark = pytest.mark.usefixtures("plugins")
 
@@ -569,5 +569,5 @@ def test_any_change_is_a_hardware_or_a_located_error(parts: list[str]) -> None:
 
 
 def test_reading_a_file_imports_no_torch(tmp_path: Path) -> None:
-    code = "import sys, mho.hardware, mho.registry, mho.hooks; sys.exit('torch' in sys.modules)"
+    code = "import sys, mho.config.hardware, mho.config.registry, mho.config.hooks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from mho import registry
-from mho.errors import PluginError
-from mho.registry import Registry
-from mho.schema import Kinded
+from mho.config import registry
+from mho.config.registry import Registry
+from mho.config.schema import Kinded
+from mho.ground.errors import PluginError
 
 HEAD = """
 from typing import ClassVar
-from mho.hooks import hookimpl
-from mho.schema import Field, Kinded
+from mho.config.hooks import hookimpl
+from mho.config.schema import Field, Kinded
 
 class Effect(Kinded):
     CATEGORY: ClassVar[str] = "nonideality"

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from mho.errors import ConfigError, Problem
-from mho.hardware import Hardware, json_schema
+from mho.config.hardware import Hardware, json_schema
+from mho.ground.errors import ConfigError, Problem
 
 
 class Drawn:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from mho.errors import MhoError
-from mho.units import Sigmas, Span, format_seconds, parse, seconds
+from mho.config.units import Sigmas, Span, format_seconds, parse, seconds
+from mho.ground.errors import MhoError
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mho.errors import ConfigError, MhoError
-from mho.yamltext import parse, plain_scalar, read, write
+from mho.config.yamltext import parse, plain_scalar, read, write
+from mho.ground.errors import ConfigError, MhoError
 
 
 def data(text: str | bytes) -> Any:

@@ -33,9 +33,9 @@ from pathlib import Path
 import mho
 import pytest
 from click.testing import CliRunner
-from mho import registry
 from mho.cli import main
-from mho.sweep.plan import Plan
+from mho.config import registry
+from mho_lab.sweep.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```([^\s`]*)[^\n]*\n(.*?)^```$", re.M | re.S)

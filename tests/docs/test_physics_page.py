@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mho
 import pytest
-from mho import registry
+from mho.config import registry
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "physics.md"

@@ -7,9 +7,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from mho import hooks, registry
-from mho.nonideality import STAGES, TERMS
-from mho.testing import run
+from mho.config import hooks, registry
+from mho.effects.nonideality import STAGES, TERMS
+from mho_kit import run
 
 from tests.docs.blocks import Page
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import mho
 import pytest
 import yaml
-from mho import hooks, registry
 from mho.cli import VERBS, main
-from mho.nonideality import Nonideality
-from mho.schema import Strict
+from mho.config import hooks, registry
+from mho.config.schema import Strict
+from mho.effects.nonideality import Nonideality
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -68,7 +68,7 @@ def test_every_kind_explains_itself_and_its_fields():
 def test_every_part_of_a_hardware_file_is_explained(reference):
     models = [
         m
-        for m in vars(sys.modules["mho.hardware"]).values()
+        for m in vars(sys.modules["mho.config.hardware"]).values()
         if inspect.isclass(m) and issubclass(m, Strict) and m.__module__.startswith("mho.") and m.__doc__
     ]
     text = reference["hardware_file"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import mho
 import pytest
 import torch
-from mho.job import Job
-from mho.task import load_task
+from mho_lab.run.job import Job
+from mho_lab.run.task import load_task
 from safetensors.torch import load_file
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

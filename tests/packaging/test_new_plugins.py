@@ -4,7 +4,7 @@ import json
 import textwrap
 
 import pytest
-from mho.cli.new import write_project
+from mho_kit.new import write_project
 
 from tests.packaging.conftest import Environment
 

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from mho.cli.new import FILES
+from mho_kit.new import FILES
 
 from tests.packaging.conftest import FOLDERS, ROOT
 

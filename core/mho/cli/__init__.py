@@ -10,38 +10,23 @@ from typing import Any
 
 import click
 
-from mho.errors import MhoError, PluginError
+from mho.ground.errors import MhoError, PluginError
 
 # verb -> where its command is, and what `mho --help` says about it
 VERBS = {
-    "run": ("mho.cli.run:run", "Train and deploy a task on analog hardware: the main job, with a report."),
-    "train": ("mho.cli.run:train", "Train a task for analog hardware."),
-    "evaluate": ("mho.cli.run:evaluate", "Program a trained network on many chips and follow it over time."),
-    "sweep": ("mho.cli.sweep:sweep", "Grids of settings, seeds and arms: run, status, retry, export."),
-    "report": ("mho.cli.report:report", "The HTML report of a run, a sweep or a study."),
-    "footprint": ("mho.cli.footprint:footprint", "Tiles, utilisation and MVMs that a network needs."),
-    "mvm": ("mho.cli.mvm:mvm", "Standard error of a matrix-vector product, and which effect causes it."),
-    "sensitivity": ("mho.cli.analysis:sensitivity", "How strong each effect may become before accuracy falls."),
-    "layers": ("mho.cli.analysis:layers", "Which layers suffer, and a mixed deployment that meets a target."),
-    "budget": ("mho.cli.analysis:budget", "What each effect and layer costs, and what if the hardware were different."),
-    "diagnose": ("mho.cli.analysis:diagnose", "Which effects training can compensate, from gradients."),
-    "robustness": ("mho.cli.analysis:robustness", "How much noise on its pre-activations a network bears."),
-    "fit": ("mho.cli.fit:fit", "Fit an effect to a table of measurements: parameters, error bars, a verdict."),
     "check": ("mho.cli.config:check", "Say everything that is wrong with hardware files."),
     "show": ("mho.cli.config:show", "Explain every field of a kind, a preset or a hardware file."),
     "init": ("mho.cli.config:init", "Copy a preset into a file of your own."),
     "cite": ("mho.cli.cite:cite", "Print the BibTeX entries of the effects that a hardware file uses."),
     "schema": ("mho.cli.config:schema", "Print a JSON schema of hardware files, for completion in editors."),
     "plugins": ("mho.cli.plugins:plugins", "List installed plugins, their kinds and presets."),
-    "new": ("mho.cli.new:new", "Write a complete plugin project, with tests."),
-    "test": ("mho.cli.test:test", "Run the conformance kit on everything that a plugin provides."),
     "doctor": ("mho.cli.plugins:doctor", "Load every plugin and preset, and say what is broken."),
 }
 
 
 def _load_files(files: tuple[str, ...]) -> None:
     if files:
-        from mho import registry
+        from mho.config import registry
 
         for file in files:
             registry.load_file(file)
@@ -62,7 +47,8 @@ class LazyGroup(click.Group):
     """Commands from the table above and from the entry-point group `mho.commands`, imported on use. All take --plugin."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*VERBS, *sorted(n for n in plugin_verbs() if n not in VERBS)]
+        ours, theirs = _verbs()
+        return [*ours, *theirs]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = verb(cmd_name)
@@ -72,10 +58,10 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The help of all verbs, without importing them."""
-        from mho.distributions import owners
+        from mho.config.distributions import owners
 
-        rows = [(verb, text) for verb, (_, text) in VERBS.items()]
-        rows += [(n, f"From {owners(points)}.") for n, points in plugin_verbs().items() if n not in VERBS]
+        ours, theirs = _verbs()
+        rows = [*ours.items(), *((n, f"From {owners(points)}.") for n, points in theirs.items())]
         with formatter.section("Verbs"):
             formatter.write_dl(rows)
 
@@ -102,10 +88,13 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The verb, or a usage error with a suggestion."""
-        from mho.schema import suggest
+        from mho.config.distributions import comes_with
+        from mho.config.schema import suggest
 
         name = args[0] if args else ""
         if name and name not in VERBS and not name.startswith("-") and name not in self.list_commands(ctx):
+            if distribution := comes_with(name):
+                raise MhoError(f"mho {name} comes with {distribution}: pip install {distribution}")
             ctx.fail(f"no verb {name!r}; {suggest(name, self.list_commands(ctx), 'verbs')}")
         return super().resolve_command(ctx, args)
 
@@ -118,7 +107,7 @@ def verb(name: str) -> click.Command | None:
     points = plugin_verbs().get(name, [])
     if not points:
         return None
-    from mho.distributions import owners
+    from mho.config.distributions import owners
 
     if len(points) > 1:
         raise PluginError(
@@ -133,15 +122,25 @@ def verb(name: str) -> click.Command | None:
     return command
 
 
+def _verbs() -> tuple[dict[str, str], dict[str, list[importlib.metadata.EntryPoint]]]:
+    """Help of the verbs of mho and of its own plugins that are installed; and what other plugins bring."""
+    from mho.config.distributions import OURS
+
+    installed = plugin_verbs()
+    known = {name: text for verbs, _ in OURS.values() for name, text in verbs.items() if name in installed}
+    ours = {**known, **{name: text for name, (_, text) in VERBS.items()}}
+    return ours, {n: points for n, points in installed.items() if n not in ours}
+
+
 def plugin_verbs() -> dict[str, list[importlib.metadata.EntryPoint]]:
     """Verb -> the entry points of plugins that claim it."""
-    from mho import distributions
+    from mho.config import distributions
 
     return distributions.entry_points(distributions.VERBS)
 
 
 def _blame(error: Exception) -> str:
-    from mho import registry
+    from mho.config import registry
 
     return registry.default().blame(error)
 

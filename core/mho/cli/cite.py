@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from mho.hardware import Hardware, load
-from mho.schema import Kinded
-from mho.slots import SLOTS
+from mho.config.hardware import Hardware, load
+from mho.config.schema import Kinded
+from mho.config.slots import SLOTS
 
 
 @click.command()

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic_core import PydanticUndefined
 
-from mho import registry
-from mho.errors import MhoError, PluginError
-from mho.hardware import Hardware, TileSpec, find, json_schema, load
-from mho.schema import FieldNote, Kinded, Strict, kind_form, suggest
-from mho.slots import SLOTS
-from mho.tables import table
-from mho.units import format_seconds
+from mho.config import registry
+from mho.config.hardware import Hardware, TileSpec, find, json_schema, load
+from mho.config.schema import FieldNote, Kinded, Strict, kind_form, suggest
+from mho.config.slots import SLOTS
+from mho.config.units import format_seconds
+from mho.ground.errors import MhoError, PluginError
+from mho.ground.tables import table
 
 if TYPE_CHECKING:
-    from mho.fused.route import Route
+    from mho.fast.route import Route
 
 SET = click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a value (repeatable).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -84,7 +84,7 @@ def show(name: str, changes: tuple[str, ...], as_json: bool) -> None:
 
 def show_plan(hardware: Hardware) -> None:
     """What every tile computes, in the order of the physics, and how."""
-    from mho.fused.route import routes
+    from mho.fast.route import routes
 
     for name, tile in hardware.tiles.items():
         rows = plan_rows(tile)
@@ -106,8 +106,8 @@ def route_rows(hardware: Hardware, route: Route) -> list[tuple[str, str]]:
 
 def plan_rows(tile: TileSpec) -> list[tuple[str, str, str]]:
     """(stage, part, what it does there): mapping, programming, ageing, then one product."""
-    from mho.nonideality import Nonideality
-    from mho.plan import resolve
+    from mho.effects.nonideality import Nonideality
+    from mho.tile.plan import resolve
 
     effects = tuple(e for e in tile.nonidealities if isinstance(e, Nonideality))
     acts = [(stage, kind, f"{what}, {_WHEN[stage]}") for stage, kind, what in resolve(effects, "").explain()]

@@ -9,11 +9,11 @@ from dataclasses import asdict
 
 import click
 
-from mho import registry
 from mho.cli import VERBS, plugin_verbs, verb
-from mho.distributions import owners
-from mho.errors import ConfigError, MhoError
-from mho.tables import table
+from mho.config import registry
+from mho.config.distributions import owners
+from mho.ground.errors import ConfigError, MhoError
+from mho.ground.tables import table
 
 # What mho needs to run, as distributions.
 NEEDS = ("torch", "numpy", "pluggy", "pydantic", "pyyaml", "safetensors", "click", "tqdm", "packaging")
@@ -75,7 +75,7 @@ def _need(name: str) -> tuple[str, str, str, str]:
 
 def _preset(name: str) -> tuple[str, str]:
     """Whether a preset is a valid hardware file."""
-    from mho.hardware import load
+    from mho.config.hardware import load
 
     try:
         load(name)

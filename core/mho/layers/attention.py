@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mho.errors import MhoError
+from mho.ground.errors import MhoError
 from mho.layers.base import COMPUTED, AnalogLayer
 
 if TYPE_CHECKING:
-    from mho.hardware import Hardware
+    from mho.config.hardware import Hardware
 
 
 class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
@@ -147,7 +147,7 @@ def close_fast_paths(net: nn.Module) -> None:
     The layers take it only where `activation_relu_or_gelu` is set, the encoder only with `use_nested_tensor`; neither
     is used for anything else.
     """
-    from mho.run import tile_arrays
+    from mho.tile.session import tile_arrays
 
     switches = (
         (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from mho.run import Run
-from mho.tile import TileArray
+from mho.tile.array import TileArray
+from mho.tile.session import Run
 
 if TYPE_CHECKING:
-    from mho.hardware import Hardware, TileSpec
-    from mho.recipe import TrainingSpec
+    from mho.config.hardware import Hardware, TileSpec
+    from mho.config.recipe import TrainingSpec
 
 # Methods of a user's subclass that may read the weight without taking part in the forward.
 HARMLESS = {"__init__", "reset_parameters", "extra_repr", "__repr__", "__setstate__", "__getstate__"}

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mho.errors import MhoError
+from mho.ground.errors import MhoError
 from mho.layers.base import AnalogLayer
-from mho.patches import Patches, Window
+from mho.tile.patches import Patches, Window
 
 if TYPE_CHECKING:
-    from mho.hardware import Hardware
+    from mho.config.hardware import Hardware
 
 
 class _AnalogConv(AnalogLayer):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mho.layers.base import AnalogLayer
 
 if TYPE_CHECKING:
-    from mho.hardware import Hardware
+    from mho.config.hardware import Hardware
 
 
 class AnalogLinear(AnalogLayer, nn.Linear):

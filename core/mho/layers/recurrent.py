@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from mho.layers.base import COMPUTED, AnalogLayer
 
 if TYPE_CHECKING:
-    from mho.hardware import Hardware
+    from mho.config.hardware import Hardware
 
 State = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM; each [batch, hidden]
 

@@ -6,7 +6,7 @@ import math
 from typing import ClassVar
 
 from mho import Field, Nonideality, Site, hookimpl
-from mho.units import Seconds
+from mho.config.units import Seconds
 from torch import Tensor
 
 

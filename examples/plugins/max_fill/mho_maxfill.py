@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 from mho import Field, hookimpl
-from mho.mapping import Mapping
-from mho.site import Geometry
+from mho.effects.mapping import Mapping
+from mho.effects.site import Geometry
 from torch import Tensor
 
 

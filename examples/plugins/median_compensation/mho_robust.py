@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from mho import Compensation, hookimpl
-from mho.site import Geometry
+from mho.effects.site import Geometry
 from torch import Tensor
 
 

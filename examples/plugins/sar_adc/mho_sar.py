@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 from mho import Field, Site, hookimpl
-from mho.converter import Adc, Rounding
-from mho.gradient import straight
+from mho.effects.converter import Adc, Rounding
+from mho.effects.gradient import straight
 from torch import Tensor
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 from mho import Field, Nonideality, Site, hookimpl
-from mho.units import Seconds
+from mho.config.units import Seconds
 from torch import Tensor
 
 EVENTS = 8  # more in one window have a chance of 1e-6

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from mho.site import Site, Stream
+from mho.effects.site import Site, Stream
 from mho_circuit import IRDropLadder
 from scipy.linalg import solve_banded
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 import torch
-from mho.site import Site, Stream
+from mho.effects.site import Site, Stream
 from mho_circuit import IRDropLadder, IRDropNodal
 
 UNIT = 5e-6  # siemens that stand for w = 1

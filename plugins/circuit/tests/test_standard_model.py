@@ -6,8 +6,8 @@ import math
 import mho
 import pytest
 import torch
-from mho.noise import Key
-from mho.site import Site, Stream
+from mho.effects.draws import Key
+from mho.effects.site import Site, Stream
 from mho_circuit import AdcSCurve
 
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution

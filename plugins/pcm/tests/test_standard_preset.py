@@ -3,7 +3,7 @@
 import mho
 import pytest
 import torch
-from mho.metrics import standard_mvm_error
+from mho.use.metrics import standard_mvm_error
 
 
 def standard(ir_drop_scale=1.0):

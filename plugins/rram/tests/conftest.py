@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mho import noise
-from mho.site import Geometry, Rows, Site, Stream
+from mho.effects import draws
+from mho.effects.site import Geometry, Rows, Site, Stream
 
 SHAPE = (1, 1, 512, 1024)  # n = 524,288 devices
 
@@ -27,7 +27,7 @@ def device():
             g_max,
             float("inf"),
         )
-        chip, path = noise.key("chip", seed), noise.words("layer", effect.kind, 0)
+        chip, path = draws.key("chip", seed), draws.words("layer", effect.kind, 0)
 
         def site(stage, t=0.0, programmed=None):
             return Site(geometry, Stream(chip, chip, t), path, stage, target=target, programmed=programmed)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mho.fit import with_fields
+from mho_lab.fit.fitting import with_fields
 from mho_rram.relaxation import Relaxation
 
 PLUGIN = Path(__file__).parents[1]

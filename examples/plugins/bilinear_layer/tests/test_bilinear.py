@@ -5,9 +5,9 @@ from pathlib import Path
 import mho
 import pytest
 import torch
-from mho import registry
-from mho.testing import LayerContract
+from mho.config import registry
 from mho_bilinear import AnalogBilinear
+from mho_kit import LayerContract
 
 FILE = Path(__file__).parents[1] / "mho_bilinear.py"
 

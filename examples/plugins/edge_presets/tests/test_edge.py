@@ -6,8 +6,8 @@ import mho
 import pytest
 import torch
 from click.testing import CliRunner
-from mho import registry
 from mho.cli import main
+from mho.config import registry
 
 PRESETS = ("edge.robust", "edge.small")
 

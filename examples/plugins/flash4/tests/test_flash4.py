@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from mho.testing import NonidealityContract
-from mho.testing.bench import Bench
 from mho_flash4 import ChargeLoss, Levels
+from mho_kit import NonidealityContract
+from mho_kit.bench import Bench
 
 
 class TestLevels(NonidealityContract):

@@ -3,7 +3,7 @@
 import mho
 import pytest
 import torch
-from mho.testing import MappingContract
+from mho_kit import MappingContract
 from mho_maxfill import MaxFill
 
 HW = """\

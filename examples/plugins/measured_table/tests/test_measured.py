@@ -3,8 +3,8 @@
 import mho
 import pytest
 import torch
-from mho.testing import NonidealityContract
-from mho.testing.bench import Bench
+from mho_kit import NonidealityContract
+from mho_kit.bench import Bench
 from mho_measured import MeasuredDevice, read_table
 
 

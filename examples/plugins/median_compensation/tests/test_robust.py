@@ -2,7 +2,7 @@
 
 import mho
 import torch
-from mho.testing import CompensationContract
+from mho_kit import CompensationContract
 from mho_robust import MedianDrift
 
 HW = """\

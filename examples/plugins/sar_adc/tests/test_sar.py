@@ -4,9 +4,9 @@ import mho
 import mho_sar
 import pytest
 import torch
-from mho.converter import Adc
-from mho.testing import ConverterContract
-from mho.testing.bench import Bench
+from mho.effects.converter import Adc
+from mho_kit import ConverterContract
+from mho_kit.bench import Bench
 from mho_sar import SarAdc
 
 HW = "mho: 1\ndefault: t\ntiles:\n  t:\n    adc: {kind: sar.adc, bits: 6, sigma: 0.02}\n"

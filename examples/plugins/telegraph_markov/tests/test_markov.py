@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from mho.testing import NonidealityContract
-from mho.testing.bench import Bench
+from mho_kit import NonidealityContract
+from mho_kit.bench import Bench
 from mho_markov import MarkovTelegraph
 
 SPEC = MarkovTelegraph(depth=0.2, occupancy=0.3, tau=2.0)

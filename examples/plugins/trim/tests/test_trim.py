@@ -5,9 +5,9 @@ import copy
 import mho
 import pytest
 import torch
-from mho import registry
-from mho.checkpoint import load_model, save_model
-from mho.testing import NonidealityContract
+from mho.config import registry
+from mho.use.checkpoint import load_model, save_model
+from mho_kit import NonidealityContract
 from mho_trim import Mismatch, TrimmedColumns
 
 HW = """\

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import mho
 import torch
-from mho import registry
-from mho.testing import TrainingContract
+from mho.config import registry
+from mho_kit import TrainingContract
 from mho_shrink import PruneBelowNoise
 
 FILE = Path(__file__).parents[1] / "mho_shrink.py"

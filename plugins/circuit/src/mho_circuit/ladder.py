@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 from mho import Field, Nonideality, Site, product
-from mho.layout import blocks
-from mho.units import MicroSiemens, Ohms
+from mho.config.units import MicroSiemens, Ohms
+from mho.tile.layout import blocks
 from torch import Tensor
 from torch.nn.functional import pad
 

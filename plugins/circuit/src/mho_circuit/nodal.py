@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from mho import Field, Nonideality, Site
-from mho.units import MicroSiemens, Ohms
+from mho.config.units import MicroSiemens, Ohms
 from torch import Tensor
 
 from mho_circuit.crossbar import devices, precise

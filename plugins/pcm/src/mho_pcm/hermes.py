@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from mho import Field, Nonideality, Site
-from mho.units import Seconds
+from mho.config.units import Seconds
 from torch import Tensor
 
 from mho_pcm.rasch import ln

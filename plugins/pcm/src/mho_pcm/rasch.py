@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 
 import torch
 from mho import Field, MhoError, Nonideality, Side, Site, StuckAt, magnitude, square
-from mho.fit import Column, Measurements, Residuals, normal_distribution, normal_log_density
-from mho.units import MicroSiemens, Seconds
+from mho.config.units import MicroSiemens, Seconds
+from mho.effects.measurements import Column, Measurements, Residuals, normal_distribution, normal_log_density
 from torch import Tensor
 
 RASCH = "Rasch et al. 2023"

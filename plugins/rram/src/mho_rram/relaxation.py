@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import torch
 from mho import Field, MhoError, Nonideality, Site
-from mho.fit import Column, Measurements, Residuals
-from mho.units import Seconds
+from mho.config.units import Seconds
+from mho.effects.measurements import Column, Measurements, Residuals
 from torch import Tensor
 
 from mho_rram.programming import polynomial, too_late

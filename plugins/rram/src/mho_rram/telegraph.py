@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from mho import Field, Nonideality, Site
-from mho.units import MicroSiemens
+from mho.config.units import MicroSiemens
 from torch import Tensor
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 from mho import Field, Nonideality, Site
-from mho.fit import Column, Measurements, Residuals, normal_distribution
+from mho.effects.measurements import Column, Measurements, Residuals, normal_distribution
 from torch import Tensor
 
 

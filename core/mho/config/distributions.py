@@ -1,0 +1,137 @@
+"""What is installed, from metadata alone: who provides a family or a verb, in which version, and what it requires."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+FAMILIES = "mho"  # entry-point group of plugins: family = module
+VERBS = "mho.commands"  # entry-point group of commands: verb = module:command
+NAMES = "mho.names"  # entry-point group of public names: name = module:attribute
+
+# What our own plugins add, so that mho can say what to install: distribution -> verbs with their help, and names.
+OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    "mho-lab": (
+        {
+            "run": "Train and deploy a task on analog hardware: the main job, with a report.",
+            "train": "Train a task for analog hardware.",
+            "evaluate": "Program a trained network on many chips and follow it over time.",
+            "sweep": "Grids of settings, seeds and arms: run, status, retry, export.",
+            "report": "The HTML report of a run, a sweep or a study.",
+            "footprint": "Tiles, utilisation and MVMs that a network needs.",
+            "mvm": "Standard error of a matrix-vector product, and which effect causes it.",
+            "sensitivity": "How strong each effect may become before accuracy falls.",
+            "layers": "Which layers suffer, and a mixed deployment that meets a target.",
+            "budget": "What each effect and layer costs, and what if the hardware were different.",
+            "diagnose": "Which effects training can compensate, from gradients.",
+            "robustness": "How much noise on its pre-activations a network bears.",
+            "fit": "Fit an effect to a table of measurements: parameters, error bars, a verdict.",
+        },
+        (
+            "Directions",
+            "Footprint",
+            "Inspection",
+            "Score",
+            "Task",
+            "footprint",
+            "gradient_directions",
+            "inspect_layers",
+        ),
+    ),
+    "mho-kit": (
+        {
+            "new": "Write a complete plugin project, with tests.",
+            "test": "Run the conformance kit on everything that a plugin provides.",
+        },
+        ("testing",),
+    ),
+    "mho-qat": ({}, ("PreactivationNoise", "distillation_loss", "quantise", "unquantise")),
+    "mho-transformers": ({}, ("DriftScore",)),
+}
+
+
+def entry_points(group: str, path: Sequence[str] | None = None) -> dict[str, list[metadata.EntryPoint]]:
+    """Name -> the entry points that claim it. Of a distribution that is found twice, the first counts, as for imports."""
+    seen: set[str] = set()
+    claims: dict[str, list[metadata.EntryPoint]] = {}
+    distributions = metadata.distributions() if path is None else metadata.distributions(path=list(path))
+    for distribution in distributions:
+        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
+        if name in seen:
+            continue
+        seen.add(name)
+        for point in distribution.entry_points:
+            if point.group == group:
+                claims.setdefault(point.name, []).append(point)
+    return dict(sorted(claims.items()))
+
+
+def owner(point: metadata.EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution that an entry point belongs to."""
+    return (point.dist.name, point.dist.version) if point.dist is not None else ("unknown distribution", "")
+
+
+def owners(points: Iterable[metadata.EntryPoint]) -> str:
+    """mho-one 1.0 and mho-two 1.0"""
+    return " and ".join(" ".join(owner(p)) for p in points)
+
+
+def unmet(text: str) -> str:
+    """What is wrong with a requirement such as 'mho-pcm>=0.1', "" if it is met."""
+    requirement = _parsed(text)
+    if requirement is None or requirement.url or requirement.extras or requirement.marker:
+        return f"expected a requirement such as 'mho-pcm>=0.1', got {text!r}"
+    try:
+        installed = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return f"{requirement} is not installed; try: pip install '{requirement}'"
+    if not requirement.specifier.contains(installed, prereleases=True):
+        return f"{requirement} is needed, but {installed} is installed; try: pip install -U '{requirement}'"
+    return ""
+
+
+def needs_another(point: metadata.EntryPoint, name: str) -> str:
+    """Which version of `name` the distribution of an entry point asks for instead of the installed one, "" if it fits."""
+    installed = metadata.version(name)
+    for requirement in _requirements(point.dist):
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if requirement.name.lower() != name or not applies:
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            needed = f"it needs {name}{requirement.specifier}, but {name} {installed} is installed"
+            return f"{needed}; try: pip install -U {name} {owner(point)[0]}"
+    return ""
+
+
+def _requirements(distribution: metadata.Distribution | None) -> Iterator[Requirement]:
+    for text in (distribution.requires if distribution is not None else None) or ():
+        if (requirement := _parsed(text)) is not None:  # what nobody can read, pip could not either
+            yield requirement
+
+
+def _parsed(text: str) -> Requirement | None:
+    try:
+        return Requirement(text)
+    except InvalidRequirement:
+        return None
+
+
+def comes_with(what: str) -> str:
+    """The distribution of ours that provides a verb or public name, "" if none does."""
+    return next((d for d, (verbs, names) in OURS.items() if what in verbs or what in names), "")
+
+
+@functools.cache
+def public_name(name: str) -> Any:
+    """`mho.NAME` of a plugin, imported."""
+    points = entry_points(NAMES).get(name, [])
+    if len(points) == 1:
+        return points[0].load()
+    if points:
+        raise AttributeError(f"{len(points)} distributions claim mho.{name}: {owners(points)}; uninstall all but one")
+    hint = f"; it comes with {d}: pip install {d}" if (d := comes_with(name)) else ""
+    raise AttributeError(f"module 'mho' has no attribute {name!r}{hint}")

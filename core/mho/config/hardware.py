@@ -1,0 +1,430 @@
+"""The hardware file: its schema, how files inherit from each other, and where every error is."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ValidationError, field_validator, model_validator
+
+from mho.config import registry
+from mho.config.changes import changed_by
+from mho.config.distributions import unmet
+from mho.config.inherit import Files
+from mho.config.recipe import Backward, TrainingSpec
+from mho.config.schema import KEY_ERROR, RULE_ERROR, Field, Kinded, Strict, kind_form, suggest
+from mho.config.slots import EFFECT, SLOTS
+from mho.config.units import MicroSiemens, Seconds
+from mho.config.yamltext import Node, dotted, parse, parse_value, read, write
+from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
+from mho.ground.notebook import html_table
+
+DIGITAL = "digital"
+_TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+# --- the schema ---
+
+
+Factor = Annotated[float, Field(ge=0)]
+
+
+class DeviceSpec(Strict):
+    """The conductance range of one device, and how many devices hold a weight."""
+
+    g_min: MicroSiemens = Field(
+        0.0,
+        ge=0,
+        unit="uS",
+        source="docs/physics.md E14",
+        description="conductance of weight 0; above 0 needs pair: both",
+    )
+    g_max: MicroSiemens = Field(
+        25.0, gt=0, unit="uS", source="R003 Table A.1", description="conductance of the largest weight"
+    )
+    pair: Literal["active", "both"] = Field(
+        "active",
+        source="docs/physics.md E14",
+        description="active: model only the device of a weight's sign; both: model the idle device too",
+    )
+
+    @model_validator(mode="after")
+    def _range_is_open(self) -> Self:
+        if self.g_max <= self.g_min:
+            raise ValueError(f"g_max ({self.g_max:g} uS) must be larger than g_min ({self.g_min:g} uS)")
+        if self.g_min > 0 and self.pair == "active":
+            raise ValueError("g_min above 0 needs 'pair: both', since the idle device conducts g_min")
+        return self
+
+
+class TileSpec(Strict):
+    """One type of crossbar tile with everything around it."""
+
+    rows: int = Field(512, ge=1, unit="1", source="R003 Table A.1", description="inputs of a tile")
+    columns: int = Field(512, ge=1, unit="1", source="R003 Table A.1", description="outputs of a tile")
+    split: Literal["channel", "row"] = Field(
+        "channel",
+        source="R003 Table 1",
+        description="cut weight matrices by whole input channels (linear layers: by rows), or always by rows",
+    )
+    device: DeviceSpec = Field(DeviceSpec(), description="the conductance range of a device")
+    mapping: Annotated[Kinded, SLOTS["mapping"]] = Field(
+        "mho.per_column", validate_default=True, source="R003 Eq. 21", description="from weights to target conductances"
+    )
+    dac: Annotated[Kinded, SLOTS["dac"]] | None = Field(
+        None, source="R003 Eq. 3", description="digital-to-analog converters of the inputs; none: ideal"
+    )
+    adc: Annotated[Kinded, SLOTS["adc"]] | None = Field(
+        None, source="R003 Eq. 5", description="analog-to-digital converters of the outputs; none: ideal"
+    )
+    nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(
+        (), description="effects in the order in which they act inside a stage"
+    )
+    scale: dict[str, Factor] = Field(
+        {},
+        source="R003-45",
+        description="factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise",
+    )
+    compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
+        None, source="R003-22", description="digital drift compensation; none: off"
+    )
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _present_kinds(cls, value: Any) -> Any:
+        known = value.items() if isinstance(value, Mapping) else ()
+        return {registry.present_kind(k) if kind_form(k) else k: v for k, v in known} if known else value
+
+    def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Every factor must have an effect with a strength to act on."""
+        known = [e.kind for e in self.nonidealities if e.strength]
+        families = [kind.partition(".")[0] for kind in known]
+        for name in self.scale:
+            if name not in known and name not in families:
+                names = list(dict.fromkeys([*families, *known]))
+                yield (
+                    ("scale", name),
+                    f"no effect {name!r} with a strength on this tile; {suggest(name, names, 'there are')}",
+                )
+
+    def factor(self, kind: str) -> float:
+        """The factor on the strength of effects of this kind: its own times that of its family."""
+        return self.scale.get(kind, 1.0) * self.scale.get(kind.partition(".")[0], 1.0)
+
+
+class LayerRule(Strict):
+    """Which layers go on which tile. The first rule that matches a layer counts."""
+
+    match: str = Field(
+        min_length=1,
+        source="mho",
+        description="shell pattern over dotted module names, e.g. 'layer1.*', or 're:' and a regular expression",
+    )
+    tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
+    type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
+    backward: Backward | None = Field(
+        None, source="R001-03", description="how gradients pass through these layers; none: as `training:` says"
+    )
+    min_params: int | None = Field(
+        None, ge=0, unit="1", source="mho", description="only layers with at least this many"
+    )
+    max_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at most this many")
+    position: Literal["first", "last"] | None = Field(
+        None,
+        source="R003-26",
+        description="only the first or the last of the layers that the rest of the rule is about, in the order of the model",
+    )
+
+    @field_validator("match")
+    @classmethod
+    def _is_pattern(cls, value: str) -> str:
+        try:
+            _pattern(value)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+    def matches(self, name: str, type_name: str, n_params: int) -> bool:
+        """Whether the rule is about this layer."""
+        return (
+            _pattern(self.match).fullmatch(name) is not None
+            and (self.type is None or fnmatch.fnmatchcase(type_name, self.type))
+            and (self.min_params is None or n_params >= self.min_params)
+            and (self.max_params is None or n_params <= self.max_params)
+        )
+
+
+def _pattern(match: str) -> re.Pattern[str]:
+    """A rule's `match` as a regular expression for the whole name."""
+    text = match.removeprefix("re:") if match.startswith("re:") else fnmatch.translate(match)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Python's thoughts about future set syntax
+        return re.compile(text)
+
+
+class Hardware(Strict):
+    """A complete description of an analog accelerator: tiles, which layers go where, and how to train for it."""
+
+    mho: Literal[1] = Field(source="mho", description="version of this schema; write 'mho: 1'")
+    description: str = Field("", source="mho", description="what this hardware is, for people")
+    requires: tuple[str, ...] = Field(
+        (), source="mho", description="plugins that must be installed, e.g. 'mho-pcm>=0.1'"
+    )
+    default: str = Field(source="mho", description="tile of all layers that no rule is about, or digital")
+    precision: Literal["auto", "int8", "fp32-main", "fp32", "reference"] = Field(
+        "auto",
+        source="mho",
+        description="arithmetic of the simulation; auto: integers where inputs have at most 8 bits and the processor is "
+        "fast at them (docs/speed.md); reference: stage after stage in fp32 or fp64",
+    )
+    compile: bool = Field(
+        False,
+        source="mho",
+        description="compile the pointwise work of the fast path with torch.compile; needs a C++ compiler (docs/speed.md)",
+    )
+    tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
+    layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")
+    training: TrainingSpec = Field(TrainingSpec(), source="R003", description="hardware-aware training")
+    times: tuple[Seconds, ...] = Field(
+        (1.0, 3600.0, 86_400.0, 31_536_000.0),
+        ge=0,
+        min_length=1,
+        source="R003 Fig. 3",
+        description="when to evaluate, after programming",
+    )
+
+    _rule_marks: tuple[Mark, ...] = ()
+
+    @classmethod
+    def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Names must exist, rules must differ, required plugins must be there."""
+        if not isinstance(value, Mapping):
+            return
+        if value.get("mho") is True:  # for Python that is 1
+            yield ("mho",), "expected 1, got true"
+        tiles = value.get("tiles", {})
+        rules = value.get("layers", ())
+        names = [str(n) for n in tiles] if isinstance(tiles, Mapping) else []
+        yield from _check_names(names)
+        if isinstance(value.get("default"), str):
+            yield from _check_tile(value["default"], names, ("default",))
+        if isinstance(rules, (tuple, list)):
+            yield from _check_rules(rules, names)
+        requires = value.get("requires", ())
+        for i, text in enumerate(requires if isinstance(requires, (tuple, list)) else ()):
+            if isinstance(text, str) and (complaint := unmet(text)):
+                yield ("requires", i), complaint
+
+    def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """What the effects of a tile say against the tile, against each other and against the evaluation times."""
+        for name, tile in self.tiles.items():
+            for i, effect in enumerate(tile.nonidealities):
+                for message in effect.objections(tile, self.times):
+                    yield ("tiles", name, "nonidealities", i), message
+
+    @classmethod
+    def from_yaml(cls, text: str, name: str = "<text>", *, set: Iterable[str] = ()) -> Self:
+        """The hardware that a YAML text describes; `name` is what errors call the text."""
+        return cls._built(Files().resolved(parse(text, name), ()), set)
+
+    @classmethod
+    def _built(cls, resolved: tuple[Node, Files], changes: Iterable[str]) -> Self:
+        """Apply `--set`, fetch the presets that rules name, validate, and locate every error."""
+        tree, files = resolved
+        tree = files.with_presets(tree)
+        for change in changes:
+            tree = files.with_presets(changed_by(tree, change))
+        try:
+            hardware = cls.model_validate(tree.data)
+        except ValidationError as error:
+            raise ConfigError([*files.problems, *located(error, tree, files.problems)]) from None
+        if files.problems:
+            raise ConfigError(files.problems)
+        hardware._rule_marks = tuple(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
+        return hardware
+
+    def tile(self, name: str) -> TileSpec:
+        """The tile type of that name."""
+        if name not in self.tiles:
+            raise MhoError(f"no tile {name!r}; {suggest(name, self.tiles, 'tiles')}")
+        return self.tiles[name]
+
+    def training_of(self, rule: int | None) -> TrainingSpec:
+        """How the layers of a rule (None: of no rule) are trained (R001-03)."""
+        backward = None if rule is None else self.layers[rule].backward
+        return self.training if backward is None else self.training.model_copy(update={"backward": backward})
+
+    def rule_for(self, name: str, type_name: str, n_params: int) -> tuple[str, int | None]:
+        """Where a layer goes: the name of its tile or "digital", and the rule that says so (None: the default)."""
+        for i, rule in enumerate(self.layers):
+            if rule.matches(name, type_name, n_params):
+                return rule.tile, i
+        return self.default, None
+
+    def mark_of_rule(self, i: int) -> Mark:
+        """Where rule i is written."""
+        return self._rule_marks[i] if i < len(self._rule_marks) else Mark(Source("hardware"), 0, 0)
+
+    @property
+    def rule_sources(self) -> tuple[str, ...]:
+        """Where each rule is written, as file:line:column."""
+        return tuple(str(self.mark_of_rule(i)) for i in range(len(self.layers)))
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data with everything resolved and every default filled in."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """The hardware that plain data describe, as `to_data` gives them; errors are located in their YAML."""
+        return cls.from_yaml(write(data), "<data>")
+
+    def to_yaml(self) -> str:
+        """Canonical YAML: everything resolved, numbers in the units of the schema. Reads back as an equal Hardware."""
+        return write(self.to_data())
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                f"{t.rows} x {t.columns}",
+                f"{t.device.g_max:g} µS, {t.device.pair}",
+                t.mapping.kind,
+                getattr(t.dac, "bits", None) or "none",
+                getattr(t.adc, "bits", None) or "none",
+                ", ".join(e.kind for e in t.nonidealities) or "none",
+                t.compensation.kind if t.compensation is not None else "none",
+            )
+            for name, t in self.tiles.items()
+        ]
+        head = ("tile", "size", "device", "mapping", "DAC bits", "ADC bits", "nonidealities", "compensation")
+        rules = "; ".join(f"{r.match}: {r.tile}" for r in self.layers)
+        note = f"default: {self.default}" + (f"; layers: {rules}" if rules else "")
+        return html_table(head, rows, title=self.description or "Hardware", note=note)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical data; equal hardware has equal digests."""
+        text = json.dumps(self.to_data(), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, Hardware) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Hardware:
+    """The hardware of a file, a preset (`pcm.standard`) or a Hardware, with changes `PATH=VALUE` applied.
+
+    `plugins` are Python files with effects of your own, loaded first.
+    """
+    for file in plugins:
+        registry.load_file(file)
+    if isinstance(source, Hardware):
+        if not set:
+            return source
+        changed = Hardware._built((_as_tree(source), Files()), set)
+        changed._rule_marks = source._rule_marks  # rules still stand where they were written
+        return changed
+    path, name = find(source)
+    changes = [*set]
+    hardware = Hardware._built(Files().resolved(read(path), (name,) if name else ()), changes)
+    if not (changes and hardware.description):
+        return hardware
+    marks = hardware._rule_marks  # a changed preset must not go under the preset's title alone
+    hardware = hardware.model_copy(update={"description": f"{hardware.description}; changed: {', '.join(changes)}"})
+    hardware._rule_marks = marks
+    return hardware
+
+
+def find(source: str | Path) -> tuple[Path, str | None]:
+    """The file behind a path or a preset's name, and that name."""
+    if isinstance(source, str) and kind_form(source) and source in registry.presets():
+        return registry.preset_path(source), source
+    path = Path(source)
+    if os.path.isfile(path):  # unlike Path.is_file, quiet about impossible names
+        return path, None
+    if os.path.exists(path):
+        raise MhoError(f"{str(source)!r} is not a file; expected a hardware file or a preset")
+    if isinstance(source, str) and kind_form(source) and path.suffix not in (".yaml", ".yml"):
+        return registry.preset_path(source), source  # says what there is
+    raise MhoError(f"no file {str(source)!r}; {suggest(str(source), registry.presets(), 'presets')}")
+
+
+def json_schema(families: Iterable[str] | None = None) -> dict[str, Any]:
+    """A JSON schema of hardware files with the kinds of these families (default: of every plugin that loads)."""
+    chosen = registry.default().claims if families is None else (registry.CORE, *families)
+    for family in chosen:
+        try:
+            registry.default().load(family)
+        except PluginError:
+            if families is not None:
+                raise
+    schema = Hardware.model_json_schema()
+    preset = {"type": "string", "description": "start from this preset", "examples": list(registry.presets())}
+    effects = schema["$defs"]["TileSpec"]["properties"]["nonidealities"]
+    changes = {"anyOf": [{"const": "none"}, {"type": "null"}, {"type": "object"}]}
+    schema["$defs"]["TileSpec"]["properties"] |= {
+        "like": {"type": "string", "description": "start from this tile, or from this preset's default tile"},
+        "override": {"type": "object", "description": "changes by kind", "additionalProperties": changes},
+        "append": {"type": "array", "description": "effects added at the end", "items": effects["items"]},
+    }
+    schema["properties"]["like"] = preset
+    schema["anyOf"] = [{"required": ["like"]}, {"required": schema.pop("required")}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+# --- checks across fields ---
+
+
+def _check_names(names: list[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    for name in names:
+        if name == DIGITAL:
+            yield ("tiles", name), "'digital' is not a tile but the absence of one; choose another name"
+        elif not _TILE_NAME.fullmatch(name):
+            yield ("tiles", name), f"expected a tile name of letters, digits, '_', '.' and '-', got {name!r}"
+
+
+def _check_tile(
+    tile: str, names: list[str], path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if tile not in names and tile != DIGITAL:
+        yield path, f"no tile {tile!r}; {suggest(tile, [*names, DIGITAL], 'tiles')}"
+
+
+def _check_rules(rules: Iterable[Any], names: list[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    seen: dict[tuple[Any, ...], int] = {}
+    for i, rule in enumerate(rules):
+        fields = rule if isinstance(rule, Mapping) else dict(rule) if isinstance(rule, LayerRule) else {}
+        if isinstance(fields.get("tile"), str):
+            yield from _check_tile(fields["tile"], names, ("layers", i, "tile"))
+        if fields.get("tile") == DIGITAL and fields.get("backward") not in (None, "none"):
+            yield ("layers", i, "backward"), "digital layers have torch's own backward; remove it, or name a tile"
+        condition = tuple(str(fields.get(k)) for k in ("match", "type", "min_params", "max_params", "position"))
+        if fields.get("match") is not None and seen.setdefault(condition, i) != i:
+            yield ("layers", i), f"never used: rule {seen[condition]} has the same conditions; remove one"
+
+
+def located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterator[Problem]:
+    """Validation errors with their places, except those that follow from a problem that is known already."""
+    taken = {p.path for p in known}
+    for e in error.errors(include_url=False):
+        path = tuple(e["loc"])
+        follows = dotted(path) in taken or (known and e["msg"].startswith(("missing key", "no tile")))
+        if not follows:
+            mark = tree.mark_of(path, of_key=e["type"] == KEY_ERROR)
+            yield Problem(mark, dotted(path), e["msg"], rule=e["type"] == RULE_ERROR)
+
+
+def _as_tree(hardware: Hardware) -> Node:
+    """A Hardware as a tree, for changes."""
+    return parse_value(hardware.to_yaml(), "hardware")

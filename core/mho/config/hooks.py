@@ -1,0 +1,180 @@
+"""What a plugin may tell mho. Hooks run once, when the plugin is loaded, never in a forward pass.
+
+A plugin is a module with functions of these names, marked with `@hookimpl`; its project names the module in the
+entry-point group `mho`: `telegraph = "mho_telegraph"`. The entry point's name is the family of all its kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from mho.config.schema import Kinded
+
+hookspec = pluggy.HookspecMarker("mho")
+hookimpl = pluggy.HookimplMarker("mho")
+
+
+@hookspec
+def mho_nonidealities() -> Iterable[type[Kinded]]:
+    """Device and circuit effects, for the `nonidealities:` of a tile.
+
+    Example:
+
+        import torch
+        from mho import Field, Nonideality, hookimpl
+
+        class TelegraphNoise(Nonideality, kind="telegraph.rtn"):
+            "Traps that fill and empty at random lower a conductance while they are filled."
+            source = "Ielmini, Nardi, Cagli 2010"
+            strength = "depth"
+            depth: float = Field(0.1, ge=0, lt=1, unit="1", description="conductance drop of a filled trap")
+
+            def read(self, w, site):
+                return torch.where(site.rand_like(w) < 0.05, w * (1 - self.depth), w)
+
+        @hookimpl
+        def mho_nonidealities():
+            return [TelegraphNoise]
+    """
+    return ()
+
+
+@hookspec
+def mho_mappings() -> Iterable[type[Kinded]]:
+    """Ways to turn weights into target conductances, for the `mapping:` of a tile.
+
+    Example:
+
+        from mho import Field, Mapping, hookimpl
+
+        class HalfRange(Mapping, kind="half.range"):
+            "The largest weight of a column uses half of the conductance range."
+            source = "an example"
+
+            def scale(self, w, geometry):
+                return 2 * w.abs().amax(-1)
+
+        @hookimpl
+        def mho_mappings():
+            return [HalfRange]
+    """
+    return ()
+
+
+@hookspec
+def mho_converters() -> Iterable[type[Kinded]]:
+    """Data converters, for the `dac:` and `adc:` of a tile.
+
+    Example:
+
+        from mho import Field, hookimpl
+        from mho.effects.converter import Adc
+
+        class OffsetAdc(Adc, kind="offset.adc"):
+            "An ADC whose result is shifted by a constant."
+            source = "an example"
+            offset: float = Field(0.1, unit="1", description="added to every result")
+
+            def convert(self, y, rounding="through", site=None):
+                return super().convert(y, rounding, site) + self.offset
+
+        @hookimpl
+        def mho_converters():
+            return [OffsetAdc]
+    """
+    return ()
+
+
+@hookspec
+def mho_compensations() -> Iterable[type[Kinded]]:
+    """Ways to compensate drift digitally, for the `compensation:` of a tile.
+
+    Example:
+
+        from mho import hookimpl
+        from mho.effects.compensation import Compensation
+
+        class Halved(Compensation, kind="halved.drift"):
+            "Corrects only half of the measured drift."
+            source = "an example"
+
+            def gain(self, reference, now, geometry):
+                return (1 + reference.abs().sum(0) / now.abs().sum(0)) / 2
+
+        @hookimpl
+        def mho_compensations():
+            return [Halved]
+    """
+    return ()
+
+
+@hookspec
+def mho_surrogates() -> Iterable[type[Kinded]]:
+    """Differentiable stand-ins for a tile, for `training: {backward: {mode: surrogate, surrogate: KIND}}`.
+
+    Example:
+
+        from mho import Surrogate, hookimpl, product
+
+        class HalfStep(Surrogate, kind="half.step"):
+            "The gradient of half the exact product."
+            source = "an example"
+
+            def outputs(self, x, w, geometry):
+                return product(x, w) / 2
+
+        @hookimpl
+        def mho_surrogates():
+            return [HalfStep]
+    """
+    return ()
+
+
+@hookspec
+def mho_layers() -> Iterable[type]:
+    """Analog layers, each a subclass of the torch layer that it replaces.
+
+    Example:
+
+        from mho import hookimpl
+        from mho.layers import AnalogLinear
+
+        class NamedLinear(AnalogLinear):
+            "A linear layer that says so."
+
+            def extra_repr(self):
+                return "analog, " + super().extra_repr()
+
+        @hookimpl
+        def mho_layers():
+            return [NamedLinear]
+    """
+    return ()
+
+
+@hookspec
+def mho_training() -> Iterable[type]:
+    """What happens to analog layers after an optimizer step, besides clipping and remapping.
+
+    `mho.attach` makes one object of every class (without arguments) and calls `after_step` for every weight matrix after
+    each step of the optimizer: `array` is its `TileArray` (gamma, input_range, geometry, training_spec), `weight` [out, in]
+    may be changed in place, `step` counts from 1. Classes of all plugins loaded at that time take part: those that the
+    hardware file names, and those registered by hand.
+
+    Example:
+
+        from mho import hookimpl
+
+        class Shrink:
+            "Pulls all weights towards zero."
+
+            def after_step(self, array, weight, step):
+                weight.mul_(0.999)
+
+        @hookimpl
+        def mho_training():
+            return [Shrink]
+    """
+    return ()

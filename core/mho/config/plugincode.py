@@ -1,0 +1,170 @@
+"""The code of one plugin: run it, take what its hooks return, and say what is wrong with it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from mho.config import hooks
+from mho.config.schema import Kinded
+from mho.ground.errors import PluginError
+
+# Hook -> what it provides. Classes of the last two have no kind: they are not named in YAML.
+CATEGORIES = {
+    "mho_nonidealities": ("nonideality",),
+    "mho_mappings": ("mapping",),
+    "mho_converters": ("dac", "adc"),
+    "mho_compensations": ("compensation",),
+    "mho_surrogates": ("surrogate",),
+    "mho_layers": ("layer",),
+    "mho_training": ("training",),
+}
+NOUNS = {"dac": "DAC", "adc": "ADC"}
+# category -> what such a class must have, and what it is
+KINDLESS = {
+    "layer": ("torch_type", "subclasses of mho.AnalogLayer"),
+    "training": ("after_step", "classes with after_step(array, weight, step)"),
+}
+
+
+@dataclass
+class Provided:
+    """What one plugin provides."""
+
+    kinds: dict[str, type[Kinded]] = field(default_factory=dict)
+    other: dict[str, list[type]] = field(default_factory=dict)  # category -> classes without a kind
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes without a kind, for people: layer AnalogBilinear."""
+        return tuple(f"{category} {cls.__name__}" for category, found in self.other.items() for cls in found)
+
+
+def provided_by(module: Any, name: str) -> Provided:
+    """What the hooks of a module return, checked. A manager of its own: a broken plugin leaves nothing behind."""
+    manager = pluggy.PluginManager("mho")
+    manager.add_hookspecs(hooks)
+    manager.register(module, name=name)
+    manager.check_pending()
+    used = {caller.name for caller in manager.get_hookcallers(module) or ()}
+    result = Provided()
+    for hook, categories in CATEGORIES.items():
+        function = getattr(module, hook, None)
+        if function is None:
+            continue
+        if hook not in used:
+            raise PluginError(f"{hook} is not marked; write @hookimpl above it")
+        for cls in _returned(function, hook):
+            if categories[0] in KINDLESS:
+                _check_kindless(cls, categories[0], hook)
+                result.other.setdefault(categories[0], []).append(cls)
+                continue
+            kind = kind_of(cls)
+            of_category(cls, *categories)
+            if kind in result.kinds:
+                raise PluginError(f"kind {kind!r} is given twice: {name_of(result.kinds[kind])} and {name_of(cls)}")
+            result.kinds[kind] = cls
+    return result
+
+
+def _returned(function: Any, hook: str) -> list[type]:
+    """The classes that a hook returns."""
+    value = function()
+    if isinstance(value, (str, type)) or not isinstance(value, Iterable):
+        raise PluginError(f"{hook} must return a list of classes, not {value!r}")
+    found = list(value)
+    for cls in found:
+        if not isinstance(cls, type):
+            raise PluginError(f"{hook} must return classes, not {cls!r}")
+    return found
+
+
+def _check_kindless(cls: type, category: str, hook: str) -> None:
+    needed, what = KINDLESS[category]
+    if not hasattr(cls, needed):
+        raise PluginError(f"{hook} must return {what}; {name_of(cls)} has no {needed!r}")
+
+
+def kind_of(cls: Any) -> str:
+    """The kind of a class that plugins may provide; a bare kind means all defaults, so every field has one."""
+    kind = getattr(cls, "KIND", None)
+    if not (isinstance(cls, type) and issubclass(cls, Kinded) and kind):
+        raise PluginError(
+            f'{name_of(cls)} has no kind; write: class {name_of(cls).rpartition(".")[2]}(Base, kind="family.name")'
+        )
+    bare = [name for name, info in cls.model_fields.items() if info.is_required()]
+    if bare:
+        raise PluginError(
+            f"{name_of(cls)} has no default for {', '.join(bare)}; give every field one: Field(DEFAULT, ...), "
+            "since a bare kind in YAML means all defaults"
+        )
+    return str(kind)
+
+
+def of_category(cls: type[Kinded], *categories: str) -> type[Kinded]:
+    """The class itself, which must be of one of these categories."""
+    if categories and cls.CATEGORY not in categories:
+        raise PluginError(f"{cls.KIND!r} is {article(cls.CATEGORY)}, not {' or '.join(map(article, categories))}")
+    return cls
+
+
+def article(noun: str) -> str:
+    """a mapping, an ADC"""
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {NOUNS.get(noun, noun)}" if noun else "of no category"
+
+
+def name_of(cls: Any) -> str:
+    """The full name of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}" if isinstance(cls, type) else repr(cls)
+
+
+def run_file(file: Path) -> ModuleType:
+    """Import a file as a module of its own."""
+    name = f"mho_file_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{file}: not a Python file (expected a name that ends in .py)")
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module  # classes look their module up
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name)
+        if before is not None:
+            sys.modules[name] = before
+        raise PluginError(f"{_place(error, file)}: {cause(error)}") from error
+    return module
+
+
+def _place(error: BaseException, file: Path) -> str:
+    """file:line of an exception, the deepest line that is in the file."""
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve() == file.resolve():
+        return f"{file}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if Path(f.filename).resolve() == file.resolve()]
+    return f"{file}:{lines[-1]}" if lines else str(file)
+
+
+def cause(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place_in(error: BaseException, files: dict[str, Path]) -> tuple[str, str]:
+    """(name, function (file:line)) of the deepest line of an exception that is in one of these files or folders."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename).resolve()
+        for name, place in files.items():
+            if path == place or place in path.parents:
+                return name, f"{frame.name} ({frame.filename}:{frame.lineno})"
+    return "", ""

@@ -1,0 +1,392 @@
+"""Finds plugins and their kinds: metadata first, a family's code only when one of its kinds is named."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mho.config import distributions, plugincode
+from mho.config.distributions import owner, owners
+from mho.config.plugincode import Provided, article, name_of, of_category
+from mho.config.schema import Kinded, kind_form, suggest
+from mho.ground.errors import PluginError
+from mho.ground.renames import present
+
+CORE = "mho"  # the family and the distribution that nobody else may claim
+ALLOWED = "MHO_PLUGINS"  # environment variable: families that may be used, separated by commas; unset: all
+BY_HAND = "registered by hand"
+AnyClass = TypeVar("AnyClass", bound=type)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A distribution (or a file, or a notebook) that provides a family, and how that went."""
+
+    family: str
+    distribution: str
+    version: str
+    module: str
+    presets: tuple[str, ...] = ()
+    state: str = "not loaded"  # not loaded | ok | failed | conflict | off
+    reason: str = ""
+    kinds: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # layers and training hooks
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+class Registry:
+    """All plugins that can be found on `path` (default: where Python imports from), if `allowed` names their families
+    (default: the environment variable MHO_PLUGINS; without it, all)."""
+
+    def __init__(self, path: Sequence[str] | None = None, allowed: str | None = None) -> None:
+        self._path = path
+        self._claims: dict[str, list[metadata.EntryPoint]] | None = None
+        self._loaded: dict[str, Provided] = {}
+        self._failed: dict[str, str] = {}
+        self._local: dict[str, Provided] = {}  # file, or BY_HAND -> what was registered
+        listed = os.environ.get(ALLOWED) if allowed is None else allowed
+        self.allowed = None if listed is None else tuple(f.strip() for f in listed.split(",") if f.strip())
+
+    # --- metadata only ---
+
+    @property
+    def claims(self) -> dict[str, list[metadata.EntryPoint]]:
+        """Family -> the entry points that claim it."""
+        if self._claims is None:
+            self._claims = distributions.entry_points(distributions.FAMILIES, self._path)
+        return self._claims
+
+    def families(self) -> tuple[str, ...]:
+        """Families of installed plugins, core's own left out."""
+        return tuple(f for f in self.claims if f != CORE)
+
+    def providers(self) -> tuple[Provider, ...]:
+        """Every distribution that claims a family, then files and notebooks. Imports nothing."""
+        installed = [self._provider(family, point) for family, points in self.claims.items() for point in points]
+        return (*installed, *(p for origin, found in self._local.items() for p in _local_providers(origin, found)))
+
+    def _provider(self, family: str, point: metadata.EntryPoint) -> Provider:
+        name, version = owner(point)
+        about = Provider(family, name, version, point.value)
+        if family == CORE and name != CORE:
+            return replace(about, state="conflict", reason=f"family {CORE!r} is reserved for mho itself")
+        state, reason = self._refusal(family)
+        if state:
+            return replace(about, state=state, reason=reason)
+        presets, loaded = tuple(self._presets_of(family)), self._loaded.get(family)
+        if family in self._failed:
+            return replace(about, presets=presets, state="failed", reason=self._failed[family])
+        if loaded is None:
+            return replace(about, presets=presets)
+        return replace(about, presets=presets, state="ok", kinds=tuple(sorted(loaded.kinds)), classes=loaded.classes)
+
+    def _refusal(self, family: str) -> tuple[str, str]:
+        """(state, why) if nobody may use this family, whatever its code does; ("", "") if somebody may."""
+        points = self.claims[family]
+        if family == CORE:
+            return "", ""
+        if self.allowed is not None and family not in self.allowed:
+            names = ", ".join(self.allowed) or "none"
+            return "off", f"family {family!r} is switched off: {ALLOWED} allows {names}"
+        if len(points) > 1:
+            text = f"{len(points)} distributions claim the family {family!r}: {owners(points)}; uninstall all but one"
+            return "conflict", text
+        if not kind_form(f"{family}.x"):
+            return "failed", f"{family!r} cannot be a family: expected lower-case letters, digits and '_'"
+        if complaint := distributions.needs_another(points[0], CORE):
+            return "failed", complaint
+        return "", ""
+
+    def unknown_allowed(self) -> tuple[str, ...]:
+        """What MHO_PLUGINS allows, but no installed plugin provides: one sentence each."""
+        strange = [f for f in self.allowed or () if f not in self.claims]
+        return tuple(f"{ALLOWED} names {f!r}; {suggest(f, self.families(), 'installed')}" for f in strange)
+
+    def _point(self, family: str) -> metadata.EntryPoint:
+        """The one entry point of a family."""
+        if family not in self.claims:
+            raise PluginError(self._unknown_family(family))
+        state, reason = self._refusal(family)
+        if state == "failed":
+            raise PluginError(f"plugin {family!r} ({owners(self.claims[family])}) cannot be used: {reason}")
+        if state:
+            raise PluginError(reason)
+        points = [p for p in self.claims[family] if family != CORE or owner(p)[0] == CORE]
+        if not points:
+            raise PluginError(f"family {CORE!r} is reserved for mho itself; reinstall mho")
+        return points[0]
+
+    def _unknown_family(self, family: str) -> str:
+        installed = sorted({*self.families(), *(k.partition(".")[0] for k in self._local_kinds())})
+        near = difflib.get_close_matches(family, [*installed, CORE], 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"try: pip install mho-{family.replace('_', '-')}"
+        return f"no installed plugin provides {family!r}; {hint}; installed: {', '.join(installed) or 'none'}"
+
+    # --- presets: files beside the plugin's code, found without running it ---
+
+    def presets(self) -> tuple[str, ...]:
+        """Names of all presets of installed plugins, e.g. pcm.standard."""
+        usable = [f for f in self.claims if not self._refusal(f)[0]]
+        return tuple(name for family in usable for name in self._presets_of(family))
+
+    def preset_path(self, name: str) -> Path:
+        """The file of a preset."""
+        family = name.partition(".")[0]
+        self._point(family)
+        found = self._presets_of(family)
+        if name not in found:
+            hint = suggest(name, found or self.presets(), "presets")
+            raise PluginError(f"no preset {name!r}; {hint}")
+        return found[name]
+
+    def _presets_of(self, family: str) -> dict[str, Path]:
+        package = self._point(family).value.partition(":")[0].partition(".")[0]
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            return {}
+        folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+        files = [file for folder in folders for file in Path(folder, "presets").glob("*.yaml")]
+        return {f"{family}.{file.stem}": file for file in sorted(files)}
+
+    # --- loading ---
+
+    def resolve(self, kind: str, category: str | None = None) -> type[Kinded]:
+        """The class of a kind. Imports the family's plugin, and no other."""
+        example = "'pcm.drift'" if category in (None, "nonideality") else f"{article(category)}, e.g. 'family.name'"
+        if not kind_form(kind):
+            raise PluginError(f"{kind!r} is not a kind; expected family.name such as {example}")
+        family = kind.partition(".")[0]
+        known = self.load(family).kinds
+        kind = present(kind, (r for cls in known.values() for r in cls.renamed))
+        if kind in known:
+            return of_category(known[kind], *((category,) if category else ()))
+        fitting = [k for k, cls in known.items() if category in (None, cls.CATEGORY)]
+        near = suggest(kind, fitting, f"{family} provides")
+        listed = f" ({family} provides: {', '.join(fitting)})" if near.startswith("did") else ""
+        raise PluginError(f"unknown kind {kind!r}; {near}{listed}")
+
+    def present_kind(self, kind: str) -> str:
+        """Today's name of a kind; what is no kind of a plugin stays as it is."""
+        try:
+            return str(self.resolve(kind).KIND)
+        except PluginError:
+            return kind
+
+    def load(self, family: str) -> Provided:
+        """Import the plugin of a family and take what its hooks return, all or nothing; or what was registered by hand."""
+        if family in self._loaded:
+            return self._loaded[family]
+        by_hand = {k: cls for k, cls in self._local_kinds().items() if k.startswith(family + ".")}
+        if by_hand and family not in self.claims:
+            return Provided(by_hand)
+        point = self._point(family)
+        try:
+            if family in self._failed:  # a second import would fail in other, more confusing words
+                raise PluginError(self._failed[family])
+            self._loaded[family] = self._collect(point.load(), family)
+        except (Exception, SystemExit) as error:
+            self._failed[family] = str(error) if isinstance(error, PluginError) else plugincode.cause(error)
+            text = f"plugin {family!r} ({owners([point])}) cannot be used: {self._failed[family]}"
+            raise PluginError(text) from error
+        return self._loaded[family]
+
+    def load_all(self) -> tuple[Provider, ...]:
+        """Try to load every installed plugin; the result says which failed and why."""
+        for family in self.claims:
+            try:
+                self.load(family)
+            except PluginError:
+                continue  # kept in the provider's state
+        return self.providers()
+
+    def _collect(self, module: Any, family: str) -> Provided:
+        presets = self._presets_of(family)
+        result = plugincode.provided_by(module, family)
+        for kind, cls in result.kinds.items():
+            if not kind.startswith(family + "."):
+                raise PluginError(f"{name_of(cls)} has kind {kind!r}; kinds of this plugin must start with '{family}.'")
+            if kind in presets:
+                raise PluginError(f"{kind!r} is both a kind and a preset ({presets[kind].name}); rename one of them")
+        return result
+
+    # --- by hand ---
+
+    def register(self, cls: AnyClass) -> AnyClass:
+        """Make a class of a notebook or script known; usable as a decorator. A class of the same name is replaced."""
+        kind = plugincode.kind_of(cls)
+        self._may_register(cls, kind)
+        self._local.setdefault(BY_HAND, Provided()).kinds[kind] = cls
+        return cls
+
+    def _may_register(self, cls: type, kind: str) -> None:
+        family = kind.partition(".")[0]
+        if family in self.claims or family == CORE:
+            owner = owners(self.claims.get(family, ())) or CORE
+            raise PluginError(f"{name_of(cls)}: family {family!r} belongs to {owner}; choose another family")
+        known = self._local_kinds().get(kind)
+        if known is not None and name_of(known) != name_of(cls):
+            raise PluginError(
+                f"kind {kind!r} is already registered by {name_of(known)}; choose another kind for {name_of(cls)}"
+            )
+
+    def load_file(self, path: str | Path) -> tuple[str, ...]:
+        """Run a Python file and register what its hooks return; gives the kinds. For `--plugin ./my_effects.py`."""
+        return tuple(self.loaded_file(path).kinds)
+
+    def loaded_file(self, path: str | Path) -> Provided:
+        """The same; gives everything that it provides."""
+        file = Path(path)
+        if not file.is_file():
+            raise PluginError(f"no file {str(path)!r}; expected a Python file with mho hooks")
+        module = plugincode.run_file(file)
+        try:
+            found = plugincode.provided_by(module, str(file))
+        except PluginError as error:
+            raise PluginError(f"{file}: {error}") from None
+        if not found.kinds and not found.other:
+            raise PluginError(
+                f"{file}: provides nothing; expected a function such as mho_nonidealities marked with @hookimpl"
+            )
+        for kind, cls in found.kinds.items():
+            self._may_register(cls, kind)
+        self._local[str(file)] = found
+        return found
+
+    def provide(self, category: str, cls: type) -> None:
+        """Make a class without a kind (a "layer", a "training" hook) known."""
+        self._local.setdefault(BY_HAND, Provided()).other.setdefault(category, []).append(cls)
+
+    @property
+    def files(self) -> list[Path]:
+        """The `--plugin` files, for worker processes to load them too."""
+        return [Path(name).resolve() for name in self._local if name != BY_HAND]
+
+    def _local_kinds(self) -> dict[str, type[Kinded]]:
+        return {k: cls for found in self._local.values() for k, cls in found.kinds.items()}
+
+    # --- what is loaded ---
+
+    def kinds(self, category: str | None = None) -> dict[str, type[Kinded]]:
+        """All kinds loaded so far."""
+        everything = (*self._loaded.values(), *self._local.values())
+        found = {k: cls for f in everything for k, cls in f.kinds.items() if category in (None, cls.CATEGORY)}
+        return dict(sorted(found.items()))
+
+    def provided(self, category: str) -> tuple[type, ...]:
+        """All classes without a kind ("layer", "training") loaded so far, core's own last: what comes first counts."""
+        others = [f for name, f in self._loaded.items() if name != CORE]
+        core = [self._loaded[CORE]] if CORE in self._loaded else []
+        return tuple(cls for f in (*self._local.values(), *others, *core) for cls in f.other.get(category, ()))
+
+    def blame(self, error: BaseException) -> str:
+        """Which plugin raised an exception and where, in one sentence; "" if none did."""
+        places = {origin: Path(origin).resolve() for origin in self._local if origin != BY_HAND}
+        for family in self._loaded:
+            file = getattr(sys.modules.get(self._point(family).module), "__file__", None)
+            if family != CORE and file is not None:
+                place = Path(file).resolve()
+                places[family] = place.parent if place.name == "__init__.py" else place
+        guilty, where = plugincode.place_in(error, places)
+        if not guilty:
+            return ""
+        named = f"plugin {guilty!r} ({owners(self.claims[guilty])})" if guilty in self.claims else f"plugin {guilty}"
+        return f"{named} failed in {where}: {plugincode.cause(error)}"
+
+
+def _local_providers(origin: str, found: Provided) -> Iterator[Provider]:
+    """What was registered by hand, as if it were installed; the version of a file is a hash of its text."""
+    file = Path(origin)
+    version = hashlib.sha256(file.read_bytes()).hexdigest()[:12] if origin != BY_HAND and file.is_file() else ""
+    for family in dict.fromkeys(k.partition(".")[0] for k in found.kinds) or ("",):
+        kinds = tuple(sorted(k for k in found.kinds if k.startswith(family + ".")))
+        yield Provider(family, file.name, version, origin, state="ok", kinds=kinds, classes=found.classes)
+
+
+# --- the default instance ---
+
+
+@functools.cache
+def _installed() -> Registry:
+    return Registry()
+
+
+_stack: list[Registry] = []
+
+
+def default() -> Registry:
+    """The registry that YAML files are read with: of all installed plugins, unless `using` says otherwise."""
+    return _stack[-1] if _stack else _installed()
+
+
+@contextmanager
+def using(registry: Registry) -> Iterator[Registry]:
+    """Read YAML files with another registry, e.g. one of a single folder, in tests."""
+    _stack.append(registry)
+    try:
+        yield registry
+    finally:
+        _stack.remove(registry)
+
+
+def resolve(kind: str, category: str | None = None) -> type[Kinded]:
+    """The class of a kind, see `Registry.resolve`."""
+    return default().resolve(kind, category)
+
+
+def present_kind(kind: str) -> str:
+    """Today's name of a kind, see `Registry.present_kind`."""
+    return default().present_kind(kind)
+
+
+def register(cls: AnyClass) -> AnyClass:
+    """Make a class of a notebook or script known, see `Registry.register`."""
+    return default().register(cls)
+
+
+def load_file(path: str | Path) -> tuple[str, ...]:
+    """Run a Python file and register its effects, see `Registry.load_file`."""
+    return default().load_file(path)
+
+
+def providers() -> tuple[Provider, ...]:
+    """Every distribution that claims a family, see `Registry.providers`."""
+    return default().providers()
+
+
+def presets() -> tuple[str, ...]:
+    """Names of all presets."""
+    return default().presets()
+
+
+def preset_path(name: str) -> Path:
+    """The file of a preset."""
+    return default().preset_path(name)
+
+
+def provided(category: str) -> tuple[type, ...]:
+    """All classes of a category without kinds, see `Registry.provided`."""
+    return default().provided(category)
+
+
+def layer_classes() -> tuple[type, ...]:
+    """All analog layers: those of plugins loaded so far, then core's own."""
+    default().load(CORE)
+    return default().provided("layer")
+
+
+def kinds(category: str | None = None) -> dict[str, type[Kinded]]:
+    """All kinds loaded so far."""
+    return default().kinds(category)

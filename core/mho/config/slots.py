@@ -1,0 +1,88 @@
+"""Places of a hardware file that plugins fill: a kind is looked up, and its class checks the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import core_schema
+
+from mho.config import registry
+from mho.config.plugincode import article
+from mho.config.schema import Kinded, kind_form, problem, shown
+from mho.ground.errors import PluginError
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A field that holds whatever class a plugin provides for a category, chosen by `kind`."""
+
+    category: str
+    kind: str | None = None  # used where the file names none
+    example: str = ""
+
+    def pick(self, value: Any) -> Kinded:
+        """The model that a bare kind or a mapping stands for."""
+        if isinstance(value, Kinded):
+            self._check(self.category == value.CATEGORY, f"expected {self}, got {value.KIND!r}")
+            return value
+        bare = isinstance(value, str)
+        self._check(bare or isinstance(value, Mapping), f"expected {self}, got {shown(value)}")
+        fields = {} if bare else dict(value)
+        kind = value if bare else fields.pop("kind", self.kind)
+        loc = () if bare or "kind" not in value else ("kind",)
+        self._check(kind is not None, f"missing key 'kind': expected {self}")
+        self._check(kind_form(kind), f"expected {self}, got {shown(kind)}", loc)
+        try:
+            cls = registry.resolve(kind, self.category)
+        except PluginError as error:
+            raise self._error(str(error), loc) from None
+        try:
+            return cls.model_validate(fields)
+        except ValidationError:
+            raise
+        except Exception as error:  # a plugin's own validator is broken; the file's other errors still count
+            raise self._error(f"the check of {kind!r} itself failed ({type(error).__name__}: {error})", ()) from error
+
+    def __str__(self) -> str:
+        return f"{article(self.category)} such as '{self.kind or self.example}'"
+
+    def _check(self, fine: bool, message: str, loc: tuple[str, ...] = ()) -> None:
+        if not fine:
+            raise self._error(message, loc)
+
+    def _error(self, message: str, loc: tuple[str, ...]) -> ValidationError:
+        return ValidationError.from_exception_data(
+            self.category, [{"type": problem(message), "loc": loc, "input": None}]
+        )
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        dump = core_schema.plain_serializer_function_ser_schema(
+            lambda model, info: model.model_dump(mode=info.mode), info_arg=True
+        )
+        return core_schema.no_info_plain_validator_function(self.pick, serialization=dump)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Any of the kinds loaded so far, as a mapping or as a bare word."""
+        kinds = registry.kinds(self.category)
+        choices: list[dict[str, Any]] = [{"type": "string", "enum": list(kinds)}]
+        for kind, cls in kinds.items():
+            fields = cls.__get_pydantic_json_schema__(cls.__pydantic_core_schema__, handler)
+            named = [] if kind == self.kind else ["kind"]
+            choices.append({**fields, "required": [*named, *fields.get("required", ())]})
+        return {"anyOf": choices}
+
+
+# What a tile has at most one of: field -> its slot.
+SLOTS = {
+    "mapping": Slot("mapping", "mho.per_column"),
+    "dac": Slot("dac", "mho.dac"),
+    "adc": Slot("adc", "mho.adc"),
+    "compensation": Slot("compensation", "mho.global_drift"),
+}
+EFFECT = Slot("nonideality", example="pcm.drift")
+SURROGATE = Slot("surrogate", example="mho.saturating")

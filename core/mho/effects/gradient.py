@@ -1,0 +1,58 @@
+"""Values with somebody else's gradient: what "straight-through" means here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mho.fast.tier import float_product
+
+
+def straight(carrier: Tensor, value: Tensor) -> Tensor:
+    """Exactly `value`, with the gradient of `carrier`."""
+    if not (torch.is_grad_enabled() and carrier.requires_grad):
+        return value
+    return _Straight.apply(carrier, value.detach())
+
+
+class _Straight(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(carrier: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return g, None
+
+
+class CleanProduct(torch.autograd.Function):
+    """The value of an analog forward y with the backward of the clean product x @ (w spread(s)).T (mode `ste`, R001-02),
+    s a constant: nothing but x, w and the small s is kept (R001-04), and the forward may be any code."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, w: Tensor, s: Tensor, spread: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+        return y.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, w, s, ctx.spread, _ = inputs
+        ctx.save_for_backward(x, w, s)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, w, s = ctx.saved_tensors
+        scale = ctx.spread(s)
+        gx = float_product(g, w * scale) if ctx.needs_input_grad[0] else None
+        gw = float_product(g.mT, x) * scale if ctx.needs_input_grad[1] else None
+        return gx, gw, None, None, None

@@ -1,0 +1,94 @@
+"""From weights to target conductances: which weight fills the device range, and how a sign becomes a pair of devices."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mho.config.schema import Field, Kinded
+from mho.config.units import Sigmas
+from mho.effects.site import Geometry
+
+
+class Mapping(Kinded):
+    """Turns weights into conductances: w = gamma * w_norm, |w_norm| <= 1 on the device range (R003-07, R003-25).
+
+    A subclass says how large a weight fills the range (`scale`). One that uses other device arrangements than one
+    active device or a differential pair also overrides `conductances` and `weights`.
+    """
+
+    CATEGORY: ClassVar[str] = "mapping"
+
+    clip: Sigmas | None = Field(
+        None,
+        description="clip weights at this many standard deviations of the layer before mapping, e.g. '2.5 sigma'",
+        source="R003 sec. 2.2",
+    )
+
+    def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
+        """gamma [tile, out] for weights w [tile, out, row] (padding is 0)."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how weights are scaled: write scale(w, geometry)"
+        )
+
+    def gamma(self, w: Tensor, geometry: Geometry) -> Tensor:
+        """`scale` after clipping; 1 where a whole column is zero, so that nothing is divided by zero."""
+        if self.clip is not None:
+            used = geometry.rows.used[:, None, :].to(w.dtype).expand_as(w)
+            mean = (w * used).sum() / used.sum()
+            sigma = (((w - mean) ** 2 * used).sum() / used.sum()).sqrt()
+            w = w.clamp(-self.clip.count * sigma, self.clip.count * sigma)
+        gamma = self.scale(w, geometry)
+        return torch.where(gamma > 0, gamma, torch.ones_like(gamma))
+
+    def conductances(self, w: Tensor, pair: str, geometry: Geometry) -> Tensor:
+        """Target conductances [dev, tile, out, row] in µS of w_norm [tile, out, row] in [-1, 1].
+
+        active: g = |w| g_max, one device; the core keeps the sign.
+        both:   the device of the sign gets g_min + |w| (g_max - g_min), the idle one g_min (docs/physics.md E14).
+        """
+        if pair == "active":
+            return w.abs().unsqueeze(0) * geometry.g_max
+        span = geometry.g_max - geometry.g_min
+        return torch.stack([w.clamp(min=0), (-w).clamp(min=0)]) * span + geometry.g_min
+
+    def weights(self, g: Tensor, sign: Tensor, pair: str, geometry: Geometry) -> Tensor:
+        """w_norm [tile, out, row] of conductances g [dev, tile, out, row]; `sign` is that of the target (sgn 0 = 0),
+        so one active device never changes it (R003-21, Eq. 13)."""
+        if pair == "active":
+            return g.squeeze(0) * sign / geometry.g_max
+        return (g[0] - g[1]) / (geometry.g_max - geometry.g_min)
+
+
+class PerColumn(Mapping, kind="mho.per_column"):
+    """Every output column of every tile fills the range: gamma_i = max_j |w_ij| (R003 Eq. 21)."""
+
+    source: ClassVar[str] = "Rasch et al. 2023, Eq. 21"
+
+    def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
+        return w.abs().amax(-1)
+
+
+class TileMax(Mapping, kind="mho.tile_max"):
+    """The largest weight of each physical tile fills the range; its columns share one gamma."""
+
+    source: ClassVar[str] = "definition; Rasch et al. 2023 compare it with one gamma per column"
+
+    def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
+        columns = w.abs().amax(-1)  # [tile, out]
+        blocks = geometry.blocks.expand_as(columns)
+        top = columns.new_zeros(len(columns), geometry.block_count).scatter_reduce(1, blocks, columns, "amax")
+        return top.gather(1, blocks)
+
+
+class Direct(Mapping, kind="mho.direct"):
+    """Weights are taken as they are: |w| = `full` fills the range, larger ones saturate (R003-25)."""
+
+    source: ClassVar[str] = "Rasch et al. 2023, Eq. 3"
+
+    full: float = Field(1.0, gt=0, unit="1", source="R003 Eq. 3", description="weight that is mapped to g_max")
+
+    def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
+        return w.new_full(w.shape[:-1], self.full)

@@ -1,0 +1,158 @@
+"""Inputs and weights as integers.
+
+Inputs are the DAC's own codes. Weights are two int8 planes, w = (256 hi + lo) bound/32512 with `bound` the largest |w| of a
+tile: 15 bits and a sign, an error of at most bound/65024. Side products need less: phi(w) and psi(x) are rounded to 1/127 of
+their ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mho.effects.site import CLOSED
+from mho.fast.workspace import workspace
+from mho.tile.layout import blocks
+
+if TYPE_CHECKING:
+    from mho.effects.site import Site
+    from mho.fast.epilogue import Constants, Epilogue
+    from mho.fast.route import Route
+    from mho.tile.array import TileArray
+
+HIGH, LOW = 256, 32512  # 32512 = 127 * 256
+SIDE = 127
+ALONE = 8  # tiles: a kernel treats no more one by one
+SMALLEST = 1e-30  # largest |w| of a tile without weights
+
+
+class Planes(NamedTuple):
+    """What the products of an array need of its weights.
+
+    planes   [tile, plane * out, row] integers: hi and lo of w (tier int8), then every phi(w); fp32 values in tier fp32
+    bound    [tile] largest |w| of every tile
+    """
+
+    planes: Tensor
+    bound: Tensor
+
+
+class Inputs(NamedTuple):
+    """The inputs of one call.
+
+    main     [vector, in] of the main product: int8 codes (tier int8), or the values that they stand for, fp32
+    sides    [vector, in] for every psi of side products with other inputs: int8 codes, or values (tier fp32)
+    clipped  [vector, in] 1 where x was outside the input range, else 0 (compilers are slow at bool); None where nobody needs it
+    poison   [vector, 1] nan for vectors that hold a nan, which integers cannot carry, else 0
+    """
+
+    main: Tensor
+    sides: list[Tensor]
+    clipped: Tensor | None
+    poison: Tensor
+
+    def of(self, b: slice) -> Inputs:
+        """Those of some vectors."""
+        clipped = None if self.clipped is None else self.clipped[b]
+        return Inputs(self.main[b], [s[b] for s in self.sides], clipped, self.poison[b])
+
+
+def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
+    """w [tile, out, row] as planes, in memory of their own or `shared` with other calls. Every phi is asked for with the site of
+    an effect."""
+    array, route = epilogue.array, epilogue.route
+    kind = torch.float32 if route.tier == "fp32" else torch.int8
+    (tiles, outputs, rows), count = w.shape, route.mains + len(route.phis)
+    shape = (tiles, count * outputs, rows)
+    whole = workspace("planes", shape, kind, w.device) if shared else torch.empty(shape, dtype=kind, device=w.device)
+    planes = list(whole.unflatten(1, (count, outputs)).unbind(1))
+
+    Terms = type(epilogue)  # alone, since a kernel must not keep this array
+
+    def make(array: TileArray) -> Callable[..., Tensor]:
+        def kernel(w: Tensor, planes: Sequence[Sequence[Tensor]], constants: Constants) -> Tensor:
+            bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
+            sites = Terms(array, array.route, CLOSED, constants).phi_sites()
+            for parts, codes in zip(planes, codes_of(w, bound, sites, array.route)):
+                for part, mine in zip(parts, codes.reshape(len(parts), *parts[0].shape)):
+                    part.copy_(mine)
+            return bound
+
+        return kernel
+
+    def eager() -> Tensor:
+        bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
+        alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
+        for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
+            for plane, codes in zip(planes, codes_of(w[:, part], bound, epilogue.phi_sites(), route)):
+                plane[:, part].copy_(codes)
+        return bound
+
+    # A compiler must see that planes do not overlap: of two axes it does. It works row after row where tiles come alone.
+    parts = [p.unbind() if tiles <= ALONE else (p.flatten(1),) for p in planes]
+    return Planes(whole, array.kernels.run("weight codes", make, (w, parts, epilogue.constants), eager))
+
+
+def codes_of(w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> Iterator[Tensor]:
+    """The planes [tile, out, row] of some outputs, one after the other."""
+    per = bound[:, None, None].reciprocal()
+    if route.mains:
+        q = (w * (per * LOW)).round_()
+        high = (q * (1 / HIGH)).add_(0.5).floor_()  # lo in -128 ... 127
+        yield high
+        yield q.sub_(high, alpha=HIGH)
+    for weighing, site in zip(route.phis, sites):
+        phi = weighing.phi(w, site)
+        if route.tier != "fp32":
+            phi = (phi * (per * SIDE)).round_()
+            trusted = weighing.owner is None  # a plugin's phi may say |phi| <= bound and not keep it
+            phi = phi if trusted else phi.clamp_(-SIDE, SIDE)
+        yield phi
+
+
+def code_inputs(x: Tensor, span: Tensor, array: TileArray, keep: bool) -> Inputs:
+    """x [vector, in] through the DAC; `span` [in] or [vector, in] is the input range of each element.
+
+    The codes are those of `Dac.encode`, bit by bit.
+    """
+    top, route = array.spec.dac.top, array.route
+    main = torch.empty(x.shape, dtype=torch.int8 if route.tier == "int8" else x.dtype, device=x.device)
+    kind = torch.float32 if route.tier == "fp32" else torch.int8
+    sides = [workspace(f"side {k}", tuple(x.shape), kind, x.device) for k in range(len(route.psis))]
+    clipped = torch.empty(x.shape, dtype=torch.int8, device=x.device) if keep else None
+    inputs = Inputs(main, sides, clipped, x.new_empty(len(x), 1))
+
+    def kernel(x: Tensor, span: Tensor, inputs: Inputs) -> None:
+        code(x, span, inputs, top, route)
+
+    def eager() -> None:
+        for b in blocks(*x.shape):
+            code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), top, route)
+
+    array.kernels.run("DAC", lambda _: kernel, (x, span, inputs), eager, x.numel())
+    return inputs
+
+
+def code(x: Tensor, span: Tensor, inputs: Inputs, top: int, route: Route) -> None:
+    """Fill the inputs of some vectors."""
+    if inputs.clipped is not None:
+        inputs.clipped.copy_(torch.where(x.abs() > span, 1.0, 0.0))
+    q = (x / span).clamp_(-1, 1).mul_(top).round_()
+    total = q.sum(1, keepdim=True)
+    inputs.poison.copy_(total - total)
+    if route.tier == "int8":
+        inputs.main.copy_(q)
+    q = q.div_(top)
+    if route.tier != "int8":
+        inputs.main.copy_(q)
+    code_sides(inputs.sides, q, route)
+
+
+def code_sides(sides: list[Tensor], x: Tensor, route: Route) -> None:
+    """Fill the codes of psi(x) for values x in [-1, 1] behind the DAC."""
+    for side, psi in zip(sides, route.psis):
+        value = psi(x)
+        side.copy_(value if route.tier == "fp32" else (value * SIDE).round_().clamp_(-SIDE, SIDE))

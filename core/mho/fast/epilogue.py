@@ -1,0 +1,387 @@
+"""From products to digital outputs: terms of the effects, one Gaussian draw, ADC, column scale, sum over row tiles.
+
+The formulas are those of `mho.nonideality`. They run over blocks of vectors whose temporaries stay in the cache, or in one
+piece where a compiler fuses them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mho.effects import draws
+from mho.effects.converter import Adc
+from mho.effects.site import CLOSED, Site, Stream
+from mho.fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
+from mho.fast.route import Route, Step
+from mho.fast.source import Source, tiles_by_pixel
+from mho.fast.tier import float_product, int8_product, int8_products
+from mho.fast.workspace import stacked, workspace
+from mho.tile.layout import blocks
+from mho.tile.plan import Placed
+
+if TYPE_CHECKING:
+    from mho.tile.array import TileArray
+
+ROOM = 1 << 26  # bytes of products at a time
+WIDE = 64  # outputs: vector code goes along them and adds the tiles of each one after the other; of fewer, in lanes
+SHORT = 64  # channels: patches of no more are gathered in half the time line by line of the kernel
+
+
+class Conversion(NamedTuple):
+    """The ADC in numbers: codes of size `step` up to +-`top`; without rounding a clip at `bound`; inf: nothing."""
+
+    bound: float
+    top: int | None
+
+    @classmethod
+    def of(cls, adc: Any) -> Conversion:
+        return cls(adc.limit, adc.top) if isinstance(adc, Adc) else cls(math.inf, None)
+
+    @property
+    def step(self) -> float:
+        """What one unit of a converted output stands for."""
+        return 1.0 if self.top is None or math.isinf(self.bound) else self.bound / self.top
+
+    @property
+    def limit(self) -> float:
+        """Converted outputs from here on are saturated."""
+        return self.bound / self.step
+
+    @property
+    def kind(self) -> torch.dtype:
+        """Enough for the codes."""
+        if self.top is None or math.isinf(self.bound):
+            return torch.float32
+        return torch.int8 if self.top <= 127 else torch.int16 if self.top < 1 << 15 else torch.float32
+
+    def convert(self, y: Tensor) -> Tensor:
+        """y in units of `step`, rounded and clipped, in place."""
+        if math.isinf(self.bound):
+            return y
+        if self.top is None:
+            return y.clamp_(-self.bound, self.bound)
+        return y.div_(self.step).round_().clamp_(-self.top, self.top)
+
+
+Constants = dict[int, dict[str, Tensor]]  # what `prepare` has set, by number of the effect and name
+
+
+class Draws(NamedTuple):
+    """What the noise of a call is drawn from: a key for every step, sample and position of every vector, tiles; and the `words`
+    [tile, vector] of every step that these make, where somebody has hashed them."""
+
+    keys: list[draws.Key]
+    sample: Tensor
+    position: Tensor
+    tile: Tensor
+    words: list[Tensor] | None = None
+
+    def of(self, b: slice) -> Draws:
+        """Those of some vectors."""
+        words = None if self.words is None else [w[:, b] for w in self.words]
+        return Draws(self.keys, self.sample[b], self.position[b], self.tile, words)
+
+    def word(self, step: int) -> Tensor:
+        """Hash words [tile, vector] of a step."""
+        if self.words is not None:
+            return self.words[step]
+        return draws.words_at(self.keys[step], self.sample, self.position, self.tile[:, None])
+
+    def hashed(self) -> Draws:
+        """The same with the words of all vectors."""
+        return self._replace(words=[self.word(k) for k in range(len(self.keys))])
+
+
+class Products(NamedTuple):
+    """What a block starts from: products [tile, vector, out] of the main and the side products, the scale [tile] of their
+    weights, and what the noise is drawn from."""
+
+    main: list[Tensor]
+    sides: list[Tensor]
+    bound: Tensor
+    draws: Draws
+
+    def of(self, b: slice) -> Products:
+        """Those of some vectors."""
+        main, sides = ([v[:, b] for v in group] for group in (self.main, self.sides))
+        return Products(main, sides, self.bound, self.draws.of(b))
+
+
+class Ends(NamedTuple):
+    """Where a block ends: added to `out` [vector, out] after `scale` [tile, out], and `alpha` [vector, tile, 1] where every
+    vector has an input range of its own; `codes` [vector, tile, out], if given, takes converted outputs down."""
+
+    scale: Tensor
+    out: Tensor
+    alpha: Tensor | None
+    codes: Tensor | None
+
+    def of(self, b: slice) -> Ends:
+        """Those of some vectors."""
+        alpha, codes = (None if v is None else v[b] for v in (self.alpha, self.codes))
+        return Ends(self.scale, self.out[b], alpha, codes)
+
+
+class Epilogue:
+    """One call of one array: `run` turns its products into outputs.
+
+    A compiled kernel has a closed stream, and is given the constants of the effects."""
+
+    def __init__(self, array: TileArray, route: Route, stream: Stream, constants: Constants | None = None) -> None:
+        self.array, self.route, self.stream, self.given = array, route, stream, constants
+        self.adc = Conversion.of(array.spec.adc)
+        self.sites: dict[tuple[str, int], Site] = {}
+
+    def site(self, p: Placed, stage: str, part: slice | None = None) -> Site:
+        """The site of an effect, made once per call."""
+        if (stage, p.number) not in self.sites:
+            self.sites[stage, p.number] = self._site(p, stage)
+        site = self.sites[stage, p.number]
+        return site if part is None else replace(site, part=part)
+
+    def _site(self, p: Placed, stage: str) -> Site:
+        if self.given is None:
+            return self.array._live_site(p, stage, self.stream)
+        site = Site(self.array.geometry, self.stream, p.path, stage, constants=self.given.get(p.number, {}))
+        return self.array._with_module(p, site)
+
+    def phi_sites(self) -> list[Site]:
+        return [self.site(p, "accumulate") for p in self.route.askers]
+
+    def behind_dac(self, inputs: Inputs) -> Inputs:
+        """The inputs after plain `input` methods: the main product sees values then, side products the codes of these."""
+        array = self.array
+        if not array.plan.input:
+            return inputs
+        x = array.cut(inputs.main)
+        for p in array.plan.input:
+            x = p.effect.apply("input", x, self.site(p, "input")) * array.used
+        x = array.join(x)
+        code_sides(inputs.sides, x, self.route)
+        return inputs._replace(main=x)
+
+    # -- products ---------------------------------------------------------------------------------------------
+    def run(
+        self,
+        source: Source,
+        inputs: Inputs,
+        w: Tensor,
+        planes: Planes,
+        scale: Tensor,
+        alpha: Tensor | None,
+        codes: Tensor | None,
+    ) -> Tensor:
+        """Outputs [vector, out] for the vectors that `source` takes from the inputs. `scale` [tile, out], and `alpha`
+        [vector, tile, 1] where every vector has an input range of its own, turn converted outputs into digital ones;
+        `codes` [vector, tile, out], if given, takes them down."""
+        out = source.over_window(inputs.poison).expand(source.count, self.array.out_features).clone()
+        draws = self._draws()
+        for c in self._chunks(source):
+            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, draws.of(c))
+            ends = Ends(scale, out[c], None if alpha is None else alpha[c], None if codes is None else codes[c])
+            if self.route.whole:
+                self.block(products, ends, plain=(inputs, w))
+            elif torch.compiler.is_compiling():
+                self.block(products, ends)
+            else:
+                eager = functools.partial(self._blocks, products, ends, c.start)
+                arguments = (products, ends, self.constants)
+                elements = max(inputs.main.numel(), ends.scale.numel() * len(ends.out))  # as the DAC decides, or more
+                self.array.kernels.run("epilogue", self._kernel, arguments, eager, elements)
+        return out
+
+    @staticmethod
+    def _kernel(array: TileArray) -> Callable[[Products, Ends, Constants], None]:
+        def kernel(products: Products, ends: Ends, constants: Constants) -> None:
+            Epilogue(array, array.route, CLOSED, constants).block(products, ends)
+
+        return kernel
+
+    @property
+    def constants(self) -> Constants:
+        """What `prepare` has set for the effects that a kernel asks."""
+        return {
+            p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants for p in self.route.preparing
+        }
+
+    def _blocks(self, products: Products, ends: Ends, first: int) -> None:
+        """Eagerly, in blocks whose temporaries stay in the cache; `first` is the number of the first vector in the call."""
+        products = products._replace(draws=products.draws.hashed())
+        for b in blocks(len(ends.out), self.array.row_tiles * self.array.columns):
+            self.block(products.of(b), ends.of(b), slice(first + b.start, first + b.stop))
+
+    def _chunks(self, source: Source) -> list[slice]:
+        """Vectors whose products fit the workspace; few, since every product packs its weights anew."""
+        per = 4 * (max(1, self.route.mains) + len(self.route.pairs)) * self.array.row_tiles * self.array.columns
+        per += 4 * self.array.in_features if self.array.groups > 1 else 0  # gathered in fp32
+        whole = self.route.whole or torch.compiler.is_compiling()
+        return source.chunks(source.count if whole else max(256, ROOM // per))
+
+    def _products(
+        self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Main and side products [tile, vector, out] of some vectors."""
+        mains, route, columns = self.route.mains, self.route, self.array.columns
+        main = []
+        if not mains and not self.array.plan.mvm:
+            w = tiles_by_pixel(w, self.array.rows_of_tiles, route.cells)
+            main = [self._multiplied("main product", source, c, [inputs.main], w)[:, 0]]
+        found: dict[tuple[int | None, int], Tensor] = {}
+        for k, joint in enumerate(route.joints):
+            psis = joint.psis
+            codes = [inputs.main] if psis is None else inputs.sides[psis.start : psis.stop]
+            mine = planes.planes[:, joint.planes.start * columns : joint.planes.stop * columns]
+            y = self._multiplied(f"product {k}", source, c, codes, mine)
+            for i, psi in enumerate(psis or [None]):
+                found.update(((psi, plane), v) for plane, v in zip(joint.planes, y[:, i].split(columns, -1)))
+        main += [found[None, k] for k in range(mains)]
+        return main, [found[psi, mains + phi] for phi, psi in route.pairs]
+
+    def _multiplied(self, name: str, source: Source, c: slice, codes: list[Tensor], planes: Tensor) -> Tensor:
+        """Each of the codes [pixel, channel] times planes [tile, out, row] -> [tile, psi, vector, out]."""
+        tiles, outputs, _ = planes.shape
+        shape = (tiles, len(codes), c.stop - c.start, outputs)
+        at_once = self.array.many_small(c.stop - c.start)
+        kind = torch.int32 if codes[0].dtype == torch.int8 and not at_once else torch.float32
+        if kind == torch.int32 and torch.compiler.is_compiling():
+            return int8_products([_operand(source, codes, c, t) for t in range(tiles)], planes).view(shape)
+        y = workspace(name, shape, kind, planes.device)
+        if at_once:
+            _tiles_at_once(source, c, codes, planes, y)
+            return y
+        multiply = int8_product if kind == torch.int32 else _product
+        for t, (rows, w, out) in enumerate(zip(self.array.rows_of_tiles, planes, y.flatten(1, 2))):
+            multiply(_operand(source, codes, c, t), w[:, :rows], out)
+        return y
+
+    # -- blocks -----------------------------------------------------------------------------------------------
+    def block(self, products: Products, ends: Ends, part: slice | None = None, plain: Any = None) -> None:
+        """From products to digital outputs, for all vectors or a `part` of those of the call. Plain methods also see the
+        inputs and the weights, `plain`."""
+        z = self.adc.convert(self._steps(*self._values(products), products.draws, part, plain))
+        if ends.codes is not None:
+            ends.codes.copy_(z)
+        if ends.alpha is not None:
+            z = z * ends.alpha
+        per_group = (self.array.groups, len(self.array.sizes))
+        out = ends.out.unflatten(1, (self.array.groups, -1))
+        parts, scale = z.unflatten(1, per_group), ends.scale.unflatten(0, per_group)
+        parts.mul_(scale)
+        if torch.compiler.is_compiling() and self.array.columns >= WIDE:
+            out.add_(parts.sum(2))  # one pass
+            return
+        for of_tile in parts.unbind(2):  # one after the other: the order of `sum` depends on the number of vectors
+            out.add_(of_tile)
+
+    def _values(self, products: Products) -> tuple[Tensor | None, list[Tensor]]:
+        """Products in analog units, [vector, tile, out]; fresh tensors."""
+        main, sides = ([v.transpose(0, 1) for v in group] for group in (products.main, products.sides))
+        bound = products.bound[:, None]
+        y = None
+        if len(main) == 2:
+            y = self._joined(*main).mul_(bound / (LOW * self.top))
+        elif main:
+            y = main[0].clone()
+        if self.route.tier == "fp32":
+            return y, [s.clone() for s in sides]
+        levels = [SIDE * (self.top if pair.psi is None else SIDE) for pair in self.route.pairs]
+        return y, [s.to(torch.float32).mul_(bound / n) for s, n in zip(sides, levels)]
+
+    def _joined(self, high: Tensor, low: Tensor) -> Tensor:
+        """256 high + low in fp32, rounded once: in integers where 32 bits hold it."""
+        if self.array.height * self.top * LOW < 1 << 31:
+            return low.add(high, alpha=HIGH).to(torch.float32)
+        return high.to(torch.float32).mul_(HIGH).add_(low)
+
+    @property
+    def top(self) -> int:
+        return self.array.spec.dac.top
+
+    def _steps(self, y: Tensor | None, m: list[Tensor], draws: Draws, part: slice | None, plain: Any) -> Tensor:
+        """The terms of all effects, in the order of the signal."""
+        if y is None:
+            p = self.array.plan.mvm[0]
+            y = p.effect.mvm(self.values(plain[0]), plain[1], self.site(p, "mvm")).clone()  # ours, and dense
+        for number, step in enumerate(self.route.steps):
+            p = step.effects[0]
+            if step.does == "cut":
+                args = (self.values(plain[0]), plain[1]) if step.stage == "accumulate" else ()
+                y = p.effect.apply(step.stage, y, *args, self.site(p, step.stage)).clone()
+            elif step.does == "transfer":
+                y = p.effect.scaled_transfer(y, self.site(p, step.stage, part)).clone()
+            elif step.does == "shift":
+                y.add_(p.effect.scaled_shift(self.site(p, step.stage, part), self._named(p, m)))
+            else:
+                draw = draws.quick_normal(draws.word(number), self.array.columns).transpose(0, 1)  # as products lie
+                self._add_noise(y, m, step, draw, part)
+        return y
+
+    def _add_noise(self, y: Tensor, m: list[Tensor], step: Step, draw: Tensor, part: slice | None) -> None:
+        """One draw for all neighbouring Gaussian terms: variances add."""
+        sites = (self.site(p, "accumulate" if p.effect.sides else "output", part) for p in step.effects)
+        terms = [p.effect.scaled_variance(site, self._named(p, m)) for p, site in zip(step.effects, sites)]
+        variance = functools.reduce(operator.add, terms)
+        if isinstance(variance, Tensor):
+            own = len(terms) > 1  # a single term may be somebody's constant
+            y.addcmul_(draw, variance.sqrt_() if own else variance.sqrt())
+        else:
+            y.add_(draw, alpha=math.sqrt(variance))
+
+    def _named(self, p: Placed, m: list[Tensor]) -> dict[str, Tensor]:
+        """Side products by the names that an effect gave them."""
+        return {name: m[self.route.sides[p.number, name]] for name in p.effect.sides}
+
+    def _draws(self) -> Draws:
+        base, device = self.stream.key("vector"), self.array.gamma.device
+        keys = (_noise_keys if isinstance(base.a, Tensor) else _kept_noise_keys)(base, len(self.route.steps), device)
+        return Draws(keys, *self.stream.vectors.numbers(device), draws.kept_count(self.array.row_tiles, device))
+
+    def values(self, inputs: Inputs) -> Tensor:
+        """The analog inputs [vector, tile, row] that plain methods see."""
+        x = inputs.main.to(torch.float32).div_(self.top) if self.route.tier == "int8" else inputs.main
+        return self.array.cut(x)
+
+
+def _noise_keys(base: draws.Key, steps: int, device: torch.device) -> list[draws.Key]:
+    """The key of every step."""
+    return [draws.as_tensors(draws.fold(base, "noise", i), device) for i in range(steps)]
+
+
+@functools.lru_cache(1 << 10)
+@torch.inference_mode(False)
+def _kept_noise_keys(base: draws.Key, steps: int, device: torch.device) -> list[draws.Key]:
+    """The same of a chip, which has them in every batch."""
+    return _noise_keys(base, steps, device)
+
+
+def _operand(source: Source, codes: list[Tensor], c: slice, tile: int) -> Tensor:
+    """What a tile gets of codes [pixel, channel], one below the other: [codes * vector, row]; written to a workspace, if that is
+    not how they lie in memory."""
+    patches = [source.patches(v, c, tile) for v in codes]
+    if len(patches) == 1 and patches[0].dim() == 2:
+        return patches[0]
+    dims, short = len(source.size), patches[0].shape[-1] <= SHORT
+    lines = 1 + dims if short and patches[0].dim() > 2 * dims > 0 else None  # of the kernel
+    return stacked("patches", patches, lines).reshape(-1, source.sizes[tile])
+
+
+def _product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
+    """x [vector, row] . w [out, row] -> out [vector, out]."""
+    return out.copy_(float_product(x, w.t()))
+
+
+def _tiles_at_once(source: Source, c: slice, codes: list[Tensor], planes: Tensor, y: Tensor) -> None:
+    """`_multiplied` for many small tiles of one height: batched products in fp32, which is exact for integers below 2^24."""
+    w = planes.to(torch.float32)
+    for v, out in zip(codes, y.unbind(1)):
+        patches = source.patches_of_all(v, c)
+        x = workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches)
+        out.copy_(torch.bmm(w, x.view(len(w), w.shape[2], -1)).mT)  # [tile, row, vector]

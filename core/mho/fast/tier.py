@@ -1,0 +1,107 @@
+"""In which arithmetic a tile is simulated: a function of hardware file, device and processor, never of a timing.
+
+int8        digital inputs are int8 codes, weights two int8 planes (15 bits), side products int8 x int8
+fp32-main   the main product in fp32, side products int8 x int8
+fp32        all products in fp32
+reference   no fused path: stage after stage, in fp32 or fp64
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from mho.fast.kernels import possible
+
+Precision = Literal["auto", "int8", "fp32-main", "fp32", "reference"]
+Tier = Literal["int8", "fp32-main", "fp32", "reference"]
+
+ROW_LIMIT = 1 << 16  # rows of a tile whose products of 8-bit numbers surely fit 32 bits
+
+
+def tier(precision: Precision, dac_bits: float, rows: int) -> tuple[Tier, str]:
+    """The tier of a tile on this processor, and why. `dac_bits` is inf where the inputs are not digital."""
+    if precision == "reference":
+        return precision, "the hardware file says precision: reference"
+    if math.isinf(dac_bits):
+        return "reference", "without mho's own DAC the inputs are no integers"
+    if precision == "fp32":
+        return precision, "the hardware file says precision: fp32"
+    if not (has_int8() if precision == "auto" else is_exact()):
+        return "fp32", "this processor or torch has no exact and fast integer products"
+    if rows > ROW_LIMIT:
+        return "fp32", f"sums over more than {ROW_LIMIT} rows may not fit 32 bits"
+    if precision == "fp32-main":
+        return "fp32-main", "the hardware file says precision: fp32-main"
+    if dac_bits > 8:
+        return "fp32-main", f"inputs of {dac_bits:g} bits do not fit 8"
+    return "int8", "inputs of at most 8 bits are int8 codes"
+
+
+@functools.cache
+def has_int8() -> bool:
+    """Whether this processor multiplies int8 fast (VNNI or its like), and torch's integer product is right. Without these
+    instructions such products are slow, and on some processors they saturate on the way."""
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return is_exact() and any(able.get(n) for n in ("avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm"))
+
+
+@functools.cache
+def is_exact() -> bool:
+    """`torch._int_mm` is a private name: try it on the largest numbers before using it."""
+    x = torch.full((3, 515), 127, dtype=torch.int8)[:, 1:]
+    w = torch.where(torch.arange(515) % 5 == 0, -128, 127).to(torch.int8).repeat(7, 1)[:, 1:]
+    out = torch.empty(3, 7, dtype=torch.int32)
+    try:
+        int8_product(x, w, out)
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.equal(out.long(), x.long() @ w.long().t())
+
+
+def int8_product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
+    """x [vector, row] . w [out, row] -> out [vector, out], int8 to int32; x and w may be slices of larger ones."""
+    return torch._int_mm(x, w.t(), out=out)
+
+
+def int8_products(x: Sequence[Tensor], w: Tensor) -> Tensor:
+    """The products of all tiles in a graph: x [vector, row] of every tile, w [tile, out, row] -> [tile, vector, out]."""
+    return torch._int_mm(x[0], w[0].t())[None] if len(x) == 1 else _opaque_products(x, w)
+
+
+@torch.library.custom_op("mho::int8_products", mutates_args=())
+def _opaque_products(x: Sequence[Tensor], w: Tensor) -> Tensor:
+    """A compiler would compute every product elsewhere and copy it to its place."""
+    out = w.new_empty(len(x), len(x[0]), w.shape[1], dtype=torch.int32)
+    for mine, weights, to in zip(x, w, out):
+        int8_product(mine, weights[:, : mine.shape[1]], to)
+    return out
+
+
+@_opaque_products.register_fake
+def _(x: Sequence[Tensor], w: Tensor) -> Tensor:
+    return w.new_empty(len(x), len(x[0]), w.shape[1], dtype=torch.int32)
+
+
+def float_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b; of two matrices in fp32 by oneDNN where torch has it, since MKL takes twice as long on processors of AMD."""
+    plain = a.dim() != 2 or a.dtype != torch.float32 or a.device.type != "cpu"
+    if plain or not possible() or not has_onednn() or not a.numel() * b.numel():
+        return a @ b
+    dense = b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()  # oneDNN has fast code for no other
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(a, dense.t(), None, "none", [], ""))
+
+
+@functools.cache
+def has_onednn() -> bool:
+    """Whether torch multiplies in fp32 by oneDNN: a private name again."""
+    a, b = torch.eye(3), torch.arange(6.0).view(3, 2)
+    try:
+        return torch.equal(torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], ""), b)
+    except (AttributeError, RuntimeError):
+        return False

@@ -1,0 +1,221 @@
+"""What the layers of one network share while it runs: keys, the sample counter, and which chip is on.
+
+Two regimes (the only two sources of randomness in mho):
+
+training, or no chip   a root forward draws one weight key from torch's generator, kept on the layers until the next
+                       root forward, so that every use of a layer in it (shared, recurrent, checkpoint replay) sees the
+                       same weights; each layer call draws a call key. `torch.manual_seed` governs both. Ranks that train
+                       one network together use the weight key of the first.
+a chip in eval         keys are hashes of (chip, layer, effect, purpose, time, use); counters are (sample, position,
+                       tile, output), so results do not depend on how an evaluation is cut into batches.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.hooks import RemovableHandle
+
+from mho.effects import draws
+from mho.effects.site import Stream, Vectors
+from mho.tile import parallel
+
+if TYPE_CHECKING:
+    from mho.config.hardware import Hardware
+    from mho.tile.array import TileArray
+    from mho.use.chip import Chip
+
+
+class Run:
+    """Shared by all tile arrays of one converted network; a lone layer has one of its own."""
+
+    def __init__(self, report: Any = None, hardware: Hardware | None = None) -> None:
+        self.report, self.hardware = report, hardware  # of the conversion
+        self.active = False  # whether a root forward is under way
+        self.batch_axis = 0  # of the first tensor that the root forward is given; see `evaluate`
+        self.batch: int | None = None  # samples of the current root forward
+        self._sample = torch.zeros((), dtype=torch.int32)
+        self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
+        self.chip: Chip | None = None  # the chip that is on
+        self.rank = 0  # of this process among those that train the network together
+        self.warned = False
+        self._hooks: tuple[RemovableHandle, ...] = ()
+
+    @property
+    def sample(self) -> int | Tensor:
+        """Number of the first sample of this root forward, since the chip was programmed or aged. A compiled graph sees a
+        tensor, which so serves all batches."""
+        return self._sample if torch.compiler.is_compiling() else int(self._sample)
+
+    @sample.setter
+    def sample(self, number: int | Tensor) -> None:
+        self._sample = torch.as_tensor(number, dtype=torch.int32)
+
+    # -- root forward -----------------------------------------------------------------------------------------
+    def watch(self, root: nn.Module) -> None:
+        """Make `root` announce its forwards."""
+        self._hooks = (
+            root.register_forward_pre_hook(self._begin, with_kwargs=True),
+            root.register_forward_hook(self._end, always_call=True),
+        )
+
+    def unwatch(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = ()
+
+    def _begin(self, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.active = True  # set, not counted: a forward that was interrupted leaves nothing behind
+        self.batch = batch_size([*args, *kwargs.values()], self.batch_axis)
+        self.uses.clear()
+        arrays = [a for a in tile_arrays(root) if not a.deployed]
+        if arrays:
+            drawn = draws.fresh(arrays[0].gamma.device)
+            group = parallel.group_of(root) if root.training else None
+            if group is not None:  # ranks that share their weights share the noise on them, and nothing else
+                drawn, self.rank = parallel.of_first_rank(drawn, group), group.rank()
+            for array in arrays:
+                array.hold(drawn)
+
+    def _end(self, root: nn.Module, args: Any, output: Any) -> None:
+        self._bring_key_back(root, output)
+        if root.training and (group := parallel.group_of(root)) is not None:
+            parallel.average_((a.seen for a in tile_arrays(root) if a.seen is not None), group)
+        self.active = False
+        self.sample += self.batch or 0
+        self.batch = None
+        self.uses.clear()
+
+    @staticmethod
+    def _bring_key_back(root: nn.Module, output: Any) -> None:
+        """Whenever a backward enters through an output of this forward, its weight key is the current one again:
+        activation checkpointing then replays its weights, even if another forward has come in between (R001-10).
+
+        The engine works through later forwards first, so all replays of one come between its outputs and the next."""
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        keys = [(a, a.weight_key) for a in tile_arrays(root) if a.held and not a.deployed]
+        for tensor in _tensors(output):
+            if keys and tensor.grad_fn is not None:
+                tensor.grad_fn.register_prehook(functools.partial(_hold_again, keys))
+
+    # -- layer calls ------------------------------------------------------------------------------------------
+    def enter(self, array: TileArray, shape: torch.Size, device: torch.device) -> Stream:
+        """The keys of one layer call on input vectors [...shape]."""
+        if array.deployed:
+            return self._deployed(array, shape)
+        return self._drawn(array, shape.numel(), device)
+
+    def _deployed(self, array: TileArray, shape: torch.Size) -> Stream:
+        vectors = shape.numel()
+        use = self.uses[array.name]
+        self.uses[array.name] = use + 1
+        chip, calls, time = array.keys
+        call = draws.fold(calls, use)
+        if not self.active:  # called on its own: every vector is a sample
+            first, self.sample = self.sample, self.sample + vectors
+            self.uses.clear()
+            return self.stream(chip, call, time, vectors, first=first, samples=vectors)
+        outer = self._outer(array, shape)
+        return self.stream(chip, call, time, vectors, first=self.sample, samples=self.batch, outer=outer)
+
+    def _outer(self, array: TileArray, shape: torch.Size) -> int:
+        """How many positions come before the samples in the inputs [...shape] of a layer, in a network that is given
+        [time, batch, ...]; see `AnalogLayer.order`."""
+        if not (self.batch and self.batch_axis and shape) or array.order == "samples":
+            return 1
+        if array.order == "steps" and len(shape) > 1 and shape[1] == self.batch:
+            return shape[0]
+        return max(1, shape[0] // self.batch) if shape[0] % self.batch == 0 else 1
+
+    def _drawn(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
+        call = draws.as_numbers(draws.fresh(device))
+        call = draws.fold(call, "rank", self.rank) if self.rank else call  # ranks of one seed draw the same key
+        stream = self.stream(self.mini_batch(array, device), call, 0.0, vectors)
+        return replace(stream, quick=array.route.fused)
+
+    def mini_batch(self, array: TileArray, device: torch.device) -> draws.Key:
+        """The key of the weights of this root forward."""
+        if not self.active and not (array.held and _in_backward()):  # called on its own: a root forward of one layer
+            array.hold(draws.fresh(device), by_root=False)
+        assert array.weight_key is not None
+        return draws.fold_words(draws.as_numbers(draws.Key(*array.weight_key)), array.path)
+
+    def samples(self, vectors: int) -> int:
+        """How many samples these vectors of one call belong to; each vector is one where that cannot be known."""
+        return self.batch if self.active and self.batch and vectors % self.batch == 0 else vectors
+
+    def warn_unattached(self) -> None:
+        """Training without `attach` is allowed, but clip, remap and ramp are then off: say so once."""
+        if self.warned or torch.compiler.is_compiling():
+            return
+        self.warned = True
+        warnings.warn(
+            "training an analog network without mho.attach(optimizer, net): noise is injected at full strength, and weights "
+            "are neither clipped nor remapped",
+            stacklevel=2,
+        )
+
+    @staticmethod
+    def stream(
+        chip: draws.Key,
+        call: draws.Key,
+        t: float | draws.Key,
+        vectors: int,
+        first: int | Tensor = 0,
+        samples: int | None = None,
+        outer: int = 1,
+    ) -> Stream:
+        """Number the vectors: sample by sample where they divide into the samples of the root forward."""
+        if samples and vectors % samples == 0:
+            return Stream(chip, call, t, Vectors(first, samples, vectors // samples, outer))
+        return Stream(chip, draws.fold_words(draws.fold(call, "forward"), (first, 0)), t, Vectors(0, vectors, 1))
+
+
+def _hold_again(keys: list[tuple[TileArray, Tensor | None]], *_: Any) -> None:
+    for array, key in keys:
+        array.weight_key, array.held = key, True
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from _tensors(v)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _in_backward() -> bool:
+    """Activation checkpointing replays layers during backward, outside their root forward; they must see its weights."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def tile_arrays(model: nn.Module) -> list[TileArray]:
+    """Every tile array of a model, each once, in module order."""
+    from mho.tile.array import TileArray
+
+    return [m for m in model.modules() if isinstance(m, TileArray)]
+
+
+def batch_size(values: list[Any], axis: int = 0) -> int | None:
+    """Samples in the first tensor of the arguments, looking into lists and dicts."""
+    for v in values:
+        if isinstance(v, PackedSequence):
+            return int(v.batch_sizes[0])
+        if isinstance(v, Tensor) and v.ndim > axis:
+            return v.shape[axis]
+        inner = list(v.values()) if isinstance(v, dict) else list(v) if isinstance(v, (list, tuple)) else []
+        if inner and (found := batch_size(inner, axis)) is not None:
+            return found
+    return None

@@ -1,0 +1,253 @@
+"""Chips: program a network's weights on simulated devices, let them age, keep and restore them.
+
+A chip is a seed: its weights at time t are a pure function of (target weights, seed, t), regenerated on demand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mho.config.units import format_seconds, seconds
+from mho.effects import draws
+from mho.ground.errors import MhoError
+from mho.ground.notebook import html_facts
+from mho.layers import AnalogLayer
+from mho.tile import parallel
+from mho.tile.array import TileArray
+from mho.tile.session import Run, tile_arrays
+
+Time = str | float | int | timedelta
+
+STATE = ("target", "programmed", "reference", "chip_gamma")  # what a saved chip needs; the rest follows from its seed
+
+
+class Chip:
+    """One simulated chip that carries a network. Made by `program`; chip k of seed s is seed hash(s, k)."""
+
+    def __init__(
+        self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: str | None = None
+    ) -> None:
+        self.net, self.seed, self.index, self.time = net, seed, index, time
+        self._weights = fingerprint(net) if weights is None else weights
+        self._file: Path | None = None
+
+    @property
+    def key(self) -> draws.Key:
+        return draws.key("chip", self.seed, self.index)
+
+    def age(self, t: Time) -> Chip:
+        """Let the chip age to `t` after programming; takes effect on the network if the chip is on it."""
+        self.time = seconds(t)
+        if self is run_of(self.net).chip:
+            _age(self.net, self.time)
+        return self
+
+    @contextmanager
+    def on(self, net: nn.Module | None = None) -> Iterator[nn.Module]:
+        """Use this chip inside the `with` block; whatever was on the network before comes back afterwards."""
+        net = self.net if net is None else net
+        with keeping_chip(net):
+            self.put_on(net)
+            yield net
+
+    def save(self, path: str | Path) -> None:
+        """Write the programmed conductances and constants to a safetensors file; `load_chip` brings back the same bits
+        (R003-33)."""
+        with nullcontext() if chip_on(self.net) is self else self.on():
+            arrays = tile_arrays(self.net)
+            state = {f"{a.name}|{k}": v.contiguous() for a in arrays for k, v in _state(a).items()}
+        about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
+        about["layers"] = {a.name: a.signature for a in arrays}
+        save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
+
+    def put_on(self, net: nn.Module) -> None:
+        """Leave this chip on the network, at its age."""
+        if self._file is None and fingerprint(net) != self._weights:
+            raise MhoError(
+                f"the weights have changed since {self!r} was programmed, so it cannot be regenerated from its seed; "
+                "program again, or save the chip before training and load it with mho.load_chip"
+            )
+        self._write(net)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _write(self, net: nn.Module) -> None:
+        """`put_on` for weights that are known to be those of the chip. Whoever calls in inference mode may differentiate the
+        network later."""
+        if self._file is not None:
+            _restore(net, self, self._file)
+            _age(net, self.time)
+        else:
+            for array, matrix in matrices(net):
+                array.program(matrix, self.key, self.time, self._weights)
+        run_of(net).chip = self
+        run_of(net).sample = 0
+
+    def _repr_html_(self) -> str:
+        arrays = tile_arrays(self.net)
+        facts = {"seed": self.seed, "index": self.index, "age": format_seconds(self.time), "matrices": len(arrays)}
+        on = "yes" if chip_on(self.net) is self else "no"
+        return html_facts("Chip", {**facts, "tiles": sum(a.tile_count for a in arrays), "on the network": on})
+
+    def __repr__(self) -> str:
+        return f"Chip(seed={self.seed}, index={self.index}, age={format_seconds(self.time)})"
+
+
+def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int = 0, age: Time = 0.0) -> Any:
+    """Program `net` on simulated devices and leave the first chip on it, at an age of 0 s or `age`.
+
+    Returns one `Chip` (number `index` of this seed), or with `chips=K` a list of K independent ones. The trainable
+    weights are not touched.
+    """
+    if not tile_arrays(net):
+        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+    if chips is not None and chips < 1:
+        raise MhoError(f"chips must be at least 1, got {chips}")
+    weights, t = fingerprint(net), seconds(age)
+    made = [Chip(net, seed, index + k, t, weights) for k in range(chips or 1)]
+    made[0]._write(net)
+    return made[0] if chips is None else made
+
+
+def age(net: nn.Module, t: Time) -> None:
+    """Let the chip on `net` age to `t` after programming ("1 h", a timedelta or seconds)."""
+    chip = run_of(net).chip
+    if chip is None:
+        raise MhoError("no chip is on this network; program one first: mho.program(net, seed=0)")
+    chip.age(t)
+
+
+def unprogram(net: nn.Module) -> None:
+    """Take the chip off: in eval, `net` computes with its target weights and every per-MVM effect again."""
+    for array in tile_arrays(net):
+        array.clear()
+        array.run.chip = None
+
+
+def chip_on(net: nn.Module) -> Chip | None:
+    """The chip that is on the network now."""
+    return run_of(net).chip
+
+
+@contextmanager
+def keeping_chip(net: nn.Module) -> Iterator[None]:
+    """Whatever chip is on before the block is on after it, to the bit, even if the weights have changed since."""
+    arrays, run = tile_arrays(net), run_of(net)
+    chip, sample, states = run.chip, run.sample, [a.chip_state() for a in arrays]
+    try:
+        yield
+    finally:
+        for array, state in zip(arrays, states):
+            array.put_chip_state(state)
+        run.chip, run.sample = chip, sample
+
+
+@contextmanager
+def keeping_modes(net: nn.Module) -> Iterator[None]:
+    """Every module is in train or eval mode after the block as it was before."""
+    modes = [(m, m.training) for m in net.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def load_chip(net: nn.Module, path: str | Path) -> Chip:
+    """Put a saved chip on `net`: the same bits as when it was saved, whatever the weights have become since."""
+    path = Path(path)
+    try:
+        about = _about(path)
+    except (OSError, SafetensorError, KeyError, ValueError) as e:
+        raise MhoError(f"{path} is not a saved chip ({type(e).__name__}); chips are written by Chip.save") from None
+    chip = Chip(net, about["seed"], about["index"], about["time"])
+    chip._file = path
+    chip.put_on(net)
+    return chip
+
+
+def matrices(net: nn.Module) -> Iterator[tuple[TileArray, Tensor]]:
+    """Every (tile array, weight matrix) of a network, shared ones once. A matrix that is sharded over ranks (FSDP2) is whole
+    until the next one is asked for, and may be changed in place."""
+    seen: set[TileArray] = set()
+    for layer in net.modules():
+        if not isinstance(layer, AnalogLayer):
+            continue
+        with parallel.whole(layer):
+            for array, matrix in layer.matrices():
+                if array not in seen:
+                    seen.add(array)
+                    yield array, matrix
+
+
+def fingerprint(net: nn.Module) -> str:
+    """A hash of the analog weights and scales: tells whether a chip can be regenerated from its seed."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array, matrix in matrices(net):
+        for t in (array.stored(matrix), array.gamma):
+            sums = torch.stack(_sums(t.detach().float()))  # in fp32, since another type makes no other chip
+            digest.update(sums.cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def _sums(t: Tensor) -> list[Tensor]:
+    """Sums over blocks of the bits of every number times an odd word of its place, mod 2^64: never the same after one number of
+    a block has changed, and hardly ever after several have. A fraction of the time of a cryptographic hash."""
+    bits = t.contiguous().view(torch.int32).flatten()
+    words = draws.odd_words(1 << 15, t.device)
+    return [(part * words[: len(part)]).sum() for part in bits.split(len(words))]
+
+
+def run_of(net: nn.Module) -> Run:
+    """What the analog layers of a network share."""
+    runs = {id(a.run): a.run for a in tile_arrays(net)}
+    if len(runs) > 1:
+        raise MhoError("this model holds several separately converted networks; program each of them on its own")
+    return next(iter(runs.values())) if runs else Run()
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _age(net: nn.Module, t: float) -> None:
+    for array in tile_arrays(net):
+        array.age(t)
+    run_of(net).sample = 0
+
+
+def _state(array: TileArray) -> dict[str, Tensor]:
+    state = {n: getattr(array, n) for n in STATE if getattr(array, n) is not None}
+    for index, names in enumerate(array.constants):
+        state.update({f"{index}.{n}": getattr(array, f"_{index}_{n}") for n in names})
+    return state
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a saved chip says about itself."""
+    with safe_open(str(path), "pt") as f:
+        about: dict[str, Any] = json.loads((f.metadata() or {})["mho_chip"])
+    return about
+
+
+def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
+    saved, layers = load_file(str(path)), _about(path).get("layers", {})
+    for array in tile_arrays(net):
+        if layers.get(array.name) != array.signature:
+            raise MhoError(
+                f"{path} was saved from another network or hardware: layer {array.name!r} is {array.signature} here, "
+                f"{layers.get(array.name, 'missing')} there"
+            )
+        own = {
+            k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name
+        }
+        array.restore(chip.key, own)

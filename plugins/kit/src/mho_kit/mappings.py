@@ -1,0 +1,112 @@
+"""The contract of mappings: scales that fit, conductances that devices have, weights that come back."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from mho.config.schema import Kinded
+from mho.effects.mapping import Mapping
+from mho.effects.site import Geometry
+from torch import Tensor
+
+from mho_kit.base import same
+from mho_kit.bench import Bench, on_device
+from mho_kit.parts import Call, PartChecks
+
+PAIRS = {"active": 0.0, "both": 0.1}  # pair -> g_min relative to g_max
+
+
+class MappingContract(PartChecks):
+    """Everything a mapping promises to the core, as named checks for pytest.
+
+    class TestMaxFill(MappingContract):
+        spec = MaxFill(devices=3)
+    """
+
+    BASE: ClassVar[type[Kinded]] = Mapping
+    METHODS = ("scale", "conductances", "weights")
+
+    def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
+        array, spec = bench.array, self.spec
+        geometry = on_device(array.geometry, torch.device(device))
+        g = spec.conductances(array.normalised(bench.weight), "active", array.geometry)
+        return {
+            "scale": (lambda w: spec.gamma(w, geometry), (array.cut_weight(bench.weight),)),
+            "conductances": (lambda w: spec.conductances(w, "active", geometry), (array.normalised(bench.weight),)),
+            "weights": (
+                lambda v, w: spec.weights(v, w.sign(), "active", geometry),
+                (g, array.normalised(bench.weight)),
+            ),
+        }
+
+    def _with(self, pair: str) -> tuple[Tensor, Geometry]:
+        """Normalised weights [tile, out, row] from -1 to 1, and the geometry for a pair."""
+        array = self.bench.array
+        w = array.cut_weight(self.bench.random(*self.bench.weight.shape, number=5))
+        w = torch.where(w.abs() > 0.8, w.sign(), w) * array.used[:, None, :]
+        g_max = array.geometry.g_max
+        return w, array.geometry._replace(g_min=PAIRS[pair] * g_max)
+
+    def test_scales_every_column_of_every_tile(self) -> None:
+        array = self.bench.array
+        gamma = self.spec.gamma(array.cut_weight(self.bench.weight), array.geometry)
+        wanted = tuple(array.gamma.shape)
+        assert tuple(gamma.shape) == wanted, f"scale gives {tuple(gamma.shape)}, the core needs [tile, out] = {wanted}"
+        assert (gamma > 0).all(), "scale gives negative numbers; it is the weight that fills the device range"
+
+    def test_conductances_are_within_the_device_range(self) -> None:
+        for pair in PAIRS:
+            w, geometry = self._with(pair)
+            g = self.spec.conductances(w, pair, geometry)
+            assert tuple(g.shape[1:]) == tuple(w.shape), (
+                f"pair {pair}: conductances must be [dev, {', '.join(map(str, w.shape))}], got {tuple(g.shape)}"
+            )
+            low, high = float(g.min()), float(g.max())
+            inside = low >= geometry.g_min * (1 - 1e-6) and high <= geometry.g_max * (1 + 1e-6)
+            assert inside, (
+                f"pair {pair}: conductances from {low:.4g} to {high:.4g} uS for weights from -1 to 1; devices have "
+                f"{geometry.g_min:g} to {geometry.g_max:g} uS"
+            )
+
+    def test_weights_come_back(self) -> None:
+        """Without any effect a mapping loses nothing."""
+        for pair in PAIRS:
+            w, geometry = self._with(pair)
+            again = self.spec.weights(self.spec.conductances(w, pair, geometry), w.sign(), pair, geometry)
+            assert torch.allclose(again, w, atol=1e-9), (
+                f"pair {pair}: weights come back wrong by {float((again - w).abs().max()):.3g}; `weights` must undo "
+                "`conductances`"
+            )
+
+    def test_weights_follow_the_conductances(self) -> None:
+        """More current from the devices of a weight's sign is more weight: `weights` is linear in g."""
+        for pair in PAIRS:
+            w, geometry = self._with(pair)
+            g = self.spec.conductances(w, pair, geometry)
+            d = 0.01 * g * self.bench.random(*g.shape, number=6)
+            base, one, two = (self.spec.weights(g + k * d, w.sign(), pair, geometry) for k in (0, 1, 2))
+            linear = torch.allclose(two - base, 2 * (one - base), atol=1e-9)
+            assert linear and not same(one, base), (
+                f"pair {pair}: `weights` is not linear in the conductances; currents of devices add"
+            )
+
+    def test_clipping_never_widens_the_range(self) -> None:
+        array = self.bench.array
+        w = array.cut_weight(self.bench.weight)
+        plain, clipped = (
+            type(self.spec).model_validate({**self.values(), "clip": c}).gamma(w, array.geometry)
+            for c in ("none", "1 sigma")
+        )
+        assert (clipped <= plain * (1 + 1e-9)).all(), "with `clip` a column gets a larger gamma; leave `gamma` alone"
+
+    def test_padding_does_not_count(self) -> None:
+        """Padded rows hold zeros: another tile height gives the same scale."""
+        array = self.bench.array
+        w = array.cut_weight(self.bench.weight)
+        wide = torch.nn.functional.pad(w, (0, 3))
+        rows = array.geometry.rows
+        padded = rows._replace(**{n: torch.nn.functional.pad(getattr(rows, n), (0, 3)) for n in ("depth", "used")})
+        a = self.spec.gamma(w, array.geometry)
+        b = self.spec.gamma(wide, array.geometry._replace(rows=padded))
+        assert torch.allclose(a, b, rtol=1e-9), "the scale depends on the padding; use site-independent sums and maxima"

@@ -1,0 +1,219 @@
+"""Checks of a part in tiles and networks: gradients, chips on disk, copies, vmap, compilation, other geometries."""
+
+from __future__ import annotations
+
+import copy
+import re
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from mho.config.hardware import Hardware
+from mho.tile.plan import resolve
+from mho.use.chip import load_chip, program
+from torch import Tensor, nn
+
+from mho_kit.base import Checks, EffectChecks, same
+from mho_kit.bench import Bench, skip
+
+SMOOTH: dict[str, Any] = {"dac": None}
+ROUNDING: dict[str, dict[str, str]] = {"through": {}, "autograd": {"rounding": "ste"}}
+GRADIENT = "declare backward = 'none' if the effect has no gradient by nature"
+
+
+class TileChecks(Checks):
+    # -- gradients --------------------------------------------------------------------------------------------
+    def _gradients(self, mode: str, weight_factor: float = 1.0, x_factor: float = 1.0) -> dict[str, Tensor]:
+        """The gradients of weights and inputs through the tile without rounding."""
+        if getattr(self.spec, "backward", "") == "none":
+            skip("the effect declares that it has no gradient")
+        tile = self.made(tile=SMOOTH, backward={"mode": mode, **ROUNDING[mode]}).train()
+        x = (self.bench.x * x_factor).requires_grad_()
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            tile.weight.mul_(weight_factor)
+            with torch.enable_grad():
+                torch.manual_seed(0)
+                tile(x).square().sum().backward()
+        return {"weights": _given(tile.weight), "inputs": _given(x)}
+
+    def test_gradient_reaches_the_weights(self) -> None:
+        for mode in ("through", "autograd"):
+            g = self._gradients(mode)["weights"]
+            assert torch.isfinite(g).all(), (
+                f"backward {mode}: the gradient of the weights is NaN or infinite; {GRADIENT}"
+            )
+            assert g.abs().sum() > 0, (
+                f"backward {mode}: no gradient reaches the weights (detach, no_grad, round?); {GRADIENT}"
+            )
+
+    def test_gradient_reaches_the_inputs(self) -> None:
+        for mode in ("through", "autograd"):
+            g = self._gradients(mode)["inputs"]
+            assert torch.isfinite(g).all(), (
+                f"backward {mode}: the gradient of the inputs is NaN or infinite; {GRADIENT}"
+            )
+            assert g.abs().sum() > 0, (
+                f"backward {mode}: no gradient reaches the inputs (detach, no_grad, round?); {GRADIENT}"
+            )
+
+    def test_gradients_are_finite_at_zero(self) -> None:
+        """ReLU and pruning make whole vectors and columns of zeros."""
+        for weights, inputs in ((0.0, 1.0), (1.0, 0.0)):
+            for mode in ("through", "autograd"):
+                for what, g in self._gradients(mode, weights, inputs).items():
+                    zero = "weights" if weights == 0 else "inputs"
+                    assert torch.isfinite(g).all(), (
+                        f"backward {mode}: the gradient of the {what} is NaN where all {zero} are 0; "
+                        "clamp before sqrt, log and division (the derivative of sqrt is infinite at 0)"
+                    )
+
+    def test_trains(self) -> None:
+        """A training step through every stage: noise injected as `program` would make it."""
+        tile = self.made().train()
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            y = tile(self.bench.x)
+            y.sum().backward()
+        assert torch.isfinite(y).all(), "the outputs in training are NaN or infinite"
+
+    # -- chips ------------------------------------------------------------------------------------------------
+    def test_a_chip_survives_saving(self) -> None:
+        tile, fresh = self.made(), self.made()
+        chip = program(tile, seed=3)
+        with tempfile.TemporaryDirectory() as folder:
+            chip.save(Path(folder) / "chip.safetensors")
+            loaded = load_chip(fresh, Path(folder) / "chip.safetensors")
+        a, b = chip.age(3600.0), loaded.age(3600.0)
+        equal = same(a.net(self.bench.x), b.net(self.bench.x))
+        assert equal, (
+            "a chip that was saved and loaded computes other outputs; keep constants as site.NAME, set in prepare"
+        )
+
+    def test_a_deep_copy_of_a_tile_computes_the_same(self) -> None:
+        tile = self.made().program(seed=0).age(60.0)
+        other = copy.deepcopy(tile)
+        assert same(tile(self.bench.x), other(self.bench.x)), "a deep copy of a programmed tile computes other outputs"
+
+    def test_conductances_are_physical(self) -> None:
+        tile = self.made().program(seed=0).tiles
+        padding = tile.used[:, None, :] == 0
+        assert (tile.programmed >= 0).all(), "programmed conductances are negative or NaN"
+        assert not tile.programmed[..., padding.expand_as(tile.programmed[0])].any(), "there are devices in the padding"
+
+    # -- torch's tools ----------------------------------------------------------------------------------------
+    def test_works_under_vmap(self) -> None:
+        tile = self.made().program(seed=0)
+        batches = torch.stack([self.bench.x, self.bench.x.flip(0)])
+        tile.age(60.0)
+        mapped = torch.func.vmap(tile)(batches)
+        for x, y in zip(batches, mapped):
+            tile.age(60.0)
+            assert torch.allclose(tile(x), y, rtol=1e-9, atol=1e-9), (
+                "torch.vmap gives other outputs than a loop; no in-place writes, no branches on values"
+            )
+
+    def test_compiles_with_a_chip(self) -> None:
+        tile = self.made().program(seed=0).age(60.0)
+        self._compiles(tile, tile.tiles.run)
+
+    def test_compiles_in_training(self) -> None:
+        self._compiles(self.made().train(), None)
+
+    def _compiles(self, tile: nn.Module, run: Any) -> None:
+        """The compiled tile computes what the plain one does, in one graph."""
+        torch.compiler.reset()
+        results = []
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for f in (tile, torch.compile(tile, fullgraph=True, backend="eager")):
+                torch.manual_seed(0)
+                if run is not None:
+                    run.sample = 0
+                try:
+                    results.append(f(self.bench.x).detach())
+                except torch._dynamo.exc.TorchDynamoException as error:
+                    places = re.findall(r'File "([^"]+)", line (\d+)', str(error)) or [("?", "?")]
+                    cause = f"{str(error).strip().splitlines()[0]} ({places[-1][0]}:{places[-1][1]})"
+                    raise AssertionError(
+                        f"torch.compile(fullgraph=True) stops: {cause}; "
+                        "tensor code only: no .item(), .tolist(), numpy or `if` on values"
+                    ) from None
+        plain, compiled = results
+        worst = float((plain - compiled).abs().max())
+        assert torch.allclose(plain, compiled, rtol=1e-6, atol=1e-6), (  # noise is drawn in fp32
+            f"the compiled tile computes other outputs, by up to {worst:.1e}; look for Python values that change between "
+            "calls, and for draws that do not come from the site"
+        )
+
+    # -- other geometries -------------------------------------------------------------------------------------
+    def _on(self, **tile: Any) -> Tensor:
+        made = self.made(tile=tile).program(seed=0).age(60.0)
+        return made(self.bench.x)
+
+    def test_works_on_one_large_tile(self) -> None:
+        self._check(self._on(rows=64, columns=64), "on a single tile")
+
+    def test_works_on_tiles_of_one_row(self) -> None:
+        self._check(self._on(rows=1, columns=1), "on tiles of one row and one column")
+
+    def test_works_with_pairs_of_devices(self) -> None:
+        """`pair: both` models the idle device too: g is [2, tile, out, row]."""
+        g_max = self.bench.array.spec.device.g_max
+        y = self._on(device={"g_max": g_max, "g_min": 0.02 * g_max, "pair": "both"})
+        self._check(y, "with pair: both")
+
+    def test_padding_computes_nothing(self) -> None:
+        """Padded rows of the inputs are 0 and stay without weight."""
+        tile = self.made().program(seed=0).tiles
+        empty = (tile.used == 0)[:, None, :].expand_as(tile.aged)
+        assert not tile.aged[empty].any(), "cells in the padding have a weight"
+
+    def test_works_in_a_converted_network(self) -> None:
+        net = self.network().eval()
+        program(net, seed=0)
+        self._check(net(self.bench.images()), "in a network with a convolution")
+
+    def test_works_in_a_bfloat16_network(self) -> None:
+        bench = Bench(self.tile, torch.bfloat16)
+        y = self.made(bench).program(seed=0).age(60.0)(bench.x)
+        assert y.dtype == torch.bfloat16, f"a bfloat16 layer returns {y.dtype}"
+        self._check(y, "in bfloat16")
+
+    def test_the_hardware_reads_back(self) -> None:
+        """Results carry the hardware as YAML; reading it needs a kind that is installed or registered."""
+        hardware = self.hardware()
+        assert self.spec.kind in hardware.to_yaml(), "the kind is missing in the YAML of the hardware"
+        assert isinstance(hardware, Hardware) and len(hardware.digest) == 64, "the hardware has no digest"
+
+    @staticmethod
+    def _check(y: Tensor, where: str) -> None:
+        assert torch.isfinite(y).all(), f"outputs are NaN or infinite {where}"
+
+
+class EffectTileChecks(TileChecks, EffectChecks):
+    """What is asked of effects besides."""
+
+    def test_constants_of_a_chip_are_its_own(self) -> None:
+        """What `prepare` sets is drawn from the chip."""
+        if not self.spec.writes("prepare"):
+            return
+        sites = [self.bench.site(self.spec, self.spec.stages()[-1], chip).constants for chip in (0, 0, 1)]
+        assert all(same(v, sites[1][n]) for n, v in sites[0].items()), "prepare gives one chip two sets of constants"
+        assert sites[0].keys() == sites[2].keys(), "prepare sets other names on another chip"
+
+    def test_state_dict_is_unaffected(self) -> None:
+        with_it = self.made().program(seed=0).age(60.0).state_dict().keys()
+        built = f"tiles.built.{resolve((self.spec,), '').effects[0].name}." if self.spec.writes("build") else "-"
+        without = self.bench.tile().state_dict().keys()
+        extra = sorted(name for name in with_it ^ without if not name.startswith(built))
+        assert not extra, (
+            f"it adds {', '.join(extra)} to state_dict(); an effect has no parameters or buffers but those of build(site)"
+        )
+
+
+def _given(t: Tensor) -> Tensor:
+    return torch.zeros_like(t) if t.grad is None else t.grad

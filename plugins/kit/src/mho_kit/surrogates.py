@@ -1,0 +1,56 @@
+"""The contract of surrogates: a finite, differentiable stand-in for the tile."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from mho.config.hardware import Hardware
+from mho.config.schema import Kinded
+from mho.effects.surrogate import Surrogate
+from mho.use.matrix import Tile
+from torch import nn
+
+from mho_kit.bench import Bench, on_device
+from mho_kit.parts import Call, PartChecks
+
+
+class SurrogateContract(PartChecks):
+    """Everything a surrogate promises to mode `surrogate`, as named checks for pytest.
+
+    class TestSaturating(SurrogateContract):
+        spec = Saturating()
+    """
+
+    BASE: ClassVar[type[Kinded]] = Surrogate
+    METHODS: ClassVar[tuple[str, ...]] = ("outputs",)
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        return {"backward": {"mode": "surrogate", "surrogate": self.spec}}
+
+    def made(self, bench: Bench | None = None, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
+        return (bench or self.bench).tile(tile=tile, **{**training, **self._training})
+
+    def network(self) -> nn.Module:
+        return self.bench.network(**self._training)
+
+    def hardware(self) -> Hardware:
+        return self.bench.hardware(**self._training)
+
+    def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
+        geometry = on_device(bench.array.geometry, torch.device(device))
+        return {"outputs": (lambda x, w: self.spec.outputs(x, w, geometry), bench.arguments("mvm"))}
+
+    def test_keeps_the_shape(self) -> None:
+        for name, (call, arguments) in self.calls(self.bench).items():
+            given, wanted = call(*arguments).shape, self.bench.arguments("output")[0].shape
+            assert given == wanted, f"{name} gives {tuple(given)}, the core needs [vector, tile, out] = {tuple(wanted)}"
+
+    def test_both_arguments_get_a_gradient(self) -> None:
+        x, w = (a.requires_grad_() for a in self.bench.arguments("mvm"))
+        self.spec.outputs(x, w, self.bench.array.geometry).square().sum().backward()
+        for name, v in (("x", x), ("w", w)):
+            assert v.grad is not None and torch.isfinite(v.grad).all() and v.grad.any(), (
+                f"no finite gradient reaches {name}"
+            )

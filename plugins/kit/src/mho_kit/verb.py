@@ -1,0 +1,99 @@
+"""`mho test`: the conformance kit on everything that a plugin provides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from mho.config import registry
+from mho.config.schema import suggest
+from mho.ground.errors import MhoError
+
+if TYPE_CHECKING:
+    from mho_kit import Outcome
+
+
+@click.command()
+@click.argument("plugin", metavar="PLUGIN|FILE")
+@click.option("--kind", "only", metavar="KIND", help="Test this part alone.")
+@click.option("--with", "given", multiple=True, metavar="YAML", help="Test a kind with these values (repeatable).")
+@click.option("--json", "as_json", is_flag=True, help="Print every check as JSON.")
+def test(plugin: str, only: str | None, given: tuple[str, ...], as_json: bool) -> None:
+    """Run the conformance kit on everything that an installed PLUGIN (its family) or a Python FILE provides: effects,
+    mappings, converters, compensations, layers and training hooks, each with the kit for its kind.
+
+    Kinds are tested with their defaults, or with the `example` of their class. Exit code 1 if a check fails.
+
+    \b
+    examples:
+      mho test pcm
+      mho test my_effects.py --kind mine.drift
+      mho test mine --with "{kind: mine.drift, nu: 0.1}"
+    """
+    values = dict(_given(text) for text in given)
+    parts = _parts(plugin, only)
+    if strange := [kind for kind in values if kind not in parts]:
+        raise MhoError(f"--with: {plugin} has no {strange[0]!r}; {suggest(strange[0], parts, 'it provides')}")
+    results: dict[str, list[Outcome]] = {}
+    for name, cls in parts.items():
+        part = _made(cls, values.get(name)) if hasattr(cls, "KIND") else cls
+        results[name] = _tested(name, part, quiet=as_json)
+    failed = sum(o.state == "failed" for outcomes in results.values() for o in outcomes)
+    if as_json:
+        click.echo(json.dumps({k: [o._asdict() for o in outcomes] for k, outcomes in results.items()}, indent=1))
+    else:
+        click.echo(f"{failed} checks failed" if failed else f"everything that {plugin} provides keeps its contract")
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _parts(plugin: str, only: str | None) -> dict[str, Any]:
+    """What is to be tested: kind -> class, and "layer NAME" or "training NAME" -> class."""
+    is_file = Path(plugin).suffix == ".py"
+    provided = registry.default().loaded_file(plugin) if is_file else registry.default().load(plugin)
+    found: dict[str, Any] = dict(provided.kinds)
+    found |= {f"{category} {cls.__name__}": cls for category, classes in provided.other.items() for cls in classes}
+    if not found:
+        raise MhoError(f"{plugin} provides nothing that the conformance kit is about")
+    if only is not None and only not in found:
+        raise MhoError(f"{plugin} has no {only!r}; {suggest(only, found, 'it provides')}")
+    return {k: cls for k, cls in found.items() if only in (None, k)}
+
+
+def _given(text: str) -> tuple[str, dict[str, Any]]:
+    from mho.config.yamltext import parse_value
+
+    values = parse_value(text, f"--with {text}").data
+    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
+        raise MhoError(f"--with {text}: expected an effect with its kind, e.g. '{{kind: pcm.stuck_at, off: 0.01}}'")
+    return values["kind"], values
+
+
+def _made(cls: Any, values: dict[str, Any] | None) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return cls.model_validate(cls.example if values is None else values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]["msg"]
+        raise MhoError(
+            f"{cls.KIND} cannot be made: {first}; give its class an `example`, or say --with '{{kind: {cls.KIND}, ...}}'"
+        ) from None
+
+
+def _tested(name: str, part: Any, quiet: bool) -> list[Outcome]:
+    """Run the checks of one part; say how they ended."""
+    from mho_kit import contract_of, run
+
+    outcomes = run(contract_of(part))
+    if quiet:
+        return outcomes
+    counts = {state: sum(o.state == state for o in outcomes) for state in ("passed", "failed", "skipped")}
+    words = f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} do not apply"
+    click.echo(f"{name}: {words} ({sum(o.seconds for o in outcomes):.1f} s)")
+    for o in outcomes:
+        if o.state == "failed":
+            click.echo(f"  {o.check}\n      {o.message}")
+    return outcomes

@@ -1,0 +1,577 @@
+"""A deliberately bad mapping, converter, compensation, layer or training hook for every check that their kits add."""
+
+import copy
+import random
+from typing import ClassVar
+
+import pytest
+import torch
+from mho import Adc, AnalogLayer, Compensation, Dac, Field, Mapping
+from mho.config.schema import Kinded
+from mho.effects.compensation import GlobalDrift, ratio
+from mho.effects.gradient import straight
+from mho.effects.mapping import PerColumn
+from mho.effects.surrogate import Surrogate
+from mho_kit import (
+    CompensationContract,
+    ConverterContract,
+    LayerContract,
+    MappingContract,
+    NonidealityContract,
+    SurrogateContract,
+    TrainingContract,
+    contract_of,
+)
+from mho_kit.description import DescriptionChecks
+from mho_kit.ontiles import TileChecks
+from mho_kit.paths import PathChecks
+from torch import nn
+
+BAD = []  # (check, part, words of the message)
+
+
+def caught(check, words):
+    """Registers a class as the bad part of a check."""
+
+    def put(cls):
+        BAD.append((check, cls, words))
+        return cls
+
+    return put
+
+
+# --- what all mappings, converters and compensations promise ---
+
+
+@caught("inherits_from_its_base", "must inherit from mho.Mapping")
+class NoMapping(Kinded, kind="bad.no_mapping"):
+    """It says it is a mapping, and is none."""
+
+    CATEGORY: ClassVar[str] = "mapping"
+
+
+@caught("methods_take_the_right_arguments", "write gain(self, reference")
+class WrongArguments(GlobalDrift, kind="bad.arguments"):
+    """It forgets the geometry."""
+
+    def gain(self, reference, now):
+        return reference / now
+
+
+@caught("keeps_the_dtype", "float32 into torch.float64")
+class Double(Adc, kind="bad.double"):
+    """It computes in double precision and stays there."""
+
+    def convert(self, y, rounding="through", site=None):
+        return super().convert(y, rounding, site).double()
+
+
+@caught("keeps_the_device", "device")
+class OnCpu(Adc, kind="bad.on_cpu"):
+    """It adds a tensor that is on the CPU."""
+
+    def convert(self, y, rounding="through", site=None):
+        return super().convert(y, rounding, site) + torch.zeros(y.shape[-1], dtype=y.dtype)
+
+
+@caught("leaves_its_inputs_alone", "in place")
+class InPlace(PerColumn, kind="bad.in_place"):
+    """It takes absolute values in place."""
+
+    def scale(self, w, geometry):
+        return w.abs_().amax(-1)
+
+
+@caught("is_finite", "NaN or infinity where everything is 0")
+class NotFinite(Compensation, kind="bad.not_finite"):
+    """It divides by what a dead column reads."""
+
+    def gain(self, reference, now, geometry):
+        return reference.abs().sum(0) / now.abs().sum(0)
+
+
+class Counter(PerColumn, kind="bad.counter"):
+    """It counts how often it is called, in its class."""
+
+    calls: ClassVar[list[int]] = [0]
+
+    def scale(self, w, geometry):
+        self.calls[0] += 1
+        return super().scale(w, geometry) * (1 + 0.01 * self.calls[0])
+
+
+caught("gives_the_same_again", "two results")(Counter)
+caught("keeps_no_state", "Counter.calls")(Counter)
+
+
+class Generator(Adc, kind="bad.generator"):
+    """Its noise comes from torch's generator."""
+
+    def convert(self, y, rounding="through", site=None):
+        return super().convert(y + 0.1 * torch.randn_like(y), rounding, site)
+
+
+caught("ignores_global_generators", "global generator")(Generator)
+caught("leaves_global_generators_alone", "torch's generator")(Generator)
+
+
+@caught("a_copy_does_the_same", "deep copy")
+class ById(PerColumn, kind="bad.by_id"):
+    """It keeps its numbers under its own address."""
+
+    def scale(self, w, geometry):
+        return super().scale(w, geometry) * (1 + (id(self) % 9973) * 1e-4)
+
+    def __deepcopy__(self, memo=None):
+        return type(self).model_construct(**dict(self))
+
+
+# --- mappings ---
+
+
+@caught("scales_every_column_of_every_tile", "the core needs [tile, out]")
+class OneScale(PerColumn, kind="bad.one_scale"):
+    """One number for everything."""
+
+    def scale(self, w, geometry):
+        return w.abs().amax().reshape(1)
+
+
+@caught("conductances_are_within_the_device_range", "devices have")
+class OutOfRange(PerColumn, kind="bad.out_of_range"):
+    """It forgets that the idle conductance is part of the range."""
+
+    def conductances(self, w, pair, geometry):
+        return super().conductances(w, pair, geometry) + geometry.g_min
+
+
+@caught("weights_come_back", "must undo")
+class Lossy(PerColumn, kind="bad.lossy"):
+    """It writes three levels only."""
+
+    def conductances(self, w, pair, geometry):
+        return super().conductances((w * 2).round() / 2, pair, geometry)
+
+
+@caught("weights_follow_the_conductances", "currents of devices add")
+class NotLinear(PerColumn, kind="bad.not_linear"):
+    """It reads weights with a threshold."""
+
+    def weights(self, g, sign, pair, geometry):
+        return super().weights(g, sign, pair, geometry).mul(2).round() / 2
+
+
+@caught("clipping_never_widens_the_range", "leave `gamma` alone")
+class WidensByClip(PerColumn, kind="bad.widens"):
+    """With a clip it makes room for what it clips."""
+
+    def gamma(self, w, geometry):
+        return w.abs().amax(-1).clamp(min=1e-3) * (2 if self.clip else 1)
+
+
+@caught("padding_does_not_count", "depends on the padding")
+class CountsPadding(Mapping, kind="bad.counts_padding"):
+    """Its scale is a mean over all rows, padding included."""
+
+    def scale(self, w, geometry):
+        return 5 * w.abs().mean(-1)
+
+
+# --- converters ---
+
+
+@caught("keeps_the_shape", "turns (")
+class Flat(Adc, kind="bad.flat"):
+    """It joins the tiles."""
+
+    def convert(self, y, rounding="through", site=None):
+        return super().convert(y, rounding, site).sum(-2)
+
+
+@caught("saturates", "the range ends at 10")
+class NoRails(Adc, kind="bad.no_rails"):
+    """It rounds and never saturates."""
+
+    def convert(self, y, rounding="through", site=None):
+        step = self.bound / self.top
+        return straight(y, (y / step).round() * step)
+
+
+@caught("has_as_many_levels_as_its_bits", "8 bits")
+class TooFine(Adc, kind="bad.too_fine"):
+    """It has a bit more than it says."""
+
+    def convert(self, y, rounding="through", site=None):
+        return Adc(bits=self.bits + 2, bound=self.bound).convert(y, rounding)
+
+
+@caught("values_keep_their_unit", "check units and sign")
+class GivesCodes(Adc, kind="bad.gives_codes"):
+    """It gives the share of the range instead of analog units."""
+
+    def convert(self, y, rounding="through", site=None):
+        return super().convert(y, rounding, site) / self.bound
+
+
+@caught("larger_values_give_larger_codes", "order of the bits")
+class Folds(Adc, kind="bad.folds"):
+    """Near the end of its range it counts down again."""
+
+    def convert(self, y, rounding="through", site=None):
+        return super().convert(torch.where(y > 6, 12 - y, y), rounding, site)
+
+
+@caught("all_roundings_give_the_same_values", "may change gradients only")
+class OtherValues(Dac, kind="bad.other_values"):
+    """Its exact mode does not round."""
+
+    def encode_exactly(self, x, alpha, rounding, site=None):
+        return (x / alpha).clamp(-1, 1)
+
+
+@caught("gradient_passes_inside_the_range", "hardly any gradient")
+class BareRound(Adc, kind="bad.bare_round"):
+    """It rounds without saying what the gradient is."""
+
+    def convert(self, y, rounding="through", site=None):
+        step = self.bound / self.top
+        return (y / step).round().clamp(-self.top, self.top) * step
+
+
+@caught("gradient_stops_where_it_saturates", "mask it")
+class LeakyGradient(Adc, kind="bad.leaky_gradient"):
+    """Its gradient ignores the saturation."""
+
+    def convert(self, y, rounding="through", site=None):
+        return straight(y, super().convert(y, rounding, site))
+
+
+@caught("a_chip_keeps_its_errors", "draw per='chip'")
+class NewEveryCall(Adc, kind="bad.new_every_call"):
+    """Its offsets are partly those of the call."""
+
+    def convert(self, y, rounding="through", site=None):
+        if site is None:
+            return super().convert(y, rounding)
+        offset = site.randn_like(y[0], per="chip") + site.randn_like(y[0], per="chip", name=str(site.stream.call))
+        return super().convert(y + 0.1 * offset, rounding, site)
+
+
+@caught("a_chip_keeps_its_errors", "use what you draw")
+class UnusedDraw(Adc, kind="bad.unused_draw"):
+    """It draws an offset for each chip and uses nothing of it."""
+
+    def convert(self, y, rounding="through", site=None):
+        if site is not None:
+            site.randn_like(y[0], per="chip")
+        return super().convert(y, rounding, site)
+
+
+@caught("does_not_mix_vectors", "batches")
+class BatchRange(Adc, kind="bad.batch_range"):
+    """Its range is that of the batch."""
+
+    def convert(self, y, rounding="through", site=None):
+        full = y.detach().abs().amax().clamp(min=1e-6)
+        return super().convert(y / full * self.bound, rounding, site) * full / self.bound
+
+
+# --- compensations ---
+
+
+@caught("gives_a_gain_for_every_column_of_every_tile", "the core needs [tile, out]")
+class OneGain(Compensation, kind="bad.one_gain"):
+    """One number for everything."""
+
+    def gain(self, reference, now, geometry):
+        return ratio(reference.abs().sum(), now.abs().sum())
+
+
+@caught("the_gain_is_one_where_nothing_has_changed", "must give 1")
+class AlwaysMore(GlobalDrift, kind="bad.always_more"):
+    """It adds something to be sure."""
+
+    def gain(self, reference, now, geometry):
+        return 1.1 * super().gain(reference, now, geometry)
+
+
+@caught("a_common_loss_is_undone", "must give the gain 2")
+class SquareRoot(GlobalDrift, kind="bad.square_root"):
+    """It corrects the root of the loss."""
+
+    def gain(self, reference, now, geometry):
+        return super().gain(reference, now, geometry).sqrt()
+
+
+@caught("dead_columns_do_no_harm", "dead column")
+class DividesByDead(Compensation, kind="bad.dead"):
+    """A column that is dead now gives an infinite gain."""
+
+    def gain(self, reference, now, geometry):
+        return reference.abs().sum(0) / now.abs().sum(0)
+
+
+@caught("compensates_in_a_tile", "after a day")
+class Idle(Compensation, kind="bad.idle"):
+    """It measures, and does nothing about it."""
+
+    def gain(self, reference, now, geometry):
+        return torch.ones_like(now[0])
+
+
+# --- surrogates ---
+
+
+@caught("keeps_the_shape", "the core needs [vector, tile, out]")
+class SumsTiles(Surrogate, kind="bad.sums_tiles"):
+    """It adds the tiles up."""
+
+    def outputs(self, x, w, geometry):
+        return super().outputs(x, w, geometry).sum(-2)
+
+
+@caught("both_arguments_get_a_gradient", "no finite gradient reaches w")
+class ForgetsWeights(Surrogate, kind="bad.forgets_weights"):
+    """Its weights are detached."""
+
+    def outputs(self, x, w, geometry):
+        return super().outputs(x, w.detach(), geometry)
+
+
+# --- layers ---
+
+
+class Good(AnalogLayer, nn.Bilinear):
+    """A bilinear layer on tiles, well made; to be made bad."""
+
+    torch_type = nn.Bilinear
+
+    def views(self):
+        return {"": self.weight.flatten(1)}
+
+    @classmethod
+    def example(cls):
+        return nn.Bilinear(5, 4, 3), (torch.rand(6, 5), torch.rand(6, 4))
+
+    def forward(self, a, b):
+        return self.tiles((a.unsqueeze(-1) * b.unsqueeze(-2)).flatten(-2), self.matrix) + self.bias
+
+
+@caught("gives_an_example", "classmethod example()")
+class NoExample(Good):
+    """Nobody knows with what to try it."""
+
+    @classmethod
+    def example(cls):
+        raise NotImplementedError
+
+
+@caught("inherits_from_the_layer_it_replaces", "must inherit from Bilinear too")
+class NotATorchLayer(AnalogLayer):
+    """It replaces a layer that it is not."""
+
+    torch_type = nn.Bilinear
+
+
+@caught("documents_itself", "docstring")
+class Silent(Good):
+    pass
+
+
+@caught("is_found_by_conversion", "takes and refuses")
+class TakesNothing(Good):
+    """It takes no layer at all, since it waits for another."""
+
+    torch_type = nn.Linear
+
+    @classmethod
+    def takes(cls, layer):
+        return False
+
+    @classmethod
+    def example(cls):
+        return nn.Linear(5, 4), (torch.rand(6, 5),)
+
+
+@caught("its_matrices_are_views_of_its_parameters", "is a copy")
+class Copies(Good):
+    """Its matrix is a copy, which clipping would change in vain."""
+
+    def views(self):
+        return {"": self.weight.flatten(1).clone()}
+
+
+@caught("computes_what_the_torch_layer_computes", "differ from the torch layer's")
+class ForgetsBias(Good):
+    """It forgets the bias of the layer."""
+
+    def forward(self, a, b):
+        return super().forward(a, b) - self.bias
+
+
+@caught("gradients_are_those_of_the_torch_layer", "gradient of layer.bias differs")
+class DetachesBias(Good):
+    """Its bias never learns."""
+
+    def forward(self, a, b):
+        return super().forward(a, b) - self.bias + self.bias.detach()
+
+
+@caught("uses_its_tiles", "a chip changes nothing")
+class RoundTheTiles(Good):
+    """It computes with the weight itself."""
+
+    def forward(self, a, b):
+        return nn.functional.bilinear(a, b, self.weight, self.bias)
+
+
+@caught("checkpoints_load_in_both_directions", "")
+class StrictNames(Good):
+    """It looks for its weight under another name."""
+
+    def _load_from_state_dict(self, state, prefix, *args):
+        state[prefix + "matrix"] = state.pop(prefix + "weight")
+        super()._load_from_state_dict(state, prefix, *args)
+
+
+@caught("becomes_the_torch_layer_again", "")
+class NoWayBack(Good):
+    """It stays analog whatever is asked."""
+
+    def to_torch(self):
+        return copy.deepcopy(self)
+
+
+@caught("fused_values_are_those_of_the_reference_path", "branch on nothing")
+class LooksAtThePath(Good):
+    """It corrects its outputs on one of the paths."""
+
+    def forward(self, a, b):
+        return super().forward(a, b) * (1.01 if self.tiles.route.fused else 1.0)
+
+
+@caught("trains", "")
+class OnlyInEval(Good):
+    """It refuses to train."""
+
+    def forward(self, a, b):
+        assert not self.training, "this layer does not train"
+        return super().forward(a, b)
+
+
+# --- training hooks ---
+
+
+class GoodHook:
+    """Pulls all weights a little towards zero."""
+
+    def after_step(self, array, weight, step):
+        weight.mul_(0.999)
+
+
+@caught("is_made_without_arguments", "without arguments")
+class NeedsArguments(GoodHook):
+    """It wants to know how much."""
+
+    def __init__(self, share):
+        self.share = share
+
+
+@caught("after_step_takes_the_right_arguments", "write after_step(self, array, weight, step)")
+class FewArguments(GoodHook):
+    """It forgets the step."""
+
+    def after_step(self, array, weight):
+        weight.mul_(0.999)
+
+
+@caught("documents_itself", "docstring")
+class SilentHook(GoodHook):
+    pass
+
+
+@caught("does_something", "change it in place")
+class NotInPlace(GoodHook):
+    """It makes a new weight, which nobody sees."""
+
+    def after_step(self, array, weight, step):
+        weight = weight * 0.999
+
+
+@caught("keeps_weights_finite", "where all are 0")
+class DividesByTheLargest(GoodHook):
+    """It divides by the largest weight."""
+
+    def after_step(self, array, weight, step):
+        weight.div_(weight.abs().max()).mul_(0.3)
+
+
+class RandomHook(GoodHook):
+    """Adds noise from torch's generator."""
+
+    def after_step(self, array, weight, step):
+        weight.add_(0.01 * torch.randn_like(weight))
+
+
+caught("the_same_steps_give_the_same_weights", "mho.effects.draws")(RandomHook)
+caught("leaves_global_generators_alone", "torch's generator")(RandomHook)
+
+
+@caught("leaves_the_tiles_alone", "change the weight alone")
+class ChangesGamma(GoodHook):
+    """It changes scales that the mapping sets."""
+
+    def after_step(self, array, weight, step):
+        array.gamma.mul_(1.01)
+
+
+# What no part can get wrong by itself.
+BEYOND = {
+    "state_dict_is_unaffected": "guards the core: a part has no way to add state",
+    "leaves_age_zero_alone": "guards the core, which leaves the gain of age 0 out",
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    Counter.calls[:] = [0]
+    random.seed(0)
+    yield
+
+
+@pytest.mark.parametrize(("check", "cls", "words"), BAD, ids=[f"{cls.__name__}-{check}" for check, cls, _ in BAD])
+def test_a_bad_part_is_caught(check, cls, words):
+    part = cls.model_validate({}) if issubclass(cls, Kinded) else cls
+    with pytest.raises(Exception) as caught_it:
+        getattr(contract_of(part)(), f"test_{check}")()
+    assert not isinstance(caught_it.value, pytest.skip.Exception)
+    assert words in str(caught_it.value)
+
+
+@pytest.mark.parametrize(
+    "kit",
+    [MappingContract, ConverterContract, CompensationContract, SurrogateContract, LayerContract, TrainingContract],
+)
+def test_every_check_of_a_kit_catches_something(kit):
+    """Checks that all kits share are caught on effects, in test_catches.py."""
+    shared = {*DescriptionChecks.names(), *TileChecks.names(), *PathChecks.names()} & {*NonidealityContract.names()}
+    added = {n.removeprefix("test_") for n in kit.names() if n not in shared or not issubclass(kit, DescriptionChecks)}
+    assert added <= {check for check, *_ in BAD} | BEYOND.keys()
+
+
+def test_the_good_ones_pass():
+    from mho_kit import run
+
+    for part in (Good, GoodHook):
+        assert [o for o in run(contract_of(part)) if o.state == "failed"] == []
+
+
+class Unused(Mapping, kind="bad.unused"):
+    """A mapping that says nothing."""
+
+    share: float = Field(0.1, unit="1", description="an example")
+
+
+def test_a_mapping_that_says_nothing_is_told_what_to_write():
+    with pytest.raises(NotImplementedError, match="write scale"):
+        contract_of(Unused())().test_is_finite()

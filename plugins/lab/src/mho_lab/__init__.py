@@ -1,0 +1,1 @@
+"""The commands of mho: runs, studies, sweeps, reports and fits."""

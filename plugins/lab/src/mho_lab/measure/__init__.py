@@ -1,0 +1,1 @@
+"""Measure many items once each, in any process, in a folder that survives every interruption."""

@@ -1,0 +1,147 @@
+"""Where items are measured: here, in a process of our own, or by joblib (its loky, Dask and Ray workers)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from mho.ground.errors import MhoError
+
+from mho_lab.measure import work
+
+Task = dict[str, Any]
+Tick = Callable[[], object]
+GRACE = 30.0  # seconds for imports, and for ending itself, after which a worker that is over its time is killed
+
+
+START = "from mho_lab.measure.work import serve; serve()"  # what a worker process runs
+
+
+class PoolError(Exception):
+    """Workers died, so that the rest of the tasks has to be given out again."""
+
+
+class Worker:
+    """A process that measures tasks one after the other; after a crash the next task gets a new one."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def do(self, task: Task) -> bool:
+        """Whether the process lived to the end of the task."""
+        process = self._process = self._process or _started()
+        assert process.stdin is not None and process.stdout is not None
+        late = threading.Timer(task["timeout"] + GRACE, process.kill) if task["timeout"] else None
+        try:
+            if late:
+                late.start()
+            process.stdin.write(json.dumps(task) + "\n")
+            process.stdin.flush()
+            answered = bool(process.stdout.readline())
+        except BrokenPipeError:
+            answered = False
+        finally:
+            if late:
+                late.cancel()
+        if not answered:
+            self.kill()
+        return answered
+
+    def kill(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+
+
+def _started() -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 (ourselves)
+        [sys.executable, "-P", "-c", START],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,  # Ctrl-C is for the driver, which then ends its workers
+    )
+
+
+def here(tasks: Iterable[Task], tick: Tick) -> None:
+    """One after the other in this process."""
+    for task in tasks:
+        work.do(task)
+        tick()
+
+
+def in_process(tasks: Iterable[Task], tick: Tick) -> None:
+    """One after the other in a worker process."""
+    with Worker() as worker:
+        for task in tasks:
+            if not worker.do(task):
+                raise PoolError("the worker process died")
+            tick()
+
+
+def by_joblib(tasks: Sequence[Task], tick: Tick, backend: str, workers: int | None) -> None:
+    """As joblib's backend says; `joblib` itself is whatever `joblib.parallel_config` has set."""
+    try:
+        from joblib import Parallel, delayed
+    except ImportError:
+        raise MhoError(f"executor {backend!r} needs joblib: pip install 'mho[sweep]'") from None
+    with _configured(backend, workers) as jobs:
+        try:
+            given = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(
+                delayed(work.do)(task) for task in tasks
+            )
+            for _ in given:
+                tick()
+        except (MhoError, ImportError):
+            raise
+        except Exception as error:  # tasks raise nothing, so it is the pool: every backend has its own words for that
+            raise PoolError(f"{type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _configured(backend: str, workers: int | None) -> Iterator[int | None]:
+    """The number of jobs to ask for, inside the configuration of a backend."""
+    from joblib import parallel_config
+
+    if _is_dask(backend):
+        from mho_lab.measure.dask import register
+
+        backend = register()
+    if backend == "joblib":
+        yield workers
+        return
+    threads = {"inner_max_num_threads": 1} if backend == "loky" else {}
+    jobs = workers or (os.cpu_count() or 1 if backend == "loky" else -1)
+    try:
+        configured = parallel_config(backend=backend, n_jobs=jobs, **threads)
+    except (ValueError, ImportError) as error:  # no such backend, or no client of a cluster
+        raise MhoError(f"executor {backend!r} cannot be used: {error}") from None
+    with configured:
+        yield jobs
+
+
+def _is_dask(backend: str) -> bool:
+    """Whether joblib computes on Dask: by name, or because joblib.parallel_config says so."""
+    if backend != "joblib":
+        return backend == "dask"
+    from joblib.parallel import get_active_backend
+
+    return type(get_active_backend()[0]).__name__ == "DaskDistributedBackend"

@@ -1,0 +1,164 @@
+"""The folder of a sweep: what is planned, done, failed and running.
+
+plans/MEASURE.json    what was asked for: the measure function, what results depend on, every item with its key
+results/KEY.json      one result, written once, whole, by whoever measured it
+failed/KEY.json       an item that raised, hung (`timeout`) or killed its process (`worker-died`), and how often
+running/KEY.json      somebody is measuring this item, or died of it; KEY.trace says where it hung
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mho.ground.errors import MhoError
+from mho.ground.files import write_atomically
+
+Item = dict[str, Any]
+Record = dict[str, Any]
+
+# How often an item is tried in all before it counts as failed. A mistake in the user's input is the same every time.
+TRIES = {"mistake": 1, "raised": 2, "timeout": 2, "worker-died": 3}
+
+
+@dataclass(frozen=True)
+class State:
+    """The files of one sweep folder."""
+
+    folder: Path
+
+    def result(self, key: str) -> Path:
+        return self.folder / "results" / f"{key}.json"
+
+    def failure(self, key: str) -> Path:
+        return self.folder / "failed" / f"{key}.json"
+
+    def running(self, key: str) -> Path:
+        return self.folder / "running" / f"{key}.json"
+
+    def trace(self, key: str) -> Path:
+        return self.folder / "running" / f"{key}.trace"
+
+    def plan(self, measure: str) -> Path:
+        return self.folder / "plans" / f"{measure.replace(':', '.')}.json"
+
+    # -- results and failures ---------------------------------------------------------------------------------
+    def done(self, key: str) -> bool:
+        return self.result(key).exists()
+
+    def record(self, key: str) -> Record | None:
+        """The result of an item, else its failure, else None."""
+        return _read(self.result(key)) or _read(self.failure(key))
+
+    def failed(self, key: str) -> Record | None:
+        return None if self.done(key) else _read(self.failure(key))
+
+    def given_up(self, key: str) -> bool:
+        """Whether an item has failed as often as it is tried."""
+        failure = self.failed(key)
+        return failure is not None and failure["attempts"] >= TRIES[failure["status"]]
+
+    def was_running(self, key: str) -> bool:
+        return self.running(key).exists() and not self.done(key)
+
+    def left_behind(self, key: str) -> bool:
+        """Whether a process of this machine died while it measured the item. What is marked by a living one, or by another
+        machine, may be under way there: another shard, or a cluster."""
+        mark = _read(self.running(key))
+        return mark is not None and not self.done(key) and mark["host"] == platform.node() and not _alive(mark["pid"])
+
+    def clear_running(self, key: str) -> None:
+        self.running(key).unlink(missing_ok=True)
+        self.trace(key).unlink(missing_ok=True)
+
+    def fail(self, key: str, record: Record) -> None:
+        """Note one more failure of an item."""
+        before = _read(self.failure(key))
+        record = {**record, "attempts": (before["attempts"] if before else 0) + 1}
+        write_atomically(self.failure(key), json.dumps(record, indent=1))
+
+    # -- plans ------------------------------------------------------------------------------------------------
+    def plans(self) -> list[dict[str, Any]]:
+        """Every plan of the folder, in the order in which they were made."""
+        found = [p for file in sorted((self.folder / "plans").glob("*.json")) if (p := _read(file))]
+        return sorted(found, key=lambda p: p["number"])
+
+    def add_to_plan(self, plan: dict[str, Any], replace: bool = False) -> None:
+        """Merge new items into the plan of this measure function, or put them in place of all that were planned before; a
+        plan for other versions of anything is always replaced."""
+        file = self.plan(plan["measure"]["name"])
+        before, others = _read(file), self.plans()
+        number = before["number"] if before else 1 + max((p["number"] for p in others), default=0)
+        if before and not replace and before["identity"] == plan["identity"]:
+            plan = {**plan, "items": {**before["items"], **plan["items"]}}
+        new = {"number": number, **plan}
+        if new != before:
+            write_atomically(file, json.dumps(new, indent=1))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """The content of a JSON file, or None where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    return None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far one plan of a sweep is."""
+
+    measure: str
+    planned: int
+    done: int
+    running: int  # being measured now, or left behind by a process that died
+    failed: tuple[Record, ...]
+    seconds: float  # that the results took, all together
+
+    @property
+    def waiting(self) -> int:
+        return self.planned - self.done - self.running - len(self.failed)
+
+
+def status(folder: str | Path) -> list[Status]:
+    """How far every plan of a folder is."""
+    return [_status(plan, State(Path(folder))) for plan in need_plans(folder)]
+
+
+def _status(plan: dict[str, Any], state: State) -> Status:
+    keys = list(plan["items"])
+    done = [k for k in keys if state.done(k)]
+    open_ = [k for k in keys if not state.done(k)]
+    failed = [f for k in open_ if (f := state.failed(k))]
+    names = {f["key"] for f in failed}
+    running = sum(state.running(k).exists() for k in open_ if k not in names)
+    return Status(plan["measure"]["name"], len(keys), len(done), running, tuple(failed), _seconds(state, done))
+
+
+def _seconds(state: State, keys: Iterable[str]) -> float:
+    return sum(r["provenance"]["seconds"] for k in keys if (r := state.record(k)))
+
+
+def need_plans(folder: str | Path) -> list[dict[str, Any]]:
+    """The plans of a folder, or an error that says what it lacks."""
+    plans = State(Path(folder)).plans()
+    if not plans:
+        raise MhoError(
+            f"{folder} holds no sweep; expected a folder that `mho sweep run` or `mho.sweep.run` has written"
+        )
+    return plans

@@ -1,0 +1,197 @@
+"""Measure one item, in whatever process: this is what workers run."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import faulthandler
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mho.ground.errors import MhoError
+from mho.ground.files import write_atomically
+
+from mho_lab.measure.state import Item, Record, State
+
+Measure = Callable[[Item], dict[str, Any]]
+
+_ONE = threading.Lock()  # torch has one random generator and one number of threads per process, so one item at a time
+_here: Path | None = None
+_loaded: set[str] = set()
+_watched = False
+
+
+def folder() -> Path:
+    """The folder of the sweep that is measuring now; measure functions keep there what several items share."""
+    if _here is None:
+        raise MhoError("mho.sweep.folder() is for measure functions, while a sweep runs them")
+    return _here
+
+
+def describe(measure: Measure) -> dict[str, str]:
+    """How another process finds a function."""
+    module, name = getattr(measure, "__module__", ""), getattr(measure, "__qualname__", "")
+    if module in ("", "__main__") or "<" in name or not name:
+        raise MhoError(
+            f"a sweep's workers import its measure function, and {module}.{name} cannot be imported; "
+            "write it at the top level of a module"
+        )
+    return {"name": f"{module}:{name}", "file": str(Path(sys.modules[module].__file__ or "").resolve())}
+
+
+def find(described: dict[str, str]) -> Measure:
+    """The function that `describe` described."""
+    module, _, name = described["name"].partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module + ".").startswith(error.name + "."):
+            raise  # the module is there, something that it needs is not
+        found = _from_file(module, described["file"])
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _from_file(module: str, file: str) -> Any:
+    """A module that is not on the path of this process."""
+    spec = importlib.util.spec_from_file_location(module, file)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"no module {module} and no file {file}")
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[module] = made
+    spec.loader.exec_module(made)
+    return made
+
+
+def do(task: dict[str, Any]) -> None:
+    """Measure the item of a task and write its result, or what it raised. Only the process's death is left unwritten: its
+    mark in running/ stays."""
+    global _here  # noqa: PLW0603 (what `folder` gives)
+    with _ONE:
+        _follow(task["driver"])
+        state, key = State(Path(task["folder"])), task["key"]
+        if state.done(key):
+            return
+        _here = state.folder
+        mark = {"pid": os.getpid(), "host": platform.node(), "started": _now()}
+        write_atomically(state.running(key), json.dumps(mark))
+        try:
+            _measure(task, state)
+        finally:
+            _here = None
+            state.clear_running(key)
+
+
+def _measure(task: dict[str, Any], state: State) -> None:
+    start, began, key = time.perf_counter(), _now(), task["key"]
+    record: Record = {"key": key, "measure": task["measure"]["name"], "item": task["item"]}
+    try:
+        _prepare(task)
+        function = find(task["measure"])
+        with _same_everywhere(key), _limited(state.trace(key), task["timeout"]):
+            value = function(copy.deepcopy(task["item"]))
+        text = json.dumps(value)
+    except (Exception, SystemExit) as error:
+        told = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+        outcome = "mistake" if isinstance(error, MhoError) else "raised"
+        state.fail(key, {**record, "status": outcome, "error": told, "provenance": _provenance(task, began, start)})
+        return
+    record |= {"status": "done", "value": json.loads(text), "provenance": _provenance(task, began, start)}
+    write_atomically(state.result(key), json.dumps(record, indent=1), keep=True)
+    state.failure(key).unlink(missing_ok=True)
+
+
+def _provenance(task: dict[str, Any], began: str, start: float) -> dict[str, Any]:
+    return {
+        "started": began,
+        "seconds": time.perf_counter() - start,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "executor": task["executor"],
+        "identity": task["identity"],
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _prepare(task: dict[str, Any]) -> None:
+    """The same search path and plugin files as in the driver."""
+    sys.path.extend(p for p in task["path"] if p not in sys.path)
+    if os.getpid() == task["driver"]:
+        return
+    from mho.config import registry
+
+    for file in task["plugins"]:
+        if file not in _loaded:
+            registry.load_file(file)
+            _loaded.add(file)
+
+
+@contextlib.contextmanager
+def _same_everywhere(key: str) -> Iterator[None]:
+    """One torch thread, and torch's generator seeded by the key: the numbers do not depend on where and in which order an
+    item is measured. Threads and generator are as before afterwards."""
+    import torch
+
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.set_num_threads(1)
+        torch.default_generator.manual_seed(int(key[:15], 16))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _limited(trace: Path, timeout: float | None) -> Iterator[None]:
+    """After `timeout` seconds this process writes where it hangs and ends, even if Python itself hangs. Importing torch and
+    the function does not count."""
+    if timeout is None:
+        yield
+        return
+    with trace.open("w") as file:
+        faulthandler.dump_traceback_later(timeout, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _follow(driver: int) -> None:
+    """End this process when the driver that started it is gone: nobody waits for its results any more."""
+    global _watched  # noqa: PLW0603 (once per process)
+    if _watched or os.getppid() != driver:  # not our child: the worker of a cluster, which has a life of its own
+        return
+    _watched = True
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="mho-sweep-driver").start()
+
+
+def serve() -> None:
+    """Answer each line of stdin, a task, with a line once it is done. What tasks print goes to stderr."""
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)
+        for line in sys.stdin:
+            do(json.loads(line))
+            out.write("done\n")
+            out.flush()

@@ -1,0 +1,308 @@
+"""What a result folder holds, read once and put in order: the numbers behind a report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import yaml
+from mho.config.units import format_seconds
+from mho.ground.errors import MhoError
+
+from mho_lab.report.figures import TileGrid
+from mho_lab.report.words import printable as plain
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Further figures beside the score, over time."""
+
+    name: str
+    digital: float | None
+    mean: tuple[float | None, ...]
+    sem: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores of one variant over time; None where there is no number."""
+
+    name: str
+    about: str
+    mean: tuple[float | None, ...]
+    sem: tuple[float | None, ...]
+    normalised: tuple[float | None, ...]
+    chips: tuple[tuple[float | None, ...], ...]  # [chip][time]
+    extra: tuple[Figures, ...] = ()
+
+    @property
+    def last(self) -> tuple[float, ...]:
+        """The scores of the chips at the last time."""
+        return tuple(row[-1] for row in self.chips if row and row[-1] is not None)
+
+    def spread(self) -> tuple[float, ...] | None:
+        """(lowest, lower quartile, median, upper quartile, highest) of `last`, or None without chips."""
+        if not self.last:
+            return None
+        inner = quantiles(self.last, n=4, method="inclusive") if len(self.last) > 1 else [self.last[0]] * 3
+        return (min(self.last), *inner, max(self.last))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What became of one layer, and how it lies on its tiles."""
+
+    name: str
+    type: str
+    where: str
+    why: str
+    tile: str
+    matrix: str
+    tiles: int
+    parameters: int
+    grids: tuple[TileGrid, ...]  # how each of its matrices lies on tiles; empty if not known
+
+    @property
+    def utilisation(self) -> float | None:
+        """The share of the cells of its tiles that hold a weight."""
+        counts = [g.down * g.across for g in self.grids]
+        return sum(n * g.used for n, g in zip(counts, self.grids)) / sum(counts) if counts else None
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One cause of the error of a matrix-vector product at each time: its error alone, and the error without it."""
+
+    name: str
+    alone: tuple[float | None, ...]
+    sem: tuple[float | None, ...]
+    without: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Product:
+    """The error of one matrix-vector product on the default tile, and what causes it; `all` comes first."""
+
+    size: int
+    matrices: int
+    mapping: str
+    times: tuple[str, ...]
+    causes: tuple[Cause, ...]
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class Kurtosis:
+    """How long the tails of a layer's weights are, before and after mapping to conductances."""
+
+    layer: str
+    weights: float | None
+    conductances: float | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One run: task, hardware, curves, layers."""
+
+    task: str
+    hardware: str
+    times: tuple[float, ...]  # seconds, ascending
+    reference: float | None
+    chance: float | None
+    curves: tuple[Curve, ...]
+    layers: tuple[Layer, ...]
+    product: Product | None
+    kurtosis: tuple[Kurtosis, ...]
+    inside: dict[str, Any] | None  # see mho.inspection; None for runs of before there was one
+    hardware_text: str
+    summary: dict[str, Any]
+    seeds: tuple[int, ...] = ()  # of several trainings
+    gain: tuple[tuple[float, float], ...] | None = (
+        None  # hwa - direct of the same training: mean, half of a 95 % interval
+    )
+
+    @cached_property
+    def time_names(self) -> tuple[str, ...]:
+        return tuple(format_seconds(t) for t in self.times)
+
+    @property
+    def analog(self) -> tuple[Layer, ...]:
+        return tuple(x for x in self.layers if x.where == "analog")
+
+    @property
+    def left_digital(self) -> tuple[Layer, ...]:
+        """Layers with weights that could not be put on tiles although no rule kept them digital."""
+        return tuple(x for x in self.layers if x.where == "left digital")
+
+
+def read_study(folder: Path) -> Study:
+    """The study in `folder`."""
+    summary = _summary(folder / "summary.json")
+    text = _text(folder / "hardware.yaml")
+    try:
+        return _study(summary, _lines(folder / "results.jsonl"), text)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
+        raise MhoError(f"{folder / 'summary.json'} is not a summary that mho wrote: {type(e).__name__}: {e}") from e
+
+
+def _study(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> Study:
+    order = sorted(range(len(summary["times"])), key=lambda i: summary["times"][i])
+    sizes = _tile_sizes(text)
+    return Study(
+        task=plain(summary.get("task") or "this task"),
+        hardware=plain(summary.get("hardware") or ""),
+        times=tuple(float(summary["times"][i]) for i in order),
+        reference=_number(summary.get("reference")),
+        chance=_number(summary.get("chance")),
+        curves=tuple(_curve(v, lines, order, summary.get("reference_extra") or {}) for v in summary["variants"]),
+        layers=tuple(_layer(x, sizes) for x in summary.get("layers", ())),
+        product=_product(summary.get("mvm")),
+        kurtosis=tuple(
+            Kurtosis(plain(k["layer"]) or "(root)", _number(k["weights"]), _number(k["conductances"]))
+            for k in summary.get("kurtosis", ())
+        ),
+        inside=summary.get("inside"),
+        hardware_text=text,
+        summary=summary,
+        seeds=tuple(summary.get("seeds") or ()),
+        gain=_gain(summary.get("difference"), order),
+    )
+
+
+def _gain(entry: dict[str, Any] | None, order: list[int]) -> tuple[tuple[float, float], ...] | None:
+    return None if entry is None else tuple((float(entry["mean"][i]), float(entry["half"][i])) for i in order)
+
+
+def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int], digital: dict[str, float]) -> Curve:
+    """A curve with its times in order. Single chips are in the summary, else in results.jsonl."""
+
+    def numbers(values: Sequence[Any] | None) -> tuple[float | None, ...]:
+        return tuple(_number(values[i]) if values is not None else None for i in order)
+
+    scores = variant.get("scores") or [x["scores"] for x in lines if x.get("variant") == variant["name"]]
+    return Curve(
+        name=plain(variant["name"]),
+        about=plain(variant.get("about") or ""),
+        mean=numbers(variant["mean"]),
+        sem=numbers(variant.get("sem")),
+        normalised=numbers(variant.get("normalised")),
+        chips=tuple(numbers(row) for row in scores),
+        extra=tuple(
+            Figures(plain(name), _number(digital.get(name)), numbers(e["mean"]), numbers(e["sem"]))
+            for name, e in (variant.get("extra") or {}).items()
+        ),
+    )
+
+
+def _layer(entry: dict[str, Any], sizes: dict[str, tuple[int, int]]) -> Layer:
+    tile, matrix, tiles = str(entry.get("tile") or ""), plain(entry.get("matrix") or ""), int(entry.get("tiles") or 0)
+    return Layer(
+        name=plain(entry["name"]) or "(root)",
+        type=plain(entry.get("type") or ""),
+        where=plain(entry["where"]),
+        why=plain(entry.get("why") or ""),
+        tile=plain(tile),
+        matrix=matrix,
+        tiles=tiles,
+        parameters=int(entry.get("parameters") or 0),
+        grids=_grids(plain(entry["name"]) or "(root)", matrix, tiles, sizes.get(tile)),
+    )
+
+
+def _product(entry: dict[str, Any] | None) -> Product | None:
+    """The table of causes, its rows in the order of the effects; None for runs of before there was one."""
+    if entry is None:
+        return None
+    if "skipped" in entry:
+        return Product(0, 0, "", (), (), plain(entry["skipped"]))
+    found = {(r["time"], r["what"]): (_number(r["mean"]), _number(r["sem"])) for r in entry["rows"]}
+    times = list(dict.fromkeys(t for t, _ in found))
+    whats = dict.fromkeys(what for _, what in found)
+    names = [w.removesuffix(" alone") for w in whats if not w.startswith("without ")]
+
+    def values(what: str, k: int = 0) -> tuple[float | None, ...]:
+        return tuple(found.get((t, what), (None, None))[k] for t in times)
+
+    causes = tuple(
+        Cause(plain(n), values(alone), values(alone, 1), values(f"without {n}"))
+        for n in names
+        for alone in ((n if n == "all" else f"{n} alone"),)
+    )
+    shown = tuple("programming" if t is None else format_seconds(t) for t in times)
+    return Product(int(entry["size"]), int(entry["matrices"]), plain(entry["mapping"]), shown, causes)
+
+
+def _grids(name: str, matrix: str, tiles: int, size: tuple[int, int] | None) -> tuple[TileGrid, ...]:
+    """How the matrices of a layer lie on tiles; empty where the number of tiles does not follow from the sizes.
+
+    Matrices ("64x512": out x in; "8 of 16x9" for groups) are cut as evenly as possible, so that all tiles of one are alike.
+    """
+    if size is None or not tiles:
+        return ()
+    rows, columns = size
+    found = re.findall(r"(?:(\d+) of )?(\d+)x(\d+)", matrix)
+    shapes = [(int(groups or 1), int(out), int(into)) for groups, out, into in found]
+    across = [groups * math.ceil(out / columns) for groups, out, _ in shapes]
+    down = [math.ceil(into / rows) for _, _, into in shapes]
+    if len(shapes) == 1 and tiles % across[0] == 0:  # cutting at whole channels can need more tiles than the sizes say
+        down = [tiles // across[0]]
+    if sum(a * d for a, d in zip(across, down)) != tiles:
+        return ()
+    names = [name] if len(shapes) == 1 else [f"{name} ({i + 1})" for i in range(len(shapes))]
+    return tuple(
+        tile_grid(n, groups, out, into, d, a, size) for n, (groups, out, into), d, a in zip(names, shapes, down, across)
+    )
+
+
+def tile_grid(name: str, groups: int, out: int, into: int, down: int, across: int, size: tuple[int, int]) -> TileGrid:
+    """`groups` matrices [out, into] on `down` x `across` tiles of `size` (rows, columns)."""
+    matrix = f"{out}x{into}" if groups == 1 else f"{groups} of {out}x{into}"
+    return TileGrid(name, matrix, down, across, into / down / size[0], groups * out / across / size[1])
+
+
+def _tile_sizes(text: str) -> dict[str, tuple[int, int]]:
+    """(rows, columns) of every tile of the hardware file that says so."""
+    with contextlib.suppress(yaml.YAMLError, AttributeError, TypeError, ValueError):
+        tiles = yaml.safe_load(text)["tiles"].items()
+        return {str(k): (int(t["rows"]), int(t["columns"])) for k, t in tiles if _sized(t)}
+    return {}
+
+
+def _sized(tile: Any) -> bool:
+    return isinstance(tile, dict) and bool(tile.get("rows")) and bool(tile.get("columns"))
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, or None: JSON has NaN in Python's dialect only, others write null."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as e:
+        raise MhoError(f"no finished run in {file.parent}: cannot read {file.name}; `mho run … --out` makes one") from e
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(_text(file)))
+    except (TypeError, ValueError) as e:
+        raise MhoError(f"{file} is not JSON that mho wrote: {e}") from e
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """The complete lines of results.jsonl; a line that a crash cut short does not count."""
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found

@@ -1,0 +1,1 @@
+"""The main job: train a task, deploy it on chips, compare."""

@@ -1,0 +1,184 @@
+"""What happens inside a programmed network: the error of every layer's products, what is clipped, where conductances go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from mho.config.units import format_seconds, seconds
+from mho.effects import draws
+from mho.effects.converter import Adc, Dac
+from mho.ground.notebook import html_table
+from mho.ground.tables import table
+from mho.tile.array import TileArray
+from mho.tile.patches import vectors
+from mho.tile.session import Run
+from mho.use.chip import Time, keeping_chip, keeping_modes, matrices, program
+from torch import Tensor, nn
+
+BINS = 24
+VECTORS = 4096  # looked at per layer and call
+
+
+@dataclass(frozen=True)
+class LayerInspection:
+    """One weight matrix on a chip, with the inputs that really arrive there.
+
+    error    MVM error (R003 Eq. 20) at each time, against the exact product of the same inputs
+    adc      share of outputs of single tiles at the output bound at each time; without the bound management of the DAC
+    dac      share of inputs beyond the input range, at the last time
+    weights  share of weights beyond what the full conductance range stands for
+    spread   rms of programmed minus target conductance (of the difference, for pairs), µS
+    """
+
+    layer: str
+    error: tuple[float, ...]
+    adc: tuple[float, ...]
+    dac: float
+    weights: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All layers at some times, and the distribution of their conductances (target, programmed, aged to the last time):
+    counts between `edges` in µS; of a pair of devices the magnitude of the difference."""
+
+    times: tuple[float, ...]
+    layers: tuple[LayerInspection, ...]
+    edges: tuple[float, ...]
+    conductances: dict[str, tuple[float, ...]]
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        head, rows = self._table()
+        return table(head, rows, right=range(1, len(head)))
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        names = [f"{what} %, {format_seconds(t)}" for what in ("MVM error", "ADC clips") for t in self.times]
+        rows = [
+            (x.layer or "(root)", *(f"{100 * v:.1f}" for v in (*x.error, *x.adc, x.dac, x.weights)), f"{x.spread:.2f}")
+            for x in self.layers
+        ]
+        head = ("layer", *names, "DAC clips %", "weights clipped %", "programming rms µS")
+        return head, rows
+
+
+@torch.no_grad()
+def inspect_layers(
+    net: nn.Module,
+    batches: Iterable[Any],
+    times: Iterable[Time] = ("1 s", "1 year"),
+    seed: int = 0,
+    *,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+) -> Inspection:
+    """Program chip 0 of `seed`, run `batches` through it at each time, and look into every layer.
+
+    `forward(net, batch)` as for `calibrate` (default: net(batch)). The network and the chip that is on it stay as they are.
+    """
+    data, at = list(batches), tuple(seconds(t) for t in times)
+    run: Callable[[nn.Module, Any], Any] = forward or (lambda net, batch: net(batch))
+    arrays = [(a, w) for a, w in matrices(net)]
+    seen: dict[TileArray, list[_Probe]] = {a: [] for a, _ in arrays}
+    with keeping_chip(net), keeping_modes(net):
+        chip = program(net, seed)
+        net.eval()
+        for t in at:
+            chip.age(t)
+            for probes in seen.values():
+                probes.append(_Probe())
+            handles = [a.register_forward_hook(probes[-1].look) for a, probes in seen.items()]
+            try:
+                for batch in data:
+                    run(net, batch)
+            finally:
+                for handle in handles:
+                    handle.remove()
+        layers = tuple(_layer(a, w, seen[a]) for a, w in arrays)
+        edges, counts = _distributions([a for a, _ in arrays])
+    return Inspection(at, layers, edges, counts)
+
+
+@dataclass
+class _Probe:
+    """Sums over the calls of one tile array."""
+
+    error: float = 0.0
+    norm: float = 0.0
+    clipped: dict[str, list[float]] = field(default_factory=lambda: {"dac": [0.0, 0.0], "adc": [0.0, 0.0]})
+
+    def look(self, array: nn.Module, args: tuple[Any, ...], y: Tensor) -> None:
+        """A forward hook: compare with the exact product, and see what the converters cut off."""
+        assert isinstance(array, TileArray)
+        x, weight = vectors(args[0]), args[1]
+        flat = x.reshape(-1, x.shape[-1])[:VECTORS].to(weight.dtype)
+        exact = array.join_groups(array.split_groups(flat) @ array._clean(weight).mT).double()
+        difference = y.reshape(-1, y.shape[-1])[:VECTORS].double() - exact
+        self.error += float(difference.norm(dim=-1).sum())
+        self.norm += float(exact.norm(dim=-1).sum())
+        self._converters(array, array.cut(flat))
+
+    def _converters(self, array: TileArray, xs: Tensor) -> None:
+        alpha = array.used_range(xs)
+        if alpha is not None and isinstance(array.spec.dac, Dac):
+            self._count("dac", (xs.abs() > alpha).sum(), len(xs) * float(array.occupied.sum()))
+        if not isinstance(array.spec.adc, Adc) or array.spec.adc.bound is None:
+            return
+        assert array.chip_key is not None
+        stream = Run.stream(array.chip_key, draws.fold(array.chip_key, "inspect"), array.time, len(xs))
+        code, w = array._encode(xs, alpha, "through", stream), array.aged
+        for p in array.plan.input:
+            code = p.effect.apply("input", code, array._live_site(p, "input", stream)) * array.used
+        for p in array.plan.read:
+            w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
+        y = array._analog(code, w, stream, "through")
+        self._count("adc", (y.abs() >= array.spec.adc.limit * (1 - 1e-6)).sum(), y.numel())
+
+    def _count(self, what: str, hits: Tensor, of: float) -> None:
+        self.clipped[what][0] += float(hits)
+        self.clipped[what][1] += of
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _layer(array: TileArray, weight: Tensor, probes: list[_Probe]) -> LayerInspection:
+    beyond = array.cut_weight(array.stored(weight)).abs() > array.gamma.unsqueeze(-1) * (1 + 1e-6)
+    target, programmed = _magnitudes(array)[:2]
+    return LayerInspection(
+        layer=array.name,
+        error=tuple(_share(p.error, p.norm) for p in probes),
+        adc=tuple(_share(*p.clipped["adc"]) for p in probes),
+        dac=_share(*probes[-1].clipped["dac"]),
+        weights=float(beyond.sum()) / weight.numel(),
+        spread=float((programmed - target).double().square().mean().sqrt()),
+    )
+
+
+def _magnitudes(array: TileArray) -> tuple[Tensor, Tensor, Tensor]:
+    """Target, programmed and aged conductances of the cells in use, µS."""
+    device = array.spec.device
+    used = (array.used[:, None, :] > 0).expand_as(array.target)
+    programmed = array._signed(array.programmed, array.target)
+    span = device.g_max - device.g_min
+    target, programmed, aged = (w[used].abs() * span for w in (array.target, programmed, array.aged))
+    return target, programmed, aged
+
+
+def _distributions(arrays: list[TileArray]) -> tuple[tuple[float, ...], dict[str, tuple[float, ...]]]:
+    """Counts of all layers together over common bins."""
+    names = ("target", "programmed", "aged")
+    values = [torch.cat([_magnitudes(a)[k].float().cpu() for a in arrays]) for k in range(len(names))]
+    top = max(float(v.max()) for v in values) or 1.0
+    counts = {n: tuple(torch.histc(v, BINS, 0.0, top).tolist()) for n, v in zip(names, values)}
+    return tuple(top * i / BINS for i in range(BINS + 1)), counts

@@ -1,0 +1,350 @@
+"""The main job: train a network, deploy it on simulated chips, train it hardware-aware, deploy it again, compare.
+
+Everything lands in one folder, and an interrupted run goes on where it was:
+
+key.json          what was run; a folder never mixes two runs
+hardware.yaml     the resolved hardware file, with the versions of all plugins
+digital.safetensors, trained.safetensors   weights after plain and after hardware-aware training
+digital.part.pt, trained.part.pt           a training under way, after its last whole epoch
+results.jsonl     one line per variant and chip
+summary.json      scores, curves, what went on tiles
+report.html       the same to look at
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from mho.config.hardware import Hardware, load
+from mho.config.recipe import DistillSpec
+from mho.effects import draws
+from mho.fast.route import routes
+from mho.ground.errorbars import spread
+from mho.ground.errors import MhoError
+from mho.ground.files import write_atomically
+from mho.use.adapt import adapt_batch_norm, tune_digital
+from mho.use.calibration import Method, calibrate
+from mho.use.checkpoint import load_model, save_model
+from mho.use.convert import conversion_report, to_analog
+from mho.use.evaluation import Evaluation, evaluate
+from mho.use.metrics import MvmExperiment, effect_table
+from mho.use.training import attach
+from mho_qat.distillation import distillation_loss
+from safetensors import safe_open
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mho_lab.measure.identity import identity, versions
+from mho_lab.run.inspection import inspect_layers
+from mho_lab.run.loop import Loop, seed_all
+from mho_lab.run.task import Score, Task
+from mho_lab.studies.mvm import kurtosis_by_layer
+
+DIRECT_CLIPS = ("none", "2.5 sigma")
+DIRECT_RANGES: tuple[Method, ...] = ("max", "mse")
+TUNING_BATCHES = 100  # at most, of the direct baseline of R003-80
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+Rows = list[list[float]]  # [chip][time]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of bringing the network onto the hardware."""
+
+    name: str
+    about: str
+
+
+DIRECT = Variant("direct", "trained digitally, then mapped and calibrated")
+TRAINED = Variant("hwa", "trained further with the hardware in the loop")
+
+
+@dataclass
+class Job:
+    """`mho run`: one task on one hardware. `run()` does it all; calling it again resumes."""
+
+    task: Task
+    hardware: Hardware
+    folder: Path
+    chips: int = 25
+    seed: int = 0
+    progress: bool = True
+    command: str = ""
+    label: str = ""  # stands before the name of every stage in its progress
+    started: float = field(default_factory=time.time)
+    chosen: str = ""  # how the direct deployment was made
+
+    def run(self) -> dict[str, Any]:
+        """Do whatever is not done yet and return the summary."""
+        to_analog(self.task.model(), self.hardware)  # rules that fit no layer should not wait for a training
+        claim_folder(self.folder, self.task, self.hardware, self.seed)
+        digital, reference = self._digital()
+        curves = {}
+        for variant, make in ((DIRECT, self._direct), (TRAINED, self._trained)):
+            net = make(digital)
+            curves[variant.name] = self._curve(variant, net, reference)
+        return self._summarise(digital, net, reference, curves)
+
+    def train(self) -> None:
+        """Both trainings, without any chip."""
+        claim_folder(self.folder, self.task, self.hardware, self.seed)
+        self._trained(self._digital()[0])
+
+    def reference(self) -> Score:
+        """The score of the digital network, trained first where it is not there yet."""
+        return self._digital()[1]
+
+    def network(self, trained: bool) -> nn.Module:
+        """The network on its hardware: trained for it, or deployed as it is."""
+        digital = self._digital()[0]
+        return self._trained(digital) if trained else self._direct(digital)
+
+    # -- stages -----------------------------------------------------------------------------------------------
+    def _digital(self) -> tuple[nn.Module, Score]:
+        """Plain training, or its saved result; with the score that everything is compared to."""
+        self._seed("digital")
+        model, file = self.task.model(), self.folder / "digital.safetensors"
+        if file.exists():
+            load_model(model, file)
+        else:
+            optimizer = self.task.optimizer(model.parameters(), self.task.lr)
+            self._fit(model, optimizer, self.task.epochs, file, loss=self.task.loss, what="digital training")
+        model.eval()
+        with torch.no_grad():
+            return model, self.task.checked_score(model)
+
+    def _direct(self, digital: nn.Module) -> nn.Module:
+        """No straw man: with and without the 2.5 sigma clip of R003 sec. 2.2, input ranges calibrated in two ways, batch
+        norms as they are or estimated anew, or all that is digital tuned (R003-80); whichever has the smallest training
+        loss on chips of its own is deployed."""
+        choices = ((self._training_loss(net), how, net) for how, net in self._ways(digital))
+        _, self.chosen, net = min(choices, key=lambda c: c[0])
+        return net
+
+    def _ways(self, digital: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        """Deployments without training of weights."""
+        task = self.task
+        for clip in DIRECT_CLIPS:
+            hw = load(self.hardware, set=[f"tiles.{tile}.mapping.clip={clip}" for tile in self.hardware.tiles])
+            for method in DIRECT_RANGES:
+                net = to_analog(digital, hw)
+                calibrate(net, task.calibration_batches(), method, forward=task.predict)
+                yield f"clip {clip}, input ranges by {method}", net
+                adapted = copy.deepcopy(net)
+                if adapt_batch_norm(adapted, task.calibration_batches(), forward=task.predict):
+                    yield f"clip {clip}, input ranges by {method}, batch norms estimated anew", adapted
+            self._seed("direct")
+            batches = islice(task.train_batches(draws.words("direct", self.seed)[0] & 0x7FFFFFFF), TUNING_BATCHES)
+            tuned = tune_digital(to_analog(digital, hw), batches, task.loss, forward=task.predict)
+            yield f"clip {clip}, digital parameters tuned", tuned
+
+    @torch.no_grad()
+    def _training_loss(self, net: nn.Module) -> float:
+        """Mean loss on the calibration batches, two chips, first and last evaluation time."""
+
+        def loss(model: nn.Module) -> float:
+            batches = list(self.task.calibration_batches())
+            return sum(float(self.task.loss(self.task.predict(model, b), b)) for b in batches) / len(batches)
+
+        ends = [self.hardware.times[0], self.hardware.times[-1]]
+        return sum(evaluate(net, loss, ends, chips=2, seed=draws.words("choose", self.seed)[0]).mean)
+
+    def _trained(self, digital: nn.Module) -> nn.Module:
+        """Hardware-aware training, or its saved result: from the digital network (R003-60), mapped by Eqs. 21 and 22
+        (R003-61), with input ranges from data (R003-62), through the whole model without drift (R003-63)."""
+        self._seed("trained")
+        net, file = to_analog(digital, self.hardware), self.folder / "trained.safetensors"
+        if file.exists():
+            return load_model(net, file)
+        calibrate(net, self.task.calibration_batches(), forward=self.task.predict)
+        spec, epochs = self.hardware.training, self.task.hwa_epochs
+        if spec.schedule is not None or spec.epochs is not None:
+            epochs = spec.schedule.epochs if spec.schedule is not None else spec.epochs or 0
+        optimizer = self._optimizer([p for p in net.parameters() if p.requires_grad])
+        attached = attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
+        loss = self.task.loss if spec.distill is None else self._distilled(digital, spec.distill)
+        what, cosine = "hardware-aware training", spec.schedule is None
+        self._fit(net, optimizer, epochs, file, loss=loss, what=what, cosine=cosine)
+        attached.detach()
+        return net
+
+    def _optimizer(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """What `training:` asks for, or the task's."""
+        spec = self.hardware.training
+        lr = spec.schedule.lr if spec.schedule is not None else spec.lr or self.task.hwa_lr
+        optimizer = OPTIMIZERS[spec.optimizer](params, lr=lr) if spec.optimizer else self.task.optimizer(params, lr)
+        for group in optimizer.param_groups if spec.weight_decay is not None else ():
+            group["weight_decay"] = spec.weight_decay
+        return optimizer
+
+    def _distilled(self, teacher: nn.Module, spec: DistillSpec) -> Callable[[Any, Any], Tensor]:
+        """The loss with the digital network as a teacher (R003-75)."""
+
+        def loss(outputs: Any, batch: Any) -> Tensor:
+            with torch.no_grad():
+                soft = self.task.logits(self.task.predict(teacher, batch))
+            hard = self.task.loss(outputs, batch)
+            logits = self.task.logits(outputs)
+            return distillation_loss(logits, soft, hard, temperature=spec.temperature, weight=spec.weight)
+
+        return loss
+
+    def _fit(
+        self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, file: Path, what: str, **options: Any
+    ) -> None:
+        """Train, and keep the result in `file`."""
+        part, what = file.with_suffix(".part.pt"), self.label + what
+        loop = Loop(self.task, net, optimizer, epochs, self.seed, part, what=what, progress=self.progress, **options)
+        loop.run()
+        write_atomically(file, lambda f: save_model(net, f))
+        loop.done()
+
+    def _curve(self, variant: Variant, net: nn.Module, reference: float) -> tuple[Evaluation, dict[str, Rows]]:
+        """Scores and further figures of all chips; chips that are in results.jsonl already are not run again."""
+        file = self.folder / "results.jsonl"
+        lines = {r["chip"]: r for r in _lines(file) if r["variant"] == variant.name}
+        taken: list[Score] = []
+
+        def score(net: nn.Module) -> float:
+            taken.append(self.task.checked_score(net))
+            return taken[-1]
+
+        def keep(k: int, scores: tuple[float, ...]) -> None:
+            line = lines[k] = {
+                "variant": variant.name,
+                "chip": k,
+                "seed": self.seed,
+                "times": list(self.hardware.times),
+                "scores": list(scores),
+                "extra": {name: [s.extra[name] for s in taken] for name in taken[0].extra},
+            }
+            taken.clear()
+            cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
+            with file.open("a") as f:
+                f.write("\n" * cut + json.dumps(line) + "\n")
+
+        curve = evaluate(
+            net, score, self.hardware.times, self.chips, self.seed,
+            reference=reference, chance=self.task.chance, progress=self.progress,
+            done={k: tuple(line["scores"]) for k, line in lines.items()}, on_chip=keep,
+        )  # fmt: skip
+        rows = [lines[k] for k in range(self.chips)]
+        return curve, {name: [r["extra"][name] for r in rows] for name in rows[0].get("extra", {})}
+
+    # -- bookkeeping ------------------------------------------------------------------------------------------
+    def _seed(self, stage: str) -> None:
+        """Every stage starts from its own seed, so that a resumed run equals an uninterrupted one."""
+        seed_all(draws.words(stage, self.seed)[0] & 0x7FFFFFFF)
+
+    def _summarise(
+        self,
+        digital: nn.Module,
+        net: nn.Module,
+        reference: Score,
+        curves: dict[str, tuple[Evaluation, dict[str, Rows]]],
+    ) -> dict[str, Any]:
+        report = conversion_report(net)
+        summary = {
+            "task": self.task.name,
+            "hardware": self.hardware.description,
+            "reference": float(reference),
+            "reference_extra": reference.extra,
+            "chance": self.task.chance,
+            "times": list(self.hardware.times),
+            "chips": self.chips,
+            "seed": self.seed,
+            "variants": [
+                {
+                    "name": v.name,
+                    "about": f"{v.about} ({self.chosen})" if v is DIRECT else v.about,
+                    "mean": c.mean,
+                    "sem": c.sem,
+                    "normalised": c.normalised,
+                    "scores": c.scores,
+                    "extra": {name: {"values": values, **spread(values)} for name, values in extra.items()},
+                }
+                for v in (DIRECT, TRAINED)
+                for c, extra in (curves[v.name],)
+            ],
+            "layers": json.loads(report.to_json()),
+            "mvm": self._mvm(),
+            "inside": self._inside(net),
+            "kurtosis": [k._asdict() for k in kurtosis_by_layer(net)],
+            "parameters": sum(p.numel() for p in digital.parameters()),
+            "precision": {name: {"tier": r.tier, "why": r.why} for name, r in routes(self.hardware).items()},
+            "versions": versions(),
+            "command": self.command,
+            "seconds": time.time() - self.started,
+        }
+        write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
+        return summary
+
+    def _inside(self, net: nn.Module) -> dict[str, Any]:
+        """What happens in every layer of the first chip, at the first and the last time."""
+        ends = dict.fromkeys((self.hardware.times[0], self.hardware.times[-1]))
+        batches = islice(self.task.calibration_batches(), 2)
+        return inspect_layers(net, batches, ends, self.seed, forward=self.task.predict).to_data()
+
+    def _mvm(self) -> dict[str, Any]:
+        """What causes the error of one product on the default tile, right after programming and at the last time; from
+        the last summary where there is one, since a folder never holds two kinds of hardware."""
+        file = self.folder / "summary.json"
+        if file.exists() and (before := json.loads(file.read_text()).get("mvm")):
+            return before
+        hw = self.hardware
+        if hw.default not in hw.tiles:
+            return {"skipped": f"the default of this hardware is {hw.default}, not a tile"}
+        e = MvmExperiment(size=min(512, hw.tile(hw.default).rows), vectors=64, matrices=2)
+        with tqdm(desc="one matrix-vector product", disable=not self.progress, leave=False) as bar:
+            try:
+                rows = [r for t in (None, hw.times[-1]) for r in effect_table(hw, t, e, bar.update)]
+            except MhoError as why:
+                return {"skipped": str(why)}
+        mapping = hw.tile(hw.default).mapping.kind
+        return {"size": e.size, "matrices": e.matrices, "mapping": mapping, "rows": [r._asdict() for r in rows]}
+
+
+def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
+    """The task's network on analog tiles with the weights of a file; a plain digital one is calibrated first."""
+    net = load_model(to_analog(task.model(), hardware), checkpoint)
+    with safe_open(str(checkpoint), "pt") as f:
+        plain = not any(name.endswith("tiles.input_range") for name in f.keys())  # noqa: SIM118 (not a dict)
+    if plain:
+        calibrate(net, task.calibration_batches(), forward=task.predict)
+    return net.eval()
+
+
+def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) -> None:
+    """Make the folder of a run and write down whose it is; an error if it holds another one."""
+    key = {
+        "task": task.name,
+        "hardware": hardware.digest,
+        "seed": seed,
+        **identity(task, hardware=hardware),
+    }
+    file = folder / "key.json"
+    if file.exists() and (before := json.loads(file.read_text())) != key:
+        changed = ", ".join(k for k in key if before.get(k) != key[k])
+        raise MhoError(f"{folder} holds another run (different {changed}); choose another folder with --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(key, indent=1))
+    made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
+    write_atomically(folder / "hardware.yaml", made_with + hardware.to_yaml())
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The complete lines of a JSONL file; a line that a crash cut short does not count."""
+    for line in file.read_text().splitlines() if file.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)

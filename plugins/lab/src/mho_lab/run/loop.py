@@ -1,0 +1,119 @@
+"""The training loop of a task. Killed at any moment and started again, it ends with the same bits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mho.effects import draws
+from mho.ground.errors import MhoError
+from mho.ground.files import write_atomically
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mho_lab.run.task import Task
+
+
+@dataclass
+class Loop:
+    """Epochs of `task` with `net` and `optimizer`; `loss(outputs, batch)` is minimised.
+
+    After every epoch everything that the next one depends on is written to `file`, in one piece: weights, optimizer,
+    learning rate, generators. `run` goes on from there, and removes the file in the end.
+    """
+
+    task: Task
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    epochs: int
+    seed: int
+    file: Path
+    loss: Callable[[Any, Any], Tensor]
+    cosine: bool = True  # let the learning rate fall to 0; otherwise somebody else sets it
+    what: str = "training"
+    progress: bool = True
+
+    def run(self) -> None:
+        """Train until the last epoch is done."""
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.epochs) if self.cosine else None
+        first = self._resume(decay)
+        self.net.train()
+        with tqdm(range(self.epochs), self.what, initial=first, disable=not self.progress, leave=False) as bar:
+            for epoch in range(first, self.epochs):
+                loss = self._epoch(epoch)
+                bar.set_postfix(loss=f"{loss:.4f}")
+                bar.update()
+                if decay is not None:
+                    decay.step()
+                self._keep(epoch + 1, decay)
+        self.net.eval()
+
+    def done(self) -> None:
+        """The result is safe elsewhere: the state between epochs is not needed any more."""
+        self.file.unlink(missing_ok=True)
+
+    def _epoch(self, epoch: int) -> float:
+        loss = None
+        for batch in self.task.train_batches(draws.words("epoch", self.seed, epoch)[0] & 0x7FFFFFFF):
+            self.optimizer.zero_grad()
+            loss = self.loss(self.task.predict(self.net, batch), batch)
+            loss.backward()
+            self.optimizer.step()
+        if loss is None:
+            raise MhoError(f"task {self.task.name!r}: train_batches gave no batch")
+        return float(loss.detach())
+
+    def _keep(self, epoch: int, decay: Any) -> None:
+        state = {
+            "epoch": epoch,
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "decay": decay.state_dict() if decay is not None else {},
+            "generators": generator_states(),
+        }
+        write_atomically(self.file, lambda f: torch.save(state, f))
+
+    def _resume(self, decay: Any) -> int:
+        """Epochs that are done already."""
+        if not self.file.exists():
+            return 0
+        state = torch.load(self.file, weights_only=True)
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if decay is not None:
+            decay.load_state_dict(state["decay"])
+        set_generator_states(state["generators"])
+        return int(state["epoch"])
+
+
+def seed_all(seed: int) -> None:
+    """Seed every default random generator: data augmentation may use any of them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def generator_states() -> dict[str, Any]:
+    """The states of all default random generators: torch's (with those of GPUs), numpy's and Python's."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def set_generator_states(states: dict[str, Any]) -> None:
+    """Back to `generator_states`."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(states["python"])

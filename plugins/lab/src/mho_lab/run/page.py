@@ -1,0 +1,88 @@
+"""The page of a run of the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mho.config.units import format_seconds
+
+from mho_lab.report import figures, words
+from mho_lab.report.blocks import Block, drawn, heatmap, histogram, render
+from mho_lab.report.results import Product, Study, read_study
+
+
+def run_page(folder: Path) -> str:
+    """From summary.json, results.jsonl and hardware.yaml of a folder that `mho run` has written."""
+    study = read_study(folder)
+    return render("report.html.j2", study=study, **_parts(study))
+
+
+def _parts(study: Study) -> dict[str, Any]:
+    """What the template shows besides the study itself. Figures are markup that escaped its texts already."""
+    last = study.time_names[-1] if study.times else ""
+    grids = [g for x in study.layers for g in x.grids]
+    spread = (
+        f"Scores of single chips after {last} for {len(study.curves)} variants. The numbers are in the table below."
+    )
+    bars = (
+        figures.effect_bars(study.product, _product_label(study.product))
+        if study.product and study.product.causes
+        else ""
+    )
+    return {
+        "effect_bars": figures.markup(bars),
+        "drift_curve": figures.markup(figures.drift_curve(study, _curve_label(study))),
+        "chip_spread": figures.markup(figures.chip_spread(study, spread)),
+        "tile_cards": figures.tile_cards(grids),
+        "inside": drawn(inspection_blocks(study.inside)) if study.inside else [],
+        "last": last,
+        "parameters": max(sum(x.parameters for x in study.layers), 1),
+    }
+
+
+def inspection_blocks(inside: dict[str, Any]) -> list[Block]:
+    """What `Inspection.to_data` holds: errors and clipping by layer, and the conductances."""
+    times = [format_seconds(t) for t in inside["times"]]
+    columns = [f"{what}, {t}" for what in ("MVM error", "ADC clips") for t in times] + ["DAC clips", "weights clipped"]
+    layers = inside["layers"]
+    values = [[*x["error"], *x["adc"], x["dac"], x["weights"]] for x in layers]
+    about = (
+        "Of one chip, with the inputs that really arrive at a layer. MVM error: mean |y - exact| / mean |exact| "
+        "(Rasch et al. 2023, Eq. 20). Clipped: inputs beyond the input range, outputs of single tiles at the output "
+        "bound, weights beyond the device range."
+    )
+    names = [x["layer"] or "(root)" for x in layers]
+    counts = {"target": "target", "programmed": "programmed", "aged": f"after {times[-1]}"}
+    return [
+        heatmap("Layer by layer", names, columns, values, corner="layer", percent=True, note=about),
+        histogram(
+            "Conductances",
+            inside["edges"],
+            {shown: inside["conductances"][name] for name, shown in counts.items()},
+            x="conductance (µS)",
+            note="All devices of one chip; of a differential pair the magnitude of the difference.",
+        ),
+    ]
+
+
+def _curve_label(study: Study) -> str:
+    """The drift curve in one sentence for those who do not see it."""
+    runs = [
+        f"{c.name} from {words.percent(c.mean[0])} after {study.time_names[0]} to {words.percent(c.mean[-1])}"
+        for c in study.curves
+        if c.mean
+    ]
+    end = f" after {study.time_names[-1]}" if study.times else ""
+    return f"Mean score over time: {'; '.join(runs)}{end}. The numbers are in the table of scores."
+
+
+def _product_label(product: Product) -> str:
+    """The bars of causes in one sentence."""
+    total = product.causes[0]
+    errors = [f"{words.percent(v)} at {t}" for v, t in zip(total.alone, product.times)]
+    largest = max(product.causes[1:] or (total,), key=lambda c: c.alone[-1] or 0.0)
+    return (
+        f"MVM error of each effect alone and of all together, {' and '.join(errors)}; "
+        f"the largest alone is {largest.name}. The numbers are in the table of causes."
+    )

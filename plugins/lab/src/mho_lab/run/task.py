@@ -1,0 +1,159 @@
+"""What a task is: a network, its data, its loss and its score. Built-in ones by name, yours as a Python file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from mho.ground.errors import MhoError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mho_lab.measure.identity import code_of
+
+BUILT_IN = {"digits": "mho_lab.run.digits:Digits"}
+
+
+class Score(float):
+    """A score with further figures of the same network, each a column of its own in tables and reports.
+
+    >>> s = Score(0.61, perplexity=3.4)
+    >>> s + 0, s.extra
+    (0.61, {'perplexity': 3.4})
+    """
+
+    extra: dict[str, float]
+
+    def __new__(cls, value: float, **extra: float) -> Score:
+        made = super().__new__(cls, value)
+        made.extra = {name.replace("_", " "): float(v) for name, v in extra.items()}
+        return made
+
+
+class Task:
+    """Subclass it, in a file of your own, and `mho run my_task.py hardware.yaml` does the rest.
+
+    Required: `model`, `train_batches`, `score`. The rest has defaults for classification with (inputs, labels) batches.
+
+    chance         the score of guessing, for normalised accuracy (R003 Eq. 1)
+    epochs, lr     plain training; `hwa_epochs`, `hwa_lr` hardware-aware training; `training:` in YAML overrides the latter
+    data_version   changes when the data do, so that old results are not mixed with new ones
+    """
+
+    name: ClassVar[str] = ""
+    chance: float = 0.0
+    epochs: int = 20
+    lr: float = 1e-3
+    hwa_epochs: int = 20
+    hwa_lr: float = 1e-3
+    data_version: str = "1"
+
+    def model(self) -> nn.Module:
+        """A fresh network; its initial weights come from torch's generator."""
+        raise NotImplementedError
+
+    def train_batches(self, seed: int) -> Iterable[Any]:
+        """One epoch of batches, shuffled by `seed`."""
+        raise NotImplementedError
+
+    def score(self, model: nn.Module) -> float:
+        """A fraction, higher is better, on held-out data; a `mho.Score` carries further figures beside it."""
+        raise NotImplementedError
+
+    def checked_score(self, model: nn.Module) -> Score:
+        """`score`, which must be a fraction: anything else would become a wrong accuracy somewhere in a table."""
+        value = self.score(model)
+        try:
+            found = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            found = math.nan
+        if not 0 <= found <= 1:
+            said = value.tolist() if isinstance(value, Tensor) else value
+            hint = "; divide percent by 100" if 1 < found <= 100 else ""
+            raise MhoError(
+                f"score of task {self.name or type(self).__name__} must return a number from 0 to 1, got {said!r}{hint}"
+            )
+        return value if isinstance(value, Score) else Score(found)
+
+    def predict(self, model: nn.Module, batch: Any) -> Any:
+        """The outputs of the model for a batch."""
+        return model(batch[0])
+
+    def loss(self, outputs: Any, batch: Any) -> Tensor:
+        """The training loss of these outputs."""
+        return F.cross_entropy(outputs, batch[1])
+
+    def logits(self, outputs: Any) -> Tensor:
+        """The logits [..., classes] in these outputs, for distillation from the digital network."""
+        if not isinstance(outputs, Tensor):
+            raise MhoError(
+                f"task {self.name!r}: distillation needs logits, but predict returns {type(outputs).__name__}; write "
+                "logits(self, outputs) in the task"
+            )
+        return outputs
+
+    def optimizer(self, params: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+        """The optimizer of both trainings."""
+        return torch.optim.Adam(params, lr=lr)
+
+    def calibration_batches(self) -> Iterator[Any]:
+        """Batches that input ranges are calibrated on."""
+        return islice(iter(self.train_batches(0)), 10)
+
+    def fingerprint(self) -> str:
+        """A hash of the code and the data version: part of the key of every result. The code is the file of the task, of
+        its parent classes, and every module in their folders that they import; data files count by `data_version` only."""
+        kinds = type(self).__mro__[: type(self).__mro__.index(Task)]
+        code = b"".join(code_of(sys.modules[m]) for m in dict.fromkeys(c.__module__ for c in kinds))
+        return hashlib.sha256(code + self.data_version.encode()).hexdigest()[:16]
+
+
+def load_task(name: str | Path | Task) -> Task:
+    """A built-in task by name, or the one `Task` subclass that a Python file defines."""
+    if isinstance(name, Task):
+        return name
+    if isinstance(name, str) and name in BUILT_IN:
+        module, _, cls = BUILT_IN[name].partition(":")
+        return getattr(importlib.import_module(module), cls)()
+    path = Path(name)
+    if path.suffix != ".py":
+        raise MhoError(
+            f"no task {str(name)!r}; built in: {', '.join(BUILT_IN)}; or give a Python file that defines a mho.Task"
+        )
+    if not path.is_file():
+        raise MhoError(f"no such task file: {path}")
+    return _from_file(path)
+
+
+def _from_file(path: Path) -> Task:
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # many tasks are called task.py
+    spec = importlib.util.spec_from_file_location(f"mho_task_{path.stem}_{place}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        raise MhoError(f"{path} failed to import: {type(e).__name__}: {e}") from e
+    found = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, Task) and c.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        names = ", ".join(c.__name__ for c in found) or "none"
+        raise MhoError(f"{path} must define exactly one subclass of mho.Task, found: {names}")
+    task = found[0]()
+    missing = [m for m in ("model", "train_batches", "score") if getattr(found[0], m) is getattr(Task, m)]
+    if missing:
+        raise MhoError(f"{path}: {found[0].__name__} does not write {', '.join(missing)}; see mho.Task")
+    type(task).name = type(task).name or path.stem
+    return task

@@ -1,0 +1,240 @@
+"""`mho run`, `train` and `evaluate`: the main job and its halves."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from mho.cli.config import JSON, SET
+from mho.config.hardware import load
+from mho.ground.errors import MhoError
+from mho.ground.tables import json_text, table
+
+if TYPE_CHECKING:
+    from mho_lab.run.job import Job
+    from mho_lab.run.seeds import Trainings
+
+
+OUT = click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results [mho-runs/TASK-HW-...]."
+)
+SEED = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
+THREADS = click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Threads of torch; results are bit-equal only for the same number.",
+)
+CHIPS = click.option("--chips", default=25, show_default=True, type=click.IntRange(1), help="Simulated chips.")
+
+
+@click.command()
+@click.argument("task")
+@click.argument("hw")
+@SET
+@CHIPS
+@SEED
+@click.option("--seeds", type=click.IntRange(2), help="Train this many times, with seeds --seed, --seed + 1, ...")
+@click.option("--jobs", type=click.IntRange(1), help="Trainings at the same time [one more than there are cores].")
+@OUT
+@THREADS
+@click.option("--no-report", is_flag=True, help="Skip the HTML report.")
+@JSON
+def run(
+    task: str,
+    hw: str,
+    changes: tuple[str, ...],
+    chips: int,
+    seed: int,
+    seeds: int | None,
+    jobs: int | None,
+    out: Path | None,
+    threads: int,
+    no_report: bool,
+    as_json: bool,
+) -> None:
+    """Train TASK digitally, deploy it on HW as it is, train it hardware-aware, deploy that, and compare the accuracies
+    of many simulated chips over drift time.
+
+    TASK is a built-in (digits) or a Python file with a mho.Task; HW a hardware file or a preset. An interrupted run goes
+    on where it stopped when the command is repeated.
+
+    One training says nothing about the next: --seeds 3 trains three times, each deployed on chips of its own, and gives
+    means over the trainings, and what hardware-aware training gains with a 95 % interval.
+    """
+    job: Job | Trainings
+    job = one = _job(task, hw, changes, chips, seed, out, threads)
+    if seeds:
+        folder = out or default_folder(one.task.name, hw, one.hardware.digest)
+        job = several = _trainings(one, range(seed, seed + seeds), folder)
+        width = min(jobs or (os.cpu_count() or 1) + 1, seeds)
+        if width > 1:
+            options = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
+            _resumable(lambda: _apart(several, [task, hw, *options], width), folder)
+    summary = _resumable(job.run, job.folder)
+    click.echo(json_text(summary) if as_json else _table(summary))
+    if not no_report:
+        from mho_lab.report import write_report
+
+        click.echo(f"report: {write_report(job.folder)}", err=as_json)
+
+
+@click.command()
+@click.argument("task")
+@click.argument("hw")
+@SET
+@SEED
+@OUT
+@THREADS
+def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None, threads: int) -> None:
+    """Train TASK digitally and then for HW, and keep both networks (digital.safetensors, trained.safetensors).
+
+    `mho run` with the same arguments goes on from there; `mho evaluate` takes the files.
+    """
+    job = _job(task, hw, changes, 1, seed, out, threads)
+    _resumable(job.train, job.folder)
+    click.echo(f"{job.folder / 'digital.safetensors'}\n{job.folder / 'trained.safetensors'}")
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("task")
+@click.argument("hw")
+@SET
+@CHIPS
+@SEED
+@click.option("--time", "times", multiple=True, metavar="TIME", help="When, e.g. '1 day' [the hardware's times].")
+@THREADS
+@JSON
+def evaluate(
+    checkpoint: Path,
+    task: str,
+    hw: str,
+    changes: tuple[str, ...],
+    chips: int,
+    seed: int,
+    times: tuple[str, ...],
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Score CHECKPOINT, a safetensors file of TASK's network, on many chips of HW over drift time.
+
+    The file may come from `mho train` or be a plain digital checkpoint; the input ranges of the latter are calibrated on
+    the task's calibration batches.
+    """
+    import torch
+    from mho.use.evaluation import evaluate as score_chips
+
+    from mho_lab.run.job import deploy
+    from mho_lab.run.task import load_task
+
+    hardware, job_task = load(hw, set=changes), load_task(task)
+    torch.set_num_threads(threads)
+    net = deploy(job_task, hardware, checkpoint)
+    curve = score_chips(
+        net, job_task.checked_score, times or None, chips, seed, chance=job_task.chance, progress=sys.stderr.isatty()
+    )
+    if as_json:
+        click.echo(json_text({"times": curve.times, "mean": curve.mean, "sem": curve.sem, "scores": curve.scores}))
+        return
+    click.echo(f"{checkpoint.name} on {hardware.description or hw}, {chips} chips\n{curve}")
+
+
+def _job(task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, out: Path | None, threads: int) -> Job:
+    import torch
+
+    from mho_lab.run.job import Job
+    from mho_lab.run.task import load_task
+
+    hardware, job_task = load(hw, set=changes), load_task(task)
+    folder = out or default_folder(job_task.name, hw, hardware.digest, seed)
+    command = shlex.join(["mho", *sys.argv[1:]])
+    torch.set_num_threads(threads)
+    return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command)
+
+
+def _trainings(job: Job, seeds: Sequence[int], folder: Path) -> Trainings:
+    """The same job, several times."""
+    from mho_lab.run.seeds import Trainings
+
+    return Trainings(job.task, job.hardware, folder, seeds, job.chips, job.progress, job.command)
+
+
+def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
+    """Each training in a process of its own, `jobs` at the same time; `job.run` then finds their results."""
+    from tqdm import tqdm
+
+    files = click.get_current_context().find_root().params.get("files", ())
+    start = [sys.executable, "-c", "from mho.cli import main; main()", *(f"--plugin={f}" for f in files), "run"]
+
+    todo = job.todo()
+
+    def train_one(seed: int) -> None:
+        own = [f"--seed={seed}", f"--out={job.folder_of(seed)}"]
+        command = [*start, *arguments, *own]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 (ourselves)
+        if ended.returncode:
+            raise MhoError(f"the training with seed {seed} failed:\n{ended.stderr.strip()}")
+        if seed == todo[0]:
+            click.echo(ended.stderr, err=True, nl=False)  # warnings are the same for all
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(tqdm(pool.map(train_one, todo), "trainings", len(todo), disable=not job.progress, leave=False))
+
+
+def _resumable(work: Callable[[], Any], folder: Path) -> Any:
+    try:
+        return work()
+    except KeyboardInterrupt:
+        click.echo(f"\nrepeat the command to go on from {folder}", err=True)
+        raise
+
+
+def default_folder(task: str, hardware: str, digest: str, seed: int | None = None) -> Path:
+    """mho-runs/digits-pcm.standard-1a2b3c4d-s0: one folder for each hardware content and seed, or for several seeds."""
+    name = Path(hardware).stem if hardware.endswith((".yaml", ".yml")) else hardware
+    return Path("mho-runs") / f"{task}-{name}-{digest[:8]}-{'seeds' if seed is None else f's{seed}'}"
+
+
+def _score(mean: float, sem: float) -> str:
+    """In percent; a single chip has no standard error."""
+    return f"{100 * mean:.2f}" if math.isnan(sem) else f"{100 * mean:.2f} ± {100 * sem:.2f}"
+
+
+def _figure(mean: float, sem: float) -> str:
+    return f"{mean:.3f}" if math.isnan(sem) else f"{mean:.3f} ± {sem:.3f}"
+
+
+def _table(summary: dict[str, Any]) -> str:
+    from mho.config.units import format_seconds
+
+    rows = []
+    for v in summary["variants"]:
+        rows.append((v["name"], "accuracy %", *(_score(m, s) for m, s in zip(v["mean"], v["sem"]))))
+        rows.append(("", "normalised %", *(f"{100 * n:.1f}" for n in v["normalised"])))
+        for name, e in v["extra"].items():
+            rows.append(("", name, *(_figure(m, s) for m, s in zip(e["mean"], e["sem"]))))
+    if gain := summary.get("difference"):
+        rows.append((gain["of"], "95 % interval", *(_score(m, h) for m, h in zip(gain["mean"], gain["half"]))))
+    head = ("variant", "", *(format_seconds(t) for t in summary["times"]))
+    about = "\n".join(f"{v['name']}: {v['about']}" for v in summary["variants"])
+    title = f"{summary['task']} on {summary['hardware']}\ndigital reference {100 * summary['reference']:.2f} %"
+    extra = "".join(f", {name} {v:.3g}" for name, v in summary["reference_extra"].items())
+    return f"\n{title}{extra}, {_how_many(summary)}\n\n{table(head, rows)}\n\n{about}"
+
+
+def _how_many(summary: dict[str, Any]) -> str:
+    """What a mean is taken over, and what its error is."""
+    chips = f"{summary['chips']} chips" if summary["chips"] > 1 else "1 chip"
+    if "seeds" in summary:
+        return f"{len(summary['seeds'])} trainings with {chips} each, mean ± SEM over trainings"
+    return chips if summary["chips"] == 1 else f"{chips}, mean ± SEM"

@@ -1,0 +1,287 @@
+"""Which way do the gradients point? Estimators of the gradient under hardware, beside the clean one and each other (R000).
+
+Every draw is a chip of its own: programmed, aged, and read with noise of its own. A gradient is that of the weights on tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from mho.effects.gradient import straight
+from mho.fast.function import Weights
+from mho.ground.errors import MhoError
+from mho.ground.tables import table
+from mho.layers import AnalogLayer
+from mho.tile.session import tile_arrays
+from mho.use.chip import Time, keeping_chip, keeping_modes, matrices, program, run_of
+from torch import Tensor, nn
+
+MODES = ("autograd", "through", "ste")
+EXPECTED = "expected"  # the true derivative of everything but rounding, which passes straight through
+ALL = "all"
+
+Loss = Callable[[nn.Module], Tensor]
+
+
+@contextmanager
+def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
+    """Gradients of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
+    ageing included; rounding has derivative 0: R000's vanilla), `expected` (the same, but rounding passes straight through),
+    `through` (R003-65) or `ste` (R001-02)."""
+    name, rounding = ("autograd", "ste") if mode == EXPECTED else (mode, "zero")
+    specs = [(a, a.training_spec) for a in tile_arrays(net)]
+    with ExitStack() as stack:
+        for array, spec in specs:
+            stack.callback(setattr, array, "training_spec", spec)
+            backward = spec.backward.model_copy(update={"mode": name, "rounding": rounding, "surrogate": None})
+            array.training_spec = spec.model_copy(update={"backward": backward})
+        if mode != "ste":
+            for array, matrix in matrices(net):
+                exactly = name == "autograd"
+                weights = array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.aged)
+                stack.callback(array.register_forward_pre_hook(_using(weights)).remove)
+        yield
+
+
+def _using(weights: Tensor) -> Any:
+    """A hook that makes a tile array compute with these weights."""
+    return lambda array, args: (*args[:2], Weights(weights))
+
+
+@contextmanager
+def exact_products(net: nn.Module) -> Iterator[None]:
+    """The network computes as on a digital machine."""
+    arrays = tile_arrays(net)
+    before = [a.exact for a in arrays]
+    try:
+        for a in arrays:
+            a.exact = True
+        yield
+    finally:
+        for a, was in zip(arrays, before):
+            a.exact = was
+
+
+def parameters_on_tiles(net: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters whose matrices are on tiles, by the names of their layers."""
+    found: dict[str, nn.Parameter] = {}
+    for prefix, layer in net.named_modules():
+        if not isinstance(layer, AnalogLayer):
+            continue
+        owners = {id(v if v._base is None else v._base) for v in layer.views().values()}
+        for name, p in layer.named_parameters(recurse=False):
+            if id(p) in owners and not any(p is q for q in found.values()):
+                found[(prefix or "(root)") if name == "weight" else f"{prefix}.{name}".strip(".")] = p
+    if not found:
+        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+    return found
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The clean gradient of every layer [weights], and draws [draw, weights] of every estimator."""
+
+    clean: dict[str, Tensor]
+    draws: dict[str, dict[str, Tensor]]
+
+
+def sample_gradients(
+    net: nn.Module,
+    loss: Loss,
+    *,
+    modes: Sequence[str] = MODES,
+    chips: int = 8,
+    time: Time = 0.0,
+    seed: int = 0,
+    clean: Sequence[Tensor] | None = None,
+) -> Gradients:
+    """Gradients of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
+    products, is measured too where it is not given."""
+    parameters = parameters_on_tiles(net)
+
+    def gradient() -> list[Tensor]:
+        found = torch.autograd.grad(loss(net), list(parameters.values()), allow_unused=True)
+        return [torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in zip(found, parameters.values())]
+
+    draws: dict[str, list[list[Tensor]]] = {m: [] for m in modes}
+    with keeping_chip(net), keeping_modes(net), torch.enable_grad():
+        net.eval()
+        if clean is None:
+            with exact_products(net):
+                clean = gradient()
+        for k in range(chips):
+            program(net, seed, index=k).age(time)
+            for mode in modes:
+                run_of(net).sample = 0  # every mode sees the same noise
+                with backward_by(net, mode):
+                    draws[mode].append(gradient())
+    stacked = {m: {n: torch.stack(rows) for n, rows in zip(parameters, zip(*d))} for m, d in draws.items()}
+    return Gradients(dict(zip(parameters, clean)), stacked)
+
+
+class Direction(NamedTuple):
+    """One estimator in one layer ("all": the whole network); sem is a standard error over draws (jackknife).
+
+    cosine     between the estimator's expectation and the clean gradient (R000-01); norms are freed of Monte Carlo bias
+    bias       |E g~ - g| / |g|
+    variance   E|g~ - E g~|^2 / |E g~|^2 of a single draw (R000-02)
+    expected   cosine between the estimator's expectation and the gradient of the expected perturbed loss
+    lowest     the smallest cosine of a single draw with the clean gradient (R001-05)
+    dead       the share of the weights with a clean gradient for which every draw gives 0 (R000-03)
+    """
+
+    layer: str
+    mode: str
+    cosine: float
+    cosine_sem: float
+    bias: float
+    variance: float
+    expected: float
+    expected_sem: float
+    lowest: float
+    dead: float
+
+
+class Directions(tuple[Direction, ...]):
+    """One entry for every layer and mode, the whole network first. Print it for a table."""
+
+    def of(self, mode: str, layer: str = ALL) -> Direction:
+        """The entry of a mode in a layer."""
+        return next(d for d in self if (d.mode, d.layer) == (mode, layer))
+
+    def __str__(self) -> str:
+        head = ("layer", "mode", "cos(clean)", "±", "cos(expected)", "±", "bias", "variance", "lowest", "dead")
+        rows = [(d.layer, d.mode, *(f"{v:.3g}" for v in (*d[2:4], *d[6:8], *d[4:6], *d[8:]))) for d in self]
+        return table(head, rows, right=range(2, len(head)))
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def gradient_directions(
+    net: nn.Module, loss: Loss, *, modes: Sequence[str] = MODES, chips: int = 8, time: Time = 0.0, seed: int = 0
+) -> Directions:
+    """How gradient estimators under hardware agree with the clean gradient and with that of the expected perturbed loss.
+
+    `loss(net)` computes the loss of one batch, e.g. `lambda n: cross_entropy(n(x), y)`; `net` comes from `mho.to_analog`.
+    Each of `chips` draws is a chip of its own, aged to `time`. The expected loss has the mean over draws of its true
+    derivative as gradient, rounding taken straight-through; sample means are compared across different draws only, so that
+    Monte Carlo noise biases neither side. The network is as before afterwards.
+    """
+    if chips < 2:
+        raise MhoError(f"gradient directions need at least 2 chips, got {chips}")
+    wanted = tuple(dict.fromkeys([*modes, EXPECTED]))
+    return directions(sample_gradients(net, loss, modes=wanted, chips=chips, time=time, seed=seed), modes)
+
+
+def directions(g: Gradients, modes: Sequence[str] = MODES) -> Directions:
+    """The statistics of gradients that were sampled with the mode `expected` among them."""
+    layers = [[n] for n in g.clean]
+    groups = {ALL: list(g.clean), **{names[0]: names for names in layers}}
+    return Directions(_direction(layer, mode, g, names) for layer, names in groups.items() for mode in modes)
+
+
+class _Products(NamedTuple):
+    """Inner products of draws: with the clean gradient [draw], with each other and with those of `expected` [draw, draw]."""
+
+    clean: Tensor
+    own: Tensor
+    cross: Tensor
+    expected: Tensor
+    norm: float  # |g|^2
+
+    def without(self, k: int) -> _Products:
+        """The same with one draw left out."""
+        keep = [i for i in range(len(self.clean)) if i != k]
+        own, cross, expected = (m[keep][:, keep] for m in self[1:4])
+        return _Products(self.clean[keep], own, cross, expected, self.norm)
+
+
+def _direction(layer: str, mode: str, g: Gradients, names: Sequence[str]) -> Direction:
+    mine, true = ([g.draws[m][n].double() for n in names] for m in (mode, EXPECTED))
+    clean = [g.clean[n].double() for n in names]
+    p = _Products(
+        sum((a @ c for a, c in zip(mine, clean)), torch.zeros(())),
+        sum((a @ a.T for a in mine), torch.zeros(())),
+        sum((a @ b.T for a, b in zip(mine, true)), torch.zeros(())),
+        sum((b @ b.T for b in true), torch.zeros(())),
+        float(sum(c @ c for c in clean)),
+    )
+    square = _off_diagonal(p.own)
+    spread = float(p.own.diagonal().mean()) - square
+    apart = max(0.0, square - 2 * float(p.clean.mean()) + p.norm)
+    each = p.clean / (p.own.diagonal() * p.norm).sqrt().clamp(min=1e-300)
+    alive = sum(int((c != 0).sum()) for c in clean)
+    dead = sum(int(((c != 0) & (a == 0).all(0)).sum()) for a, c in zip(mine, clean))
+    return Direction(
+        layer,
+        mode,
+        _with_clean(p),
+        _jackknife(p, _with_clean),
+        math.sqrt(apart / p.norm) if p.norm else math.nan,
+        spread / square if square > 0 else (0.0 if not spread else math.inf),
+        _with_expected(p),
+        _jackknife(p, _with_expected),
+        float(each.min()),
+        dead / alive if alive else 0.0,
+    )
+
+
+def _off_diagonal(gram: Tensor) -> float:
+    """The mean product of different draws: an unbiased estimate of the product of the expectations."""
+    n = len(gram)
+    return float((gram.sum() - gram.diagonal().sum()) / (n * (n - 1)))
+
+
+def _with_clean(p: _Products) -> float:
+    return _cosine(float(p.clean.mean()), _off_diagonal(p.own), p.norm, p.own)
+
+
+def _with_expected(p: _Products) -> float:
+    return _cosine(_off_diagonal(p.cross), _off_diagonal(p.own), _off_diagonal(p.expected), p.own)
+
+
+def _cosine(product: float, a: float, b: float, own: Tensor) -> float:
+    """0 for a gradient that is always 0; nan where noise hides the direction; noise may push it past 1, so it is cut."""
+    if not own.any():
+        return 0.0
+    return max(-1.0, min(1.0, product / math.sqrt(a * b))) if a > 0 and b > 0 else math.nan
+
+
+def _jackknife(p: _Products, statistic: Callable[[_Products], float]) -> float:
+    """The standard error from leaving out one draw at a time."""
+    n = len(p.clean)
+    if n < 3:
+        return math.nan
+    values = [statistic(p.without(k)) for k in range(n)]
+    mean = sum(values) / n
+    return math.sqrt((n - 1) / n * sum((v - mean) ** 2 for v in values))
+
+
+def loss_on_chip(net: nn.Module, loss: Loss, time: Time, seed: int, chip: int) -> float:
+    """The perturbed loss of the weights as they are now, on one chip of theirs."""
+    program(net, seed, index=chip).age(time)
+    with torch.no_grad():
+        return float(loss(net))
+
+
+@contextmanager
+def moved(parameters: Sequence[nn.Parameter], step: Sequence[Tensor]) -> Iterator[None]:
+    """The parameters with a step added, and as they were, to the bit, afterwards."""
+    before = [p.detach().clone() for p in parameters]
+    try:
+        with torch.no_grad():
+            for p, s in zip(parameters, step):
+                p.add_(s.view_as(p))
+        yield
+    finally:
+        with torch.no_grad():
+            for p, old in zip(parameters, before):
+                p.copy_(old)

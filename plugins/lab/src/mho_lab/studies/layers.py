@@ -1,0 +1,235 @@
+"""Which layers suffer, and which have to leave the tiles: sensitivity of each, exemption, a mixed deployment (R003)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from mho.config.hardware import Hardware
+from mho.ground.errors import MhoError
+from mho.use.convert import conversion_report
+
+from mho_lab.measure.statistics import Ask, Decision, Effort, Interval, Search, decide, interval
+from mho_lab.studies import rounds, variants
+from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, network, scores
+
+SCALE = 15.0  # R003-50
+TARGET = 0.99  # normalised accuracy, R003-43
+EXHAUSTIVE = 6  # up to so many layers, every mixed deployment is tried
+
+
+class OnTiles(NamedTuple):
+    """An analog layer: which tile it is on, and how many parameters it has."""
+
+    name: str
+    tile: str
+    parameters: int
+
+
+class Alone(NamedTuple):
+    """Normalised accuracy with device noise in one layer only (R003-50)."""
+
+    layer: OnTiles
+    accuracy: Interval
+
+
+class Exemption(NamedTuple):
+    """Normalised accuracy with these layers off the tiles (R003-51), and their share of the parameters."""
+
+    layers: tuple[str, ...]
+    share: float
+    accuracy: Interval
+
+
+class Deployment(NamedTuple):
+    """A mixed deployment: what leaves the tiles, and what chips that the search has not seen say about it.
+
+    met    whether the lower end of the interval reaches the target
+    every  whether every smaller one was tried (and none was good enough), or only the most promising ones
+    """
+
+    layers: tuple[str, ...]
+    share: float
+    hardware: Hardware
+    accuracy: Interval
+    met: bool
+    every: bool
+
+
+@dataclass(frozen=True)
+class LayerStudy:
+    """All of it; accuracies are normalised by the digital score of the same network (A* of R003)."""
+
+    layers: tuple[OnTiles, ...]
+    families: tuple[str, ...]
+    scale: float
+    time: float
+    target: float
+    digital: float
+    quiet: Interval  # device noise in no layer
+    alone: tuple[Alone, ...]  # the most sensitive first
+    exemptions: tuple[Exemption, ...]  # none exempt, the most sensitive one, the two most sensitive, ...
+    deployment: Deployment
+
+
+def layer_study(
+    subject: Subject,
+    hw: Hardware,
+    time: float,
+    measured: Measurer,
+    *,
+    families: Sequence[str] = (),
+    scale: float = SCALE,
+    target: float = TARGET,
+    chips: int = 8,
+    verify: int = 24,
+    effort: Effort | None = None,
+) -> LayerStudy:
+    """Sensitivity of every layer, accuracy over the share of exempt parameters, and the smallest exemption that meets the
+    target: searched on the chips of one seed, verified on chips of another."""
+    families = tuple(families) or tuple(variants.device_families(hw))
+    if not families:
+        raise MhoError("no effect of this hardware comes with its devices; say whose noise to scale with --family")
+    layers = layers_on_tiles(subject, hw)
+    bench = _Bench(subject, time, target, column(measured([subject.item(None)], scores))[0], measured)
+    quiet, *alone = bench.accuracies(
+        [_quiet(hw, families), *(variants.one_noisy_layer(hw, x.name, x.tile, families, scale) for x in layers)], chips
+    )
+    ranked = sorted((Alone(x, a) for x, a in zip(layers, alone)), key=lambda a: a.accuracy.mean)
+    order = [a.layer.name for a in ranked]
+    exemptions = _exemptions(bench, hw, layers, order, chips)
+    deployment = _deployment(bench, hw, layers, order, effort or Effort((4, 8, 16, 32)), verify)
+    return LayerStudy(
+        tuple(layers), families, scale, time, target, bench.digital, quiet, tuple(ranked), exemptions, deployment
+    )  # fmt: skip
+
+
+def layers_on_tiles(subject: Subject, hw: Hardware) -> list[OnTiles]:
+    """The analog layers of the network on this hardware."""
+    report = conversion_report(network(subject.item(hw)))
+    return [OnTiles(e.name, e.tile, e.parameters) for e in report.analog]
+
+
+def _quiet(hw: Hardware, families: Sequence[str]) -> Hardware:
+    for family in families:
+        hw = variants.scaled(hw, family, 0.0)
+    return hw
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Measures normalised accuracies of one network at one time."""
+
+    subject: Subject
+    time: float
+    target: float
+    digital: float  # the score without hardware
+    measured: Measurer
+
+    def normal(self, values: Sequence[Value]) -> list[float]:
+        chance = self.subject.chance
+        if self.digital == chance:
+            raise MhoError(f"the digital network scores {chance:.1%}, which is guessing: there is nothing to lose")
+        return [(s - chance) / (self.digital - chance) for s in column(list(values))]
+
+    def accuracies(self, hardwares: Sequence[Hardware], chips: int, confidence: float = 0.95) -> list[Interval]:
+        items = [self.subject.chips(h, 0, chips, self.time) for h in hardwares]
+        return [interval(self.normal([v]), confidence) for v in self.measured(items, scores)]
+
+    def meets(self, hw: Hardware, effort: Effort) -> Decision:
+        """Whether the accuracy of this hardware is at least the target."""
+
+        def item(_: int, ask: Ask) -> Item:
+            return self.subject.chips(hw, ask.first, ask.last, self.time)
+
+        def margins(_: int, ask: Ask, value: Value) -> list[float]:
+            return [a - self.target for a in self.normal([value])]
+
+        searches: dict[int, Search] = {0: decide(0.0, effort)}
+        return rounds.search(searches, item, margins, scores, self.measured)[0]
+
+
+def _exemptions(
+    bench: _Bench, hw: Hardware, layers: list[OnTiles], order: list[str], chips: int
+) -> tuple[Exemption, ...]:
+    """R003-51: exempt layers from the most to the least sensitive; without any layer on tiles nothing is lost."""
+    cuts = [tuple(order[:k]) for k in range(len(order))]
+    found = bench.accuracies([variants.digital(hw, c) for c in cuts], chips)
+    whole = Exemption(tuple(order), 1.0, Interval(1.0, 1.0, 1.0, chips))
+    return (*(Exemption(c, _share(layers, c), a) for c, a in zip(cuts, found)), whole)
+
+
+def _share(layers: list[OnTiles], names: Sequence[str]) -> float:
+    """Of the parameters that could be on tiles, those of these layers."""
+    return sum(x.parameters for x in layers if x.name in names) / max(1, sum(x.parameters for x in layers))
+
+
+def _deployment(
+    bench: _Bench, hw: Hardware, layers: list[OnTiles], order: list[str], effort: Effort, verify: int
+) -> Deployment:
+    """The first candidate that meets the target in the search and on new chips."""
+    every = len(layers) <= EXHAUSTIVE
+    for names in _subsets(layers) if every else _prefixes(order):
+        if len(names) == len(layers):
+            break
+        if bench.meets(variants.digital(hw, names), effort).sign <= 0:
+            continue
+        kept = names if every else _pruned(bench, hw, layers, names, effort)
+        mixed = variants.digital(hw, kept) if kept else hw
+        seen = verified(bench.subject, mixed, bench, verify)
+        if seen.low >= bench.target:
+            return Deployment(kept, _share(layers, kept), mixed, seen, True, every)
+    everything = variants.digital(hw, [x.name for x in layers])
+    return Deployment(tuple(order), 1.0, everything, Interval(1.0, 1.0, 1.0, verify), bench.target <= 1.0, every)
+
+
+def verified(subject: Subject, hw: Hardware, bench: _Bench, chips: int) -> Interval:
+    """The accuracy on chips of another seed than the search used; one-sided at 95 %, so 90 % between both ends."""
+    fresh = replace(bench, subject=replace(subject, seed=subject.seed + 1))
+    return fresh.accuracies([hw], chips, confidence=0.90)[0]
+
+
+def _subsets(layers: list[OnTiles]) -> Iterator[tuple[str, ...]]:
+    """Every choice of layers, those with the fewest parameters first."""
+    choices = itertools.chain.from_iterable(itertools.combinations(layers, k) for k in range(len(layers) + 1))
+    for c in sorted(choices, key=lambda c: (sum(x.parameters for x in c), len(c))):
+        yield tuple(x.name for x in c)
+
+
+def _prefixes(order: list[str]) -> Iterator[tuple[str, ...]]:
+    for k in range(len(order) + 1):
+        yield tuple(order[:k])
+
+
+def _pruned(
+    bench: _Bench, hw: Hardware, layers: list[OnTiles], names: tuple[str, ...], effort: Effort
+) -> tuple[str, ...]:
+    """Put back on tiles whatever can go back, the largest layer first."""
+    for x in sorted((x for x in layers if x.name in names), key=lambda x: -x.parameters):
+        fewer = tuple(n for n in names if n != x.name)
+        if bench.meets(variants.digital(hw, fewer) if fewer else hw, effort).sign > 0:
+            names = fewer
+    return names
+
+
+def as_data(s: LayerStudy) -> dict[str, Any]:
+    """Plain data of everything that was found."""
+    return {
+        "study": "layers",
+        "time": s.time,
+        "families": list(s.families),
+        "scale": s.scale,
+        "target": s.target,
+        "digital": s.digital,
+        "quiet": s.quiet._asdict(),
+        "layers": [{**a.layer._asdict(), "alone": a.accuracy._asdict()} for a in s.alone],
+        "exemptions": [{"layers": list(e.layers), "share": e.share, "accuracy": e.accuracy._asdict()} for e in s.exemptions],
+        "deployment": {
+            **s.deployment._asdict(),
+            "layers": list(s.deployment.layers),
+            "hardware": s.deployment.hardware.to_data(),
+            "accuracy": s.deployment.accuracy._asdict(),
+        },
+    }  # fmt: skip

@@ -1,0 +1,285 @@
+"""The paper's studies of a single matrix-vector product: what its error depends on (R003 Figs. 3, 4 and 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from mho.config.hardware import load
+from mho.effects.converter import Dac
+from mho.effects.nonideality import Nonideality
+from mho.ground.errors import MhoError
+from mho.use.calibration import calibrate
+from mho.use.chip import Time, matrices
+from mho.use.matrix import Tile
+from mho.use.metrics import MvmExperiment, mvm_error, standard_mvm_error
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mho.config.hardware import Hardware, TileSpec
+
+
+class Point(NamedTuple):
+    """One point of a study: the setting, the error there, its standard error."""
+
+    x: float
+    error: float
+    sem: float = math.nan
+
+
+Tick = Callable[[], object]  # told after every matrix, for a progress bar
+
+
+def _silent() -> None:
+    """Nobody watches the progress."""
+
+
+def boosted(hw: Hardware, what: str, factor: float) -> Hardware:
+    """`hw` with the strength of some effects of its default tile multiplied: a kind (`circuit.ir_drop`), or a whole family
+    (`pcm`: the total PCM noise of R003-45)."""
+    tile = hw.tile(hw.default)
+    effects = cast(tuple[Nonideality, ...], tile.nonidealities)
+    chosen = [e for e in effects if e.kind == what or e.kind.startswith(what + ".")]
+    if not any(e.strength for e in chosen):
+        known = ", ".join(dict.fromkeys(e.kind for e in effects if e.strength))
+        raise MhoError(f"no effect {what!r} with a strength on tile {hw.default!r}; it has: {known or 'none'}")
+    new = tuple(e.boosted(factor) if e in chosen else e for e in effects)
+    return with_tile(hw, tile.model_copy(update={"nonidealities": new}))
+
+
+def with_tile(hw: Hardware, tile: TileSpec) -> Hardware:
+    """`hw` with another default tile."""
+    return hw.model_copy(update={"tiles": {**hw.tiles, hw.default: tile}})
+
+
+def equal_error_boost(
+    hw: Hardware,
+    what: str,
+    target: float = 0.20,
+    *,
+    t: Time | None = None,
+    experiment: MvmExperiment | None = None,
+    highest: float = 1e4,
+    tick: Tick = _silent,
+) -> float:
+    """The factor on one effect that brings the standard MVM error to `target` (R003-44, Fig. 4), by bisection to 1 %.
+
+    Every factor is measured on the same matrices and chips, so the error is a smooth function of it.
+    """
+
+    def error(factor: float) -> float:
+        return standard_mvm_error(boosted(hw, what, factor), t, experiment, tick).mean
+
+    low, high = 1.0, 2.0
+    if (now := error(low)) >= target:
+        raise MhoError(f"the MVM error is {now:.1%} already, not below the target of {target:.1%}")
+    if error(high) == now:
+        raise MhoError(f"{what} makes no difference to the MVM error at this time")
+    while error(high) < target:
+        low, high = high, 2 * high
+        if high > highest:
+            raise MhoError(f"{what} does not bring the MVM error to {target:.1%}, not even {highest:g} times as strong")
+    while high / low > 1.01:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if error(middle) < target else (low, middle)
+    return math.sqrt(low * high)
+
+
+def fixed_point_error(bits: int, *, weights: bool, experiment: MvmExperiment | None = None) -> float:
+    """MVM error of b-bit weights (or inputs) with max scaling and everything else exact (R003-52, Fig. 3D)."""
+    e = experiment or MvmExperiment()
+    top = 2 ** (bits - 1) - 1
+    errors = []
+    for k in range(e.matrices):
+        w, x = e.draw(k)
+        exact = x @ w.T
+        if weights:
+            step = w.abs().max() / top
+            w = (w / step).round() * step
+        else:
+            step = x.abs().max() / top
+            x = (x / step).round() * step
+        errors.append(mvm_error(exact, x @ w.T))
+    return sum(errors) / len(errors)
+
+
+def input_range_study(
+    hw: Hardware,
+    alphas: Iterable[float],
+    rho: float = 0.0,
+    experiment: MvmExperiment | None = None,
+    tick: Tick = _silent,
+) -> list[Point]:
+    """MVM error against the input range alpha for x ~ N(0, 1), correlated with the weights as training makes them:
+    x' = rho w_k + (1 - rho) x (R003-53, Fig. 3E)."""
+    e = experiment or MvmExperiment()
+    tile = hw.tile(hw.default)
+    if not isinstance(tile.dac, Dac):
+        raise MhoError(f"tile {hw.default!r} has no DAC, so there is no input range to study")
+    points = []
+    for alpha in alphas:
+        fixed = with_tile(hw, tile.model_copy(update={"dac": tile.dac.model_copy(update={"range": float(alpha)})}))
+        errors = []
+        for k in range(e.matrices):
+            w, _ = e.draw(k)
+            g = torch.Generator().manual_seed(10_000 + k)
+            x = torch.randn(e.vectors, e.size, generator=g)
+            x = rho * w[torch.arange(e.vectors) % e.size] / e.sigma + (1 - rho) * x
+            with torch.no_grad():
+                errors.append(mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x)))
+            tick()
+        points.append(_point(alpha, errors))
+    return points
+
+
+def dynamic_range_study(
+    hw: Hardware,
+    spreads: Iterable[float],
+    experiment: MvmExperiment | None = None,
+    tick: Tick = _silent,
+) -> list[tuple[Point, Point]]:
+    """What noise and bound management add to a static input range (R003-54, sec. A.1): MVM errors without and with both,
+    for vectors exp(spread N) U(-1, 1) whose sizes differ as those of tokens do. x of a point is the spread.
+
+    A learned range is first calibrated by MVM error on these inputs; a number is taken as it is. Both deployments use
+    the same range, matrices and chips. With output noise alone, and no input beyond the range alpha, the error falls by
+    the factor mean_k max_j |x_kj| / alpha.
+    """
+    e = experiment or MvmExperiment()
+    tile = hw.tile(hw.default)
+    if not isinstance(tile.dac, Dac) or tile.dac.range == "dynamic":
+        raise MhoError(f"tile {hw.default!r} needs a DAC with a learned or fixed range to study what dynamic ones add")
+    managed = tile.dac.model_copy(update={"noise_management": True, "halvings": max(3, tile.dac.halvings)})
+    plain = tile.dac.model_copy(update={"noise_management": False, "halvings": 0})
+    both = [with_tile(hw, tile.model_copy(update={"dac": dac})) for dac in (plain, managed)]
+    points = []
+    for spread in spreads:
+        errors = []
+        for k in range(e.matrices):
+            errors.append(_managed_errors(both, *sized_vectors(e, k, spread), k))
+            tick()
+        static, dynamic = zip(*errors)
+        points.append((_point(spread, list(static)), _point(spread, list(dynamic))))
+    return points
+
+
+def sized_vectors(e: MvmExperiment, k: int, spread: float) -> tuple[Tensor, Tensor]:
+    """The k-th matrix of the experiment, and its vectors with sizes exp(spread N), the largest entry of all on 1."""
+    w, x = e.draw(k)
+    size = (spread * torch.randn(e.vectors, 1, generator=torch.Generator().manual_seed(30_000 + k))).exp()
+    x = x * size
+    return w, x / x.abs().max()
+
+
+def _managed_errors(both: list[Hardware], w: Tensor, x: Tensor, seed: int) -> tuple[float, ...]:
+    """MVM errors with the first hardware, and with the second at the input range found for the first."""
+    tiles = [Tile(w, hw) for hw in both]
+    if tiles[0].tiles.input_range.requires_grad:  # learned
+        calibrate(tiles[0], [x], "mse")
+        tiles[1].tiles.input_range.data.copy_(tiles[0].tiles.input_range)
+    with torch.no_grad():
+        return tuple(mvm_error(x @ w.T, t.program(seed=seed)(x)) for t in tiles)
+
+
+def generalised_normal(shape: tuple[int, ...], beta: float, generator: torch.Generator) -> Tensor:
+    """Draws of the density exp(-|w|^beta) (scale 1): beta = 1: Laplace, 2: normal, large: uniform (R003-48).
+
+    The distribution function of |w| is the incomplete gamma function P(1/beta, |w|^beta); it is tabulated and inverted on
+    uniform numbers. The table ends where exp(-|w|^beta) is 1e-15, and is densest near 0.
+    """
+    grid = 34 ** (1 / beta) * torch.linspace(0, 1, 1 << 16, dtype=torch.float64) ** 2
+    below = torch.special.gammainc(torch.full_like(grid, 1 / beta), grid**beta)
+    u = torch.rand(math.prod(shape), generator=generator, dtype=torch.float64)
+    i = torch.searchsorted(below, u).clamp(1, len(grid) - 1)
+    share = (u - below[i - 1]) / (below[i] - below[i - 1]).clamp(min=1e-300)
+    magnitude = grid[i - 1] + share.clamp(0, 1) * (grid[i] - grid[i - 1])
+    sign = torch.where(torch.rand(len(u), generator=generator) < 0.5, -1.0, 1.0)
+    return (magnitude * sign).float().view(shape)
+
+
+def excess_kurtosis(w: Tensor) -> float:
+    """Fourth standardised moment minus 3 (R003-48, R003-49): 0 for a Gaussian, large for long tails."""
+    centred = w.detach().double().flatten() - w.detach().double().mean()
+    return float((centred**4).mean() / (centred**2).mean() ** 2 - 3)
+
+
+def theoretical_kurtosis(beta: float) -> float:
+    """Of the generalised normal: Gamma(5/beta) Gamma(1/beta) / Gamma(3/beta)^2 - 3 (R003-48)."""
+    return math.exp(math.lgamma(5 / beta) + math.lgamma(1 / beta) - 2 * math.lgamma(3 / beta)) - 3
+
+
+def weight_shape_study(
+    hw: Hardware,
+    betas: Iterable[float],
+    t: Time = "1 h",
+    experiment: MvmExperiment | None = None,
+    tick: Tick = _silent,
+) -> list[Point]:
+    """MVM error against the shape of the weight distribution, from long tails (beta = 0.5) to uniform, the largest weight
+    on g_max (R003-48, Fig. 6A). x of a point is beta."""
+    e = experiment or MvmExperiment()
+    hw = load(hw, set=[f"tiles.{hw.default}.mapping.kind=mho.tile_max"])
+    points = []
+    for beta in betas:
+        errors = []
+        for k in range(e.matrices):
+            g = torch.Generator().manual_seed(20_000 + k)
+            w = generalised_normal((e.size, e.size), beta, g)
+            x = 2 * torch.rand(e.vectors, e.size, generator=g) - 1
+            chip = Tile(w, hw).program(seed=k).age(t)
+            with torch.no_grad():
+                errors.append(mvm_error(x @ w.T, chip(x)))
+            tick()
+        points.append(_point(beta, errors))
+    return points
+
+
+def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, level: float = 1.0) -> list[Point]:
+    """Fig. 3C (R003-15): one column whose weights run from -1 to 1 in order, read with a constant input; the ideal output
+    is 0. Returns the mean absolute output for each ordered fraction of the column (the rest is shuffled)."""
+    tile = hw.tile(hw.default)
+    only = with_tile(
+        hw, tile.model_copy(update={"rows": rows, "dac": None, "adc": None, "nonidealities": _ir_drops(tile)})
+    )
+    points = []
+    for fraction in fractions:
+        outputs = []
+        for k in range(16):
+            g = torch.Generator().manual_seed(k)
+            w = torch.linspace(-1, 1, rows)
+            moved = torch.randperm(rows, generator=g)[: round((1 - fraction) * rows)]
+            w[moved] = w[moved[torch.randperm(len(moved), generator=g)]]
+            with torch.no_grad():
+                outputs.append(float(Tile(w[None], only)(torch.full((1, rows), level)).abs()))
+        points.append(_point(fraction, outputs))
+    return points
+
+
+class LayerKurtosis(NamedTuple):
+    """Excess kurtosis of one layer's weights, scaled by one global maximum, and of its conductances as mapped."""
+
+    layer: str
+    weights: float
+    conductances: float
+
+
+def kurtosis_by_layer(net: nn.Module) -> list[LayerKurtosis]:
+    """How compact the mapping makes each layer's weight distribution (R003-49, Fig. 6C)."""
+    return [
+        LayerKurtosis(array.name, excess_kurtosis(w), excess_kurtosis(w / array.spread(array.gamma)))
+        for array, w in matrices(net)
+    ]
+
+
+def _ir_drops(tile: TileSpec) -> tuple[Nonideality, ...]:
+    found = tuple(e for e in cast(tuple[Nonideality, ...], tile.nonidealities) if e.kind.startswith("circuit.ir_drop"))
+    if not found:
+        raise MhoError("the graded column shows IR-drop, and this tile has none; add circuit.ir_drop")
+    return found
+
+
+def _point(x: float, values: list[float]) -> Point:
+    v = torch.tensor(values, dtype=torch.float64)
+    return Point(x, float(v.mean()), float(v.std() / len(values) ** 0.5) if len(values) > 1 else math.nan)

@@ -1,0 +1,165 @@
+"""Draw the studies of one MVM into a file: curves where the setting is a number, bars where it is a name."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mho.config.units import format_seconds
+from mho.ground.errors import MhoError
+
+from mho_lab.report.figures import plain_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from mho_lab.studies.mvmtables import Row, StudyTable
+
+COLOURS = ("#1f5fbf", "#c2570c", "#1a7f4b", "#a8327a", "#7a6a00")  # those of the report's light style
+MARKERS = ("o", "s", "^", "D", "v")
+INK, MUTED, LINE = "#1b1f26", "#5b6472", "#dde1e7"
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mho",  # the same file from the same numbers
+    "text.parse_math": False,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "figure.facecolor": "white",
+}
+
+
+def need_matplotlib() -> None:
+    """Say how to get it where it is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise MhoError("plots need matplotlib: pip install 'mho[report]'") from None
+
+
+def save(tables: Sequence[StudyTable], file: Path) -> None:
+    """One panel below the other, written to an .svg or .png."""
+    heights = [_height(t) for t in tables]
+    with figure(6.2, sum(heights)) as f:
+        panels = f.subplots(len(tables), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for ax, table in zip(panels, tables):
+            draw(ax, table)
+        write(f, file)
+
+
+def draw(ax: Axes, table: StudyTable) -> None:
+    """One study on one panel."""
+    bars = any(isinstance(r.x, str) for r in table.rows)
+    (_bars if bars else _curves)(ax, table)
+    ax.set_title(textwrap.fill(table.title, 62))
+
+
+@contextmanager
+def figure(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure in mho's style; matplotlib's own settings are as before afterwards."""
+    need_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield Figure((width, height), layout="constrained")
+
+
+def write(f: Figure, file: Path) -> None:
+    """As the suffix says, without a date."""
+    metadata: Any = {"Date": None} if file.suffix == ".svg" else None
+    try:
+        f.savefig(file, metadata=metadata, dpi=150)
+    except OSError as error:
+        raise MhoError(f"cannot write {file}: {error.strerror}") from None
+
+
+def _height(table: StudyTable) -> float:
+    """Inches: a panel of curves, or room for every bar."""
+    if not any(isinstance(r.x, str) for r in table.rows):
+        return 3.2
+    return 1.0 + 0.22 * len(table.rows)
+
+
+def _curves(ax: Axes, table: StudyTable) -> None:
+    scale = 100 if table.percent else 1
+    for i, series in enumerate(dict.fromkeys(r.series for r in table.rows)):
+        rows = [r for r in table.rows if r.series == series and r.value is not None]
+        at, value = [float(r.x) for r in rows], [scale * (r.value or 0.0) for r in rows]
+        error = [scale * r.sem if math.isfinite(r.sem) else 0.0 for r in rows]
+        c = i % len(COLOURS)
+        ax.errorbar(at, value, error, label=series, color=COLOURS[c], marker=MARKERS[c], markersize=4.5, capsize=3)
+    if table.reference is not None:
+        name, level = table.reference
+        ax.axhline(scale * level, color=INK, linewidth=1.1, linestyle=(0, (5, 3)), label=name)
+    for axis in table.log:
+        (ax.set_xscale if axis == "x" else ax.set_yscale)("log")
+    _ticks(ax, table)
+    if any(r.series for r in table.rows):
+        ax.legend()
+    ax.set_xlabel(table.x)
+    ax.set_ylabel(f"{table.y} (%)" if table.percent else table.y)
+
+
+def _ticks(ax: Axes, table: StudyTable) -> None:
+    """The settings themselves where they are few or times; plain numbers instead of powers of ten."""
+    settings = sorted({float(r.x) for r in table.rows})
+    if table.x == "time":
+        ax.set_xticks(settings, [format_seconds(t) for t in settings])
+        ax.minorticks_off()
+    elif len(settings) <= 8:
+        ax.set_xticks(settings, [f"{x:g}" for x in settings])
+        ax.set_xticks([], minor=True)
+    if "x" in table.log and len(settings) > 8:
+        plain_numbers(ax.xaxis)
+    if "y" in table.log:
+        plain_numbers(ax.yaxis)
+
+
+def _bars(ax: Axes, table: StudyTable) -> None:
+    scale = 100 if table.percent else 1
+    several = len({r.series for r in table.rows}) > 1
+    for i, row in enumerate(table.rows):
+        _bar(ax, -i, row, scale)
+    names = [f"{r.x}, {r.series}" if several else str(r.x) for r in table.rows]
+    ax.set_yticks([-i for i in range(len(names))], names)
+    ax.grid(visible=False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    if "x" in table.log:
+        ax.set_xscale("log")
+        plain_numbers(ax.xaxis)
+    ax.set_ylim(0.5 - len(names), 0.5)
+    ax.margins(x=0.12)
+    ax.set_xlabel(f"{table.y} (%)" if table.percent else table.y)
+
+
+def _bar(ax: Axes, y: float, row: Row, scale: float) -> None:
+    if row.value is None:
+        ax.annotate(" does not reach it", (0, y), xycoords=("axes fraction", "data"), va="center", color=MUTED)
+        return
+    error = scale * row.sem if math.isfinite(row.sem) else None
+    bar = ax.barh(y, scale * row.value, height=0.65, color=COLOURS[0], xerr=error, ecolor=INK)
+    ax.bar_label(bar, [f"{round(scale * row.value, 3):.3g}"], padding=3, fontsize=8, color=MUTED)

@@ -1,0 +1,171 @@
+"""`mho mvm`: the error of one analog matrix-vector product, what causes it, and what it depends on."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from mho.cli.config import JSON, SET
+from mho.config.hardware import load
+from mho.ground.errors import MhoError
+from mho.ground.tables import table
+
+if TYPE_CHECKING:
+    from mho.config.hardware import Hardware
+    from mho.use.metrics import MvmExperiment
+
+    from mho_lab.studies.mvmtables import StudyTable
+
+STUDY_NAMES = ("fixed-point", "input-range", "dynamic-range", "weight-shape", "graded-column", "equal-error", "drift")
+BOOST = 2.0
+
+
+@click.command()
+@click.argument("hw")
+@SET
+@click.option(
+    "--matrices",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Random matrices, each on a chip of its own.",
+)
+@click.option(
+    "--size", default=512, show_default=True, type=click.IntRange(1), help="Rows and columns of the matrices."
+)
+@click.option("--time", "times", multiple=True, metavar="TIME", help="Also at this age, e.g. '1 year' (repeatable).")
+@click.option(
+    "--boost",
+    "boosts",
+    multiple=True,
+    metavar="WHAT[=FACTOR]",
+    help=f"Also with this effect or family of effects stronger, e.g. circuit.ir_drop=11.7 [factor {BOOST:g}] (repeatable).",
+)
+@click.option(
+    "--study", "names", multiple=True, type=click.Choice(STUDY_NAMES), help="Run a study instead (repeatable)."
+)
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it too, as .svg or .png."
+)
+@click.option("--seed", default=0, show_default=True, help="Same seed, same matrices and chips.")
+@JSON
+def mvm(
+    hw: str,
+    changes: tuple[str, ...],
+    matrices: int,
+    size: int,
+    times: tuple[str, ...],
+    boosts: tuple[str, ...],
+    names: tuple[str, ...],
+    plot: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Standard MVM error of HW's default tile (R003 Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
+
+    The total, each effect alone (between ideal converters), and each effect removed. Without --time: right after
+    programming, long-term read noise included.
+
+    \b
+    studies:
+      drift          error over the hardware's times, with and without compensation
+      equal-error    factor on each effect that brings the error to 20 % (Fig. 4)
+      fixed-point    which number of bits makes the same error (Fig. 3D)
+      graded-column  IR-drop of ordered weights (Fig. 3C)
+      input-range    error over the input range for normal inputs (Fig. 3E)
+      dynamic-range  what noise and bound management add where vectors differ in size (A.1)
+      weight-shape   error over the shape of the weight distribution (Fig. 6A)
+    """
+    from mho.use.metrics import MvmExperiment
+
+    from mho_lab.studies.mvmtables import need_analog
+
+    if names and (times or boosts):
+        raise click.UsageError("--time and --boost belong to the table of effects, not to --study")
+    stronger = [parse_boost(b) for b in boosts]
+    if plot is not None:
+        _check_plot(plot)
+    hardware = load(hw, set=changes)
+    need_analog(hardware)
+    experiment = MvmExperiment(size=size, matrices=matrices, seed=seed)
+    found = _tables(hardware, experiment, names, times, stronger)
+    if plot is not None:
+        from mho_lab.studies.mvmplots import save
+
+        save(found, plot)
+    if as_json:
+        click.echo(json.dumps(_plain(found, names, times), indent=1))
+        return
+    mapping = hardware.tile(hardware.default).mapping.kind
+    click.echo(f"{hardware.description or hw}: {mapping}, {size}x{size}, {matrices} matrices, inputs U(-1, 1)")
+    for t in found:
+        if names:
+            click.echo(f"\n{t.title}")
+        click.echo(table(t.head, t.cells()))
+    if plot is not None:
+        click.echo(f"wrote {plot}")
+
+
+def parse_boost(text: str) -> tuple[str, float]:
+    """An effect or family and the factor on its strength.
+
+    >>> parse_boost("circuit.ir_drop=11.7"), parse_boost("pcm")
+    (('circuit.ir_drop', 11.7), ('pcm', 2.0))
+    """
+    what, equals, factor = text.partition("=")
+    try:
+        value = float(factor) if equals else BOOST
+    except ValueError:
+        value = math.nan
+    if not what or not math.isfinite(value) or value < 0:
+        raise MhoError(f"--boost {text}: write WHAT=FACTOR with a factor of at least 0, e.g. circuit.ir_drop=11.7")
+    return what, value
+
+
+def _tables(
+    hw: Hardware,
+    experiment: MvmExperiment,
+    names: tuple[str, ...],
+    times: tuple[str, ...],
+    boosts: list[tuple[str, float]],
+) -> list[StudyTable]:
+    from mho.config.units import seconds
+    from tqdm import tqdm
+
+    from mho_lab.studies.mvmtables import STUDIES, effects
+
+    with tqdm(desc="matrices", disable=not sys.stderr.isatty(), leave=False) as bar:
+        if names:
+            return [STUDIES[name](hw, experiment, bar.update) for name in dict.fromkeys(names)]
+        ages: list[float | None] = [None, *(seconds(t) for t in times)]
+        bar.total = len(ages) * experiment.matrices * (2 + 2 * len(hw.tile(hw.default).nonidealities) + len(boosts))
+        return [effects(hw, experiment, ages, boosts, bar.update)]
+
+
+def _check_plot(file: Path) -> None:
+    """Before minutes of work rather than after."""
+    if file.suffix not in (".svg", ".png"):
+        raise MhoError(f"--plot draws .svg or .png, not {file.name!r}")
+    if not file.absolute().parent.is_dir():
+        raise MhoError(f"cannot write {file}: there is no folder {file.parent}")
+    from mho_lab.studies.mvmplots import need_matplotlib
+
+    need_matplotlib()
+
+
+def _plain(found: list[StudyTable], names: tuple[str, ...], times: tuple[str, ...]) -> list[dict[str, object]]:
+    """The effect table as a flat list of rows (time null: right after programming), studies as one object each."""
+    from mho.config.units import format_seconds, seconds
+
+    if names:
+        return [t.to_json() for t in found]
+    ages = {format_seconds(seconds(t)): seconds(t) for t in times}
+    return [
+        {"time": ages.get(r.series), "what": r.x, "mean": r.value, "sem": r.sem if math.isfinite(r.sem) else None}
+        for t in found
+        for r in t.rows
+    ]

@@ -1,0 +1,189 @@
+"""What came out of a plan: every arm at every point of the grid and time, and its difference from the baseline."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from mho.config.units import format_seconds
+from mho.ground.errors import MhoError
+from mho.ground.tables import table
+
+from mho_lab.measure.state import Record, State
+from mho_lab.measure.statistics import Interval, interval, standard_error
+from mho_lab.measure.table import SHOWN
+from mho_lab.sweep.plan import Plan
+
+Scores = dict[tuple[int, int], float]  # (seed, chip) -> score
+
+
+class Outcome(NamedTuple):
+    """One arm at one point of the grid and one time.
+
+    `mean` and `sem` are over seeds, each the mean over its chips; over chips where there is one seed (`over` says which).
+    `difference` is to the baseline arm at the same point, paired by seed (or chip), with its 95 % interval (Student's t).
+    """
+
+    arm: str
+    grid: dict[str, Any]
+    time: float
+    mean: float
+    sem: float
+    normalised: float | None
+    seeds: int
+    chips: int
+    over: str
+    difference: Interval | None
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data; infinite and missing ends are null."""
+        d = self.difference
+        ends = {k: v if math.isfinite(v) else None for k, v in d._asdict().items()} if d else None
+        return {**self._asdict(), "sem": self.sem if math.isfinite(self.sem) else None, "difference": ends}
+
+
+def read_plan(folder: str | Path) -> Plan:
+    """The plan of a folder that `mho sweep run` has written."""
+    file = Path(folder) / "sweep.yaml"
+    if not file.is_file():
+        raise MhoError(f"{folder} holds no sweep of `mho sweep run`: there is no sweep.yaml in it")
+    return Plan.from_file(file)
+
+
+def outcomes(folder: str | Path) -> list[Outcome]:
+    """Every arm, point and time of a folder that has results, in the order of the plan."""
+    plan, state = read_plan(folder), State(Path(folder))
+    records = [r for p in state.plans() for k in p["items"] if (r := state.record(k)) and r["status"] == "done"]
+    chips = [r for r in records if r["measure"].endswith(":chip")]
+    references = _references(records)
+    points: dict[str, list[Record]] = {}
+    for r in chips:
+        points.setdefault(_name(r["item"]["arm"], r["item"]["grid"]), []).append(r)
+    found = []
+    for at in points.values():
+        item = at[0]["item"]
+        base = points.get(_name(plan.compared_with, item["grid"])) if item["arm"] != plan.compared_with else None
+        for i, t in enumerate(item["times"]):
+            found.append(_outcome(item, t, _scores(at, i), _scores(base, i) if base else None, references))
+    return found
+
+
+def _outcome(item: dict[str, Any], t: float, scores: Scores, base: Scores | None, references: Any) -> Outcome:
+    by_seed = _by_seed(scores)
+    over = "seeds" if len(by_seed) > 1 else "chips"
+    values = list(by_seed.values()) if over == "seeds" else list(scores.values())
+    shares = [_normalised(v, references.get(seed)) for seed, v in by_seed.items()]
+    known = [s for s in shares if s is not None]
+    return Outcome(
+        arm=item["arm"],
+        grid=item["grid"],
+        time=t,
+        mean=fmean(values),
+        sem=standard_error(values),
+        normalised=fmean(known) if len(known) == len(shares) else None,
+        seeds=len(by_seed),
+        chips=len(scores),
+        over=over,
+        difference=_difference(scores, base, over) if base else None,
+    )
+
+
+def _difference(scores: Scores, base: Scores, over: str) -> Interval | None:
+    """Paired by seed; by chip where there is one seed. The same chip of both has the same draws."""
+    a, b = (_by_seed(scores), _by_seed(base)) if over == "seeds" else (scores, base)
+    pairs = [v - b[k] for k, v in a.items() if k in b]  # type: ignore[index]
+    return interval(pairs) if pairs else None
+
+
+def _by_seed(scores: Scores) -> dict[int, float]:
+    """Mean over the chips of each seed."""
+    seeds = dict.fromkeys(seed for seed, _ in scores)
+    return {s: fmean(v for (seed, _), v in scores.items() if seed == s) for s in seeds}
+
+
+def _scores(records: Sequence[Record], i: int) -> Scores:
+    return {(r["item"]["seed"], r["item"]["chip"]): r["value"]["rows"][i]["score"] for r in records}
+
+
+def _references(records: Sequence[Record]) -> dict[int | None, tuple[float, float]]:
+    """Seed -> (digital score, chance); None where all seeds start from one checkpoint."""
+    digital = [r for r in records if r["measure"].endswith(":digital")]
+    found = {r["item"].get("seed"): (r["value"]["score"], r["value"]["chance"]) for r in digital}
+    return _Default(found) if None in found else found
+
+
+class _Default(dict[Any, Any]):
+    """One entry for all."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self[None]
+
+
+def _normalised(score: float, reference: tuple[float, float] | None) -> float | None:
+    if reference is None or reference[0] == reference[1]:
+        return None
+    digital, chance = reference
+    return (score - chance) / (digital - chance)
+
+
+def _name(arm: str | None, grid: dict[str, Any]) -> str:
+    return json.dumps([arm, grid])
+
+
+# -- text -----------------------------------------------------------------------------------------------------------
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """The last parts of paths, as many as tell them apart.
+
+    >>> short_names(["tiles.pcm.adc.bits", "tiles.pcm.dac.bits"])
+    {'tiles.pcm.adc.bits': 'adc.bits', 'tiles.pcm.dac.bits': 'dac.bits'}
+    """
+    parts = {p: p.split(".") for p in paths}
+    for n in range(1, max((len(v) for v in parts.values()), default=1) + 1):
+        names = {p: ".".join(v[-n:]) for p, v in parts.items()}
+        if len(set(names.values())) == len(paths) and not any(v in ("scale", "bits", "kind") for v in names.values()):
+            return names
+    return {p: p for p in paths}
+
+
+def summary(folder: str | Path) -> str:
+    """The table of outcomes for the terminal."""
+    plan, found = read_plan(folder), outcomes(folder)
+    names = short_names(list(plan.grid))
+    times = list(dict.fromkeys(o.time for o in found))
+    head = ["arm", *names.values(), *(format_seconds(t) for t in times)]
+    rows: list[list[str]] = []
+    for (arm, grid), at in _points(found).items():
+        lines = [[arm, *(str(v) for v in json.loads(grid).values())], [""] * (1 + len(names))]
+        for t in times:
+            o = at.get(t)
+            lines[0].append(_score(o) if o else "")
+            lines[1].append(_signed(o.difference) if o and o.difference else "")
+        rows += lines if any(lines[1]) else lines[:1]
+    if not found:
+        return "no results yet"
+    note = f"accuracy %, mean ± SEM over {found[0].over}"
+    if plan.compared_with:
+        note += (
+            f"; below: difference from {plan.compared_with!r} in points, 95 % interval, paired by {found[0].over[:-1]}"
+        )
+    more = f"\n… and {len(rows) - 10 * SHOWN} more lines" if len(rows) > 10 * SHOWN else ""
+    return f"{table(head, rows[: 10 * SHOWN])}{more}\n\n{note}"
+
+
+def _points(found: Sequence[Outcome]) -> dict[tuple[str, str], dict[float, Outcome]]:
+    points: dict[tuple[str, str], dict[float, Outcome]] = {}
+    for o in found:
+        points.setdefault((o.arm, json.dumps(o.grid)), {})[o.time] = o
+    return points
+
+
+def _score(o: Outcome) -> str:
+    return f"{100 * o.mean:.2f}" if math.isnan(o.sem) else f"{100 * o.mean:.2f} ± {100 * o.sem:.2f}"
+
+
+def _signed(d: Interval) -> str:
+    return f"{100 * d.mean:+.2f} ± {100 * d.half:.2f}" if math.isfinite(d.half) else f"{100 * d.mean:+.2f}"

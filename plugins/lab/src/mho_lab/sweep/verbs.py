@@ -1,0 +1,274 @@
+"""`mho sweep`: many settings of a hardware, seeds and arms, in a folder that survives every interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from mho.cli.config import JSON, SET
+from mho.ground.errors import MhoError
+
+FOLDER = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+def executor_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where and how items are measured, for every verb that sweeps."""
+    for option in (
+        click.option("--workers", type=click.IntRange(1), help="Processes at the same time [all cores]."),
+        click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="Per item."),
+        click.option(
+            "--scheduler", metavar="ADDRESS", help="Of a Dask cluster, with --executor dask [one of its own]."
+        ),
+        click.option(
+            "--executor",
+            default="process",
+            show_default=True,
+            metavar="NAME",
+            help="process: one worker process; loky: several; dask, ray: a cluster; serial: this process.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings=CONTEXT)
+def sweep() -> None:
+    """Measure a network over grids of hardware settings, seeds and arms; see how far a sweep is; get its table.
+
+    \b
+    examples:
+      mho sweep run digits pcm.standard --grid tiles.pcm.adc.bits=5,6,7,8 --seeds 3
+      mho sweep run ablation.yaml --executor loky
+      mho sweep status mho-runs/sweep-digits-...
+    """
+
+
+@sweep.command()
+@click.argument("what", metavar="FILE|TASK")
+@click.argument("hw", required=False)
+@SET
+@click.option("--grid", multiple=True, metavar="PATH=V1,V2,...", help="Values of a setting (repeatable: all pairs).")
+@click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="'NAME: PATH=VALUE; ...'",
+    help="A named way: changes for chips and training, 'train PATH=VALUE' for training only, 'train' or 'direct'.",
+)
+@click.option("--baseline", metavar="NAME", help="The arm that the others are compared with [the first].")
+@click.option("--train", is_flag=True, help="Train for the hardware first, unless an arm is 'direct'.")
+@click.option(
+    "--checkpoint", type=click.Path(exists=True, dir_okay=False), help="Start from this network [train one per seed]."
+)
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Of trainings and chips.")
+@click.option("--chips", type=click.IntRange(1), default=10, show_default=True, help="Chips of each network.")
+@click.option("--time", "times", multiple=True, metavar="TIME", help="When, e.g. '1 day' [the hardware's times].")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [mho-runs/sweep-TASK-HW-...].")
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts, e.g. of a job array; all share the folder.")
+@executor_options
+@JSON
+def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json: bool, **options: Any) -> None:
+    """Deploy TASK's network on HW at every point of a grid, for every arm and seed, and score its chips over time.
+
+    FILE is a sweep file with the same contents (docs/sweeps.md). Repeat the command to go on after an interruption.
+
+    \b
+    examples:
+      mho sweep run digits pcm.standard --grid tiles.pcm.adc.bits=5,6,7,8 --seeds 3 --chips 10
+      mho sweep run digits pcm.standard --train --seeds 3 --arm "full:" --arm "no noise: training.inject=none" \\
+          --arm "FP mapped: direct"
+      mho sweep run ablation.yaml --shard 2/8        # in a job array
+    """
+    from mho_lab.sweep.arms import outcomes, summary
+    from mho_lab.sweep.points import run_plan
+
+    how = {k: options.pop(k) for k in ("executor", "workers", "timeout", "scheduler")}
+    plan = _plan(what, hw, options)
+    folder = out or _folder(plan)
+    with cluster(how.pop("executor"), how.pop("scheduler"), how.pop("workers")) as (executor, workers):
+        try:
+            run_plan(plan, folder, executor, shard=_shard(shard), workers=workers, progress=_watched(), **how)
+        except KeyboardInterrupt:
+            click.echo(f"\nrepeat the command to go on from {folder}", err=True)
+            raise
+    failed = _tell_failures(folder)
+    if as_json:
+        click.echo(json.dumps([o.to_data() for o in outcomes(folder)], indent=1))
+    else:
+        click.echo(f"\n{summary(folder)}\nfolder: {folder}")
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+@sweep.command()
+@FOLDER
+@JSON
+def status(folder: Path, as_json: bool) -> None:
+    """How many items of FOLDER are done, waiting, running and failed, and why they failed."""
+    from mho.ground.tables import table
+
+    from mho_lab.measure.state import status as look
+
+    found = look(folder)
+    if as_json:
+        click.echo(json.dumps([{**s.__dict__, "waiting": s.waiting} for s in found], indent=1))
+        return
+    head = ("measure", "planned", "done", "waiting", "running", "failed", "minutes")
+    rows = [(s.measure, s.planned, s.done, s.waiting, s.running, len(s.failed), f"{s.seconds / 60:.1f}") for s in found]
+    click.echo(table(head, rows, right=range(1, 7)))
+    _tell_failures(folder)
+
+
+@sweep.command()
+@FOLDER
+@executor_options
+def retry(folder: Path, executor: str, scheduler: str | None, workers: int | None, timeout: float | None) -> None:
+    """Measure again what failed in FOLDER, and go on with what is left."""
+    from mho_lab.measure import engine
+    from mho_lab.sweep.arms import read_plan
+    from mho_lab.sweep.points import run_plan
+
+    forgotten = engine.forget_failures(folder)
+    click.echo(f"{forgotten} failed item{'' if forgotten == 1 else 's'} to measure again", err=True)
+    options = {"timeout": timeout, "progress": _watched()}
+    with cluster(executor, scheduler, workers) as (name, n):
+        if (folder / "sweep.yaml").exists():
+            run_plan(read_plan(folder), folder, name, workers=n, **options)
+        else:
+            engine.retry(folder, name, workers=n, **options)
+    if _tell_failures(folder):
+        raise click.exceptions.Exit(1)
+
+
+@sweep.command()
+@FOLDER
+@click.option("--format", "form", type=click.Choice(["csv", "jsonl", "parquet"]), default="csv", show_default=True)
+@click.option("--measure", metavar="MODULE:FUNCTION", help="Which results, where a folder holds several [the last].")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File [the terminal].")
+def export(folder: Path, form: str, measure: str | None, out: Path | None) -> None:
+    """All results of FOLDER as one table: a row for each chip and time, or whatever was measured.
+
+    parquet goes through pandas (and needs pyarrow); in Python, mho.sweep.read(FOLDER).to_pandas() gives a DataFrame.
+    """
+    from mho.ground.files import write_atomically
+
+    from mho_lab.measure.table import read
+
+    found = read(folder, measure)
+    if form == "parquet":
+        _parquet(found.to_pandas(), out)
+        return
+    text = found.to_csv() if form == "csv" else found.to_jsonl()
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        click.echo(write_atomically(out, text))
+
+
+def _parquet(frame: Any, out: Path | None) -> None:
+    from mho.ground.files import write_atomically
+
+    if out is None:
+        raise MhoError("parquet is no text for a terminal; choose a file with --out")
+    try:
+        click.echo(write_atomically(out, frame.to_parquet))
+    except ImportError:
+        raise MhoError("parquet needs pyarrow: pip install pyarrow; or export csv or jsonl") from None
+
+
+# -- parts ----------------------------------------------------------------------------------------------------------
+class cluster:  # noqa: N801 (a context manager)
+    """(executor, workers) inside the `with` block; with Dask, a client of the scheduler or of a cluster of its own."""
+
+    def __init__(self, executor: str, scheduler: str | None, workers: int | None) -> None:
+        self.executor, self.scheduler, self.workers = executor, scheduler, workers
+        self._client: Any = None
+
+    def __enter__(self) -> tuple[str, int | None]:
+        if self.executor != "dask":
+            return self.executor, self.workers
+        try:
+            from distributed import Client
+        except ImportError:
+            raise MhoError("executor 'dask' needs Dask: pip install distributed") from None
+        if self.scheduler:
+            try:
+                self._client = Client(self.scheduler, timeout=10)
+            except (OSError, ValueError) as error:
+                raise MhoError(f"no Dask scheduler at {self.scheduler}: {error}") from None
+        else:
+            self._client = Client(n_workers=self.workers, threads_per_worker=1, dashboard_address=None)
+        return "dask", None
+
+    def __exit__(self, *_: object) -> None:
+        if self._client is not None:
+            self._client.close()
+
+
+def _plan(what: str, hw: str | None, options: dict[str, Any]) -> Any:
+    from mho_lab.sweep.plan import Plan, parsed_arms, parsed_grid, parsed_settings
+
+    if hw is None:
+        given = [f"--{n.rstrip('s')}" for n, v in options.items() if v not in ((), None, False) and _chosen(n)]
+        if given:
+            raise MhoError(f"{', '.join(given)}: a sweep file says this itself; or give TASK and HW")
+        return Plan.from_file(what)
+    return Plan.checked(
+        task=what,
+        hardware=hw,
+        set=parsed_settings(options["changes"]),
+        grid=parsed_grid(options["grid"]),
+        arms=parsed_arms(options["arms"]),
+        times=options["times"],
+        **{k: options[k] for k in ("baseline", "train", "checkpoint", "seeds", "chips")},
+    )
+
+
+def _chosen(name: str) -> bool:
+    """Whether an option was given, and is not a default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not click.core.ParameterSource.DEFAULT
+
+
+def _folder(plan: Any) -> Path:
+    """mho-runs/sweep-digits-pcm.standard-1a2b3c4d: the same for more seeds and chips."""
+    what = plan.model_copy(update={"seeds": 1, "chips": 1}).to_yaml() + plan.base.digest
+    names = [Path(n).stem if Path(n).suffix in (".py", ".yaml", ".yml") else n for n in (plan.task, plan.hardware)]
+    return Path("mho-runs") / f"sweep-{'-'.join(names)}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+/\d+", text):
+        raise MhoError(f"--shard {text}: expected I/N, e.g. 2/8")
+    i, n = (int(v) for v in text.split("/"))
+    return i, n
+
+
+def _watched() -> bool:
+    return sys.stderr.isatty()
+
+
+def _tell_failures(folder: Path) -> int:
+    """Say what failed, one line each, and what to do; how many."""
+    from mho_lab.measure.state import status as look
+
+    failed = [f for s in look(folder) for f in s.failed]
+    for f in failed[:20]:
+        message = f["error"]["message"].partition("\n")[0]
+        click.echo(f"{f['status']}: {json.dumps(f['item'])[:160]}\n    {f['error']['type']}: {message}", err=True)
+    if failed:
+        click.echo(
+            f"{len(failed)} failed; tracebacks are in {folder / 'failed'}; again: mho sweep retry {shlex.quote(str(folder))}",
+            err=True,
+        )
+    return len(failed)

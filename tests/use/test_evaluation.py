@@ -1,0 +1,91 @@
+"""Evaluation over chips and times, and the metrics."""
+
+import math
+
+import mho
+import pytest
+import torch
+from mho.use.evaluation import Evaluation
+from torch import nn
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return mho.to_analog(nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)), "pcm.standard")
+
+
+def inputs(n=64):
+    return torch.randn(n, 16, generator=torch.Generator().manual_seed(1))
+
+
+def score(model):
+    return float(model(inputs()).mean())
+
+
+def test_mean_and_standard_error_are_over_chips():
+    """R003-32: SEM = std/sqrt(N)."""
+    e = Evaluation((1.0, 2.0), ((0.8, 0.4), (0.9, 0.4), (1.0, 0.4)), reference=0.95, chance=0.1)
+    assert e.mean == pytest.approx((0.9, 0.4))
+    assert e.sem == pytest.approx((0.1 / math.sqrt(3), 0.0))
+    assert e.normalised == pytest.approx((0.8 / 0.85, 0.3 / 0.85))
+    assert math.isnan(Evaluation((1.0,), ((0.8,),)).sem[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "fp", "chance", "printed"),
+    [
+        (11.68, 5.80, 90.0, 93.0),  # ResNet-32, CIFAR-10, direct, 1 h: A*
+        (20.03, 20.00, 99.0, 100.0),  # WRN-16, CIFAR-100
+        (32.51, 23.87, 99.9, 88.6),  # ResNet-50, ImageNet, direct, 1 h: printed in Table 2
+        (73.16, 72.90, 99.99, 99.0),  # LSTM on PTB
+    ],
+)
+def test_normalised_accuracy_reproduces_the_papers_tables(error, fp, chance, printed):
+    """R003-42."""
+    a = mho.normalised_accuracy(100 - error, 100 - fp, 100 - chance)
+    assert 100 * a == pytest.approx(printed, abs=0.06)
+
+
+def test_an_evaluation_repeats_bit_for_bit_and_gives_the_network_back(net):
+    """R003-32: reproducible from one seed."""
+    net.train()
+    chip = mho.program(net, seed=9)
+    chip.age("1 h")
+    a = mho.evaluate(net, score, ["1 s", "1 year"], chips=3, seed=4)
+    torch.manual_seed(99)
+    b = mho.evaluate(net, score, ["1 s", "1 year"], chips=3, seed=4)
+    assert a == b and a.chips == 3
+    assert mho.chip_on(net) is chip and net[0].tiles.time == 3600 and net.training
+    assert mho.evaluate(net, score, ["1 s"], chips=3, seed=5).scores != a.scores
+
+
+def test_chips_are_the_same_whatever_was_evaluated_before(net):
+    three = mho.evaluate(net, score, ["1 h"], chips=3)
+    seen = []
+    partly = mho.evaluate(
+        net, score, ["1 h"], chips=3, done={0: (7.0,), 1: (8.0,)}, on_chip=lambda k, s: seen.append((k, s))
+    )
+    assert partly.scores == ((7.0,), (8.0,), three.scores[2]) and seen == [(2, three.scores[2])]
+
+
+def test_the_hardware_file_gives_the_default_times(net):
+    assert mho.evaluate(net, score, chips=1).times == (1.0, 3600.0, 86400.0, 31536000.0)
+
+
+def test_evaluating_after_2_days_is_refused_where_the_law_ends():
+    net = mho.to_analog(nn.Linear(4, 4), "rram.wan2022")
+    assert len(mho.evaluate(net, lambda m: 0.0, chips=1).times) == 4
+    with pytest.raises(mho.MhoError, match="measured up to 2 days"):
+        mho.evaluate(net, lambda m: 0.0, ["1 year"], chips=1)
+
+
+def test_the_table_of_an_evaluation_names_its_times(net):
+    text = str(mho.evaluate(net, score, ["1 h", "1 year"], chips=2, reference=1.0, chance=0.0))
+    assert "1 h" in text and "1 year" in text and "normalised" in text
+
+
+@pytest.mark.parametrize("returned", [None, "good", torch.ones(3)])
+def test_a_score_that_is_no_number_is_a_clear_error(net, returned):
+    with pytest.raises(mho.MhoError, match=r"score\(net\) must return a number, got (NoneType|str|Tensor)"):
+        mho.evaluate(net, lambda model: returned, ["1 s"], chips=1)

@@ -1,0 +1,498 @@
+"""Training methods beside noise injection: schedules, backward per layer, surrogates, scales, distillation, direct deployment."""
+
+import math
+
+import mho
+import pytest
+import torch
+from mho.effects.converter import RANGE_CAP
+from mho.tile.array import RANGE_RATE
+from mho_qat.quantiser import quantisers
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
+
+EXACT = "rows: 8\nnonidealities: [pcm.programming_noise]"
+FULL = (
+    "rows: 8\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}\n"
+    "nonidealities: [pcm.programming_noise, circuit.ir_drop, pcm.read_noise, circuit.output_noise]"
+)
+
+
+def training(**keys):
+    return "training: {" + ", ".join(f"{k}: {v}" for k, v in keys.items()) + "}"
+
+
+def layer(hw, out=6, rows=20, seed=0):
+    torch.manual_seed(seed)
+    return mho.to_analog(nn.Linear(rows, out), hw).train()
+
+
+# --- the schedule (R002-05) ---
+
+
+def test_the_schedule_reproduces_the_published_epochs():
+    """R002-05: FP for 10 epochs, quantisation from 11, noise from 21, full at 121, end at 300, 1e-3 -> 1e-6 by a cosine."""
+    s = mho.Schedule()
+    begins = range(300)  # `done` when epoch 1, 2, ... begins
+    assert [s.quantised(d) for d in begins].index(True) + 1 == 11
+    noise = [s.noise(d) for d in begins]
+    assert noise[:21] == [0.0] * 21 and noise[21] == pytest.approx(0.01)
+    assert noise.index(1.0) + 1 == 121 and noise[70] == pytest.approx(0.5)
+    assert s.epochs == 300
+    assert s.rate(0) == pytest.approx(1e-3) and s.rate(300) == pytest.approx(1e-6)
+    assert s.rate(150) == pytest.approx((1e-3 + 1e-6) / 2)
+    assert s.rate(75) == pytest.approx(1e-6 + (1e-3 - 1e-6) * (1 + math.sqrt(0.5)) / 2)
+
+
+def test_a_stretched_schedule_keeps_its_shape():
+    s = mho.Schedule().stretched(30)
+    assert (s.quantise_from, s.noise_from, s.noise_full, s.epochs) == (2, 3, 13, 30)
+
+
+def test_attach_follows_a_schedule_in_any_loop(hardware):
+    """Learning rate, quantisers, injection and pre-activation noise all come from it, step by step."""
+    plan = "{quantise_from: 2, noise_from: 3, noise_full: 5, epochs: 6, lr: 0.1, lr_end: 0}"
+    hw = hardware(EXACT, training(schedule=plan, noise="{sigma: 1}", quantise="{weights: {bits: 4}}", clip="none"))
+    net = layer(hw)
+    optimizer = torch.optim.SGD(net.parameters(), lr=7.0)
+    attached = mho.attach(optimizer, net, steps_per_epoch=2)
+    shares, ramps, on, rates = [], [], [], []
+    for _ in range(12):
+        net(torch.randn(3, 20)).sum().backward()
+        shares.append(attached._noise.share)
+        ramps.append(float(net.tiles._ramp()))
+        on.append(net.tiles.weight_quantiser.on)
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+    assert shares == [0, 0, 0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1] == ramps
+    assert on == [False] * 2 + [True] * 10
+    assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * k / 12)) for k in range(12)])
+
+
+def test_a_digital_network_follows_a_schedule_by_hand():
+    net = mho.quantise(nn.Sequential(nn.Linear(3, 2)), weights=4)
+    noise, optimizer = mho.PreactivationNoise(0.1).attach(net), torch.optim.Adam(net.parameters())
+    mho.follow(mho.Schedule(), 70, optimizer, net, noise)
+    assert noise.share == 0.5 and all(q.on for q in quantisers(net))
+    mho.follow(mho.Schedule(), 5, optimizer, net, noise)
+    assert noise.share == 0 and not any(q.on for q in quantisers(net))
+    x = torch.randn(4, 3)
+    assert torch.equal(net(x), F.linear(x, net[0].parametrizations.weight.original, net[0].bias))
+
+
+# --- noise on pre-activations, from YAML (R002-03) ---
+
+
+def test_noise_on_preactivations_is_there_in_training_only_and_grows(hardware):
+    """std of 20,000 outputs follows the ramp: sigma k/4; alpha = 1e-5 is 2.2 %."""
+    net = layer(hardware("rows: 20", training(noise="{sigma: 2, ramp: 4 steps}", clip="none")), out=200)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    attached = mho.attach(optimizer, net)
+    x = torch.zeros(100, 20)
+    for k in range(6):
+        spread = float((net(x) - net.bias).detach().std())
+        assert spread == pytest.approx(2 * min(1, k / 4), rel=0.022)
+        optimizer.step()
+    assert torch.equal(net.eval()(x), net.bias.expand(100, -1))
+    assert torch.equal(mho.to_digital(net).eval()(x), net.bias.expand(100, -1))
+    attached.detach()
+    assert torch.equal(net.train()(x), net.bias.expand(100, -1))
+
+
+# --- backward modes (R001) ---
+
+
+def test_a_rule_gives_its_layers_a_backward_of_their_own(hardware):
+    """R001-03: `layers:` decides per layer, `training:` about the rest."""
+    hw = hardware(
+        FULL,
+        "layers:\n  - {match: '0', tile: t, backward: ste}\n"
+        "  - {match: '2', tile: t, backward: {mode: surrogate, surrogate: mho.saturating}}",
+    )
+    net = mho.to_analog(nn.Sequential(nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3)), hw)
+    assert [net[i].tiles.training_spec.backward.mode for i in (0, 2, 4)] == ["ste", "surrogate", "through"]
+    x, g = torch.randn(4, 9), torch.randn(4, 7)
+    net.train()[0](x).backward(g)
+    assert torch.allclose(net[0].weight.grad, g.T @ x, rtol=1e-5, atol=1e-5)
+
+
+def test_a_digital_layer_cannot_have_a_backward(hardware):
+    with pytest.raises(mho.ConfigError, match=r"layers\[0\].backward\n.*torch's own backward"):
+        hardware(FULL, "layers:\n  - {match: '0', tile: digital, backward: ste}")
+
+
+def test_nothing_of_the_noise_chain_is_kept_for_the_backward(hardware):
+    """R001-04, R001-08: ste saves at most 30 % more bytes than the clean layers, autograd through the model far more."""
+
+    def saved(model):
+        kept, held = {}, []
+        known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+        def pack(t):
+            store = t.untyped_storage()
+            if store.data_ptr() not in known:
+                kept[store.data_ptr()] = store.nbytes()
+            held.append(t)  # so that no address is used twice
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            y = model(torch.randn(32, 64, generator=torch.Generator().manual_seed(0)))
+        assert y.requires_grad
+        return sum(kept.values())
+
+    torch.manual_seed(0)
+    model = nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(64, 64), nn.ReLU())])
+    full = FULL.replace("rows: 8", "rows: 64")
+    sizes = {
+        mode: saved(mho.to_analog(model, hardware(full, training(backward=mode))).train())
+        for mode in ("ste", "{mode: autograd, rounding: ste}")
+    }
+    clean = saved(model)
+    assert sizes["ste"] <= 1.3 * clean and sizes["{mode: autograd, rounding: ste}"] > 10 * clean
+
+
+@pytest.mark.parametrize("mode", ["surrogate", "{mode: ste, surrogate: mho.saturating}"])
+def test_a_surrogate_needs_its_mode_and_the_mode_a_surrogate(hardware, mode):
+    with pytest.raises(mho.ConfigError, match="belong together"):
+        hardware(FULL, training(backward=mode))
+
+
+def test_the_gradient_of_a_surrogate_is_that_of_its_stand_in(hardware):
+    """R001-02 by hand: y = sum over tiles of gamma b tanh(x.w/(gamma b)), and the forward is the simulator's."""
+    hw = "rows: 8\nadc: {bits: 6, bound: 0.7}\nnonidealities: [pcm.programming_noise, circuit.output_noise]"
+    net = layer(hardware(hw, training(backward="{mode: surrogate, surrogate: mho.saturating}")))
+    through = layer(hardware(hw))
+    x, g = torch.randn(5, 20).requires_grad_(), torch.randn(5, 6)
+    torch.manual_seed(3)
+    y = net(x)
+    torch.manual_seed(3)
+    assert torch.equal(y, through(x.detach()))
+    y.backward(g)
+
+    z, w = x.detach().clone().requires_grad_(), net.weight.detach().clone().requires_grad_()
+    by_hand = net.bias.detach()
+    for rows in torch.arange(20).split(net.tiles.sizes):
+        gamma = w.detach()[:, rows].abs().amax(1)
+        by_hand = by_hand + gamma * 0.7 * torch.tanh(z[:, rows] @ w[:, rows].T / (gamma * 0.7))
+    by_hand.backward(g)
+    assert torch.allclose(x.grad, z.grad, atol=1e-6) and torch.allclose(net.weight.grad, w.grad, atol=1e-6)
+
+
+def test_a_plugins_own_backward_trains(hardware):
+    """R001-01, R001-03: a backward written by hand, behind a forward that calls numpy."""
+
+    class Halved(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, w):
+            ctx.save_for_backward(x, w)
+            return torch.einsum("vtr,tor->vto", x, w)
+
+        @staticmethod
+        def backward(ctx, g):
+            x, w = ctx.saved_tensors
+            return torch.einsum("vto,tor->vtr", g, w) / 2, torch.einsum("vto,vtr->tor", g, x) / 2
+
+    class Half(mho.Surrogate, kind="halfback.half"):
+        """Half of the clean gradient."""
+
+        def outputs(self, x, w, geometry):
+            return Halved.apply(x, w)
+
+    class Table(mho.Nonideality, kind="halfback.table"):
+        """An output stage in numpy."""
+
+        strength = None
+
+        def output(self, y, site):
+            return torch.from_numpy(y.numpy().round(1))
+
+    mho.register(Half)
+    mho.register(Table)
+    net = layer(
+        hardware(
+            "rows: 8\nnonidealities: [halfback.table]",
+            training(backward="{mode: surrogate, surrogate: halfback.half}"),
+        )
+    )
+    x, g = torch.randn(5, 20), torch.randn(5, 6)
+    net(x).backward(g)
+    assert torch.allclose(net.weight.grad, g.T @ x / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["ste", "{mode: surrogate, surrogate: mho.saturating}"])
+def test_without_a_gradient_input_ranges_follow_statistics(hardware, mode):
+    """R003-62: the running mean of the abs-max of mini-batches, cap 10, of each row tile."""
+    net = layer(hardware("rows: 10\ndac: {bits: 8, range: learned}", training(backward=mode, inject="none")))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    mho.attach(optimizer, net)
+    expected = torch.ones(2, 1)
+    for size in (3.0, 0.5, 100.0):
+        x = torch.randn(6, 20) * size
+        net(x).sum().backward()
+        optimizer.step()
+        tops = torch.stack([x[:, :10].abs().max(), x[:, 10:].abs().max()])[:, None].clamp(max=RANGE_CAP)
+        expected = expected + RANGE_RATE * (tops - expected)
+        assert torch.allclose(net.tiles.input_range, expected)
+    net.eval()(torch.randn(6, 20) * 50)
+    optimizer.step()
+    assert torch.allclose(net.tiles.input_range, expected)
+    assert not net.tiles.input_range.requires_grad
+
+
+def test_checkpointed_forwards_replay_their_own_weights(hardware):
+    """R001-10: two root forwards before one backward; each replays the draw that it had."""
+
+    class Net(nn.Module):
+        def __init__(self, ckpt):
+            super().__init__()
+            self.a, self.b, self.ckpt = nn.Linear(20, 20), nn.Linear(20, 4), ckpt
+
+        def forward(self, x):
+            def body(v):
+                return self.b(torch.relu(self.a(v)))
+
+            return {"logits": checkpoint(body, x, use_reentrant=False) if self.ckpt else body(x)}
+
+    results = []
+    for ckpt in (False, True):
+        torch.manual_seed(0)
+        net = mho.to_analog(Net(ckpt), hardware(FULL)).train()
+        torch.manual_seed(1)
+        x = torch.randn(5, 20).requires_grad_()
+        first, second = net(x)["logits"], net(2 * x)["logits"]
+        third = net(x)["logits"]
+        (first.pow(2).sum() + second.pow(3).sum()).backward()
+        third.sum().backward()
+        results.append((first, second, x.grad, net.a.weight.grad, net.b.weight.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_training_computes_with_everything_but_ageing(hardware):
+    """R003-61, R003-63: mapped by column (Eq. 21), all effects of a product, no drift and no long-term read noise."""
+    plain = layer(hardware(FULL))
+    ageing = layer(hardware(FULL.replace("[pcm.prog", "[pcm.drift, pcm.read_noise_1f, pcm.prog")))
+    assert torch.equal(ageing.tiles.gamma, ageing.tiles.cut_weight(ageing.weight.detach()).abs().amax(-1))
+    out, x = [], torch.randn(4, 20)
+    for net in (plain, ageing):
+        torch.manual_seed(1)
+        out.append(net(x))
+    assert torch.equal(*out)
+
+
+# --- noise per sample (R003-64, option) ---
+
+
+def test_every_sample_can_have_noisy_weights_of_its_own(hardware):
+    """Samples differ, positions of one sample do not; the law is that of programming (n = 20,000, alpha = 1e-5: 2.2 %)."""
+    hw = hardware(
+        "rows: 10\nnonidealities: [pcm.programming_noise]", training(inject="{scale: 2, per: sample}", clip="none")
+    )
+    net = mho.to_analog(nn.Linear(10, 100, bias=False), hw).train()
+    with torch.no_grad():
+        net.weight.fill_(1.0)
+    net.tiles.remap(net.weight)
+    torch.manual_seed(0)
+    y = net(torch.eye(10).expand(20, 10, 10)).detach()  # 20 samples of 10 positions: all their weights
+    sigma = 2 * (0.26348 + 1.9650 - 1.1731) / 25
+    assert y.std() / sigma == pytest.approx(1, abs=0.022)
+    between = ((y[:-1] - 1) * (y[1:] - 1)).mean() / sigma**2
+    assert abs(float(between)) < 4.42 / 19_000**0.5
+    twice = net(torch.eye(10)[:1].expand(3, 2, 10)).detach()
+    assert torch.equal(twice[:, 0], twice[:, 1]) and not torch.equal(twice[0], twice[1])
+
+
+@pytest.mark.parametrize("mode", ["through", "ste"])
+def test_noise_per_sample_goes_back_through_the_weights_of_the_sample(hardware, mode):
+    net = layer(hardware(EXACT, training(inject="{scale: 1, per: sample}", backward=mode)))
+    x = torch.eye(20)[:4].clone().requires_grad_()
+    torch.manual_seed(1)
+    net(x).sum().backward()
+    noisy = []
+    for k in range(4):  # the weights of sample k, read with unit vectors
+        torch.manual_seed(1)
+        unit = torch.eye(20)[:, None].expand(20, 4, 20).transpose(0, 1)  # [sample, position, in]
+        noisy.append((net(unit)[k] - net.bias).sum(1).detach())
+    clean = net.weight.sum(0).detach()
+    expected = torch.stack(noisy) if mode == "through" else clean.expand(4, -1)
+    assert torch.allclose(x.grad, expected, atol=1e-5)
+
+
+def test_recurrent_layers_keep_the_weights_of_a_sample_over_time(hardware):
+    hw = hardware(EXACT, training(inject="{scale: 3, per: sample}"))
+    torch.manual_seed(0)
+    net = mho.to_analog(nn.RNN(4, 4, bias=False, batch_first=True), hw).train()
+    with torch.no_grad():
+        net.weight_hh_l0.zero_()
+    y, _ = net(torch.ones(3, 5, 4))
+    assert torch.equal(y[:, :1].expand_as(y), y) and not torch.equal(y[0], y[1])
+
+
+# --- output scales (R003-71 ... R003-74) ---
+
+
+@pytest.mark.parametrize(
+    ("learn", "learned"),
+    [("fixed", set()), ("tile", {"kappa"}), ("column", {"out_scale"}), ("both", {"kappa", "out_scale"})],
+)
+def test_out_scale_says_which_factors_learn(hardware, learn, learned):
+    """R003-71: gamma~ per column and kappa per physical tile, each optional."""
+    hw = hardware("rows: 8\ncolumns: 4\nadc: {bits: 8, bound: 5}", training(out_scale=learn, inject="none"))
+    net = layer(hw)
+    tiles = net.tiles
+    assert tiles.kappa.shape == (3, 2) and (tiles.kappa == 5).all()  # kappa~ starts at b_out (R003-73)
+    assert (tiles.output_factor() == 1).all()
+    assert {n for n in ("kappa", "out_scale") if getattr(tiles, n).requires_grad} == learned
+
+
+def test_the_gradients_of_the_scales_are_those_of_the_formula(hardware):
+    """R003-71 to R003-73: y_i = sum_t gamma_ti c_ti p_ti (kappa~_tb/b_out) F_ti, with F the exact analog outputs."""
+    hw = hardware(
+        "rows: 8\ncolumns: 4\nadc: {bits: none, bound: 5}", training(out_scale="both", auto_scale="true", inject="none")
+    )
+    net, x, g = layer(hw), torch.randn(7, 20), torch.randn(7, 6)
+    tiles = net.tiles
+    aws = math.sqrt(3 / 20)
+    assert torch.allclose(tiles.out_scale, tiles.gamma / aws)  # p starts at gamma/c_aws (R003-72)
+    net(x).backward(g)
+    p, kappa = torch.nn.Parameter(tiles.out_scale.detach()), torch.nn.Parameter(torch.full((3, 2), 5.0))
+    y = torch.zeros(7, 6)
+    for t, rows in enumerate(torch.arange(20).split(tiles.sizes)):
+        analog = x[:, rows] @ (net.weight.detach()[:, rows] / tiles.gamma[t][:, None]).T
+        y = y + aws * p[t] * (kappa[t, tiles.block] / 5) * analog
+    assert torch.allclose(y + net.bias, net(x), atol=1e-5)
+    y.backward(g)
+    assert torch.allclose(tiles.out_scale.grad, p.grad, atol=1e-5) and torch.allclose(
+        tiles.kappa.grad, kappa.grad, atol=1e-5
+    )
+
+
+def test_weight_decay_on_kappa_asks_for_larger_weights(hardware):
+    """R003-73: with decay on kappa~ alone, training to the same targets ends with larger weights on tiles."""
+    norms = []
+    for decay in (0.0, 0.3):
+        net = layer(
+            hardware("rows: 20\nadc: {bits: 8, bound: 10}", training(out_scale="tile", inject="none", clip="none"))
+        )
+        start = net.weight.detach().clone()
+        groups = [{"params": [net.tiles.kappa], "weight_decay": decay}, {"params": [net.weight], "weight_decay": 0.0}]
+        optimizer = torch.optim.SGD(groups, lr=0.02)
+        mho.attach(optimizer, net)
+        x = torch.randn(64, 20, generator=torch.Generator().manual_seed(0))
+        for _ in range(100):
+            optimizer.zero_grad()
+            F.mse_loss(net(x), F.linear(x, start, net.bias).detach()).backward()
+            optimizer.step()
+        norms.append(float(net.weight.detach().norm()))
+    assert norms[1] > 1.05 * norms[0]
+
+
+def test_folding_leaves_the_function_and_one_scale_per_column(hardware):
+    """R003-74: folded and unfolded agree to 1e-6; in the plain torch network too."""
+    net = layer(
+        hardware("rows: 8\ncolumns: 4\nadc: {bits: none, bound: 5}", training(out_scale="both", auto_scale="true"))
+    )
+    with torch.no_grad():
+        net.tiles.out_scale.mul_(torch.rand_like(net.tiles.out_scale) + 0.5)
+        net.tiles.kappa.mul_(torch.rand_like(net.tiles.kappa) + 0.5)
+    x = torch.randn(5, 20)
+    before, plain = net.eval()(x), mho.to_digital(net)(x)
+    net.fold_scales()
+    assert (net.tiles.output_factor() == 1).all()
+    assert torch.allclose(net(x), before, atol=1e-6) and torch.allclose(plain, before, atol=1e-6)
+
+
+def test_a_checkpoint_computes_the_same_behind_an_adc_with_another_bound(hardware):
+    """R003-73: kappa is relative to the bound of the hardware that it was trained on, not to that it is deployed on."""
+    trained = layer(hardware("rows: 8\nadc: {bits: none, bound: 5}", training(out_scale="tile", inject="none")))
+    with torch.no_grad():
+        trained.tiles.kappa.mul_(1.2)
+    deployed = layer(hardware("rows: 8\nadc: {bits: none, bound: 20}"))
+    deployed.load_state_dict(trained.state_dict())
+    x = torch.randn(5, 20)
+    assert torch.allclose(deployed.eval()(x), trained.eval()(x))
+
+
+def test_auto_scale_needs_something_to_scale(hardware):
+    with pytest.raises(mho.ConfigError, match="out_scale: column"):
+        hardware(EXACT, training(auto_scale="true"))
+
+
+def test_a_schedule_is_the_only_one_to_count_epochs(hardware):
+    with pytest.raises(mho.ConfigError) as error:
+        hardware(EXACT, training(schedule="{epochs: 30}", epochs=3, lr=0.1, inject="{ramp: 1 epoch}"))
+    assert [p.path for p in error.value.problems] == ["training.epochs", "training.lr", "training.inject.ramp"]
+
+
+# --- distillation (R003-75) ---
+
+
+def test_distillation_is_the_mixture_of_the_paper():
+    """R003-75, by hand in float64: T = 10, 0.75 of T^2 KL and 0.25 of the task."""
+    torch.manual_seed(0)
+    y, t = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True), torch.randn(4, 3, 5, dtype=torch.float64)
+    task = F.cross_entropy(y.flatten(0, 1), torch.zeros(12, dtype=torch.long))
+    p, q = (t / 10).softmax(-1), (y / 10).softmax(-1)
+    expected = 0.75 * 100 * (p * (p / q).log()).sum(-1).mean() + 0.25 * task
+    assert torch.allclose(mho.distillation_loss(y, t, task), expected)
+    assert torch.allclose(mho.distillation_loss(y, y, task), 0.25 * task)
+
+
+def test_the_gradient_of_a_soft_teacher_does_not_shrink_with_the_temperature():
+    """Hinton et al. 2015: for large T it is (y - mean y - t + mean t)/classes per logit; n = 1 vector."""
+    y, t = torch.randn(1, 6, dtype=torch.float64, requires_grad=True), torch.randn(1, 6, dtype=torch.float64)
+    mho.distillation_loss(y, t, torch.zeros(()), temperature=1e4, weight=1.0).backward()
+    centred = (y - y.mean() - t + t.mean()).detach() / 6
+    assert torch.allclose(y.grad, centred, rtol=1e-3)
+
+
+# --- direct deployment (R003-80) ---
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(8, 12), nn.BatchNorm1d(12), nn.Linear(12, 3)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.norm(self.a(x))))
+
+
+def test_batch_norms_are_estimated_anew_and_nothing_else_changes(hardware):
+    """R003-80 and Bhattacharjee et al. 2023: plain averages over the batches, on the chip that is on."""
+    torch.manual_seed(0)
+    net = mho.to_analog(Normed(), hardware("rows: 8\nnonidealities: [pcm.programming_noise]")).eval()
+    mho.program(net, seed=1)
+    batches = [torch.randn(16, 8) + 2 for _ in range(5)]
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    assert mho.adapt_batch_norm(net, batches) == 1
+    z = [net.a(b).detach() for b in batches]
+    assert torch.allclose(net.norm.running_mean, torch.stack([v.mean(0) for v in z]).mean(0), atol=1e-5)
+    assert torch.allclose(net.norm.running_var, torch.stack([v.var(0) for v in z]).mean(0), atol=1e-5)
+    assert not net.norm.training and net.norm.momentum == 0.1
+    assert all(
+        torch.equal(before[k], v)
+        for k, v in net.state_dict().items()
+        if not k.startswith("norm.running") and "num_b" not in k
+    )
+
+
+def test_the_direct_baseline_leaves_weights_on_tiles_and_learns_the_rest(hardware):
+    """R003-80: first half of the batches sets the ranges, second half trains what is digital, at weight lr 0 without noise."""
+    torch.manual_seed(0)
+    net = mho.to_analog(Normed(), hardware(FULL))
+    x = torch.randn(256, 8)
+    y = (x[:, 0] > 0).long()
+    batches = [(x[i : i + 16], y[i : i + 16]) for i in range(0, 256, 16)]
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    specs = [net.a.tiles.training_spec, net.b.tiles.training_spec]
+    mho.tune_digital(net, batches, lambda out, batch: F.cross_entropy(out, batch[1]), lr=0.1)
+    changed = {k for k, v in net.state_dict().items() if not torch.equal(before[k], v)}
+    assert not changed & {"a.weight", "b.weight", "a.tiles.gamma", "b.tiles.gamma"}
+    assert changed >= {"a.bias", "b.bias", "norm.weight", "norm.running_mean", "a.tiles.input_range"}
+    assert net.a.weight.requires_grad and [net.a.tiles.training_spec, net.b.tiles.training_spec] == specs
+    with pytest.raises(mho.MhoError, match="no data"):
+        mho.tune_digital(net, [], lambda out, batch: out.sum())
+    mho.tune_digital(net, batches[:1], lambda out, batch: out.square().mean())  # one batch serves for both halves
