@@ -186,8 +186,8 @@ def test_gradients_with_noise_have_the_mean_of_the_reference_path(hardware):
     tiles = both(hardware, "auto", body, training(inject="{scale: 1.0}"))
     means = []
     for t in tiles:
-        draws = [gradients(t.train(), x, seed) for seed in range(60)]
-        means.append({k: torch.stack([d[k] for d in draws]).mean(0) for k in draws[0]})
+        found = [gradients(t.train(), x, seed) for seed in range(60)]
+        means.append({k: torch.stack([d[k] for d in found]).mean(0) for k in found[0]})
     for name in means[0]:
         assert cosine(means[0][name], means[1][name]) > 0.99, name
 

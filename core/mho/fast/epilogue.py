@@ -183,9 +183,9 @@ class Epilogue:
         [vector, tile, 1] where every vector has an input range of its own, turn converted outputs into digital ones;
         `codes` [vector, tile, out], if given, takes them down."""
         out = source.over_window(inputs.poison).expand(source.count, self.array.out_features).clone()
-        draws = self._draws()
+        drawn = self._draws()
         for c in self._chunks(source):
-            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, draws.of(c))
+            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, drawn.of(c))
             ends = Ends(scale, out[c], None if alpha is None else alpha[c], None if codes is None else codes[c])
             if self.route.whole:
                 self.block(products, ends, plain=(inputs, w))
@@ -305,7 +305,7 @@ class Epilogue:
     def top(self) -> int:
         return self.array.spec.dac.top
 
-    def _steps(self, y: Tensor | None, m: list[Tensor], draws: Draws, part: slice | None, plain: Any) -> Tensor:
+    def _steps(self, y: Tensor | None, m: list[Tensor], drawn: Draws, part: slice | None, plain: Any) -> Tensor:
         """The terms of all effects, in the order of the signal."""
         if y is None:
             p = self.array.plan.mvm[0]
@@ -320,7 +320,7 @@ class Epilogue:
             elif step.does == "shift":
                 y.add_(p.effect.scaled_shift(self.site(p, step.stage, part), self._named(p, m)))
             else:
-                draw = draws.quick_normal(draws.word(number), self.array.columns).transpose(0, 1)  # as products lie
+                draw = draws.quick_normal(drawn.word(number), self.array.columns).transpose(0, 1)  # as products lie
                 self._add_noise(y, m, step, draw, part)
         return y
 

@@ -411,8 +411,8 @@ def _sensitivity(
         for step in (0.1 * lr, lr):
             changes = []
             for i in range(count):
-                draws = torch.Generator().manual_seed(i)
-                there = losses([step * torch.randn(p.numel(), generator=draws) for p in pair[0][1]])
+                source = torch.Generator().manual_seed(i)
+                there = losses([step * torch.randn(p.numel(), generator=source) for p in pair[0][1]])
                 changes.append((abs(there[0] - here[0]), abs(there[1] - here[1])))
             ratios.append(median(a / c for a, c in changes if c) if any(c for _, c in changes) else 0.0)
             stills.append(sum(a == 0 for a, _ in changes) / count)
