@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import mho
 import torch
 from torch import nn
+
+import mho
 
 REFERENCE = "precision=reference"
 MODES: dict[str, list[str] | None] = {  # changes of pcm.standard

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-import mho
 import pydantic
+from pydantic_core import PydanticUndefined
+
+import mho
 from mho.cli import VERBS, main
 from mho.cli.config import explain_kind, plan_rows
 from mho.config import hardware, hooks, registry
 from mho.config.schema import Kinded, Strict
 from mho.config.units import format_seconds
 from mho.effects.nonideality import Nonideality
-from pydantic_core import PydanticUndefined
 
 PARTS = (r"\b(keys|dict)\b", "keys below")
 DOCS = Path(__file__).parent

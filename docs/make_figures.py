@@ -16,10 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mho
 import torch
-from mho.effects.converter import quantise
-from mho.use.metrics import MvmExperiment
 from mho_circuit.ladder import sensed
 from mho_lab.studies import mvmtables
 from mho_lab.studies.mvmplots import COLOURS, INK, draw, figure, plain_numbers, write
@@ -27,6 +24,10 @@ from mho_pcm.hermes import CELLS, polynomial
 from mho_rram.telegraph import TelegraphNoise
 from mho_rram.variability import Variability
 from torch import Tensor
+
+import mho
+from mho.effects.converter import quantise
+from mho.use.metrics import MvmExperiment
 
 IMG = Path(__file__).parent / "img"
 TIMES = [10.0 ** (k / 4) for k in range(31)]  # 1 s to 1 year

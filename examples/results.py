@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import mho
-from mho.config.units import format_seconds
-from mho.ground.errorbars import spread, t95
 from mho_lab.report.figures import log_positions
 from mho_lab.studies.mvmplots import COLOURS, MARKERS, figure, write
+
+import mho
+from mho.config import format_seconds
+from mho.ground import spread, t95
 
 HERE = Path(__file__).parent
 KEPT = (

@@ -9,8 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mho.ground.renames import Renamed as Renamed
-from mho.ground.renames import present
+from mho.ground.renames import Renamed as Renamed, present
 
 __version__ = "0.1.0"
 
@@ -77,73 +76,77 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (the names below)
 
 if TYPE_CHECKING:
-    from mho.config.hardware import Hardware as Hardware
-    from mho.config.hardware import load as load
+    from mho.config.hardware import Hardware as Hardware, load as load
     from mho.config.hooks import hookimpl as hookimpl
     from mho.config.recipe import Schedule as Schedule
     from mho.config.registry import register as register
     from mho.config.schema import Field as Field
     from mho.effects.compensation import Compensation as Compensation
-    from mho.effects.converter import Adc as Adc
-    from mho.effects.converter import Dac as Dac
+    from mho.effects.converter import Adc as Adc, Dac as Dac
     from mho.effects.mapping import Mapping as Mapping
-    from mho.effects.nonideality import Nonideality as Nonideality
-    from mho.effects.nonideality import Side as Side
-    from mho.effects.nonideality import absolute as absolute
-    from mho.effects.nonideality import by_depth as by_depth
-    from mho.effects.nonideality import linear as linear
-    from mho.effects.nonideality import magnitude as magnitude
-    from mho.effects.nonideality import product as product
-    from mho.effects.nonideality import signed as signed
-    from mho.effects.nonideality import square as square
+    from mho.effects.nonideality import (
+        Nonideality as Nonideality,
+        Side as Side,
+        absolute as absolute,
+        by_depth as by_depth,
+        linear as linear,
+        magnitude as magnitude,
+        product as product,
+        signed as signed,
+        square as square,
+    )
     from mho.effects.site import Site as Site
     from mho.effects.stuck import StuckAt as StuckAt
     from mho.effects.surrogate import Surrogate as Surrogate
-    from mho.fast.route import Route as Route
-    from mho.fast.route import routes as routes
-    from mho.ground.errors import ConfigError as ConfigError
-    from mho.ground.errors import MhoError as MhoError
-    from mho.ground.errors import PluginError as PluginError
-    from mho.layers import AnalogConv1D as AnalogConv1D
-    from mho.layers import AnalogConv1d as AnalogConv1d
-    from mho.layers import AnalogConv2d as AnalogConv2d
-    from mho.layers import AnalogConv3d as AnalogConv3d
-    from mho.layers import AnalogConvTranspose1d as AnalogConvTranspose1d
-    from mho.layers import AnalogConvTranspose2d as AnalogConvTranspose2d
-    from mho.layers import AnalogConvTranspose3d as AnalogConvTranspose3d
-    from mho.layers import AnalogGRU as AnalogGRU
-    from mho.layers import AnalogGRUCell as AnalogGRUCell
-    from mho.layers import AnalogLayer as AnalogLayer
-    from mho.layers import AnalogLinear as AnalogLinear
-    from mho.layers import AnalogLSTM as AnalogLSTM
-    from mho.layers import AnalogLSTMCell as AnalogLSTMCell
-    from mho.layers import AnalogMultiheadAttention as AnalogMultiheadAttention
-    from mho.layers import AnalogRNN as AnalogRNN
-    from mho.layers import AnalogRNNCell as AnalogRNNCell
-    from mho.use.adapt import adapt_batch_norm as adapt_batch_norm
-    from mho.use.adapt import tune_digital as tune_digital
+    from mho.fast.route import Route as Route, routes as routes
+    from mho.ground.errors import ConfigError as ConfigError, MhoError as MhoError, PluginError as PluginError
+    from mho.layers import (
+        AnalogConv1D as AnalogConv1D,
+        AnalogConv1d as AnalogConv1d,
+        AnalogConv2d as AnalogConv2d,
+        AnalogConv3d as AnalogConv3d,
+        AnalogConvTranspose1d as AnalogConvTranspose1d,
+        AnalogConvTranspose2d as AnalogConvTranspose2d,
+        AnalogConvTranspose3d as AnalogConvTranspose3d,
+        AnalogGRU as AnalogGRU,
+        AnalogGRUCell as AnalogGRUCell,
+        AnalogLayer as AnalogLayer,
+        AnalogLinear as AnalogLinear,
+        AnalogLSTM as AnalogLSTM,
+        AnalogLSTMCell as AnalogLSTMCell,
+        AnalogMultiheadAttention as AnalogMultiheadAttention,
+        AnalogRNN as AnalogRNN,
+        AnalogRNNCell as AnalogRNNCell,
+    )
+    from mho.use.adapt import adapt_batch_norm as adapt_batch_norm, tune_digital as tune_digital
     from mho.use.calibration import calibrate as calibrate
-    from mho.use.checkpoint import load_model as load_model
-    from mho.use.checkpoint import save_model as save_model
-    from mho.use.chip import Chip as Chip
-    from mho.use.chip import age as age
-    from mho.use.chip import chip_on as chip_on
-    from mho.use.chip import load_chip as load_chip
-    from mho.use.chip import program as program
-    from mho.use.chip import unprogram as unprogram
-    from mho.use.convert import ConversionReport as ConversionReport
-    from mho.use.convert import conversion_report as conversion_report
-    from mho.use.convert import to_analog as to_analog
-    from mho.use.convert import to_digital as to_digital
-    from mho.use.evaluation import Evaluation as Evaluation
-    from mho.use.evaluation import evaluate as evaluate
-    from mho.use.evaluation import normalised_accuracy as normalised_accuracy
+    from mho.use.checkpoint import load_model as load_model, save_model as save_model
+    from mho.use.chip import (
+        Chip as Chip,
+        age as age,
+        chip_on as chip_on,
+        load_chip as load_chip,
+        program as program,
+        unprogram as unprogram,
+    )
+    from mho.use.convert import (
+        ConversionReport as ConversionReport,
+        conversion_report as conversion_report,
+        to_analog as to_analog,
+        to_digital as to_digital,
+    )
+    from mho.use.evaluation import (
+        Evaluation as Evaluation,
+        evaluate as evaluate,
+        normalised_accuracy as normalised_accuracy,
+    )
     from mho.use.matrix import Tile as Tile
-    from mho.use.metrics import MvmExperiment as MvmExperiment
-    from mho.use.metrics import mvm_error as mvm_error
-    from mho.use.metrics import standard_mvm_error as standard_mvm_error
-    from mho.use.training import attach as attach
-    from mho.use.training import follow as follow
+    from mho.use.metrics import (
+        MvmExperiment as MvmExperiment,
+        mvm_error as mvm_error,
+        standard_mvm_error as standard_mvm_error,
+    )
+    from mho.use.training import attach as attach, follow as follow
 
 
 def __getattr__(name: str) -> Any:

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-import mho
 import torch
-from mho.ground.errors import MhoError
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+import mho
+from mho.ground import MhoError
 
 FOLDERS = (Path("/usr/share/datasets/fashion-mnist"), Path("data"))
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -22,12 +22,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import mho
 import torch
-from mho.config.hardware import LayerRule
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from transformers import BertModel, BertTokenizerFast, logging
+
+import mho
+from mho.config import LayerRule
 
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from mho.config import registry
 
 for project in Path(__file__).parent.glob("*/pyproject.toml"):

@@ -14,10 +14,11 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-import mho
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+import mho
 
 FIRST, LAST = ord(" "), ord("~")
 SYMBOLS = LAST - FIRST + 3  # a line's end, printable ASCII, anything else

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mho
 import torch
-from mho.ground.files import write_atomically
-from mho.use.evaluation import evaluate
 from mho_lab.run.job import Job, deploy
 from mho_lab.run.task import load_task
 from tqdm import tqdm
+
+import mho
+from mho.ground import write_atomically
+from mho.use import evaluate
 
 HERE = Path(__file__).parent
 EFFECTS = "tiles.pcm.nonidealities"

@@ -13,14 +13,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import mho
 import torch
-from mho.ground.files import write_atomically
 from mho_lab.run.loop import seed_all
 from mho_lab.run.task import Task, load_task
 from mho_lab.studies.midpoint import fit_midpoint
 from torch import nn
 from tqdm import tqdm
+
+import mho
+from mho.ground import write_atomically
 
 HERE = Path(__file__).parent
 SIGMAS = [0.1 * 2 ** (k / 2) for k in range(17)]  # 0.1 ... 25.6

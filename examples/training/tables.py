@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mho.config.units import format_seconds
-from mho.ground.errorbars import spread, t95
+from mho.config import format_seconds
+from mho.ground import spread, t95
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"

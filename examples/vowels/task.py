@@ -14,9 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import mho
 import torch
 from torch import Tensor, nn
+
+import mho
 
 FRAMES = 29  # of the longest utterance
 

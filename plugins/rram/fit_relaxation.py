@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mho.effects.measurements import Measurements
 from mho_lab.fit.fitting import Fit, fit, ks_distance
 from mho_rram.relaxation import Relaxation
 from scipy import stats
+
+from mho.effects import Measurements
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT, FIGURE = ROOT / "docs/data/rram_relaxation.json", ROOT / "docs/img/rram_relaxation.png"

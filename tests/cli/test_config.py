@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+
 from mho.cli import VERBS, main
 from mho.config.hardware import load
 from mho.ground.tables import table

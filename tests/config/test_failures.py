@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+
 from mho.cli import main
 from mho.config import registry
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from mho.config import registry
 from mho.config.hardware import Hardware
 from mho.ground.errors import ConfigError

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
+
 from mho.config.hardware import Hardware, LayerRule, TileSpec, json_schema, load
 from mho.config.registry import Registry
 from mho.config.units import Sigmas, Span

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+
 from mho.config import registry
 from mho.config.registry import Registry
 from mho.config.schema import Kinded

@@ -8,10 +8,11 @@ import re
 from typing import Any, ClassVar, Literal
 
 import pytest
-from mho.config.schema import Field, Kinded, Strict, allows_none
-from mho.config.units import Seconds, Sigmas, Span
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+
+from mho.config.schema import Field, Kinded, Strict, allows_none
+from mho.config.units import Seconds, Sigmas, Span
 
 
 class Effect(Kinded):

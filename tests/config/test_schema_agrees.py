@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+
 from mho.config.hardware import Hardware, json_schema
 from mho.ground.errors import ConfigError, Problem
 

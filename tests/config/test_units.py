@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+
 from mho.config.units import Sigmas, Span, format_seconds, parse, seconds
 from mho.ground.errors import MhoError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
+
 from mho.config.yamltext import parse, plain_scalar, read, write
 from mho.ground.errors import ConfigError, MhoError
 

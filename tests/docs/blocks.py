@@ -30,12 +30,13 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
-import mho
 import pytest
 from click.testing import CliRunner
+from mho_lab.sweep.plan import Plan
+
+import mho
 from mho.cli import main
 from mho.config import registry
-from mho_lab.sweep.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```([^\s`]*)[^\n]*\n(.*?)^```$", re.M | re.S)

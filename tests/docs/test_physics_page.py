@@ -5,8 +5,9 @@ import re
 from functools import cache
 from pathlib import Path
 
-import mho
 import pytest
+
+import mho
 from mho.config import registry
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,10 @@ import tarfile
 import tomllib
 from pathlib import Path
 
-import mho
 import pytest
 import yaml
+
+import mho
 from mho.cli import VERBS, main
 from mho.config import hooks, registry
 from mho.config.schema import Strict
@@ -114,11 +115,7 @@ def test_every_page_is_in_the_contents():
 
 
 def test_relative_links_of_every_page_lead_somewhere():
-    for page in [
-        *ROOT.glob("*.md"),
-        *DOCS.glob("*.md"),
-        *ROOT.glob("plugins/*/README.md"),
-    ]:
+    for page in [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("plugins/*/README.md")]:
         for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
 

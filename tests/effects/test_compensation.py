@@ -2,11 +2,12 @@
 
 import copy
 
-import mho
 import pytest
 import torch
-from mho import Nonideality
 from torch import nn
+
+import mho
+from mho import Nonideality
 
 YEAR = 31_536_000.0
 HW = """

@@ -3,6 +3,7 @@
 import math
 
 import torch
+
 from mho.effects import draws
 
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution

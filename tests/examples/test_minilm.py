@@ -3,9 +3,10 @@
 import importlib.util
 from pathlib import Path
 
-import mho
 import pytest
 import torch
+
+import mho
 
 pytest.importorskip("transformers", exc_type=ImportError)
 pytest.importorskip("scipy", exc_type=ImportError)

@@ -3,9 +3,10 @@
 import importlib.util
 from pathlib import Path
 
-import mho
 import pytest
 import torch
+
+import mho
 
 NETWORKS = Path(__file__).parents[2] / "examples" / "networks"
 

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mho
 import pytest
 import torch
 from mho_lab.run.job import Job
 from mho_lab.run.task import load_task
 from safetensors.torch import load_file
+
+import mho
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICK = """

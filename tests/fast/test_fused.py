@@ -6,14 +6,15 @@ import pickle
 import threading
 from typing import ClassVar
 
-import mho
 import pytest
 import torch
+from torch import nn
+
+import mho
 from mho.effects import draws
 from mho.fast import epilogue, tier, workspace
 from mho.fast.route import Pair, _joints
 from mho.tile import layout
-from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution

@@ -3,13 +3,14 @@
 import sys
 from collections import Counter
 
-import mho
 import pytest
 import torch
-from mho.tile import layout
 from mho_kit.bench import Witness
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+import mho
+from mho.tile import layout
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 FAST = ("int8", "fp32-main", "fp32")

@@ -6,16 +6,16 @@ import pickle
 import warnings
 import weakref
 
-import mho
 import pytest
 import torch
 import torch._inductor.config
+from torch import nn
+
+import mho
 from mho import Field, Nonideality
 from mho.effects import draws
 from mho.effects.nonideality import Side, absolute, magnitude
-from mho.fast import devices
-from mho.fast import kernels as made
-from torch import nn
+from mho.fast import devices, kernels as made
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:training an analog network without mho.attach"),

@@ -1,6 +1,7 @@
 """Files are whole or not there, and of several writers the first one wins where that is asked for."""
 
 import pytest
+
 from mho.ground.files import write_atomically
 
 

@@ -4,13 +4,13 @@ import tomllib
 import warnings
 from pathlib import Path
 
-import mho
 import pytest
+
+import mho
 from mho.config import registry
 from mho.config.hardware import Hardware
 from mho.config.schema import Strict
 from mho.ground.renames import Renamed, present
-
 from tests.config.conftest import CORE
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,10 @@ import warnings
 from pathlib import Path
 
 import layer_cases as cases
-import mho
 import pytest
 import torch
+
+import mho
 from mho.tile.session import tile_arrays
 
 pytestmark = pytest.mark.filterwarnings(

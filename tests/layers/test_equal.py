@@ -3,9 +3,10 @@
 import copy
 
 import layer_cases as cases
-import mho
 import pytest
 import torch
+
+import mho
 
 pytestmark = pytest.mark.filterwarnings(  # what torch says of its own layers
     "ignore:Using padding='same' with even kernel",

@@ -1,9 +1,10 @@
 """What recurrent layers and attention owe to chips and training: one draw per root forward, numbers by sample."""
 
-import mho
 import pytest
 import torch
 from torch import nn
+
+import mho
 
 NOISE = """
 mapping: mho.per_column

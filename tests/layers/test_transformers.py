@@ -1,8 +1,9 @@
 """Hugging Face models as they are: GPT-2's Conv1D with a tied head, BERT, and ALBERT's shared layer."""
 
-import mho
 import pytest
 import torch
+
+import mho
 
 transformers = pytest.importorskip("transformers", exc_type=ImportError)
 

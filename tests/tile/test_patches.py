@@ -3,13 +3,14 @@
 import math
 from dataclasses import replace
 
-import mho
 import pytest
 import torch
+from torch import nn
+
+import mho
 from mho.fast import epilogue
 from mho.tile import layout
 from mho.tile.patches import Patches, Window
-from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 FULL = "nonidealities: [pcm.programming_noise, circuit.ir_drop, pcm.read_noise, circuit.output_noise]"
@@ -35,10 +36,7 @@ CONVS = {
     "2d, depth-wise": (lambda: nn.Conv2d(6, 12, 3, padding=1, groups=6), (4, 6, 9, 8)),
     "2d, transposed, groups": (lambda: nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, groups=2), (4, 6, 5, 4)),
     "1d, groups, 1": (lambda: nn.Conv1d(6, 4, 1, groups=2), (4, 6, 13)),
-    "3d": (
-        lambda: nn.Conv3d(4, 3, (2, 3, 2), stride=(1, 2, 1), dilation=(2, 1, 1), padding=1),
-        (3, 4, 5, 6, 7),
-    ),
+    "3d": (lambda: nn.Conv3d(4, 3, (2, 3, 2), stride=(1, 2, 1), dilation=(2, 1, 1), padding=1), (3, 4, 5, 6, 7)),
 }
 # 5 channels of 9 pixels: tiles of 27 and 18 rows; 4 channels of 12 pixels: two and two.
 ROWS = 30

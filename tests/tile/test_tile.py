@@ -2,12 +2,13 @@
 
 import math
 
-import mho
 import pytest
 import torch
+from torch.nn import functional as F
+
+import mho
 from mho.effects.converter import quantise
 from mho.tile.layout import split_evenly
-from torch.nn import functional as F
 
 STANDARD = """
 rows: 512

@@ -4,13 +4,14 @@ import json
 import sys
 from pathlib import Path
 
-import mho
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+
+import mho
 
 FIELDS = [
     "tiles.pcm.rows=8",

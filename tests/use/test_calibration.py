@@ -1,10 +1,11 @@
 """Calibration: input ranges by statistics or by MVM error, and conductance ranges of columns."""
 
-import mho
 import pytest
 import torch
-from mho.tile.session import tile_arrays
 from torch import nn
+
+import mho
+from mho.tile.session import tile_arrays
 
 LEARNED = "rows: 8\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}"
 

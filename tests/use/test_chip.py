@@ -3,12 +3,13 @@
 import copy
 from datetime import timedelta
 
-import mho
 import pytest
 import torch
+from torch import nn
+
+import mho
 from mho.tile.session import tile_arrays
 from mho.use.chip import fingerprint
-from torch import nn
 
 HOUR, DAY = 3600.0, 86400.0
 

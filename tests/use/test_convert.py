@@ -4,13 +4,14 @@ import copy
 import pickle
 import warnings
 
-import mho
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
+
+import mho
 
 
 class Net(nn.Module):

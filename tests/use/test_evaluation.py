@@ -2,11 +2,12 @@
 
 import math
 
-import mho
 import pytest
 import torch
-from mho.use.evaluation import Evaluation
 from torch import nn
+
+import mho
+from mho.use.evaluation import Evaluation
 
 
 @pytest.fixture

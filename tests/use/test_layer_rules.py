@@ -3,8 +3,9 @@
 import importlib.util
 from pathlib import Path
 
-import mho
 import pytest
+
+import mho
 
 FILE = Path(__file__).parents[2] / "examples" / "networks" / "resnet.py"
 

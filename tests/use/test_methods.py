@@ -2,15 +2,16 @@
 
 import math
 
-import mho
 import pytest
 import torch
-from mho.effects.converter import RANGE_CAP
-from mho.tile.array import RANGE_RATE
 from mho_qat.quantiser import quantisers
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+import mho
+from mho.effects.converter import RANGE_CAP
+from mho.tile.array import RANGE_RATE
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 
@@ -213,8 +214,7 @@ def test_a_plugins_own_backward_trains(hardware):
     mho.register(Table)
     net = layer(
         hardware(
-            "rows: 8\nnonidealities: [halfback.table]",
-            training(backward="{mode: surrogate, surrogate: halfback.half}"),
+            "rows: 8\nnonidealities: [halfback.table]", training(backward="{mode: surrogate, surrogate: halfback.half}")
         )
     )
     x, g = torch.randn(5, 20), torch.randn(5, 6)

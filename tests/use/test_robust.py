@@ -3,11 +3,12 @@
 import copy
 import math
 
-import mho
 import numpy as np
 import pytest
 import torch
 from torch import nn
+
+import mho
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 NOISY = "rows: 16\nnonidealities: [pcm.programming_noise, circuit.output_noise]"

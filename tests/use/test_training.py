@@ -3,12 +3,13 @@
 import copy
 import warnings
 
-import mho
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+import mho
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 

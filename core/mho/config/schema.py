@@ -423,13 +423,7 @@ def _accepts(info: FieldInfo) -> str:
     return ", ".join(w for w in (*words, limits_of(info)) if w)
 
 
-_TYPES: dict[Any, str] = {
-    float: "number",
-    int: "whole number",
-    bool: "true, false",
-    str: "text",
-    type(None): "none",
-}
+_TYPES: dict[Any, str] = {float: "number", int: "whole number", bool: "true, false", str: "text", type(None): "none"}
 
 
 def _names(annotation: Any) -> list[str]:

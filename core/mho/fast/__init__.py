@@ -15,3 +15,21 @@ devices    programming and ageing of the cells in one pass each
 kernels    the pointwise formulas of all these, compiled
 workspace  memory that calls share
 """
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Conversion": "epilogue",
+    "Weights": "function",
+    "Route": "route",
+    "routes": "route",
+    "Precision": "tier",
+    "tier": "tier",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

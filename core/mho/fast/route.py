@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from mho.effects.converter import Adc, Dac
 from mho.effects.nonideality import TERMS, Nonideality, Side, linear
 from mho.fast.tier import Precision, Tier, tier
-from mho.tile.plan import Placed, Plan
-from mho.tile.plan import resolve as resolve_plan
+from mho.tile.plan import Placed, Plan, resolve as resolve_plan
 
 if TYPE_CHECKING:
     from torch import Tensor

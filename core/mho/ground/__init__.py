@@ -1,1 +1,8 @@
 """What everything stands on: errors, tables, files."""
+
+from mho.ground.errorbars import spread, t95, t_quantile
+from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
+from mho.ground.files import write_atomically
+from mho.ground.notebook import html_facts, html_table
+from mho.ground.renames import Renamed
+from mho.ground.tables import json_text, table

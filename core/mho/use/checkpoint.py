@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model as _load
-from safetensors.torch import save_model as _save
+from safetensors.torch import load_model as _load, save_model as _save
 from torch import nn
 
 import mho

@@ -37,9 +37,7 @@ DIGITAL_BY_DESIGN = (
     nn.PReLU,
 )
 
-REFUSED = {
-    nn.Bilinear: "a bilinear form multiplies two inputs; a crossbar multiplies one by stored weights",
-}
+REFUSED = {nn.Bilinear: "a bilinear form multiplies two inputs; a crossbar multiplies one by stored weights"}
 
 WASTE = 3.0  # `range_waste` from which on conversion warns
 

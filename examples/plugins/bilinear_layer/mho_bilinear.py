@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from mho import AnalogLayer, hookimpl
 from torch import Tensor, nn
+
+from mho import AnalogLayer, hookimpl
 
 
 class AnalogBilinear(AnalogLayer, nn.Bilinear):

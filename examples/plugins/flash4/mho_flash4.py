@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from mho import Field, Nonideality, Site, hookimpl
-from mho.config.units import Seconds
 from torch import Tensor
+
+from mho import Field, Nonideality, Site, hookimpl
+from mho.config import Seconds
 
 
 class Levels(Nonideality, kind="flash4.levels"):

@@ -11,9 +11,10 @@ import click
 @click.option("--seed", default=0, show_default=True)
 def lifetime(hardware: str, limit: float, seed: int) -> None:
     """Print the last of the times 1 s, 10 s, ... at which the error of one chip is below the limit."""
-    import mho
     import torch
-    from mho.config.units import format_seconds
+
+    import mho
+    from mho.config import format_seconds
 
     torch.manual_seed(seed)
     weight, x = torch.randn(128, 128), torch.rand(64, 128) * 2 - 1

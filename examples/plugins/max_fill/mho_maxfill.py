@@ -7,10 +7,10 @@ therefore written to g_max, the rest to zero, and at most one to something betwe
 from __future__ import annotations
 
 import torch
-from mho import Field, hookimpl
-from mho.effects.mapping import Mapping
-from mho.effects.site import Geometry
 from torch import Tensor
+
+from mho import Field, hookimpl
+from mho.effects import Geometry, Mapping
 
 
 class MaxFill(Mapping, kind="maxfill.max_fill"):

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from mho import Field, Nonideality, Site, hookimpl
 from pydantic import model_validator
 from torch import Tensor
+
+from mho import Field, Nonideality, Site, hookimpl
 
 HERE = Path(__file__).parent
 Rows = tuple[tuple[float, float, float], ...]  # (g_target, mean, std)

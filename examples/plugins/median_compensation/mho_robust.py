@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from mho import Compensation, hookimpl
-from mho.effects.site import Geometry
 from torch import Tensor
+
+from mho import Compensation, hookimpl
+from mho.effects import Geometry
 
 
 class MedianDrift(Compensation, kind="robust.median"):

@@ -8,10 +8,10 @@ The xi belong to the chip: nothing is stored, the site gives the same ones whene
 from __future__ import annotations
 
 import torch
-from mho import Field, Site, hookimpl
-from mho.effects.converter import Adc, Rounding
-from mho.effects.gradient import straight
 from torch import Tensor
+
+from mho import Field, Site, hookimpl
+from mho.effects import Adc, Rounding, straight
 
 
 class SarAdc(Adc, kind="sar.adc"):

@@ -11,9 +11,10 @@ import math
 from typing import ClassVar
 
 import torch
-from mho import Field, Nonideality, Site, hookimpl
-from mho.config.units import Seconds
 from torch import Tensor
+
+from mho import Field, Nonideality, Site, hookimpl
+from mho.config import Seconds
 
 EVENTS = 8  # more in one window have a chance of 1e-6
 WINDOWS = 24  # no event in that many has a chance of e^-24

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from mho import Field, Nonideality, Site, hookimpl
 from torch import Tensor, nn
+
+from mho import Field, Nonideality, Site, hookimpl
 
 
 class Mismatch(Nonideality, kind="trim.mismatch"):

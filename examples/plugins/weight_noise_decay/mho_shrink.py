@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mho import hookimpl
 from torch import Tensor
+
+from mho import hookimpl
 
 
 class PruneBelowNoise:

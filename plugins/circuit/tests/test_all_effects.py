@@ -2,10 +2,11 @@
 
 import copy
 
-import mho
 import mho_circuit
 import pytest
 import torch
+
+import mho
 
 EFFECTS = {
     "circuit.ir_drop": "scale",

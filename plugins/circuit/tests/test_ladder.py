@@ -6,9 +6,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from mho.effects.site import Site, Stream
 from mho_circuit import IRDropLadder
 from scipy.linalg import solve_banded
+
+from mho.effects.site import Site, Stream
 
 R = 0.35 * 5e-6  # R_wire g_line
 DRIVEN = "{kind: circuit.ir_drop_ladder, input_encoding: driven}"

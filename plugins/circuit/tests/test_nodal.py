@@ -4,14 +4,15 @@ import os
 import shutil
 import subprocess
 
-import mho
 import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 import torch
-from mho.effects.site import Site, Stream
 from mho_circuit import IRDropLadder, IRDropNodal
+
+import mho
+from mho.effects.site import Site, Stream
 
 UNIT = 5e-6  # siemens that stand for w = 1
 BARE = {"r_word": 0.35, "r_bit": 0.35, "r_driver": 0.0, "r_sense": 0.0}

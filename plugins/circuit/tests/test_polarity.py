@@ -2,9 +2,10 @@
 
 import math
 
-import mho
 import pytest
 import torch
+
+import mho
 
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution
 ASYMMETRY = "{kind: circuit.polarity_asymmetry, std: 0.1}"

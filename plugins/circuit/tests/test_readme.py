@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
-import mho
 import mho_circuit
 import torch
+
+import mho
 
 HERE = Path(__file__).parents[1]
 TEXT = (HERE / "README.md").read_text()

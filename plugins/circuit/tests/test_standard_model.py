@@ -3,12 +3,13 @@
 import itertools
 import math
 
-import mho
 import pytest
 import torch
+from mho_circuit import AdcSCurve
+
+import mho
 from mho.effects.draws import Key
 from mho.effects.site import Site, Stream
-from mho_circuit import AdcSCurve
 
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution
 

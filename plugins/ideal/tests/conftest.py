@@ -1,7 +1,8 @@
 """A tile described in a line: what most tests of a plugin need."""
 
-import mho
 import pytest
+
+import mho
 
 
 @pytest.fixture

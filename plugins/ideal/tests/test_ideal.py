@@ -1,8 +1,9 @@
 """The exact device and its presets: the yardsticks."""
 
-import mho
 import pytest
 import torch
+
+import mho
 
 
 def uniform(*shape, seed=0):

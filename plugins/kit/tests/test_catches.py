@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from mho import Field, Nonideality, Side, linear, square
 from mho_kit import NonidealityContract, contract_of
 from pydantic import ConfigDict
+
+from mho import Field, Nonideality, Side, linear, square
 
 UNIT = {"unit": "1", "description": "an example"}
 

@@ -6,12 +6,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from mho import Adc, AnalogLayer, Compensation, Dac, Field, Mapping
-from mho.config.schema import Kinded
-from mho.effects.compensation import GlobalDrift, ratio
-from mho.effects.gradient import straight
-from mho.effects.mapping import PerColumn
-from mho.effects.surrogate import Surrogate
 from mho_kit import (
     CompensationContract,
     ConverterContract,
@@ -26,6 +20,13 @@ from mho_kit.description import DescriptionChecks
 from mho_kit.ontiles import TileChecks
 from mho_kit.paths import PathChecks
 from torch import nn
+
+from mho import Adc, AnalogLayer, Compensation, Dac, Field, Mapping
+from mho.config.schema import Kinded
+from mho.effects.compensation import GlobalDrift, ratio
+from mho.effects.gradient import straight
+from mho.effects.mapping import PerColumn
+from mho.effects.surrogate import Surrogate
 
 BAD = []  # (check, part, words of the message)
 

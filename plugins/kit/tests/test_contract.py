@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from mho import Field, Nonideality
 from mho_kit import NonidealityContract, contract_of, run
+
+from mho import Field, Nonideality
 
 
 class TelegraphNoise(Nonideality, kind="telegraph.rtn"):

@@ -1,8 +1,9 @@
 """Every effect of every installed plugin, and every part of the core, passes the conformance kit."""
 
 import pytest
-from mho.config import registry
 from mho_kit import NonidealityContract, contract_of, run
+
+from mho.config import registry
 
 SPECS = {"ideal.device": {"levels": 4}}  # the default does nothing
 # kind -> what else its contract is told, e.g. {"tile": "...", "expected_failed_checks": {check: reason}}

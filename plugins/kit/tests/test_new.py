@@ -6,9 +6,10 @@ import tomllib
 
 import pytest
 from click.testing import CliRunner
+from mho_kit.new import FILES
+
 from mho.cli import main
 from mho.config import registry
-from mho_kit.new import FILES
 
 
 def new(name, out):

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 from click.testing import CliRunner
+
 from mho.cli import main
 from mho.config import registry
 

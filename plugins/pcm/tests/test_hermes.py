@@ -2,10 +2,11 @@
 
 import math
 
-import mho
 import pytest
 import torch
 from mho_pcm.hermes import CELLS
+
+import mho
 
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution
 N = 512 * 512

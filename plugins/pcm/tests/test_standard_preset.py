@@ -1,8 +1,9 @@
 """The standard PCM crossbar model as a whole, against figures of the paper."""
 
-import mho
 import pytest
 import torch
+
+import mho
 from mho.use.metrics import standard_mvm_error
 
 

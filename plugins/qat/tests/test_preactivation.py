@@ -2,11 +2,12 @@
 
 import math
 
-import mho
 import pytest
 import torch
-from mho import PreactivationNoise
 from torch import nn
+
+import mho
+from mho import PreactivationNoise
 
 N = 200_000
 

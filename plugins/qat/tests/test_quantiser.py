@@ -2,13 +2,14 @@
 
 import copy
 
-import mho
 import pytest
 import torch
-from mho.config.recipe import QuantiserSpec
 from mho_qat.quantiser import MOMENTUM, Quantiser, quantisers, unquantised
 from torch import nn
 from torch.nn import functional as F
+
+import mho
+from mho.config.recipe import QuantiserSpec
 
 
 def quantiser(what="weights", bits=3, range="learned", unsigned=False):

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from mho.effects import draws
 from mho.effects.site import Geometry, Rows, Site, Stream
 

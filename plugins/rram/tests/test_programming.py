@@ -2,10 +2,11 @@
 
 import math
 
-import mho
 import pytest
 import torch
 from mho_rram.programming import ProgrammingNoise
+
+import mho
 
 DAY = 86_400.0
 # CrossSim's cubic for Wan et al. 2022, worked out: G in uS -> sigma in uS at 1 s

@@ -2,11 +2,12 @@
 
 import math
 
-import mho
 import pytest
 import torch
 from mho_rram.relaxation import Relaxation, student
 from scipy import stats
+
+import mho
 
 N = 512 * 1024
 KOLMOGOROV = math.sqrt(-0.5 * math.log(0.5e-5) / N)

@@ -1,9 +1,10 @@
 """rram.telegraph_noise against the amplitudes worked out from its law. n = 524,288 reads."""
 
-import mho
 import pytest
 import torch
 from mho_rram.telegraph import TelegraphNoise
+
+import mho
 
 
 @pytest.mark.parametrize(("g", "share"), [(3.3, 0.055), (10.0, 0.018), (100.0, 0.0032)])

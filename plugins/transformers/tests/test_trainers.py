@@ -2,10 +2,11 @@
 
 import os
 
-import mho
 import pytest
 import torch
 from torch import nn
+
+import mho
 
 HW = ["tiles.pcm.rows=16", "training.inject.ramp=1 epochs", "training.clip=0.5"]
 

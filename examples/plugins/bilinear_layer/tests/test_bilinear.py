@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-import mho
 import pytest
 import torch
-from mho.config import registry
 from mho_bilinear import AnalogBilinear
 from mho_kit import LayerContract
+
+import mho
+from mho.config import registry
 
 FILE = Path(__file__).parents[1] / "mho_bilinear.py"
 

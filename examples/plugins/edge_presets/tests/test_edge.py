@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import mho
 import pytest
 import torch
 from click.testing import CliRunner
+
+import mho
 from mho.cli import main
 from mho.config import registry
 

@@ -1,10 +1,11 @@
 """Max-fill: the sum is the target, at most one device is between, and the error follows from the noise law."""
 
-import mho
 import pytest
 import torch
 from mho_kit import MappingContract
 from mho_maxfill import MaxFill
+
+import mho
 
 HW = """\
 mho: 1

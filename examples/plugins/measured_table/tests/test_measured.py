@@ -1,11 +1,12 @@
 """A table of measurements as a device: its points come out again, and a bad file is an error with a sentence."""
 
-import mho
 import pytest
 import torch
 from mho_kit import NonidealityContract
 from mho_kit.bench import Bench
 from mho_measured import MeasuredDevice, read_table
+
+import mho
 
 
 def table(g, times):

@@ -1,9 +1,10 @@
 """The median compensates drift as well as the mean, and better where a few columns are dead."""
 
-import mho
 import torch
 from mho_kit import CompensationContract
 from mho_robust import MedianDrift
+
+import mho
 
 HW = """\
 mho: 1

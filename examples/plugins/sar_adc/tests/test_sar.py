@@ -1,13 +1,14 @@
 """A SAR ADC: ideal without mismatch, and with it wrong by what the mismatch says, in every chip differently."""
 
-import mho
 import mho_sar
 import pytest
 import torch
-from mho.effects.converter import Adc
 from mho_kit import ConverterContract
 from mho_kit.bench import Bench
 from mho_sar import SarAdc
+
+import mho
+from mho.effects import Adc
 
 HW = "mho: 1\ndefault: t\ntiles:\n  t:\n    adc: {kind: sar.adc, bits: 6, sigma: 0.02}\n"
 

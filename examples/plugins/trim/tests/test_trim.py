@@ -2,13 +2,14 @@
 
 import copy
 
-import mho
 import pytest
 import torch
-from mho.config import registry
-from mho.use.checkpoint import load_model, save_model
 from mho_kit import NonidealityContract
 from mho_trim import Mismatch, TrimmedColumns
+
+import mho
+from mho.config import registry
+from mho.use import load_model, save_model
 
 HW = """\
 mho: 1

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-import mho
 import torch
-from mho.config import registry
 from mho_kit import TrainingContract
 from mho_shrink import PruneBelowNoise
+
+import mho
+from mho.config import registry
 
 FILE = Path(__file__).parents[1] / "mho_shrink.py"
 

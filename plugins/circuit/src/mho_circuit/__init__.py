@@ -6,7 +6,6 @@ Analog units: one row fully on (x = 1) through one weight at g_max (w = 1) gives
 from __future__ import annotations
 
 from mho import Nonideality, hookimpl
-
 from mho_circuit.ir_drop import IRDrop
 from mho_circuit.ladder import IRDropLadder
 from mho_circuit.nodal import IRDropNodal

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from mho import Site
 from torch import Tensor
+
+from mho import Site
 
 
 def devices(w: Tensor, site: Site) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mho import Field, Nonideality, Side, Site, absolute, by_depth, linear, magnitude
-from mho.config.units import MicroSiemens, Ohms
 from torch import Tensor
 
+from mho import Field, Nonideality, Side, Site, absolute, by_depth, linear, magnitude
+from mho.config import MicroSiemens, Ohms
 from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
 

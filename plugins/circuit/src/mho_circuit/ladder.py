@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from mho import Field, Nonideality, Site, product
-from mho.config.units import MicroSiemens, Ohms
-from mho.tile.layout import blocks
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mho import Field, Nonideality, Site, product
+from mho.config import MicroSiemens, Ohms
+from mho.tile import blocks
 from mho_circuit.crossbar import idle, precise
 from mho_circuit.sources import RASCH, RASCH_BIBTEX
 

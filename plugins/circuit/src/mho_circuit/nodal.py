@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from mho import Field, Nonideality, Site
-from mho.config.units import MicroSiemens, Ohms
 from torch import Tensor
 
+from mho import Field, Nonideality, Site
+from mho.config import MicroSiemens, Ohms
 from mho_circuit.crossbar import devices, precise
 from mho_circuit.sources import RASCH, RASCH_BIBTEX
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-from mho import Field, MhoError, Nonideality, Site
 from torch import Tensor
 
+from mho import Field, MhoError, Nonideality, Site
 from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
 

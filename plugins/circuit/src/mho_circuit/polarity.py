@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from mho import Field, Nonideality, Site, product
 from torch import Tensor
 
+from mho import Field, Nonideality, Site, product
 from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
 

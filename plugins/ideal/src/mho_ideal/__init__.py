@@ -6,8 +6,9 @@ Copy this folder, rename `ideal` to your device in pyproject.toml, here and in t
 
 from __future__ import annotations
 
-from mho import Field, Nonideality, Site, hookimpl
 from torch import Tensor
+
+from mho import Field, Nonideality, Site, hookimpl
 
 
 class ExactDevice(Nonideality, kind="ideal.device"):

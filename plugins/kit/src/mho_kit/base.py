@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from mho.config.hardware import Hardware
-from mho.effects.nonideality import Nonideality
-from mho.use.matrix import Tile
 from torch import nn
 
+from mho.config import Hardware
+from mho.effects import Nonideality
+from mho.use import Tile
 from mho_kit.bench import Bench
 
 PREFIX = "test_"

@@ -7,27 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
 import torch
-from mho.config.hardware import Hardware
-from mho.config.schema import Field
-from mho.config.yamltext import parse
-from mho.effects import draws
-from mho.effects.converter import Adc, Dac
-from mho.effects.nonideality import Nonideality, product
-from mho.effects.site import PER_STAGE, Geometry, Per, Site, Stream
-from mho.fast.tier import Precision
-from mho.tile.plan import resolve
-from mho.tile.session import Run
-from mho.use.matrix import Tile
 from torch import Tensor, nn
+
+from mho.config import Field, Hardware, parse
+from mho.effects import PER_STAGE, Adc, Dac, Geometry, Nonideality, Per, Site, Stream, draws, product
+from mho.fast import Precision
+from mho.tile import Run, resolve
+from mho.use import Tile
 
 # 17 inputs on tiles of at most 7 rows are 6 + 6 + 5: the third is padded. 10 outputs are 3 blocks of columns.
 OUTPUTS, INPUTS, VECTORS = 10, 17, 6
-TILE: dict[str, Any] = {
-    "rows": 7,
-    "columns": 4,
-    "dac": {"bits": 8, "range": 1.0},
-    "adc": {"bits": None, "bound": 10.0},
-}
+TILE: dict[str, Any] = {"rows": 7, "columns": 4, "dac": {"bits": 8, "range": 1.0}, "adc": {"bits": None, "bound": 10.0}}
 PER_VECTOR = ("input", "mvm", "accumulate", "output")
 
 
@@ -103,7 +93,7 @@ class Bench:
 
     def network(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> nn.Module:
         """A converted convolution and a linear layer."""
-        from mho.use.convert import to_analog
+        from mho.use import to_analog
 
         torch.manual_seed(3)
         model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(20, 3))

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from mho.config.schema import Kinded
-from mho.effects.compensation import Compensation
-from mho.effects.nonideality import Nonideality
-from mho.effects.site import Site
 from torch import Tensor
 
+from mho.config import Kinded
+from mho.effects import Compensation, Nonideality, Site
 from mho_kit.bench import Bench, on_device
 from mho_kit.parts import Call, PartChecks
 

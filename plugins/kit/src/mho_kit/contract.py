@@ -7,9 +7,8 @@ import unittest
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mho.config.schema import Kinded
+from mho.config import Kinded
 from mho.layers import AnalogLayer
-
 from mho_kit.base import PREFIX, Checks
 from mho_kit.compensations import CompensationContract
 from mho_kit.converters import ConverterContract

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from mho.config.schema import Kinded
-from mho.effects.converter import Adc, Converter, Dac, Rounding
 from torch import Tensor
 
+from mho.config import Kinded
+from mho.effects import Adc, Converter, Dac, Rounding
 from mho_kit.base import same
 from mho_kit.bench import VECTORS, Bench, Recorder, skip
 from mho_kit.parts import Call, PartChecks

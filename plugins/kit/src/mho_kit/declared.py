@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from mho.effects.nonideality import Nonideality, product
 from torch import Tensor
 
+from mho.effects import Nonideality, product
 from mho_kit.base import EffectChecks
 from mho_kit.bench import skip
 from mho_kit.statistics import compare

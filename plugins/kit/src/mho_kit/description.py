@@ -9,14 +9,13 @@ import json
 import typing
 from typing import Any
 
-from mho.config.schema import Kinded, kind_form
-from mho.config.yamltext import parse_value, write
-from mho.effects.nonideality import STAGES, TERMS, Nonideality
-from mho.tile.plan import resolve
 from pydantic import ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import PydanticUndefined
 
+from mho.config import Kinded, kind_form, parse_value, write
+from mho.effects import STAGES, TERMS, Nonideality
+from mho.tile import resolve
 from mho_kit.base import Checks, EffectChecks
 
 METHODS = (*STAGES, *TERMS, "prepare", "build")

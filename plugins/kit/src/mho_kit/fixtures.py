@@ -1,8 +1,9 @@
 """Fixtures for tests: devices, and small hardware descriptions made in Python. A conftest.py imports them."""
 
-import mho
 import pytest
 import torch
+
+import mho
 
 
 def pytest_generate_tests(metafunc):

@@ -7,10 +7,9 @@ import random
 from typing import Any, ClassVar, cast
 
 import torch
-from mho.use.chip import matrices
-from mho.use.convert import to_analog
 from torch import Tensor, nn
 
+from mho.use import matrices, to_analog
 from mho_kit.base import Checks, same
 from mho_kit.randomness import generators
 

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from mho.config import registry
-from mho.fast.tier import Precision
-from mho.layers import AnalogLayer
-from mho.tile.session import tile_arrays
-from mho.use.checkpoint import load_model, save_model
-from mho.use.chip import program
-from mho.use.convert import to_analog, to_digital
 from torch import Tensor, nn
 
+from mho.config import registry
+from mho.fast import Precision
+from mho.layers import AnalogLayer
+from mho.tile import tile_arrays
+from mho.use import load_model, program, save_model, to_analog, to_digital
 from mho_kit.base import Checks, same
 from mho_kit.bench import Bench, Witness, skip
 from mho_kit.paths import EXACT

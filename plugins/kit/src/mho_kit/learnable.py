@@ -8,11 +8,9 @@ import warnings
 from pathlib import Path
 
 import torch
-from mho.use.checkpoint import load_model, save_model
-from mho.use.convert import to_analog
-from mho.use.matrix import Tile
 from torch import nn
 
+from mho.use import Tile, load_model, save_model, to_analog
 from mho_kit.base import EffectChecks, same
 from mho_kit.bench import skip
 

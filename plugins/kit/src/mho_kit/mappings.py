@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from mho.config.schema import Kinded
-from mho.effects.mapping import Mapping
-from mho.effects.site import Geometry
 from torch import Tensor
 
+from mho.config import Kinded
+from mho.effects import Geometry, Mapping
 from mho_kit.base import same
 from mho_kit.bench import Bench, on_device
 from mho_kit.parts import Call, PartChecks

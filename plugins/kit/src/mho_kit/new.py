@@ -8,9 +8,10 @@ from importlib import resources
 from pathlib import Path
 
 import click
+
 import mho
 from mho.config import registry
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 
 # template -> where it goes in the project
 FILES = {

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mho.config.hardware import Hardware
-from mho.tile.plan import resolve
-from mho.use.chip import load_chip, program
 from torch import Tensor, nn
 
+from mho.config import Hardware
+from mho.tile import resolve
+from mho.use import load_chip, program
 from mho_kit.base import Checks, EffectChecks, same
 from mho_kit.bench import Bench, skip
 

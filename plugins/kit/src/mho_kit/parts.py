@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from mho.config.hardware import Hardware
-from mho.config.schema import Kinded
-from mho.use.matrix import Tile
 from torch import Tensor, nn
 
+from mho.config import Hardware, Kinded
+from mho.use import Tile
 from mho_kit.base import same
 from mho_kit.bench import Bench
 from mho_kit.description import DescriptionChecks

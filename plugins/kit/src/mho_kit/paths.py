@@ -7,12 +7,11 @@ import warnings
 from typing import Any
 
 import torch
-from mho.effects.nonideality import Nonideality
-from mho.fast.epilogue import Conversion
-from mho.fast.tier import Precision
-from mho.use.matrix import Tile
 from torch import Tensor
 
+from mho.effects import Nonideality
+from mho.fast import Conversion, Precision
+from mho.use import Tile
 from mho_kit.base import Checks, EffectChecks
 from mho_kit.bench import INPUTS, TILE, Bench, skip
 from mho_kit.statistics import compare_samples

@@ -6,10 +6,10 @@ import itertools
 from typing import Any
 
 import torch
-from mho.effects.nonideality import Nonideality
 from pydantic import ValidationError
 from torch import Tensor
 
+from mho.effects import Nonideality
 from mho_kit.base import EffectChecks, same
 from mho_kit.bench import Witness, skip
 
@@ -80,7 +80,7 @@ class StrengthChecks(EffectChecks):
         spec, arguments = self._with(share), self.bench.arguments(stage)
         value = arguments[0]
         if stage == "mvm":
-            from mho.effects.nonideality import product
+            from mho.effects import product
 
             value = product(*arguments)
         return float(torch.linalg.vector_norm(self.bench.call(spec, stage, t=self.ages[-1]).detach() - value))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from mho.config.hardware import Hardware
-from mho.config.schema import Kinded
-from mho.effects.surrogate import Surrogate
-from mho.use.matrix import Tile
 from torch import nn
 
+from mho.config import Hardware, Kinded
+from mho.effects import Surrogate
+from mho.use import Tile
 from mho_kit.bench import Bench, on_device
 from mho_kit.parts import Call, PartChecks
 

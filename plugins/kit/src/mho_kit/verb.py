@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from mho.config import registry
-from mho.config.schema import suggest
-from mho.ground.errors import MhoError
+
+from mho.config import registry, suggest
+from mho.ground import MhoError
 
 if TYPE_CHECKING:
     from mho_kit import Outcome
@@ -63,7 +63,7 @@ def _parts(plugin: str, only: str | None) -> dict[str, Any]:
 
 
 def _given(text: str) -> tuple[str, dict[str, Any]]:
-    from mho.config.yamltext import parse_value
+    from mho.config import parse_value
 
     values = parse_value(text, f"--with {text}").data
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str):

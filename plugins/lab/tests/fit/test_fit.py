@@ -5,17 +5,18 @@ Synthetic data are made with NumPy from the formulas of the papers, not with the
 
 import json
 
-import mho
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from mho.cli import main
-from mho.effects.measurements import Column, Measurements
 from mho_lab.fit.fitting import anderson_darling, fit, ks_distance, read_csv
 from mho_pcm import Drift, ProgrammingNoise
 from mho_rram.relaxation import Relaxation
 from mho_rram.variability import Variability
+
+import mho
+from mho.cli import main
+from mho.effects.measurements import Column, Measurements
 
 SETS = 40  # repeated synthetic sets: the rms of that many z-scores is within 0.8 ... 1.25 with p > 0.95 per parameter
 

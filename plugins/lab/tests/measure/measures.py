@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import torch
-from mho.ground.errors import MhoError
 from mho_lab.sweep import folder
+
+from mho.ground.errors import MhoError
 
 
 def draw(item):

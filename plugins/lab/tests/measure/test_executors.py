@@ -160,8 +160,9 @@ def test_workers_end_when_their_driver_is_killed(measures, tmp_path):
 
 
 def test_workers_that_die_before_they_begin_are_an_error(measures, tmp_path, monkeypatch):
-    from mho.ground.errors import MhoError
     from mho_lab.measure import pools
+
+    from mho.ground.errors import MhoError
 
     monkeypatch.setattr(pools, "START", "raise SystemExit(3)")
     with pytest.raises(MhoError, match="die before they begin"):

@@ -3,9 +3,10 @@
 import math
 
 import pytest
-from mho.ground.errors import MhoError
 from mho_lab import report
 from report_page import HOSTILE, Page
+
+from mho.ground.errors import MhoError
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")

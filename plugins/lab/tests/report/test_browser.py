@@ -18,10 +18,7 @@ FLAGS = [
     *("--enable-logging=stderr", "--v=0"),
 ]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")]
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 

@@ -2,16 +2,17 @@
 
 import json
 
-import mho
 import pytest
 import torch
 from click.testing import CliRunner
-from mho.cli import main
 from mho_lab import sweep
 from mho_lab.report import report_of
 from mho_lab.sweep.plan import Plan, parsed_arms
 from report_page import HOSTILE, Page
 from torch import nn
+
+import mho
+from mho.cli import main
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mho.ground.errors import MhoError
 from mho_lab.report import write_report
 from mho_lab.report.words import SPACE
 from report_page import HOSTILE, Page
+
+from mho.ground.errors import MhoError
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")

@@ -4,12 +4,13 @@ import importlib.util
 import json
 from pathlib import Path
 
-import mho
 import pytest
 import torch
 from click.testing import CliRunner
-from mho.cli import main
 from torch import nn
+
+import mho
+from mho.cli import main
 
 NETWORKS = Path(__file__).parents[4] / "examples" / "networks"
 TILES = "mho: 1\ndefault: t\ntiles: {t: {rows: 512, columns: 512, split: channel}}\n"

@@ -1,10 +1,11 @@
 """What happens inside a programmed network, against cases where the answer is known."""
 
-import mho
 import pytest
 import torch
 from mho_lab.run.inspection import inspect_layers
 from torch import nn
+
+import mho
 
 EXACT = "mho: 1\ndefault: t\ntiles:\n  t: {rows: 64, columns: 64, device: {g_max: 20 uS}, dac: none, adc: none}\n"
 

@@ -5,13 +5,14 @@ import os
 import re
 import statistics
 
-import mho
 import pytest
 import torch
 from click.testing import CliRunner
-from mho.cli import main
 from mho_lab.run.job import Job
 from mho_lab.run.task import load_task
+
+import mho
+from mho.cli import main
 
 TASK = '''
 import torch
@@ -154,10 +155,7 @@ def test_train_and_evaluate_are_the_halves_of_run(files):
         (("run", "broken.py", "hw.yaml"), "broken.py failed to import: ZeroDivisionError"),
         (("run", "half.py", "hw.yaml"), "does not write model, train_batches, score"),
         (("run", "blobs.py", "rule.yaml"), "rule.yaml:3:10  layers[0]\n    no layer is called 'hed'"),
-        (
-            ("run", "blobs.py", "rule.yaml"),
-            "       3 | layers: [{match: hed, tile: digital}]\n         |          ^",
-        ),
+        (("run", "blobs.py", "rule.yaml"), "       3 | layers: [{match: hed, tile: digital}]\n         |          ^"),
         (("run", "blobs.py", "nope.yaml"), "nope.yaml"),
     ],
 )

@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import mho
 import numpy as np
 import pytest
 import torch
@@ -17,6 +16,8 @@ from mho_lab.run.job import Job
 from mho_lab.run.loop import Loop, generator_states, set_generator_states
 from mho_lab.run.task import load_task
 from safetensors.torch import load_file
+
+import mho
 
 # The loss is dragged out, so that a kill lands inside a training; dropout, numpy and Python's generator have a state too.
 TASK = """

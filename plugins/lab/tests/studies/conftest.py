@@ -1,10 +1,11 @@
 """A task of 400 points in four classes and a small network, trained once: what the studies are tested on."""
 
-import mho
 import pytest
 import torch
 from mho_lab.studies.subject import Subject, task_of
 from mho_lab.studies.training import train
+
+import mho
 
 TASK = '''
 import mho

@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
-import mho
 import pytest
 import torch
 from mho_lab.studies.diagnose import _batch
+
+import mho
 
 
 class Named(NamedTuple):

@@ -6,12 +6,13 @@ is cut at 0. The mapping is `direct` with the largest weight below 1, so that no
 
 import math
 
-import mho
 import pytest
 import torch
-from mho.config.hardware import Hardware
 from mho_lab.studies.gradients import EXPECTED, MODES, directions, sample_gradients
 from torch import nn
+
+import mho
+from mho.config.hardware import Hardware
 
 DRAWS = 160
 Z = 4.4  # two-sided alpha = 1e-5

@@ -1,9 +1,10 @@
 """The midpoint fit (R002-06): known curves recovered, outliers resisted, honest errors."""
 
-import mho
 import numpy as np
 import pytest
 from mho_lab.studies.midpoint import Midpoint, fit_midpoint
+
+import mho
 
 SIGMAS = np.geomspace(0.02, 5.0, 14)
 TRUE = Midpoint(0.31, 2.4, 0.93, 0.1, 0.0)

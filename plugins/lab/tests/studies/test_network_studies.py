@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import mho
 import pytest
 import torch
 from mho_lab.measure.statistics import Effort
@@ -15,6 +14,8 @@ from mho_lab.studies.layers import layer_study
 from mho_lab.studies.rounds import one_after_the_other
 from mho_lab.studies.sensitivity import sensitivity
 from mho_lab.studies.subject import Subject, column, network, scores
+
+import mho
 
 HOUR = 3600.0
 RULES = Rules()

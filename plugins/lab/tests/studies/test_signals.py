@@ -4,7 +4,6 @@ import math
 import os
 from pathlib import Path
 
-import mho
 import pytest
 import torch
 from mho_lab.studies.robustness import robustness
@@ -13,6 +12,8 @@ from mho_lab.studies.signals import error_by_layer, signals, split_error
 from mho_lab.studies.subject import network, task_of
 from mho_lab.studies.training import noisy_network, states
 from torch import nn
+
+import mho
 
 
 def test_a_known_gain_offset_and_noise_are_recovered():

@@ -2,12 +2,13 @@
 
 import math
 
-import mho
 import pytest
-from mho.config.hardware import Hardware
 from mho_lab.studies import variants
 from mho_lab.studies.rounds import one_after_the_other
 from mho_lab.studies.subject import Subject, column, network, scores, task_of
+
+import mho
+from mho.config.hardware import Hardware
 
 
 class Half(mho.Nonideality, kind="halves.half"):

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
-import mho
 import pytest
 import torch
 from click.testing import CliRunner
-from mho.cli import main
 from mho_lab.studies.subject import task_of
+
+import mho
+from mho.cli import main
 
 
 @pytest.fixture

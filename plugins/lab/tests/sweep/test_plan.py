@@ -4,16 +4,17 @@ import json
 import math
 import re
 
-import mho
 import pytest
 from click.testing import CliRunner
-from mho.cli import main
-from mho.config.units import seconds
-from mho.ground.errors import ConfigError, MhoError
 from mho_lab import sweep
 from mho_lab.sweep.arms import outcomes, read_plan, short_names
 from mho_lab.sweep.plan import Plan, parsed_arms, parsed_grid
 from mho_lab.sweep.points import run_plan
+
+import mho
+from mho.cli import main
+from mho.config.units import seconds
+from mho.ground.errors import ConfigError, MhoError
 
 TASK = '''
 import torch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mho import Nonideality, hookimpl
-
 from mho_pcm.hermes import HermesDrift, HermesLongTermReadNoise, HermesProgrammingNoise
 from mho_pcm.rasch import Drift, LongTermReadNoise, PcmStuckAt, ProgrammingNoise, ReadNoise
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-from mho import Field, Nonideality, Site
-from mho.config.units import Seconds
 from torch import Tensor
 
+from mho import Field, Nonideality, Site
+from mho.config import Seconds
 from mho_pcm.rasch import ln
 
 HERMES = "Le Gallo et al. 2023, as in IBM/aihwkit"

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from mho import Field, MhoError, Nonideality, Side, Site, StuckAt, magnitude, square
-from mho.config.units import MicroSiemens, Seconds
-from mho.effects.measurements import Column, Measurements, Residuals, normal_distribution, normal_log_density
 from torch import Tensor
+
+from mho import Field, MhoError, Nonideality, Side, Site, StuckAt, magnitude, square
+from mho.config import MicroSiemens, Seconds
+from mho.effects import Column, Measurements, Residuals, normal_distribution, normal_log_density
 
 RASCH = "Rasch et al. 2023"
 RASCH_BIBTEX = """@article{rasch2023hardware,

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import torch
-from mho.config.schema import suggest
-from mho.effects import draws
-from mho.ground.errors import MhoError
-from mho.layers import AnalogLayer
-from mho.tile.session import batch_size
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from mho.config import suggest
+from mho.effects import draws
+from mho.ground import MhoError
+from mho.layers import AnalogLayer
+from mho.tile import batch_size
 
 Mode = Literal["additive", "multiplicative", "mixed"]
 

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
-from mho.config.recipe import QuantiserSpec
-from mho.effects.gradient import straight
-from mho.ground.errors import MhoError
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from mho.config import QuantiserSpec
+from mho.effects import straight
+from mho.ground import MhoError
 
 MOMENTUM = 0.1  # of the running abs-max of activations, as in torch's batch norm
 SMALLEST = 1e-8  # a step is never 0 or negative
@@ -118,7 +119,6 @@ def quantise(
     permanent.
     """
     from mho.layers import AnalogLayer
-
     from mho_qat.preactivation import has_matrix
 
     specs = {"weights": _spec(weights, "weights"), "activations": _spec(activations, "activations")}

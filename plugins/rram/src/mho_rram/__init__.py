@@ -4,7 +4,6 @@ Conductances in µS, x = g/g_max. Laws are fits at a reference g_max; those in x
 """
 
 from mho import Nonideality, hookimpl
-
 from mho_rram.programming import ProgrammingNoise
 from mho_rram.relaxation import Relaxation
 from mho_rram.stuck import RramStuckAt

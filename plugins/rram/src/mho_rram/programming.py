@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from mho import Field, MhoError, Nonideality, Site
 from torch import Tensor
+
+from mho import Field, MhoError, Nonideality, Site
 
 DAY = 86_400.0
 
@@ -116,10 +117,7 @@ class Cmo(Law):
 
     window: ClassVar[tuple[float, float] | None] = (9.0, 88.2)
     relaxes: ClassVar[bool] = True
-    LINES: ClassVar[dict[str, tuple[float, ...]]] = {
-        "0.2 %": (0.00081107, 0.00106879),
-        "2 %": (0.01121854, 0.01129027),
-    }
+    LINES: ClassVar[dict[str, tuple[float, ...]]] = {"0.2 %": (0.00081107, 0.00106879), "2 %": (0.01121854, 0.01129027)}
 
     def program(self, g: Tensor, site: Site) -> Tensor:
         return g + polynomial(self.LINES[self.acceptance], site.target) * site.randn_like(g)

@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-from mho import Field, MhoError, Nonideality, Site
-from mho.config.units import Seconds
-from mho.effects.measurements import Column, Measurements, Residuals
 from torch import Tensor
 
+from mho import Field, MhoError, Nonideality, Site
+from mho.config import Seconds
+from mho.effects import Column, Measurements, Residuals
 from mho_rram.programming import polynomial, too_late
 
 MEASURED_AT = 40.0  # µS, g_max of the measured cells
@@ -83,12 +83,7 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
         source="docs/rram_relaxation.md",
     )
     nu: Table = Field(
-        (
-            (-0.2116, 0.9677),
-            (0.153, 0.6001),
-            (0.5113, 0.5031),
-            (1.1407, 0.3738),
-        ),
+        ((-0.2116, 0.9677), (0.153, 0.6001), (0.5113, 0.5031), (1.1407, 0.3738)),
         unit="1",
         description="for every time, coefficients of ln(degrees of freedom) in powers of x",
         source="docs/rram_relaxation.md",

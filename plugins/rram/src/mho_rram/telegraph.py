@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from mho import Field, Nonideality, Site
-from mho.config.units import MicroSiemens
 from torch import Tensor
+
+from mho import Field, Nonideality, Site
+from mho.config import MicroSiemens
 
 
 class TelegraphNoise(Nonideality, kind="rram.telegraph_noise"):

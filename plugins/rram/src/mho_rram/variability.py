@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from mho import Field, Nonideality, Site
-from mho.effects.measurements import Column, Measurements, Residuals, normal_distribution
 from torch import Tensor
+
+from mho import Field, Nonideality, Site
+from mho.effects import Column, Measurements, Residuals, normal_distribution
 
 
 class Variability(Nonideality, kind="rram.variability"):
@@ -40,11 +41,7 @@ class Variability(Nonideality, kind="rram.variability"):
         source="Synaptogen",
     )
     hrs_c2c: float = Field(
-        0.433,
-        ge=0,
-        unit="1",
-        description="cycle-to-cycle spread of ln g at g = 0 (0.188 decades)",
-        source="Synaptogen",
+        0.433, ge=0, unit="1", description="cycle-to-cycle spread of ln g at g = 0 (0.188 decades)", source="Synaptogen"
     )
 
     def program(self, g: Tensor, site: Site) -> Tensor:

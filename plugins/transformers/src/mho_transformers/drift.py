@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mho.config.units import format_seconds
-from mho.use.chip import Time
-from mho.use.evaluation import evaluate
 from torch import nn
+
+from mho.config import format_seconds
+from mho.use import Time, evaluate
 
 
 @dataclass(frozen=True)

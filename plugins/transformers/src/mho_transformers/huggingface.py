@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mho.ground.errors import MhoError
-from mho.use.training import Attached, attach
 from torch import nn
 
+from mho.ground import MhoError
+from mho.use import Attached, attach
 from mho_transformers.drift import DriftScore
 
 try:

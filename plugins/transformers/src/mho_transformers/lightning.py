@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mho.ground.errors import MhoError
-from mho.use.training import Attached, attach
-
+from mho.ground import MhoError
+from mho.use import Attached, attach
 from mho_transformers.drift import DriftScore
 
 try:

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mho.config.schema import Limits, suggest
-from mho.effects.measurements import Column, Measurements, Residuals
-from mho.effects.nonideality import Nonideality
-from mho.ground.errors import MhoError
 from torch import Tensor
+
+from mho.config import Limits, suggest
+from mho.effects import Column, Measurements, Nonideality, Residuals
+from mho.ground import MhoError
 
 ALPHA = 0.01  # a fit is rejected when its goodness of fit has a p-value of at most this
 GROUPS = 8  # parts of the range in which residuals are judged

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from mho.ground.errors import MhoError
+
+from mho.ground import MhoError
 
 
 @click.command()
@@ -72,7 +73,6 @@ def fit(
 
 def _effect(kind: str) -> Any:
     from mho.config import registry
-
     from mho_lab.fit.fitting import fittable, known
 
     cls = registry.resolve(kind, "nonideality")
@@ -85,8 +85,7 @@ def _effect(kind: str) -> Any:
 
 def _values(cls: Any, pairs: tuple[str, ...], option: str) -> dict[str, Any]:
     """FIELD=VALUE pairs, the values read like YAML."""
-    from mho.config.schema import suggest
-    from mho.config.yamltext import parse_value
+    from mho.config import parse_value, suggest
 
     values = {}
     for pair in pairs:
@@ -136,8 +135,7 @@ def _write(result: Any, out: Path, give: bool) -> None:
 def _text(result: Any, give: bool, out: Path | None) -> str:
     import math
 
-    from mho.ground.tables import table
-
+    from mho.ground import table
     from mho_lab.fit import fitting
 
     def shown(value: float) -> str:

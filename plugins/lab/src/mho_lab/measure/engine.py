@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from mho.ground.errors import MhoError
 from tqdm import tqdm
 
+from mho.ground import MhoError
 from mho_lab.measure import pools, work
 from mho_lab.measure.identity import code_of
 from mho_lab.measure.state import Item, Record, State, need_plans

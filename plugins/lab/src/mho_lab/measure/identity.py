@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import mho
 from mho.config import registry
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 
 if TYPE_CHECKING:
-    from mho.config.hardware import Hardware
-
+    from mho.config import Hardware
     from mho_lab.run.task import Task
 
 INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that have versions
@@ -40,8 +39,7 @@ def identity(
 
 def _precision(hardware: Hardware | None) -> dict[str, str]:
     """The tier of every tile; without a hardware, what the precisions that depend on the processor come down to."""
-    from mho.fast.route import routes
-    from mho.fast.tier import tier
+    from mho.fast import routes, tier
 
     if hardware is None:
         return {"auto": tier("auto", 8, 1)[0], "int8": tier("int8", 8, 1)[0]}

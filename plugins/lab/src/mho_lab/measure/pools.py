@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from mho.ground.errors import MhoError
-
+from mho.ground import MhoError
 from mho_lab.measure import work
 
 Task = dict[str, Any]

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mho.ground.errors import MhoError
-from mho.ground.files import write_atomically
+from mho.ground import MhoError, write_atomically
 
 Item = dict[str, Any]
 Record = dict[str, Any]

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mho.ground.errorbars import t_quantile
+from mho.ground import t_quantile
 
 
 class Interval(NamedTuple):

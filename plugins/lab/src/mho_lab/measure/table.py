@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mho.ground.errors import MhoError
-from mho.ground.notebook import html_table
-from mho.ground.tables import table
-
+from mho.ground import MhoError, html_table, table
 from mho_lab.measure.state import Record, State, need_plans
 
 SHOWN = 20  # rows that are printed

@@ -19,9 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mho.ground.errors import MhoError
-from mho.ground.files import write_atomically
-
+from mho.ground import MhoError, write_atomically
 from mho_lab.measure.state import Item, Record, State
 
 Measure = Callable[[Item], dict[str, Any]]

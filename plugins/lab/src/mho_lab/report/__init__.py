@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mho.ground.errors import MhoError
-from mho.ground.files import write_atomically
-
+from mho.ground import MhoError, write_atomically
 from mho_lab.report.blocks import (
     PAGE,
     Block,

@@ -21,9 +21,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from mho.ground.errors import MhoError
-from mho.ground.files import write_atomically
-
+from mho.ground import MhoError, write_atomically
 from mho_lab.report import figures, words
 from mho_lab.report.figures import Drawing, Series, TileGrid
 
@@ -157,12 +155,7 @@ def bars(
 
 @_block
 def histogram(
-    title: str,
-    edges: Sequence[float],
-    counts: Mapping[str, Sequence[float]],
-    *,
-    x: str = "",
-    note: str = "",
+    title: str, edges: Sequence[float], counts: Mapping[str, Sequence[float]], *, x: str = "", note: str = ""
 ) -> Block:
     """Distributions over common bins (one more edge than counts), each as shares of its total, drawn as steps."""
     shares = {n: [v / max(sum(c), 1e-300) for v in c] for n, c in counts.items()}
@@ -273,11 +266,7 @@ def _environment() -> Any:
         return resources.files("mho_lab.report").joinpath(f"templates/{name}").read_text(encoding="utf-8")
 
     made = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(source),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(source)
     )
     made.globals.update(figures=figures, words=words)
     made.filters.update(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,9 +14,9 @@ from statistics import quantiles
 from typing import Any
 
 import yaml
-from mho.config.units import format_seconds
-from mho.ground.errors import MhoError
 
+from mho.config import format_seconds
+from mho.ground import MhoError
 from mho_lab.report.figures import TileGrid
 from mho_lab.report.words import printable as plain
 

@@ -20,8 +20,7 @@ def report(folder: Path, out: Path | None) -> None:
       mho report mho-runs/digits-pcm.standard-1a2b3c4d-s0
       mho report mho-runs/sweep-digits-pcm.standard-1a2b3c4d --out bits.html
     """
-    from mho.ground.files import write_atomically
-
+    from mho.ground import write_atomically
     from mho_lab.report import report_of
 
     click.echo(write_atomically(out or folder / "report.html", report_of(folder)))

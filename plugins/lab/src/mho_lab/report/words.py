@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from mho.ground.errorbars import t95
+from mho.ground import t95
 
 if TYPE_CHECKING:
     from mho_lab.report.results import Curve, Study

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import torch
-from mho.ground.errors import MhoError
 from torch import Tensor, nn
 
+from mho.ground import MhoError
 from mho_lab.run.task import Task
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mho.config.hardware import Hardware
-
+from mho.config import Hardware
 from mho_lab.report.blocks import Cell, code, facts, page, shown, table, tiles
 from mho_lab.report.figures import TileGrid
 from mho_lab.report.results import tile_grid

@@ -15,14 +15,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from mho.config.hardware import Hardware, load
-from mho.ground.notebook import html_table
-from mho.ground.tables import table
-from mho.layers import AnalogLayer
-from mho.tile.array import TileArray
-from mho.tile.session import tile_arrays
-from mho.use.convert import to_analog
 from torch import nn
+
+from mho.config import Hardware, load
+from mho.ground import html_table, table
+from mho.layers import AnalogLayer
+from mho.tile import TileArray, tile_arrays
+from mho.use import to_analog
 
 
 @dataclass(frozen=True)

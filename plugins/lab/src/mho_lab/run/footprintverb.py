@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from mho.config.hardware import load
+
+from mho.config import load
 
 
 @click.command()
@@ -32,8 +33,7 @@ def footprint(task: str, hardware: str, settings: tuple[str, ...], split: Any, o
     result = count(job.model(), batch, hw, split, forward=job.predict)
     click.echo(result.to_json() if as_json else str(result))
     if out is not None:
-        from mho.ground.files import write_atomically
-
+        from mho.ground import write_atomically
         from mho_lab.run.footprintpage import footprint_page
 
         page = footprint_page(result, hw, job.name, shlex.join(["mho", *sys.argv[1:]]))

@@ -7,16 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from mho.config.units import format_seconds, seconds
-from mho.effects import draws
-from mho.effects.converter import Adc, Dac
-from mho.ground.notebook import html_table
-from mho.ground.tables import table
-from mho.tile.array import TileArray
-from mho.tile.patches import vectors
-from mho.tile.session import Run
-from mho.use.chip import Time, keeping_chip, keeping_modes, matrices, program
 from torch import Tensor, nn
+
+from mho.config import format_seconds, seconds
+from mho.effects import Adc, Dac, draws
+from mho.ground import html_table, table
+from mho.tile import Run, TileArray, vectors
+from mho.use import Time, keeping_chip, keeping_modes, matrices, program
 
 BINS = 24
 VECTORS = 4096  # looked at per layer and call

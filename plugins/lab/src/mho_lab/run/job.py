@@ -24,25 +24,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mho.config.hardware import Hardware, load
-from mho.config.recipe import DistillSpec
-from mho.effects import draws
-from mho.fast.route import routes
-from mho.ground.errorbars import spread
-from mho.ground.errors import MhoError
-from mho.ground.files import write_atomically
-from mho.use.adapt import adapt_batch_norm, tune_digital
-from mho.use.calibration import Method, calibrate
-from mho.use.checkpoint import load_model, save_model
-from mho.use.convert import conversion_report, to_analog
-from mho.use.evaluation import Evaluation, evaluate
-from mho.use.metrics import MvmExperiment, effect_table
-from mho.use.training import attach
 from mho_qat.distillation import distillation_loss
 from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mho.config import DistillSpec, Hardware, load
+from mho.effects import draws
+from mho.fast import routes
+from mho.ground import MhoError, spread, write_atomically
+from mho.use import (
+    Evaluation,
+    Method,
+    MvmExperiment,
+    adapt_batch_norm,
+    attach,
+    calibrate,
+    conversion_report,
+    effect_table,
+    evaluate,
+    load_model,
+    save_model,
+    to_analog,
+    tune_digital,
+)
 from mho_lab.measure.identity import identity, versions
 from mho_lab.run.inspection import inspect_layers
 from mho_lab.run.loop import Loop, seed_all
@@ -327,12 +332,7 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
 
 def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) -> None:
     """Make the folder of a run and write down whose it is; an error if it holds another one."""
-    key = {
-        "task": task.name,
-        "hardware": hardware.digest,
-        "seed": seed,
-        **identity(task, hardware=hardware),
-    }
+    key = {"task": task.name, "hardware": hardware.digest, "seed": seed, **identity(task, hardware=hardware)}
     file = folder / "key.json"
     if file.exists() and (before := json.loads(file.read_text())) != key:
         changed = ", ".join(k for k in key if before.get(k) != key[k])

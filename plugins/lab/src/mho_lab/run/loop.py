@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mho.effects import draws
-from mho.ground.errors import MhoError
-from mho.ground.files import write_atomically
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mho.effects import draws
+from mho.ground import MhoError, write_atomically
 from mho_lab.run.task import Task
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mho.config.units import format_seconds
-
+from mho.config import format_seconds
 from mho_lab.report import figures, words
 from mho_lab.report.blocks import Block, drawn, heatmap, histogram, render
 from mho_lab.report.results import Product, Study, read_study

@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mho.config.hardware import Hardware
-from mho.ground.errorbars import spread, t95
-from mho.ground.files import write_atomically
-from mho.use.evaluation import normalised_accuracy
-
+from mho.config import Hardware
+from mho.ground import spread, t95, write_atomically
+from mho.use import normalised_accuracy
 from mho_lab.run.job import Job, claim_folder
 from mho_lab.run.task import Task
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from mho.ground.errors import MhoError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mho.ground import MhoError
 from mho_lab.measure.identity import code_of
 
 BUILT_IN = {"digits": "mho_lab.run.digits:Digits"}

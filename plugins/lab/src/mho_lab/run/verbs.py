@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from mho.cli.config import JSON, SET
-from mho.config.hardware import load
-from mho.ground.errors import MhoError
-from mho.ground.tables import json_text, table
+from mho.config import load
+from mho.ground import MhoError, json_text, table
 
 if TYPE_CHECKING:
     from mho_lab.run.job import Job
@@ -132,8 +132,8 @@ def evaluate(
     the task's calibration batches.
     """
     import torch
-    from mho.use.evaluation import evaluate as score_chips
 
+    from mho.use import evaluate as score_chips
     from mho_lab.run.job import deploy
     from mho_lab.run.task import load_task
 
@@ -215,7 +215,7 @@ def _figure(mean: float, sem: float) -> str:
 
 
 def _table(summary: dict[str, Any]) -> str:
-    from mho.config.units import format_seconds
+    from mho.config import format_seconds
 
     rows = []
     for v in summary["variants"]:

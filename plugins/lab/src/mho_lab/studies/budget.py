@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mho.config.hardware import Hardware, load
-
+from mho.config import Hardware, load
 from mho_lab.measure.statistics import Interval, interval
 from mho_lab.studies import variants
 from mho_lab.studies.layers import layers_on_tiles

@@ -13,14 +13,13 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from mho.config.hardware import Hardware
-from mho.effects import draws
-from mho.ground.errors import MhoError
-from mho.tile.session import tile_arrays
-from mho.use.chip import keeping_chip, keeping_modes, program
-from mho.use.evaluation import one_chip
 from torch import Tensor, nn
 
+from mho.config import Hardware
+from mho.effects import draws
+from mho.ground import MhoError
+from mho.tile import tile_arrays
+from mho.use import keeping_chip, keeping_modes, one_chip, program
 from mho_lab.run.task import Task
 from mho_lab.studies import variants
 from mho_lab.studies.gradients import (

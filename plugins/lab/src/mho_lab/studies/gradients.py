@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from mho.effects.gradient import straight
-from mho.fast.function import Weights
-from mho.ground.errors import MhoError
-from mho.ground.tables import table
-from mho.layers import AnalogLayer
-from mho.tile.session import tile_arrays
-from mho.use.chip import Time, keeping_chip, keeping_modes, matrices, program, run_of
 from torch import Tensor, nn
+
+from mho.effects import straight
+from mho.fast import Weights
+from mho.ground import MhoError, table
+from mho.layers import AnalogLayer
+from mho.tile import tile_arrays
+from mho.use import Time, keeping_chip, keeping_modes, matrices, program, run_of
 
 MODES = ("autograd", "through", "ste")
 EXPECTED = "expected"  # the true derivative of everything but rounding, which passes straight through

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from mho.config.hardware import Hardware
-from mho.ground.errors import MhoError
-from mho.use.convert import conversion_report
-
+from mho.config import Hardware
+from mho.ground import MhoError
+from mho.use import conversion_report
 from mho_lab.measure.statistics import Ask, Decision, Effort, Interval, Search, decide, interval
 from mho_lab.studies import rounds, variants
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, network, scores

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from mho.ground.errorbars import t_quantile
-from mho.ground.errors import MhoError
+
+from mho.ground import MhoError, t_quantile
 
 HUBER = 1.345  # 95 % efficiency for Gaussian errors
 

@@ -7,18 +7,15 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
-from mho.config.hardware import load
-from mho.effects.converter import Dac
-from mho.effects.nonideality import Nonideality
-from mho.ground.errors import MhoError
-from mho.use.calibration import calibrate
-from mho.use.chip import Time, matrices
-from mho.use.matrix import Tile
-from mho.use.metrics import MvmExperiment, mvm_error, standard_mvm_error
 from torch import Tensor, nn
 
+from mho.config import load
+from mho.effects import Dac, Nonideality
+from mho.ground import MhoError
+from mho.use import MvmExperiment, Tile, Time, calibrate, matrices, mvm_error, standard_mvm_error
+
 if TYPE_CHECKING:
-    from mho.config.hardware import Hardware, TileSpec
+    from mho.config import Hardware, TileSpec
 
 
 class Point(NamedTuple):
@@ -135,10 +132,7 @@ def input_range_study(
 
 
 def dynamic_range_study(
-    hw: Hardware,
-    spreads: Iterable[float],
-    experiment: MvmExperiment | None = None,
-    tick: Tick = _silent,
+    hw: Hardware, spreads: Iterable[float], experiment: MvmExperiment | None = None, tick: Tick = _silent
 ) -> list[tuple[Point, Point]]:
     """What noise and bound management add to a static input range (R003-54, sec. A.1): MVM errors without and with both,
     for vectors exp(spread N) U(-1, 1) whose sizes differ as those of tokens do. x of a point is the spread.
@@ -211,11 +205,7 @@ def theoretical_kurtosis(beta: float) -> float:
 
 
 def weight_shape_study(
-    hw: Hardware,
-    betas: Iterable[float],
-    t: Time = "1 h",
-    experiment: MvmExperiment | None = None,
-    tick: Tick = _silent,
+    hw: Hardware, betas: Iterable[float], t: Time = "1 h", experiment: MvmExperiment | None = None, tick: Tick = _silent
 ) -> list[Point]:
     """MVM error against the shape of the weight distribution, from long tails (beta = 0.5) to uniform, the largest weight
     on g_max (R003-48, Fig. 6A). x of a point is beta."""

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mho.config.units import format_seconds
-from mho.ground.errors import MhoError
-
+from mho.config import format_seconds
+from mho.ground import MhoError
 from mho_lab.report.figures import plain_numbers
 
 if TYPE_CHECKING:

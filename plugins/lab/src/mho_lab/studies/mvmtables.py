@@ -6,18 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from mho.config.hardware import load
-from mho.config.units import format_seconds
-from mho.effects.compensation import Compensation
-from mho.effects.nonideality import Nonideality
-from mho.ground.errors import MhoError
-from mho.use.metrics import MvmExperiment, effect_table, standard_mvm_error
-
+from mho.config import format_seconds, load
+from mho.effects import Compensation, Nonideality
+from mho.ground import MhoError
+from mho.use import MvmExperiment, effect_table, standard_mvm_error
 from mho_lab.studies import mvm
 from mho_lab.studies.mvm import Point, Tick
 
 if TYPE_CHECKING:
-    from mho.config.hardware import Hardware
+    from mho.config import Hardware
 
 BITS = (2, 3, 4, 5, 6, 7, 8)
 ALPHAS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, 14.0, 20.0)

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
 from mho.cli.config import JSON, SET
-from mho.config.hardware import load
-from mho.ground.errors import MhoError
-from mho.ground.tables import table
+from mho.config import load
+from mho.ground import MhoError, table
 
 if TYPE_CHECKING:
-    from mho.config.hardware import Hardware
-    from mho.use.metrics import MvmExperiment
-
+    from mho.config import Hardware
+    from mho.use import MvmExperiment
     from mho_lab.studies.mvmtables import StudyTable
 
 STUDY_NAMES = ("fixed-point", "input-range", "dynamic-range", "weight-shape", "graded-column", "equal-error", "drift")
@@ -80,8 +79,7 @@ def mvm(
       dynamic-range  what noise and bound management add where vectors differ in size (A.1)
       weight-shape   error over the shape of the weight distribution (Fig. 6A)
     """
-    from mho.use.metrics import MvmExperiment
-
+    from mho.use import MvmExperiment
     from mho_lab.studies.mvmtables import need_analog
 
     if names and (times or boosts):
@@ -133,9 +131,9 @@ def _tables(
     times: tuple[str, ...],
     boosts: list[tuple[str, float]],
 ) -> list[StudyTable]:
-    from mho.config.units import seconds
     from tqdm import tqdm
 
+    from mho.config import seconds
     from mho_lab.studies.mvmtables import STUDIES, effects
 
     with tqdm(desc="matrices", disable=not sys.stderr.isatty(), leave=False) as bar:
@@ -159,7 +157,7 @@ def _check_plot(file: Path) -> None:
 
 def _plain(found: list[StudyTable], names: tuple[str, ...], times: tuple[str, ...]) -> list[dict[str, object]]:
     """The effect table as a flat list of rows (time null: right after programming), studies as one object each."""
-    from mho.config.units import format_seconds, seconds
+    from mho.config import format_seconds, seconds
 
     if names:
         return [t.to_json() for t in found]

@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mho.config.units import format_seconds
-from mho.ground.tables import table
-
+from mho.config import format_seconds
+from mho.ground import table
 from mho_lab.measure.statistics import Interval
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from mho.config.hardware import Hardware
-from mho.ground.errors import MhoError
-from mho.tile.session import tile_arrays
-from mho.use.chip import program
 from mho_qat.preactivation import Mode, PreactivationNoise
 
+from mho.config import Hardware
+from mho.ground import MhoError
+from mho.tile import tile_arrays
+from mho.use import program
 from mho_lab.studies.midpoint import Midpoint, fit_midpoint
 from mho_lab.studies.signals import ErrorSplit, Signal, error_by_layer, signals
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, network, task_of
@@ -114,12 +114,7 @@ def robustness(
 
 
 def _curves(
-    networks: dict[str, Subject],
-    measured: Measurer,
-    mode: str,
-    repeats: int,
-    walking: bool,
-    hw: Hardware | None = None,
+    networks: dict[str, Subject], measured: Measurer, mode: str, repeats: int, walking: bool, hw: Hardware | None = None
 ) -> list[Curve]:
     """Accuracies in rounds: a coarse scan, then around where half is lost; further out where that is not in sight."""
     strengths = measured([n.item(hw) for n in networks.values()], signal_strengths)

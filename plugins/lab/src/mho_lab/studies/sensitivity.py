@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mho.config.hardware import Hardware
-from mho.ground.errors import MhoError
-from mho.use.metrics import MvmExperiment, standard_mvm_error
-
+from mho.config import Hardware
+from mho.ground import MhoError
+from mho.use import MvmExperiment, standard_mvm_error
 from mho_lab.measure.statistics import Ask, Effort, Interval, Threshold, interval, threshold
 from mho_lab.studies import rounds, variants
 from mho_lab.studies.mvm import equal_error_boost

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from mho.ground.errors import MhoError
-from mho.tile.session import tile_arrays
 from mho_qat.preactivation import noisy_modules
 from torch import Tensor, nn
+
+from mho.ground import MhoError
+from mho.tile import tile_arrays
 
 
 class Signal(NamedTuple):

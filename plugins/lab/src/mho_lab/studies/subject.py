@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mho.config.hardware import Hardware
-from mho.effects.converter import Dac
-from mho.ground.errors import MhoError
-from mho.tile.array import TileArray
-from mho.tile.session import tile_arrays
-from mho.use.calibration import calibrate
-from mho.use.checkpoint import load_model
-from mho.use.convert import to_analog, to_digital
-from mho.use.evaluation import one_chip
 from safetensors import safe_open
 from torch import nn
 
+from mho.config import Hardware
+from mho.effects import Dac
+from mho.ground import MhoError
+from mho.tile import TileArray, tile_arrays
+from mho.use import calibrate, load_model, one_chip, to_analog, to_digital
 from mho_lab.measure.identity import digest
 from mho_lab.run.task import Task, load_task
 

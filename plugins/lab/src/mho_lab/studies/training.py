@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mho.config.hardware import Hardware
-from mho.effects import draws
-from mho.ground.files import write_atomically
-from mho.tile.session import tile_arrays
-from mho.use.calibration import calibrate
-from mho.use.checkpoint import save_model
-from mho.use.convert import to_analog
-from mho.use.training import attach
 from mho_qat.preactivation import CLOSED, PreactivationNoise
 from torch import nn
 
+from mho.config import Hardware
+from mho.effects import draws
+from mho.ground import write_atomically
+from mho.tile import tile_arrays
+from mho.use import attach, calibrate, save_model, to_analog
 from mho_lab.measure.identity import identity
 from mho_lab.run.task import Task
 from mho_lab.studies.subject import Item, Value, task_of

@@ -10,10 +10,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
-from mho.config.hardware import DIGITAL, Hardware, TileSpec
-from mho.config.schema import Limits, suggest
-from mho.effects.nonideality import Nonideality
-from mho.ground.errors import MhoError
+from mho.config import DIGITAL, Hardware, Limits, TileSpec, suggest
+from mho.effects import Nonideality
+from mho.ground import MhoError
 
 CONVERTERS = ("dac", "adc")
 Data = dict[str, Any]

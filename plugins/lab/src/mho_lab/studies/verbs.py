@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
-from mho.cli.config import JSON, SET
-from mho.config.hardware import load
-from mho.ground.errors import MhoError
 
+from mho.cli.config import JSON, SET
+from mho.config import load
+from mho.ground import MhoError
 from mho_lab.run.verbs import OUT, SEED, default_folder
 
 if TYPE_CHECKING:
-    from mho.config.hardware import Hardware
     from mho_qat.preactivation import Mode
 
+    from mho.config import Hardware
     from mho_lab.studies.pages import Page
     from mho_lab.studies.subject import Item, Measure, Subject, Value
 
@@ -70,12 +70,10 @@ def sensitivity(
     Every effect with a strength, whichever plugin it is from, is turned up by bisection until the normalised accuracy falls
     below the level; the bits of the converters are turned down. Each decision takes as many chips as it needs.
     """
-    from mho.config.units import seconds
-
+    from mho.config import seconds
     from mho_lab.measure.statistics import Effort
     from mho_lab.studies import pages
-    from mho_lab.studies.sensitivity import as_data
-    from mho_lab.studies.sensitivity import sensitivity as study
+    from mho_lab.studies.sensitivity import as_data, sensitivity as study
 
     if not 0 < level < 1:
         raise MhoError(f"--level {level:g}: a share between 0 and 1, e.g. 0.99")
@@ -112,9 +110,8 @@ def layers(
     Writes mixed.yaml, a hardware file whose rules keep as few parameters as possible off the tiles, and verifies it on chips
     that the search has not seen.
     """
-    from mho.config.units import seconds
-    from mho.ground.files import write_atomically
-
+    from mho.config import seconds
+    from mho.ground import write_atomically
     from mho_lab import report
     from mho_lab.studies import pages
     from mho_lab.studies.layers import as_data, layer_study
@@ -149,8 +146,7 @@ def budget(
     Losses are differences of scores on the same chips, with 95 % intervals. --what-if tiles.pcm.adc.bits=7 answers how much
     would change; changes joined by a comma are made together.
     """
-    from mho.config.units import seconds
-
+    from mho.config import seconds
     from mho_lab.studies import pages
     from mho_lab.studies.budget import as_data, budget_study
 
@@ -195,8 +191,7 @@ def robustness(
     compared with it. HW serves for the errors of its products, and for --bound.
     """
     from mho_lab.studies import pages
-    from mho_lab.studies.robustness import as_data
-    from mho_lab.studies.robustness import robustness as study
+    from mho_lab.studies.robustness import as_data, robustness as study
 
     bench = _bench("robustness", options)
     subject = bench.subject(checkpoint or bench.trained("digital.safetensors"))
@@ -235,11 +230,9 @@ def diagnose(
     autograd, through and ste, against the clean gradient and that of the expected perturbed loss; beside them, what training
     really recovers on chips that it has not seen. Verdicts follow from the thresholds that the report states.
     """
-    from mho.config.units import seconds
-
+    from mho.config import seconds
     from mho_lab.studies import pages
-    from mho_lab.studies.diagnose import as_data
-    from mho_lab.studies.diagnose import diagnose as study
+    from mho_lab.studies.diagnose import as_data, diagnose as study
     from mho_lab.studies.training import STAGES
 
     if min(strengths) <= 0 or not all(0 <= s <= 1 for s in stages):
@@ -317,8 +310,7 @@ class Bench:
 
     def finish(self, page: Page, data: dict[str, Any], blocks: Sequence[Any] = (), said: str = "") -> None:
         """Write study.json and report.html, and print the tables."""
-        from mho.ground.files import write_atomically
-
+        from mho.ground import write_atomically
         from mho_lab.measure.identity import versions
         from mho_lab.studies import pages
 
@@ -337,8 +329,8 @@ def _same(item: Item) -> str:
 
 def _bench(study: str, options: dict[str, Any]) -> Bench:
     import torch
-    from mho.use.convert import to_analog
 
+    from mho.use import to_analog
     from mho_lab import sweep
     from mho_lab.run.task import load_task
 

@@ -9,10 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from mho.config.units import format_seconds
-from mho.ground.errors import MhoError
-from mho.ground.tables import table
-
+from mho.config import format_seconds
+from mho.ground import MhoError, table
 from mho_lab.measure.state import Record, State
 from mho_lab.measure.statistics import Interval, interval, standard_error
 from mho_lab.measure.table import SHOWN

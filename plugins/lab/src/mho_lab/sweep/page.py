@@ -8,8 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from mho.config.units import format_seconds
-
+from mho.config import format_seconds
 from mho_lab.measure.state import Record, State, Status, status
 from mho_lab.measure.statistics import Interval
 from mho_lab.measure.table import read

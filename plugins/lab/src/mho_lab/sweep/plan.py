@@ -10,12 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from mho.config.hardware import Hardware, load, located
-from mho.config.schema import Strict, suggest
-from mho.config.units import format_seconds, seconds
-from mho.config.yamltext import flow, parse_value, read, write
-from mho.ground.errors import ConfigError, MhoError
 from pydantic import ValidationError
+
+from mho.config import Hardware, Strict, flow, format_seconds, load, located, parse_value, read, seconds, suggest, write
+from mho.ground import ConfigError, MhoError
 
 Settings = dict[str, Any]  # PATH of a hardware file -> value, as for --set
 

@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mho.config.hardware import Hardware, load
-from mho.ground.errors import MhoError
-from mho.ground.files import write_atomically
-from mho.use.checkpoint import save_model
-from mho.use.convert import to_analog
-from mho.use.evaluation import one_chip
 
+from mho.config import Hardware, load
+from mho.ground import MhoError, write_atomically
+from mho.use import one_chip, save_model, to_analog
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity
 from mho_lab.measure.state import Item, State

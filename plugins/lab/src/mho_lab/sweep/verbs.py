@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from mho.cli.config import JSON, SET
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 
 FOLDER = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -113,8 +114,7 @@ def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json:
 @JSON
 def status(folder: Path, as_json: bool) -> None:
     """How many items of FOLDER are done, waiting, running and failed, and why they failed."""
-    from mho.ground.tables import table
-
+    from mho.ground import table
     from mho_lab.measure.state import status as look
 
     found = look(folder)
@@ -158,8 +158,7 @@ def export(folder: Path, form: str, measure: str | None, out: Path | None) -> No
 
     parquet goes through pandas (and needs pyarrow); in Python, mho.sweep.read(FOLDER).to_pandas() gives a DataFrame.
     """
-    from mho.ground.files import write_atomically
-
+    from mho.ground import write_atomically
     from mho_lab.measure.table import read
 
     found = read(folder, measure)
@@ -174,7 +173,7 @@ def export(folder: Path, form: str, measure: str | None, out: Path | None) -> No
 
 
 def _parquet(frame: Any, out: Path | None) -> None:
-    from mho.ground.files import write_atomically
+    from mho.ground import write_atomically
 
     if out is None:
         raise MhoError("parquet is no text for a terminal; choose a file with --out")
