@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mho.ground.errors import MhoError
+from mho.fast.backend import make_fast
 from mho.layers.base import COMPUTED, AnalogLayer
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
         out = AnalogLinear.from_torch(self.out_proj, spec, hw.training, "out_proj")
         self._modules["out_proj"] = out
         self._place_by_hand(hw, tile)
-        out.tiles.use(hw.precision, hw.compile)
-        out.tiles.run = self.arrays()["q"].run
+        make_fast(out.tiles, hw.precision, hw.compile)
+        out.tiles.session = self.arrays()["q"].session
         order_projections(self)
 
     @classmethod
@@ -147,7 +148,7 @@ def close_fast_paths(net: nn.Module) -> None:
     The layers take it only where `activation_relu_or_gelu` is set, the encoder only with `use_nested_tensor`; neither
     is used for anything else.
     """
-    from mho.tile.session import tile_arrays
+    from mho.tile.array import tile_arrays
 
     switches = (
         (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
+from mho.fast.backend import make_fast
 from mho.tile.array import TileArray
-from mho.tile.session import Run
+from mho.tile.session import Session
 
 if TYPE_CHECKING:
     from mho.config.hardware import Hardware, TileSpec
@@ -105,11 +106,11 @@ class AnalogLayer(nn.Module):
         self._place(hw.tile(tile or hw.default), hw.training)
         arrays = self.arrays()
         for array in arrays.values():
-            array.use(hw.precision, hw.compile)
+            make_fast(array, hw.precision, hw.compile)
         if len(arrays) > 1:
-            run = Run()
+            run = Session()
             for array in arrays.values():
-                array.run = run
+                array.session = run
             run.watch(self)
 
     def to_torch(self) -> nn.Module:

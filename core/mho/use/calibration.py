@@ -113,7 +113,7 @@ class Seen:
         self.inputs: list[Tensor] = []  # [vector, tile, row]
 
     def note(self, x: Tensor) -> None:
-        xs = self.array.cut(x.detach().reshape(-1, self.array.in_features).float())
+        xs = self.array.layout.cut(x.detach().reshape(-1, self.array.layout.in_features).float())
         if not len(xs):
             return
         if not torch.isfinite(xs).all():
@@ -139,14 +139,14 @@ class Seen:
             return self._quantile(xs.abs())
         if self.method != "moving_std":
             return xs.abs().amax((0, 2))
-        n = self.array.occupied * len(xs)
+        n = self.array.layout.occupied * len(xs)
         mean = xs.sum((0, 2)) / n
         return SIGMAS * (xs.square().sum((0, 2)) / n - mean.square()).clamp(min=0).sqrt()
 
     def _quantile(self, x: Tensor) -> Tensor:
         """The quantile of x [vector, tile, row] >= 0 for each tile."""
         ordered = x.transpose(0, 1).flatten(1).sort(dim=1, descending=True).values
-        rank = ((1 - self.quantile) * self.array.occupied * len(x)).long().clamp(max=ordered.shape[1] - 1)
+        rank = ((1 - self.quantile) * self.array.layout.occupied * len(x)).long().clamp(max=ordered.shape[1] - 1)
         return ordered.gather(1, rank[:, None]).squeeze(1)
 
 
@@ -167,7 +167,7 @@ class _Trial:
     def __init__(self, array: TileArray, weight: Tensor, x: Tensor) -> None:
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         self.array, self.weight, self.x = array, weight, x.to(dtype)
-        self.exact = product(self.x, array.cut_weight(array.stored(weight.to(dtype)))) * array.output_factor()
+        self.exact = product(self.x, array.layout.cut_weight(array.stored(weight.to(dtype)))) * array.output_factor()
 
     def __enter__(self) -> _Trial:
         self.chip = self.array.chip_state()

@@ -68,7 +68,7 @@ class Chip:
             arrays = tile_arrays(self.net)
             state = {f"{a.name}|{k}": v.contiguous() for a in arrays for k, v in _state(a).items()}
         about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
-        about["layers"] = {a.name: a.signature for a in arrays}
+        about["layers"] = {a.name: a.view.signature for a in arrays}
         save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
 
     def put_on(self, net: nn.Module) -> None:
@@ -98,7 +98,7 @@ class Chip:
         arrays = tile_arrays(self.net)
         facts = {"seed": self.seed, "index": self.index, "age": format_seconds(self.time), "matrices": len(arrays)}
         on = "yes" if chip_on(self.net) is self else "no"
-        return html_facts("Chip", {**facts, "tiles": sum(a.tile_count for a in arrays), "on the network": on})
+        return html_facts("Chip", {**facts, "tiles": sum(a.layout.tile_count for a in arrays), "on the network": on})
 
     def __repr__(self) -> str:
         return f"Chip(seed={self.seed}, index={self.index}, age={format_seconds(self.time)})"
@@ -131,8 +131,8 @@ def age(net: nn.Module, t: Time) -> None:
 def unprogram(net: nn.Module) -> None:
     """Take the chip off: in eval, `net` computes with its target weights and every per-MVM effect again."""
     for array in tile_arrays(net):
-        array.clear()
-        array.run.chip = None
+        array.chip = None
+        array.session.chip = None
 
 
 def chip_on(net: nn.Module) -> Chip | None:
@@ -211,7 +211,7 @@ def _sums(t: Tensor) -> list[Tensor]:
 
 def run_of(net: nn.Module) -> Run:
     """What the analog layers of a network share."""
-    runs = {id(a.run): a.run for a in tile_arrays(net)}
+    runs = {id(a.session): a.session for a in tile_arrays(net)}
     if len(runs) > 1:
         raise MhoError("this model holds several separately converted networks; program each of them on its own")
     return next(iter(runs.values())) if runs else Run()
@@ -242,9 +242,9 @@ def _about(path: Path) -> dict[str, Any]:
 def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
     saved, layers = load_file(str(path)), _about(path).get("layers", {})
     for array in tile_arrays(net):
-        if layers.get(array.name) != array.signature:
+        if layers.get(array.name) != array.view.signature:
             raise MhoError(
-                f"{path} was saved from another network or hardware: layer {array.name!r} is {array.signature} here, "
+                f"{path} was saved from another network or hardware: layer {array.name!r} is {array.view.signature} here, "
                 f"{layers.get(array.name, 'missing')} there"
             )
         own = {

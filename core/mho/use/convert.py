@@ -128,8 +128,8 @@ def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> 
         )
     run = Run(report, hw)
     for array in tile_arrays(net):
-        array.run = run
-        array.use(hw.precision, hw.compile)
+        array.session = run
+        make_fast(array, hw.precision, hw.compile)
     run.watch(net)
     return net
 
@@ -161,7 +161,7 @@ def to_digital(net: nn.Module) -> nn.Module:
     """A plain torch copy of `net`, with the learned output scales folded into the weights; quantised weights stay so."""
     net = unquantise(net)
     for array in tile_arrays(net):
-        array.run.unwatch()
+        array.session.unwatch()
     open_fast_paths(net)
     _untie_scaled(net)
     return _replace(net, {id(m): m.to_torch() for m in net.modules() if isinstance(m, AnalogLayer)})
@@ -217,7 +217,7 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
                 "default" if rule is None else f"rule {hw.layers[rule].match!r}",
                 tile,
                 " ".join(_shape(a) for a in layer.arrays().values()),
-                sum(a.tile_count for a in list(shared.values())[before:]),
+                sum(a.layout.tile_count for a in list(shared.values())[before:]),
                 size,
                 range_waste(layer),
             )
@@ -272,8 +272,8 @@ def _count(parameters: list[nn.Parameter]) -> int:
 
 
 def _shape(array: TileArray) -> str:
-    text = f"{array.columns}x{array.in_features // array.groups}"
-    return text if array.groups == 1 else f"{array.groups} of {text}"
+    text = f"{array.layout.columns}x{array.layout.in_features // array.layout.groups}"
+    return text if array.layout.groups == 1 else f"{array.layout.groups} of {text}"
 
 
 @torch.no_grad()
@@ -291,12 +291,12 @@ def range_waste(layer: AnalogLayer) -> float:
 def _waste(array: TileArray, matrix: Tensor) -> float:
     if matrix.is_meta or not matrix.numel():
         return 1.0
-    w = array.cut_weight(matrix)
+    w = array.layout.cut_weight(matrix)
     size = w.abs().flatten(1)
-    count = (array.occupied * array.columns * 0.005).long()  # [tile]
+    count = (array.layout.occupied * array.layout.columns * 0.005).long()  # [tile]
     limit = size.topk(int(count.max()) + 1).values.gather(1, count[:, None])[..., None]
-    clipped = array.mapping.gamma(w.clamp(-limit, limit), array.geometry)
-    n = array.occupied[:, None]
+    clipped = array.view.mapping.gamma(w.clamp(-limit, limit), array.view.geometry)
+    n = array.layout.occupied[:, None]
     return float(((array.gamma**2 * n).sum() / (clipped**2 * n).sum()).sqrt())
 
 
