@@ -178,7 +178,9 @@ def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str,
         dtype=view.dtype,
     )
     if training.quantise is not None:
-        array.quantise(view, training.quantise.weights, training.quantise.activations)
+        from mho_qat.quantiser import quantise_array
+
+        quantise_array(array, view, training.quantise.weights, training.quantise.activations)
     return array
 
 

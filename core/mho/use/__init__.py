@@ -23,6 +23,7 @@ _HOME = {
     "unprogram": "chip",
     "ConversionReport": "convert",
     "conversion_report": "convert",
+    "keep_stored": "convert",
     "to_analog": "convert",
     "to_digital": "convert",
     "Evaluation": "evaluation",

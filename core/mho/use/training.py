@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from mho_qat.preactivation import PreactivationNoise
-from mho_qat.quantiser import quantisers
 from torch import Tensor, nn
 
 from mho.config import registry
 from mho.config.recipe import NoiseSpec, Schedule
 from mho.config.units import Sigmas, Span
+from mho.effects.quantiser import quantisers
 from mho.ground.errors import MhoError
 from mho.tile.array import TileArray
 from mho.use.chip import matrices

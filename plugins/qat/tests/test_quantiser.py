@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from mho_qat.quantiser import MOMENTUM, Quantiser, quantisers, unquantised
+from mho_qat.quantiser import MOMENTUM, Quantiser
 from torch import nn
 from torch.nn import functional as F
 
 import mho
 from mho.config.recipe import QuantiserSpec
+from mho.effects import quantisers, unquantised
 
 
 def quantiser(what="weights", bits=3, range="learned", unsigned=False):
@@ -253,3 +254,33 @@ def test_a_quantised_analog_network_saves_loads_and_copies(hardware, tmp_path):
 def test_mistakes_are_named(call, message):
     with pytest.raises(mho.MhoError, match=message):
         call()
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head, self.again = nn.Embedding(9, 6), nn.Linear(6, 9), nn.Linear(6, 9, bias=False)
+        self.head.weight = self.again.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        e = self.embedding(tokens)
+        return self.head(e) + self.again(e)
+
+
+@pytest.mark.parametrize("back", [mho.to_digital, mho.unquantise])
+@pytest.mark.parametrize("scale", ["fixed", "column"])
+def test_an_embedding_keeps_its_values_when_the_quantised_weights_of_a_tied_head_become_permanent(
+    hardware, back, scale
+):
+    torch.manual_seed(0)
+    net = analog(hardware, Tied(), extra=f"training: {{out_scale: {scale}, quantise: {{weights: {{bits: 3}}}}}}").eval()
+    if scale == "column":
+        with torch.no_grad():
+            net.head.tiles.out_scale.mul_(1.3)
+    tokens, before = torch.arange(9), net.embedding.weight.clone()
+    y = net(tokens)
+    plain = back(net)
+    assert torch.equal(plain.embedding.weight, before)
+    assert plain.head.weight is plain.again.weight and plain.head.weight is not plain.embedding.weight
+    torch.testing.assert_close(plain(tokens), y)
+    torch.testing.assert_close(net(tokens), y)

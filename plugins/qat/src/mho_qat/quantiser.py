@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
@@ -13,16 +12,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from mho.config import QuantiserSpec
-from mho.effects import straight
+from mho.effects import QuantiserModule, What, quantisers, straight
 from mho.ground import MhoError
 
 MOMENTUM = 0.1  # of the running abs-max of activations, as in torch's batch norm
 SMALLEST = 1e-8  # a step is never 0 or negative
 
-What = Literal["weights", "activations"]
 
-
-class Quantiser(nn.Module):
+class Quantiser(QuantiserModule):
     """q(v) = s clip(round(v/s), low, high), straight-through where it does not clip.
 
     Weights and signed activations have codes -h ... h with h = 2^(b-1) - 1 (zero is a level, as in R003-02), activations
@@ -40,8 +37,7 @@ class Quantiser(nn.Module):
     unsigned: Tensor
 
     def __init__(self, spec: QuantiserSpec, what: What, device: Any = None) -> None:
-        super().__init__()
-        self.spec, self.what, self.on = spec, what, True
+        super().__init__(spec, what)  # type: ignore[arg-type]
         full = spec.range if isinstance(spec.range, float) else 1.0
         step = torch.full((1,), full / self._high(0.0), device=device)
         if spec.range == "learned":
@@ -55,9 +51,7 @@ class Quantiser(nn.Module):
         signed = 2.0 ** (self.spec.bits - 1) - 1
         return signed + unsigned * (2.0**self.spec.bits - 1 - signed)
 
-    def forward(self, v: Tensor) -> Tensor:
-        if not self.on:
-            return v
+    def quantised(self, v: Tensor) -> Tensor:
         high = self._high(self.unsigned)
         low = -high * (1 - self.unsigned)
         s = self._step(v, high).to(v.dtype)
@@ -82,10 +76,6 @@ class Quantiser(nn.Module):
             return now
         self.step.lerp_(now, MOMENTUM)
         return self.step.clone()  # the graph must not see later batches
-
-    def start(self, v: Tensor) -> None:
-        """Set the step from typical values."""
-        self.start_from(*summary(v))
 
     @torch.no_grad()
     def start_from(self, mean: Tensor, top: Tensor, lowest: Tensor) -> None:
@@ -131,7 +121,7 @@ def quantise(
     for module in list(model.modules()):
         if isinstance(module, AnalogLayer):
             for array, matrix in module.matrices():
-                array.quantise(matrix, **specs)
+                quantise_array(array, matrix, **specs)
                 done += 1
         elif has_matrix(module):
             _quantise_digital(module, **specs)
@@ -143,39 +133,23 @@ def quantise(
 
 def unquantise(model: nn.Module) -> nn.Module:
     """A copy of `model` without quantisers; its weights are the quantised ones from now on."""
-    from mho.layers import AnalogLayer
+    from mho.use import keep_stored
 
     model = copy.deepcopy(model)
+    keep_stored(model)
     for module in list(model.modules()):
-        if isinstance(module, AnalogLayer):
-            for array, matrix in module.matrices():
-                array.unquantise_(matrix)
-        elif isinstance(getattr(module, "input_quantiser", None), Quantiser) or _weight_quantiser(module):
+        if isinstance(getattr(module, "input_quantiser", None), Quantiser) or _weight_quantiser(module):
             _unquantise_digital_(module)
     return model
 
 
-def summary(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean |v|, largest |v| and lowest v: what a quantiser starts from."""
-    return v.abs().mean(), v.abs().amax(), v.amin()
-
-
-def quantisers(model: nn.Module) -> Iterator[Quantiser]:
-    """Every quantiser of a model."""
-    return (m for m in model.modules() if isinstance(m, Quantiser))
-
-
-@contextmanager
-def unquantised(model: nn.Module) -> Iterator[None]:
-    """All quantisers are off inside the block."""
-    before = [(q, q.on) for q in quantisers(model)]
-    try:
-        for q, _ in before:
-            q.on = False
-        yield
-    finally:
-        for q, on in before:
-            q.on = on
+def quantise_array(
+    array: Any, weight: Tensor, weights: QuantiserSpec | None, activations: QuantiserSpec | None
+) -> None:
+    """Put quantisers on the weights of a tile array and in front of its DAC, and map the weights anew."""
+    array.weight_quantiser = make(weights, "weights", weight)
+    array.input_quantiser = make(activations, "activations", weight)
+    array.remap(weight)
 
 
 def make(spec: QuantiserSpec | None, what: What, weight: Tensor) -> Quantiser | None:
