@@ -43,15 +43,15 @@ class DeviceSpec(Strict):
         0.0,
         ge=0,
         unit="uS",
-        source="docs/physics.md E14",
+        source="Rasch et al. 2023, Eq. 12",
         description="conductance of weight 0; above 0 needs pair: both",
     )
     g_max: MicroSiemens = Field(
-        25.0, gt=0, unit="uS", source="R003 Table A.1", description="conductance of the largest weight"
+        25.0, gt=0, unit="uS", source="Rasch et al. 2023, Table A.1", description="conductance of the largest weight"
     )
     pair: Literal["active", "both"] = Field(
         "active",
-        source="docs/physics.md E14",
+        source="Rasch et al. 2023, Methods, Weight programming",
         description="active: model only the device of a weight's sign; both: model the idle device too",
     )
 
@@ -67,33 +67,38 @@ class DeviceSpec(Strict):
 class TileSpec(Strict):
     """One type of crossbar tile with everything around it."""
 
-    rows: int = Field(512, ge=1, unit="1", source="R003 Table A.1", description="inputs of a tile")
-    columns: int = Field(512, ge=1, unit="1", source="R003 Table A.1", description="outputs of a tile")
+    rows: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1", description="inputs of a tile")
+    columns: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1", description="outputs of a tile")
     split: Literal["channel", "row"] = Field(
         "channel",
-        source="R003 Table 1",
+        source="Rasch et al. 2023, Table 1",
         description="cut weight matrices by whole input channels (linear layers: by rows), or always by rows",
     )
     device: DeviceSpec = Field(DeviceSpec(), description="the conductance range of a device")
     mapping: Annotated[Kinded, SLOTS["mapping"]] = Field(
-        "mho.per_column", validate_default=True, source="R003 Eq. 21", description="from weights to target conductances"
+        "mho.per_column",
+        validate_default=True,
+        source="Rasch et al. 2023, Eq. 21",
+        description="from weights to target conductances",
     )
     dac: Annotated[Kinded, SLOTS["dac"]] | None = Field(
-        None, source="R003 Eq. 3", description="digital-to-analog converters of the inputs; none: ideal"
+        None, source="Rasch et al. 2023, Eq. 3", description="digital-to-analog converters of the inputs; none: ideal"
     )
     adc: Annotated[Kinded, SLOTS["adc"]] | None = Field(
-        None, source="R003 Eq. 5", description="analog-to-digital converters of the outputs; none: ideal"
+        None, source="Rasch et al. 2023, Eq. 5", description="analog-to-digital converters of the outputs; none: ideal"
     )
     nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(
         (), description="effects in the order in which they act inside a stage"
     )
     scale: dict[str, Factor] = Field(
         {},
-        source="R003-45",
+        source="Rasch et al. 2023, Figs. 4, 5",
         description="factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise",
     )
     compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
-        None, source="R003-22", description="digital drift compensation; none: off"
+        None,
+        source="Rasch et al. 2023, Methods, Drift compensation",
+        description="digital drift compensation; none: off",
     )
 
     @field_validator("scale", mode="before")
@@ -130,7 +135,9 @@ class LayerRule(Strict):
     tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
     type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
     backward: Backward | None = Field(
-        None, source="R001-03", description="how gradients pass through these layers; none: as `training:` says"
+        None,
+        source="Feng et al. 2025",
+        description="how gradients pass through these layers; none: as `training:` says",
     )
     min_params: int | None = Field(
         None, ge=0, unit="1", source="mho", description="only layers with at least this many"
@@ -138,7 +145,7 @@ class LayerRule(Strict):
     max_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at most this many")
     position: Literal["first", "last"] | None = Field(
         None,
-        source="R003-26",
+        source="Rasch et al. 2023, A.2.7",
         description="only the first or the last of the layers that the rest of the rule is about, in the order of the model",
     )
 
@@ -191,12 +198,14 @@ class Hardware(Strict):
     )
     tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
     layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")
-    training: TrainingSpec = Field(TrainingSpec(), source="R003", description="hardware-aware training")
+    training: TrainingSpec = Field(
+        TrainingSpec(), source="Rasch et al. 2023, Methods, HWA training", description="hardware-aware training"
+    )
     times: tuple[Seconds, ...] = Field(
         (1.0, 3600.0, 86_400.0, 31_536_000.0),
         ge=0,
         min_length=1,
-        source="R003 Fig. 3",
+        source="Rasch et al. 2023, Fig. 3",
         description="when to evaluate, after programming",
     )
 

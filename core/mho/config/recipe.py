@@ -13,6 +13,15 @@ from mho.config.slots import SURROGATE
 from mho.config.units import Sigmas, Span
 from mho.ground.errors import MhoError
 
+# Where the methods and their defaults come from.
+RASCH, WANG, FENG = "Rasch et al. 2023", "Wang et al. 2025", "Feng et al. 2025"
+INJECTION = f"{RASCH}, Methods, Re-training with weight noise injection"
+CLIPPING = f"{RASCH}, Methods, Weight mapping and clipping"
+FACTORS = f"{RASCH}, Methods, Learning of weight-to-conductance conversion factors"
+TEACHER = f"{RASCH}, Methods, Distilling with floating-point teacher"
+VARIANCE_AWARE = "variance-aware noisy training, by the group of Wang et al. 2025"
+EPOCHS = f"schedule of the group of {WANG}"
+
 
 class Backward(Strict):
     """How gradients pass through a tile; a bare word is the mode."""
@@ -21,7 +30,7 @@ class Backward(Strict):
 
     mode: Literal["through", "ste", "surrogate", "autograd"] = Field(
         "through",
-        source="R003-64, R001-02, R000-05",
+        source=f"through: {RASCH}; ste: {FENG}; autograd: Fang & Wang 2026",
         description="through: noisy weights, rounding straight-through; ste: clean weights; surrogate: those of a stand-in; "
         "autograd: every derivative",
     )
@@ -31,10 +40,12 @@ class Backward(Strict):
         description="through, on the fused path: arithmetic of the two products of a backward pass; bf16: half the time",
     )
     rounding: Literal["zero", "ste"] = Field(
-        "zero", source="R001-07", description="autograd only: derivative of rounding, 0 or straight-through"
+        "zero",
+        source=f"zero: Fang & Wang 2026; ste: {FENG}",
+        description="autograd only: derivative of rounding, 0 or straight-through",
     )
     surrogate: Annotated[Kinded, SURROGATE] | None = Field(
-        None, source="R001-02", description="surrogate only: the differentiable stand-in whose gradient is taken"
+        None, source=FENG, description="surrogate only: the differentiable stand-in whose gradient is taken"
     )
 
     @model_validator(mode="after")
@@ -57,12 +68,12 @@ class InjectSpec(Strict):
     """Programming noise on the weights while training."""
 
     scale: float = Field(
-        1.0, ge=0, unit="1", source="R003-64", description="factor on the noise that programming would make"
+        1.0, ge=0, unit="1", source=INJECTION, description="factor on the noise that programming would make"
     )
-    ramp: Span | None = Field(None, source="R003-66", description="grow linearly from 0 over this time, e.g. '1 epoch'")
+    ramp: Span | None = Field(None, source=INJECTION, description="grow linearly from 0 over this time, e.g. '1 epoch'")
     per: Literal["mini-batch", "sample"] = Field(
         "mini-batch",
-        source="R003-64",
+        source=INJECTION,
         description="one draw of the weights for a whole mini-batch, or one for each of its samples (slow: a product each)",
     )
 
@@ -70,29 +81,31 @@ class InjectSpec(Strict):
 class NoiseSpec(Strict):
     """Gaussian noise on pre-activations while training: noisy training, and variance-aware training with alpha and theta."""
 
-    sigma: float = Field(
-        ge=0, unit="1", source="R002-03", description="standard deviation, in units of the pre-activation"
-    )
+    sigma: float = Field(ge=0, unit="1", source=WANG, description="standard deviation, in units of the pre-activation")
     mode: Literal["additive", "multiplicative", "mixed"] = Field(
-        "additive", source="R002-01", description="y + sigma xi, y (1 + sigma xi), or both with draws of their own"
+        "additive", source=WANG, description="y + sigma xi, y (1 + sigma xi), or both with draws of their own"
     )
     layers: str | tuple[str, ...] = Field(
-        "all", source="R002-01", description="all (global), or names or shell patterns of the noisy layers (walking)"
+        "all", source=WANG, description="all (global), or names or shell patterns of the noisy layers (walking)"
     )
-    alpha: float = Field(1.0, ge=0, unit="1", source="R002-04", description="each sample draws N(alpha sigma, theta^2)")
-    theta: float = Field(0.0, ge=0, unit="1", source="R002-04", description="spread of the drawn standard deviation")
-    ramp: Span | None = Field(None, source="R003-66", description="grow linearly from 0 over this time, e.g. '1 epoch'")
+    alpha: float = Field(
+        1.0, ge=0, unit="1", source=VARIANCE_AWARE, description="each sample draws N(alpha sigma, theta^2)"
+    )
+    theta: float = Field(
+        0.0, ge=0, unit="1", source=VARIANCE_AWARE, description="spread of the drawn standard deviation"
+    )
+    ramp: Span | None = Field(None, source=INJECTION, description="grow linearly from 0 over this time, e.g. '1 epoch'")
 
 
 class QuantiserSpec(Strict):
     """A quantiser; a bare number in Python's `mho.quantise` is its bits."""
 
-    bits: int = Field(4, ge=2, le=8, unit="bit", source="R002-02", description="resolution: 2^bits - 1 levels (signed)")
+    bits: int = Field(4, ge=2, le=8, unit="bit", source=WANG, description="resolution: 2^bits - 1 levels (signed)")
     range: float | Literal["learned", "statistics"] = Field(
         "learned",
         gt=0,
         unit="1",
-        source="R002-02",
+        source=WANG,
         description="largest value: learned (LSQ gradient), from statistics (abs-max), or a constant",
     )
 
@@ -100,18 +113,18 @@ class QuantiserSpec(Strict):
 class QuantiseSpec(Strict):
     """Quantisation-aware training of the layers on tiles."""
 
-    weights: QuantiserSpec | None = Field(None, source="R002-02", description="quantise the weights; none: leave them")
+    weights: QuantiserSpec | None = Field(None, source=WANG, description="quantise the weights; none: leave them")
     activations: QuantiserSpec | None = Field(
-        None, source="R002-02", description="quantise the inputs of the layers, in front of the DAC; none: leave them"
+        None, source=WANG, description="quantise the inputs of the layers, in front of the DAC; none: leave them"
     )
 
 
 class DistillSpec(Strict):
     """A digital teacher beside the labels (Hinton et al. 2015)."""
 
-    temperature: float = Field(10.0, gt=0, unit="1", source="R003-75", description="softens both distributions")
+    temperature: float = Field(10.0, gt=0, unit="1", source=TEACHER, description="softens both distributions")
     weight: float = Field(
-        0.75, ge=0, le=1, unit="1", source="R003-75", description="share of the teacher; the task's loss has the rest"
+        0.75, ge=0, le=1, unit="1", source=TEACHER, description="share of the teacher; the task's loss has the rest"
     )
 
 
@@ -127,12 +140,12 @@ class Schedule(Strict):
     Batches of 128 and Adam complete the recipe.
     """
 
-    quantise_from: int = Field(11, ge=1, unit="1", source="R002-05", description="first epoch with quantisers on")
-    noise_from: int = Field(21, ge=1, unit="1", source="R002-05", description="epoch in which noise begins to grow")
-    noise_full: int = Field(121, ge=1, unit="1", source="R002-05", description="first epoch of full noise")
-    epochs: int = Field(300, ge=1, unit="1", source="R002-05", description="last epoch")
-    lr: float = Field(1e-3, gt=0, unit="1", source="R002-05", description="learning rate at the start")
-    lr_end: float = Field(1e-6, ge=0, unit="1", source="R002-05", description="learning rate at the end, a cosine away")
+    quantise_from: int = Field(11, ge=1, unit="1", source=EPOCHS, description="first epoch with quantisers on")
+    noise_from: int = Field(21, ge=1, unit="1", source=EPOCHS, description="epoch in which noise begins to grow")
+    noise_full: int = Field(121, ge=1, unit="1", source=EPOCHS, description="first epoch of full noise")
+    epochs: int = Field(300, ge=1, unit="1", source=EPOCHS, description="last epoch")
+    lr: float = Field(1e-3, gt=0, unit="1", source=EPOCHS, description="learning rate at the start")
+    lr_end: float = Field(1e-6, ge=0, unit="1", source=EPOCHS, description="learning rate at the end, a cosine away")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -165,45 +178,50 @@ class Schedule(Strict):
 class TrainingSpec(Strict):
     """Hardware-aware training (R003-60 to R003-79), and the quantised and noisy training of R002."""
 
-    backward: Backward = Field(Backward(), source="R003-65", description="how gradients pass through a tile")
-    inject: InjectSpec | None = Field(InjectSpec(), source="R003-64", description="weight noise while training")
+    backward: Backward = Field(Backward(), source=INJECTION, description="how gradients pass through a tile")
+    inject: InjectSpec | None = Field(InjectSpec(), source=INJECTION, description="weight noise while training")
     clip: float | Sigmas | None = Field(
         1.0,
         gt=0,
         unit="1",
-        source="R003-68",
+        source=CLIPPING,
         description="after every step, clip the mapped weights at this value or at this many sigma",
     )
     remap: Span | None = Field(
-        None, source="R003-69", description="map the weights anew this often, so that columns use the full range"
+        None, source=CLIPPING, description="map the weights anew this often, so that columns use the full range"
     )
     out_scale: Literal["fixed", "tile", "column", "both"] = Field(
         "fixed",
-        source="R003-71, R003-73",
+        source=FACTORS,
         description="train a digital output factor for every tile (kappa), every column of every tile, both, or none",
     )
     auto_scale: bool = Field(
         False,
-        source="R003-72",
+        source=FACTORS,
         description="learn column factors in units of sqrt(3/n), so that they have similar magnitudes everywhere",
     )
     drop_connect: float = Field(
-        0.0, ge=0, lt=1, unit="1", source="R003-67", description="share of the weights set to 0 in each mini-batch"
+        0.0,
+        ge=0,
+        lt=1,
+        unit="1",
+        source=f"{RASCH}, A.2.7",
+        description="share of the weights set to 0 in each mini-batch",
     )
     range_decay: float = Field(
         0.001,
         ge=0,
         unit="1",
-        source="R003-70",
+        source=f"{RASCH}, Methods, Learning the input range",
         description="pull on a learned input range while few inputs are clipped",
     )
-    noise: NoiseSpec | None = Field(None, source="R002-03", description="noise on pre-activations while training")
-    quantise: QuantiseSpec | None = Field(None, source="R002-02", description="quantisation-aware training")
+    noise: NoiseSpec | None = Field(None, source=WANG, description="noise on pre-activations while training")
+    quantise: QuantiseSpec | None = Field(None, source=WANG, description="quantisation-aware training")
     distill: DistillSpec | None = Field(
-        None, source="R003-75", description="`mho run` and `mho train` only: learn from the digital network too"
+        None, source=TEACHER, description="`mho run` and `mho train` only: learn from the digital network too"
     )
     schedule: Schedule | None = Field(
-        None, source="R002-05", description="when quantisers and noise set in, epochs and learning rate, in one"
+        None, source=EPOCHS, description="when quantisers and noise set in, epochs and learning rate, in one"
     )
     epochs: int | None = Field(
         None, ge=0, unit="1", source="mho", description="passes over the data; none: the task says"
@@ -213,7 +231,7 @@ class TrainingSpec(Strict):
         None, source="mho", description="torch optimizer; none: the task says"
     )
     weight_decay: float | None = Field(
-        None, ge=0, unit="1", source="R003-73", description="of the optimizer; none: the task says"
+        None, ge=0, unit="1", source=FACTORS, description="of the optimizer; none: the task says"
     )
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:

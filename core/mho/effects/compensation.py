@@ -21,7 +21,7 @@ class Compensation(Kinded):
 
     inputs: Literal["random", "one_hot"] = Field(
         "random",
-        source="R003-22",
+        source="Rasch et al. 2023, Methods, Drift compensation",
         description="read-out vectors: U(-1, 1), the same at every time, or one row after another",
     )
     vectors: int = Field(64, ge=1, unit="1", source="mho", description="number of random read-out vectors")

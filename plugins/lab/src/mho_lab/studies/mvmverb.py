@@ -64,7 +64,7 @@ def mvm(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Standard MVM error of HW's default tile (R003 Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
+    """Standard MVM error of HW's default tile (Rasch et al. 2023, Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
 
     The total, each effect alone (between ideal converters), and each effect removed. Without --time: right after
     programming, long-term read noise included.

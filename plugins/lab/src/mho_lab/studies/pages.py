@@ -199,7 +199,7 @@ def layers_page(s: LayerStudy, title: str) -> Page:
         percent=True,
     )
     alone = Part(
-        f"Sensitivity of single layers after {when} (R003-50)",
+        f"Sensitivity of single layers after {when} (Rasch et al. 2023, Fig. 7A)",
         ("layer", "tile", "parameters", "accuracy %"),
         [(a.layer.name or "(root)", a.layer.tile, a.layer.parameters, points(a.accuracy)) for a in s.alone],
         f"Normalised by the digital score; with {family} noise in no layer it is {points(s.quiet)} %.",
@@ -215,7 +215,7 @@ def layers_page(s: LayerStudy, title: str) -> Page:
         levels={"target": s.target},
     )
     exempt = Part(
-        "Exemption, the most sensitive layers first (R003-51)",
+        "Exemption, the most sensitive layers first (Rasch et al. 2023, Fig. 7B, C)",
         ("off the tiles", "parameters %", "accuracy %"),
         [(", ".join(e.layers) or "none", f"{100 * e.share:.2f}", points(e.accuracy)) for e in s.exemptions],
         "",
@@ -310,11 +310,7 @@ def robustness_page(s: Robustness, title: str) -> Page:
             (n, number(m and m.mu), f"{m.low:.3g} to {m.high:.3g}" if m else "–", number(m and m.k), s.curve(n).note)
         )
     midpoints = Part(
-        "Midpoint noise levels, all layers (R002-06)",
-        ("network", "midpoint", "95 %", "steepness", ""),
-        rows,
-        "",
-        (curves,),
+        "Midpoint noise levels, all layers", ("network", "midpoint", "95 %", "steepness", ""), rows, "", (curves,)
     )
     parts = [midpoints]
     layers = [c.place.layer for c in s.walking(networks[0])]
@@ -330,9 +326,7 @@ def robustness_page(s: Robustness, title: str) -> Page:
             note="The darker, the less noise the layer bears.",
         )
         table_rows = [(x, *(number(m and m.mu) for m in row)) for x, row in zip(layers, found)]
-        parts.append(
-            Part("Walking noise: one layer at a time (R002-07)", ("layer", *networks), table_rows, "", (heat,))
-        )
+        parts.append(Part("Walking noise: one layer at a time", ("layer", *networks), table_rows, "", (heat,)))
     signal_rows = []
     for n in networks:
         for v in s.signals[n]:
@@ -340,7 +334,7 @@ def robustness_page(s: Robustness, title: str) -> Page:
             signal_rows.append((n, v.layer, number(v.weights), number(v.preactivations), number(v.snr(sigma))))
     parts.append(
         Part(
-            "Signals: root mean squares of weights and pre-activations (R002-08)",
+            "Signals: root mean squares of weights and pre-activations",
             ("network", "layer", "weights", "pre-activations", "over noise"),
             signal_rows,
             "Over noise: pre-activations over the noise of the training; without one, over the first network's midpoint.",
@@ -350,7 +344,7 @@ def robustness_page(s: Robustness, title: str) -> Page:
     if s.errors:
         parts.append(
             Part(
-                "Products on this hardware against exact ones (R002-11)",
+                "Products on this hardware against exact ones",
                 ("matrix", "gain", "error %", "systematic %", "stochastic %"),
                 [(n, f"{e.gain:.3f}", *(f"{100 * v:.2f}" for v in e[1:])) for n, e in s.errors.items()],
                 "One chip at the first time; root mean squares of what the gain leaves, over that of the exact outputs.",

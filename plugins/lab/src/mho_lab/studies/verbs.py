@@ -213,7 +213,7 @@ def robustness(
 @click.option(
     "--stage", "stages", multiple=True, type=float, default=(0.1, 1.0), show_default=True, help="Of the training."
 )
-@click.option("--full", is_flag=True, help="The whole protocol R000-20: 5 strengths, 4 stages, 3 trainings.")
+@click.option("--full", is_flag=True, help="The whole protocol: 5 strengths, 4 stages, 3 trainings.")
 @click.option("--chips", default=4, show_default=True, type=click.IntRange(2), help="Draws of every gradient.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples of the gradients.")
 @click.option(
