@@ -208,7 +208,7 @@ class _Offset(mho.Nonideality):
         return module
 
     def mvm(self, x, w, site):
-        return mho.nonideality.product(x, w + site.module.p.view(w.shape))
+        return mho.product(x, w + site.module.p.view(w.shape))
 
 
 class _Sum(mho.Nonideality):

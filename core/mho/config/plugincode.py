@@ -93,6 +93,11 @@ def _check_kindless(cls: type, category: str, hook: str) -> None:
         raise PluginError(f"{hook} must return {what}; {name_of(cls)} has no {needed!r}")
 
 
+def kindless(cls: type) -> str | None:
+    """The category of a class that needs no kind: "layer", "training"; None for all others."""
+    return next((c for c, (needed, _) in KINDLESS.items() if hasattr(cls, needed) and not hasattr(cls, "KIND")), None)
+
+
 def kind_of(cls: Any) -> str:
     """The kind of a class that plugins may provide; a bare kind means all defaults, so every field has one."""
     kind = getattr(cls, "KIND", None)

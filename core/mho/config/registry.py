@@ -226,6 +226,9 @@ class Registry:
 
     def register(self, cls: AnyClass) -> AnyClass:
         """Make a class of a notebook or script known; usable as a decorator. A class of the same name is replaced."""
+        if (category := plugincode.kindless(cls)) is not None:
+            self.provide(category, cls)
+            return cls
         kind = plugincode.kind_of(cls)
         self._may_register(cls, kind)
         self._local.setdefault(BY_HAND, Provided()).kinds[kind] = cls
@@ -266,8 +269,9 @@ class Registry:
         return found
 
     def provide(self, category: str, cls: type) -> None:
-        """Make a class without a kind (a "layer", a "training" hook) known."""
-        self._local.setdefault(BY_HAND, Provided()).other.setdefault(category, []).append(cls)
+        """Make a class without a kind (a "layer", a "training" hook) known. A class of the same name is replaced."""
+        found = self._local.setdefault(BY_HAND, Provided()).other.setdefault(category, [])
+        found[:] = [*(c for c in found if name_of(c) != name_of(cls)), cls]
 
     @property
     def files(self) -> list[Path]:

@@ -261,7 +261,7 @@ def _placed(hw: Hardware, net: nn.Module, classes: tuple[type[AnalogLayer], ...]
 
 def _not_analog(module: nn.Module, cls: type[AnalogLayer] | None, own: list[nn.Parameter]) -> tuple[str, str] | None:
     """(where it stays, why), or None if `cls` can replace the module."""
-    if isinstance(module, DIGITAL_BY_DESIGN):
+    if cls is None and isinstance(module, DIGITAL_BY_DESIGN):
         return "digital", "by design"
     if any(nn.parameter.is_lazy(p) for p in own):
         return "left digital", "its shape is not known yet; run one batch through the model before converting"
