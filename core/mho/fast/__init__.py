@@ -21,7 +21,7 @@ from typing import Any
 
 _HOME = {
     "Conversion": "epilogue",
-    "Weights": "function",
+    "Fast": "backend",
     "Route": "route",
     "routes": "route",
     "Precision": "tier",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mho.ground.errors import MhoError
 from mho.fast.backend import make_fast
+from mho.ground.errors import MhoError
 from mho.layers.base import COMPUTED, AnalogLayer
 
 if TYPE_CHECKING:

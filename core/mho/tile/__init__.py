@@ -9,9 +9,9 @@ _HOME = {
     "Patches": "patches",
     "vectors": "patches",
     "resolve": "plan",
-    "Run": "session",
+    "Session": "session",
     "batch_size": "session",
-    "tile_arrays": "session",
+    "tile_arrays": "array",
 }
 
 

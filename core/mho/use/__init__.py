@@ -19,7 +19,7 @@ _HOME = {
     "load_chip": "chip",
     "matrices": "chip",
     "program": "chip",
-    "run_of": "chip",
+    "session_of": "chip",
     "unprogram": "chip",
     "ConversionReport": "convert",
     "conversion_report": "convert",

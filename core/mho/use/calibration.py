@@ -17,9 +17,8 @@ from mho.effects.converter import RANGE_CAP, Dac
 from mho.effects.nonideality import product
 from mho.effects.quantiser import QuantiserModule, quantisers, summary, unquantised
 from mho.ground.errors import MhoError
-from mho.tile.array import TileArray
+from mho.tile.array import TileArray, tile_arrays
 from mho.tile.patches import vectors
-from mho.tile.session import tile_arrays
 from mho.use.chip import keeping_modes, matrices
 
 Method = Literal["max", "quantile", "moving_std", "mse"]
@@ -167,14 +166,14 @@ class _Trial:
     def __init__(self, array: TileArray, weight: Tensor, x: Tensor) -> None:
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         self.array, self.weight, self.x = array, weight, x.to(dtype)
-        self.exact = product(self.x, array.layout.cut_weight(array.stored(weight.to(dtype)))) * array.output_factor()
+        self.exact = product(self.x, array.on_tiles(weight.to(dtype))) * array.output_factor()
 
     def __enter__(self) -> _Trial:
-        self.chip = self.array.chip_state()
+        self.chip = self.array.chip
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.array.put_chip_state(self.chip)
+        self.array.chip = self.chip
 
     def choose_inputs(self, before: Tensor) -> None:
         """The input range of each tile with the smallest error: a coarse grid around the present one, then a fine one."""
@@ -215,7 +214,7 @@ class _Trial:
         total = torch.zeros(())
         for k in range(CHIPS):
             self._program(k)
-            total = total.to(gamma.device) + error(self.array.trial(self.x, self.array.input_range))
+            total = total.to(gamma.device) + error(self._outputs(self.array.input_range))
         return total / CHIPS
 
     def _program(self, k: int) -> None:
@@ -223,7 +222,12 @@ class _Trial:
 
     def _error(self, ranges: Tensor) -> Tensor:
         """MVM error [tile] with these input ranges [tile, 1], on the chip that is on."""
-        return self._mvm_error(self.array.trial(self.x, ranges))
+        return self._mvm_error(self._outputs(ranges))
+
+    def _outputs(self, ranges: Tensor) -> Tensor:
+        """[vector, tile, out]; the same noise at every call."""
+        x = self.array.layout.join(self.x)
+        return self.array.trace(x, self.weight, "trial", ranges)["digital"]
 
     def _mvm_error(self, y: Tensor) -> Tensor:
         """R003 Eq. 20 of every tile [tile], y [vector, tile, out]."""

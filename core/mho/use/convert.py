@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from mho.config import registry
 from mho.config.hardware import Hardware, load
 from mho.config.schema import suggest
+from mho.fast.backend import make_fast
 from mho.ground.errors import ConfigError, MhoError, Problem
 from mho.ground.notebook import html_table
 from mho.ground.tables import table
 from mho.layers import AnalogLayer
 from mho.layers.attention import close_fast_paths, open_fast_paths, order_projections
 from mho.layers.base import lost
-from mho.tile.array import TileArray
-from mho.tile.session import Run, tile_arrays
+from mho.tile.array import TileArray, tile_arrays
+from mho.tile.session import Session
 from mho.use.chip import matrices
 
 # Digital in every paper and every chip so far; they hold parameters but no matrix product with them.
@@ -127,11 +128,11 @@ def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> 
             "(mapping: {clip: 2.5 sigma}), map by column, or keep the layer digital with a rule",
             stacklevel=2,
         )
-    run = Run(report, hw)
+    session = Session(report, hw)
     for array in tile_arrays(net):
-        array.session = run
+        array.session = session
         make_fast(array, hw.precision, hw.compile)
-    run.watch(net)
+    session.watch(net)
     return net
 
 
@@ -152,7 +153,7 @@ def _copy(model: nn.Module) -> nn.Module:
 def conversion_report(net: nn.Module) -> ConversionReport:
     """What `to_analog` did with every layer of `net`."""
     arrays = tile_arrays(net)
-    report = arrays[0].run.report if arrays else None
+    report = arrays[0].session.report if arrays else None
     if not isinstance(report, ConversionReport):
         raise MhoError("this model did not come from mho.to_analog")
     return report

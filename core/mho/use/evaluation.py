@@ -16,8 +16,8 @@ from mho.ground.errorbars import spread
 from mho.ground.errors import MhoError
 from mho.ground.notebook import html_table
 from mho.ground.tables import table
-from mho.tile.session import Run
-from mho.use.chip import Time, keeping_chip, keeping_modes, program, run_of
+from mho.tile.session import Session
+from mho.use.chip import Time, keeping_chip, keeping_modes, program, session_of
 
 TIMES = ("1 s", "1 h", "1 day", "1 year")  # R003-31
 
@@ -107,11 +107,11 @@ def evaluate(
     that was on it and its training mode are as before afterwards; until then the network belongs to this call (in other
     threads evaluate copies, `copy.deepcopy(net)`).
     """
-    run = run_of(net)
-    hardware_times = run.hardware.times if run.hardware is not None else TIMES
+    session = session_of(net)
+    hardware_times = session.hardware.times if session.hardware is not None else TIMES
     at = tuple(seconds(t) for t in (hardware_times if times is None else times))
     rows: list[tuple[float, ...]] = []
-    with keeping_chip(net), keeping_modes(net), batches_along(run, batch_axis):
+    with keeping_chip(net), keeping_modes(net), batches_along(session, batch_axis):
         for k in tqdm(range(chips), desc="chips", disable=not progress, leave=False):
             row = (done or {}).get(k)
             if row is None:
@@ -123,15 +123,15 @@ def evaluate(
 
 
 @contextmanager
-def batches_along(run: Run, axis: int) -> Iterator[None]:
+def batches_along(session: Session, axis: int) -> Iterator[None]:
     """Root forwards find their samples along this axis of their first tensor."""
     if axis not in (0, 1):
         raise MhoError(f"batch_axis is 0 for [batch, ...] or 1 for [time, batch, ...], got {axis!r}")
-    before, run.batch_axis = run.batch_axis, axis
+    before, session.batch_axis = session.batch_axis, axis
     try:
         yield
     finally:
-        run.batch_axis = before
+        session.batch_axis = before
 
 
 @torch.no_grad()
