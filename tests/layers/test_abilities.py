@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import mho
-from mho.tile.session import tile_arrays
+from mho.tile.array import tile_arrays
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:enable_nested_tensor is True",
@@ -90,14 +90,14 @@ def programs(case):
     net = converted(case)
     with torch.no_grad():
         mho.program(net, seed=1)
-        assert all(a.aged is not None for a in tile_arrays(net))
+        assert all(a.chip.weights is not None for a in tile_arrays(net))
         first = call(net, case)
         mho.program(net, seed=1)
         assert torch.equal(call(net, case), first)
         mho.program(net, seed=2)
         assert not torch.equal(call(net, case), first)
     mho.unprogram(net)
-    assert all(a.aged is None for a in tile_arrays(net))
+    assert all(a.chip.weights is None for a in tile_arrays(net))
 
 
 def ages(case):
@@ -172,7 +172,7 @@ def compiles(case):
 
 def takes_the_fused_path(case):
     """Every matrix of the layer, with the whole standard model on its tiles (`mho.routes`)."""
-    why = {a.route.why for a in tile_arrays(converted(case)) if not a.route.fused}
+    why = {a.backend.route.why for a in tile_arrays(converted(case)) if not a.backend.route.fused}
     assert not why, str(why)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import mho
-from mho.tile.session import tile_arrays
+from mho.tile.array import tile_arrays
 
 LEARNED = "rows: 8\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}"
 
@@ -194,10 +194,10 @@ def test_calibration_leaves_the_chip_that_is_on(net):
     """Trials happen on chips of their own."""
     chip = mho.program(net.eval(), seed=3)
     chip.age("1 h")
-    aged = [a.aged.clone() for a in tile_arrays(net)]
+    aged = [a.chip.weights.clone() for a in tile_arrays(net)]
     mho.calibrate(net, [inputs()], "mse")
-    assert mho.chip_on(net) is chip and all(torch.equal(a.aged, b) for a, b in zip(tile_arrays(net), aged))
-    assert all(a.time == 3600 for a in tile_arrays(net))
+    assert mho.chip_on(net) is chip and all(torch.equal(a.chip.weights, b) for a, b in zip(tile_arrays(net), aged))
+    assert all(a.chip.time == 3600 for a in tile_arrays(net))
 
 
 def test_calibration_by_mvm_error_keeps_a_range_that_is_better_than_what_it_tries(hardware):

@@ -57,7 +57,7 @@ def test_an_evaluation_repeats_bit_for_bit_and_gives_the_network_back(net):
     torch.manual_seed(99)
     b = mho.evaluate(net, score, ["1 s", "1 year"], chips=3, seed=4)
     assert a == b and a.chips == 3
-    assert mho.chip_on(net) is chip and net[0].tiles.time == 3600 and net.training
+    assert mho.chip_on(net) is chip and net[0].tiles.chip.time == 3600 and net.training
     assert mho.evaluate(net, score, ["1 s"], chips=3, seed=5).scores != a.scores
 
 

@@ -175,7 +175,7 @@ def test_the_gradient_of_a_surrogate_is_that_of_its_stand_in(hardware):
 
     z, w = x.detach().clone().requires_grad_(), net.weight.detach().clone().requires_grad_()
     by_hand = net.bias.detach()
-    for rows in torch.arange(20).split(net.tiles.sizes):
+    for rows in torch.arange(20).split(net.tiles.layout.sizes):
         gamma = w.detach()[:, rows].abs().amax(1)
         by_hand = by_hand + gamma * 0.7 * torch.tanh(z[:, rows] @ w[:, rows].T / (gamma * 0.7))
     by_hand.backward(g)
@@ -274,7 +274,7 @@ def test_training_computes_with_everything_but_ageing(hardware):
     """R003-61, R003-63: mapped by column (Eq. 21), all effects of a product, no drift and no long-term read noise."""
     plain = layer(hardware(FULL))
     ageing = layer(hardware(FULL.replace("[pcm.prog", "[pcm.drift, pcm.read_noise_1f, pcm.prog")))
-    assert torch.equal(ageing.tiles.gamma, ageing.tiles.cut_weight(ageing.weight.detach()).abs().amax(-1))
+    assert torch.equal(ageing.tiles.gamma, ageing.tiles.layout.cut_weight(ageing.weight.detach()).abs().amax(-1))
     out, x = [], torch.randn(4, 20)
     for net in (plain, ageing):
         torch.manual_seed(1)
@@ -359,9 +359,9 @@ def test_the_gradients_of_the_scales_are_those_of_the_formula(hardware):
     net(x).backward(g)
     p, kappa = torch.nn.Parameter(tiles.out_scale.detach()), torch.nn.Parameter(torch.full((3, 2), 5.0))
     y = torch.zeros(7, 6)
-    for t, rows in enumerate(torch.arange(20).split(tiles.sizes)):
+    for t, rows in enumerate(torch.arange(20).split(tiles.layout.sizes)):
         analog = x[:, rows] @ (net.weight.detach()[:, rows] / tiles.gamma[t][:, None]).T
-        y = y + aws * p[t] * (kappa[t, tiles.block] / 5) * analog
+        y = y + aws * p[t] * (kappa[t, tiles.layout.block] / 5) * analog
     assert torch.allclose(y + net.bias, net(x), atol=1e-5)
     y.backward(g)
     assert torch.allclose(tiles.out_scale.grad, p.grad, atol=1e-5) and torch.allclose(

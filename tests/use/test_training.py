@@ -145,7 +145,7 @@ def test_weights_are_clipped_to_the_device_range_after_every_step(hardware):
         optimizer.zero_grad()
         net(torch.randn(4, 20)).pow(2).sum().backward()
         optimizer.step()
-        raw = net.tiles.cut_weight(net.weight.detach()) / net.tiles.gamma[..., None]
+        raw = net.tiles.layout.cut_weight(net.weight.detach()) / net.tiles.gamma[..., None]
         assert raw.abs().max() <= 1 + 1e-6
     assert raw.abs().max() > 0.999
 

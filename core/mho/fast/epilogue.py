@@ -276,6 +276,8 @@ class Epilogue(Terms):
 
     @property
     def top(self) -> int:
+        """The largest code of the DAC."""
+        assert self.view.dac is not None and self.view.dac.top is not None
         return self.view.dac.top
 
     def _steps(self, y: Tensor | None, m: list[Tensor], drawn: Draws, part: slice | None, plain: Any) -> Tensor:

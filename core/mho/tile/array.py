@@ -24,7 +24,7 @@ from mho.effects.surrogate import Surrogate
 from mho.tile.layout import Layout
 from mho.tile.mvm import Call, Mvm
 from mho.tile.patches import Patches
-from mho.tile.programmed import Programmed, exactly
+from mho.tile.programmed import Programmed, exactly, keeps_values
 from mho.tile.scales import Scales
 from mho.tile.session import Member, stream_of
 from mho.tile.view import TileView
@@ -69,7 +69,6 @@ class TileArray(Scales, Member):
     keeps it); what the layers of a network share while it runs is `session`.
     """
 
-    step: Tensor
     weight_quantiser: QuantiserModule | None
     input_quantiser: QuantiserModule | None
 
@@ -91,11 +90,11 @@ class TileArray(Scales, Member):
         self._make_scales(training.out_scale, by_gradient, {"device": device, "dtype": dtype})
         self.register_module("weight_quantiser", None)
         self.register_module("input_quantiser", None)
-        self.register_buffer("step", torch.zeros(1, device=device))
         self.chip: Programmed | None = None
         self.backend: Backend | None = None
         self.ramp = (0.0, 0.0)  # set by attach: steps before injected noise grows, and steps until it is there in full
         self.attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
+        self.remap_after_load = False
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
 
     @property
@@ -120,6 +119,10 @@ class TileArray(Scales, Member):
     def on_tiles(self, weight: Tensor) -> Tensor:
         """[out, in] or [group, out, in] -> [tile, out, row], in the units of the layer."""
         return self.layout.cut_weight(self.stored(weight))
+
+    def normalised(self, weight: Tensor) -> Tensor:
+        """w / gamma, saturated at the device range, [tile, out, row]."""
+        return (self.on_tiles(weight) / self.gamma.unsqueeze(-1)).clamp(-1, 1)
 
     def digital(self, weight: Tensor) -> Tensor:
         """The matrix that the tiles stand for, shaped like `weight`: learned output scales included."""
@@ -264,8 +267,7 @@ class TileArray(Scales, Member):
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
         xs, dac = self.layout.cut(x), self.view.dac
         alpha = torch.ones_like(self.gamma[:, :1]) if dac is None else dac.used_range(xs, self.input_range).detach()
-        w = (self.on_tiles(weight) / self.gamma.unsqueeze(-1)).clamp(-1, 1)
-        y = surrogate.outputs(xs / alpha, w, self.view.geometry)
+        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry)
         return self.layout.add_up(y * (self.gamma * self.output_factor() * alpha))
 
     @torch.no_grad()
@@ -316,8 +318,7 @@ class TileArray(Scales, Member):
         if before is not None and of is not None and before.of == of and _as_target(before.target, weight):
             gamma, target = before.gamma, before.target
         else:
-            gamma = self.gamma.clone()
-            target = (self.on_tiles(weight.detach()) / gamma.unsqueeze(-1)).clamp(-1, 1)
+            gamma, target = self.gamma.clone(), self.normalised(weight.detach())
             target = target.contiguous() if self.backend is None else self.backend.laid_out(target)
         stream = Stream(key, key)
         g = None if self.backend is None else self.backend.programmed(target, key)
@@ -381,18 +382,21 @@ class TileArray(Scales, Member):
         """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
         everything that programming and ageing do (`chip.weights` are the same values). Random numbers are constants."""
         assert self.chip is not None
-        w = (self.on_tiles(weight) / self.gamma.unsqueeze(-1)).clamp(-1, 1)
-        sites = self.view.on_chip(self.chip.constants)
+        w, sites = self.normalised(weight), self.view.on_chip(self.chip.constants)
         return sites.aged(sites.programmed(w, self.chip.stream), w, self.chip.time, self.chip.stream)
 
     # -- moving and copying -----------------------------------------------------------------------------------
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moving to half precision must not round counters and scales of the mapping, nor conductances: those stay in fp32. A
-        chip goes with its network."""
+        chip goes with its network, unless memory comes without values: then all scales start anew."""
         before = {n: b for n, b in self._buffers.items() if b is not None}
         super()._apply(fn, recurse)
         self._buffers.update((n, exactly(b, fn)) for n, b in before.items())
-        self.chip = None if self.chip is None else self.chip.moved(fn)
+        if not any(b.is_meta for b in before.values()) and keeps_values(fn, self.step.device):
+            self.chip = None if self.chip is None else self.chip.moved(fn)
+        else:
+            self.chip = None
+            self.reset_scales()
         self.weight_key = None if self.weight_key is None else self.weight_key.to(self.gamma.device)
         return self
 

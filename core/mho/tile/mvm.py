@@ -109,10 +109,9 @@ class Mvm:
     def digital(self, xs: Tensor, w: Tensor) -> Tensor:
         """Eq. 3: from the digital inputs of each tile to its digital outputs."""
         w, alpha = self.read(w), self.input_range(xs)
-        y = self.converted(self.inputs(xs, alpha), w)
+        y = self.note("converted", self.converted(self.inputs(xs, alpha), w))
         if alpha is not None:
             y, alpha = self.within_bound(y, xs, alpha, w)
-        y = self.note("converted", y)
         if alpha is None:
             return self.note("digital", y * self.call.factor)
         alpha = alpha.detach() if self.call.rounding == "through" else alpha
@@ -127,7 +126,7 @@ class Mvm:
     def inputs(self, xs: Tensor, alpha: Tensor | None) -> Tensor:
         """The analog inputs in [-1, 1]: DAC(x / alpha), then effects of the inputs."""
         call, view, code = self.call, self.call.view, xs
-        if view.dac is not None:
+        if view.dac is not None and alpha is not None:
             site = view.converter_site("dac", call.stream)
             if call.rounding == "through":
                 code = view.dac.encode(xs, alpha, call.decay, view.layout.occupied, site)

@@ -66,12 +66,8 @@ class Programmed:
             return keys_at(self.key, self.time)
         return draws.Key(*self.words[:2]), draws.Key(*self.words[2:4]), draws.Key(*self.words[4:])
 
-    def moved(self, fn: Callable[[Tensor], Tensor]) -> Programmed | None:
-        """On another device, as `nn.Module._apply` moves it; conductances stay at least fp32. None where `fn` makes memory
-        without values (`to_empty`)."""
-        there = fn(torch.tensor([0.75, -1.25], device=self.target.device))
-        if there.is_meta or there.tolist() != [0.75, -1.25]:
-            return None
+    def moved(self, fn: Callable[[Tensor], Tensor]) -> Programmed:
+        """On another device, as `nn.Module._apply` moves it; conductances stay at least fp32."""
 
         def move(t: Any) -> Any:
             return exactly(t, fn) if isinstance(t, Tensor) else t
@@ -89,7 +85,7 @@ class Programmed:
     @classmethod
     def restored(cls, key: draws.Key, state: dict[str, Tensor]) -> Programmed:
         """A saved chip, not aged yet."""
-        fields = {field: state[n] for n, field in SAVED.items() if n in state}
+        fields: dict[str, Any] = {field: state[n] for n, field in SAVED.items() if n in state}
         constants: Constants = {}
         for name in state.keys() - SAVED.keys():
             number, _, constant = name.partition(".")
@@ -100,6 +96,12 @@ class Programmed:
 def keys_at(chip: draws.Key, t: float) -> tuple[draws.Key, draws.Key, draws.Key]:
     """Keys of a chip, of its calls and of its draws at t seconds."""
     return chip, draws.fold(chip, "call", t), draws.fold(chip, "time", t)
+
+
+def keeps_values(fn: Callable[[Tensor], Tensor], device: torch.device) -> bool:
+    """Whether fn, which moves tensors, brings their values along: `to_empty` and moving to `meta` do not."""
+    there = fn(torch.tensor([0.75, -1.25], device=device))
+    return not there.is_meta and there.tolist() == [0.75, -1.25]
 
 
 def exactly(t: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:

@@ -24,11 +24,13 @@ class Scales(nn.Module):
                 output bound b_out, so weight decay on it asks for larger weights and outputs (R003-73)
     kappa_unit  [tile, block] b, the bound that kappa~ started from: a checkpoint computes the same behind another ADC
     input_range [tile, 1] alpha of the DAC
+    step        [1] optimizer steps so far
     """
 
     gamma: Tensor
     scale_unit: Tensor
     kappa_unit: Tensor
+    step: Tensor
     view: TileView
 
     def _make_scales(self, learn: str, learned_range: bool, factory: dict[str, Any]) -> None:
@@ -36,6 +38,7 @@ class Scales(nn.Module):
         columns, blocks = (layout.row_tiles, layout.columns), (layout.row_tiles, layout.block_count)
         for name, shape in (("gamma", columns), ("scale_unit", columns), ("kappa_unit", blocks)):
             self.register_buffer(name, torch.empty(shape, **factory))
+        self.register_buffer("step", torch.zeros(1, device=factory["device"]))
         self.out_scale = nn.Parameter(torch.empty(columns, **factory), requires_grad=learn in ("column", "both"))
         self.kappa = nn.Parameter(torch.empty(blocks, **factory), requires_grad=learn in ("tile", "both"))
         self.input_range = nn.Parameter(torch.empty(layout.row_tiles, 1, **factory), requires_grad=learned_range)
@@ -44,6 +47,7 @@ class Scales(nn.Module):
     @torch.no_grad()
     def reset_scales(self) -> None:
         """All scales as before any mapping, calibration and training."""
+        self.step.zero_()
         bound, dac = self.view.geometry.bound, self.view.dac
         for t in (self.gamma, self.scale_unit, self.out_scale):
             t.fill_(1.0)

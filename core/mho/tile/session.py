@@ -41,8 +41,6 @@ class Member(nn.Module):
 
     name: str
     path: tuple[int, int]  # names its random numbers
-    deployed: bool  # whether the chip is in use
-    quick: bool  # whether normal numbers of training have 16 bits
     chip: Any
 
     def __init__(self) -> None:
@@ -52,6 +50,16 @@ class Member(nn.Module):
         self.held = False
         self.order = "steps"
         self.seen: Tensor | None = None
+
+    @property
+    def deployed(self) -> bool:
+        """Whether the chip is in use."""
+        raise NotImplementedError
+
+    @property
+    def quick(self) -> bool:
+        """Whether normal numbers of training have 16 bits."""
+        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:

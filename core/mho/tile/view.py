@@ -55,7 +55,7 @@ class TileView(Devices):
         view = cls(name, spec, backward, plan, layout, nn.ModuleDict(), draws.words("layer", name), channel)
         for p in plan.effects:
             if p.effect.writes("build"):
-                view.built[p.name] = view._build(p)
+                view.built[p.name] = view.build(p)
         trains = any(q.requires_grad for q in view.built.parameters())
         if backward.forward_only and trains:
             kinds = ", ".join(p.effect.kind for p in plan.effects if p.effect.writes("build"))
@@ -65,7 +65,8 @@ class TileView(Devices):
             )
         return view
 
-    def _build(self, placed: Placed) -> nn.Module:
+    def build(self, placed: Placed) -> nn.Module:
+        """What an effect learns or keeps in this layer: a new module; its first values come from the site's draws."""
         key = draws.fold_words(draws.key("build"), placed.path)
         module = placed.effect.build(Site(self.geometry, Stream(key, key), placed.path, "build"))
         if not isinstance(module, nn.Module):

@@ -17,7 +17,7 @@ class PruneBelowNoise:
     def after_step(self, array: Any, weight: Tensor, step: int) -> None:
         if step % self.every:
             return
-        small = weight.abs() < 0.02 * array.spread(array.gamma).to(weight.dtype)
+        small = weight.abs() < 0.02 * array.layout.spread(array.gamma).to(weight.dtype)
         weight.copy_(weight * (1 - 0.1 * small))
 
 

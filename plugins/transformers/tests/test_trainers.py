@@ -19,7 +19,7 @@ def within(net):
     """Whether all weights are where the clip leaves them."""
     from mho.use.chip import matrices
 
-    return all((w.abs() <= a.spread(0.5 * a.gamma) * (1 + 1e-6)).all() for a, w in matrices(net))
+    return all((w.abs() <= a.layout.spread(0.5 * a.gamma) * (1 + 1e-6)).all() for a, w in matrices(net))
 
 
 # -- Hugging Face ---------------------------------------------------------------------------------------------

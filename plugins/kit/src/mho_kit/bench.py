@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mho.config import Field, Hardware, parse
 from mho.effects import PER_STAGE, Adc, Dac, Geometry, Nonideality, Per, Site, Stream, draws, product
 from mho.fast import Precision
-from mho.tile import Run, resolve
+from mho.tile import resolve, stream_of
 from mho.use import Tile
 
 # 17 inputs on tiles of at most 7 rows are 6 + 6 + 5: the third is padded. 10 outputs are 3 blocks of columns.
@@ -105,13 +105,13 @@ class Bench:
     # -- single stages ----------------------------------------------------------------------------------------
     def target(self) -> Tensor:
         """µS [dev, tile, out, row]"""
-        return self.array._physical(self.array._target(self.array.normalised(self.weight)))
+        return self.array.view.target(self.array.normalised(self.weight))
 
     def arguments(self, stage: str, leading: tuple[int, ...] = (), dtype: torch.dtype | None = None) -> tuple[Any, ...]:
         """What the core passes to a stage, the site left out; `leading` axes follow the vectors."""
         dtype = dtype or self.dtype
-        w = self.array._signed(self.target(), self.array.normalised(self.weight)).to(dtype)
-        x = self.array.cut(self.random(VECTORS, *leading, INPUTS, number=2)).to(dtype)
+        w = self.array.view.weights(self.target(), self.array.normalised(self.weight)).to(dtype)
+        x = self.array.layout.cut(self.random(VECTORS, *leading, INPUTS, number=2)).to(dtype)
         tensors = {
             "program": (self.target(),),
             "age": (self.target(),),
@@ -138,7 +138,7 @@ class Bench:
     ) -> Recorder:
         """A site as the core makes it for chip number `chip`; constants are prepared."""
         target = self.target() if target is None else target
-        geometry = on_device(self.array.geometry, target.device)
+        geometry = on_device(self.array.view.geometry, target.device)
         path = resolve((effect,), layer).effects[0].path
         key = draws.fold_words(draws.key("chip", chip), draws.words("layer", layer))
         prepared = Site(geometry, Stream(key, key), path, "prepare")
@@ -148,7 +148,7 @@ class Bench:
             module = effect.build(Site(geometry, Stream(first, first), path, "build"))
             prepared.module = module = self.teach(module.to(device=target.device, dtype=self.dtype))
         effect.prepare(prepared)
-        stream = Run.stream(key, draws.fold(key, "call", t, call), t, VECTORS, samples=VECTORS)
+        stream = stream_of(key, draws.fold(key, "call", t, call), t, VECTORS, samples=VECTORS)
         return Recorder(
             geometry,
             stream,
@@ -163,8 +163,8 @@ class Bench:
     def converter_site(self, converter: Dac | Adc, chip: int = 0, *, call: int = 0, device: str = "cpu") -> Recorder:
         """A site as the core makes it for the converters of chip number `chip`."""
         key = draws.fold_words(draws.key("chip", chip), draws.words("layer", "layer"))
-        stream = Run.stream(key, draws.fold(key, "call", 0.0, call), 0.0, VECTORS, samples=VECTORS)
-        geometry = on_device(self.array.geometry, torch.device(device))
+        stream = stream_of(key, draws.fold(key, "call", 0.0, call), 0.0, VECTORS, samples=VECTORS)
+        geometry = on_device(self.array.view.geometry, torch.device(device))
         return Recorder(geometry, stream, draws.words("layer", converter.kind, 0), converter.CATEGORY)
 
     def call(

@@ -34,17 +34,17 @@ class CompensationContract(PartChecks):
 
     def _read_outs(self, bench: Bench) -> Tensor:
         """[vector, tile, out] as the core takes them, repeats included."""
-        y = bench.random(16, bench.array.row_tiles, bench.array.columns, number=8) + 0.1
+        y = bench.random(16, bench.array.layout.row_tiles, bench.array.layout.columns, number=8) + 0.1
         return y.repeat(self.spec.repeats, 1, 1)
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
-        geometry = on_device(bench.array.geometry, torch.device(device))
+        geometry = on_device(bench.array.view.geometry, torch.device(device))
         y = self._read_outs(bench)
         return {"gain": (lambda reference, now: self.spec.gain(reference, now, geometry), (y, 0.8 * y))}
 
     def _gain(self, factor: float) -> Tensor:
         y = self._read_outs(self.bench)
-        return self.spec.gain(y, factor * y, self.bench.array.geometry)
+        return self.spec.gain(y, factor * y, self.bench.array.view.geometry)
 
     def test_gives_a_gain_for_every_column_of_every_tile(self) -> None:
         gain, wanted = self._gain(0.8), tuple(self.bench.array.gamma.shape)
@@ -70,7 +70,7 @@ class CompensationContract(PartChecks):
         dead = y.clone()
         dead[..., :2] = 0
         for reference, now in ((y, dead), (dead, y), (dead, dead)):
-            gain = self.spec.gain(reference, now, self.bench.array.geometry)
+            gain = self.spec.gain(reference, now, self.bench.array.view.geometry)
             assert torch.isfinite(gain).all() and (gain >= 0).all(), (
                 "a dead column gives a gain that is NaN, infinite or negative; see mho.compensation.ratio"
             )

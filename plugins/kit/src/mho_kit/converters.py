@@ -51,8 +51,8 @@ class ConverterContract(PartChecks):
 
     def _values(self, bench: Bench) -> Tensor:
         """[vector, tile, out] or [vector, tile, row], a little beyond the full range."""
-        last = bench.array.columns if isinstance(self.spec, Adc) else bench.array.height
-        return 1.3 * self._full * bench.random(VECTORS, bench.array.row_tiles, last, number=7)
+        last = bench.array.layout.columns if isinstance(self.spec, Adc) else bench.array.layout.height
+        return 1.3 * self._full * bench.random(VECTORS, bench.array.layout.row_tiles, last, number=7)
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
         site = bench.converter_site(self.spec, device=device)  # type: ignore[arg-type]

@@ -162,7 +162,7 @@ class LayerContract(Checks):
 
     def _on_a_chip(self, digital: Around, inputs: tuple[Any, ...], precision: Precision) -> list[Tensor]:
         net = to_analog(digital, Bench(self.tile, torch.float32, precision).hardware(tile={"adc": None}))
-        routes = [array.route for array in tile_arrays(net)]
+        routes = [array.backend.route for array in tile_arrays(net)]
         if precision != "reference" and not any(r.fused for r in routes):
             skip(f"it runs on the reference path: {routes[0].why}")
         program(net, seed=0)

@@ -42,8 +42,8 @@ class LearnableChecks(EffectChecks):
         tile = self._learning()
         with torch.random.fork_rng(devices=[]):
             before = torch.get_rng_state()
-            for placed in tile.tiles.plan.effects:
-                tile.tiles._built(placed)
+            for placed in tile.tiles.view.plan.effects:
+                tile.tiles.view.build(placed)
             moved = not torch.equal(before, torch.get_rng_state())
         assert not moved, (
             "build(site) draws from torch's generator, which shifts everybody else's numbers; use the site"

@@ -28,10 +28,10 @@ class MappingContract(PartChecks):
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
         array, spec = bench.array, self.spec
-        geometry = on_device(array.geometry, torch.device(device))
-        g = spec.conductances(array.normalised(bench.weight), "active", array.geometry)
+        geometry = on_device(array.view.geometry, torch.device(device))
+        g = spec.conductances(array.normalised(bench.weight), "active", array.view.geometry)
         return {
-            "scale": (lambda w: spec.gamma(w, geometry), (array.cut_weight(bench.weight),)),
+            "scale": (lambda w: spec.gamma(w, geometry), (array.layout.cut_weight(bench.weight),)),
             "conductances": (lambda w: spec.conductances(w, "active", geometry), (array.normalised(bench.weight),)),
             "weights": (
                 lambda v, w: spec.weights(v, w.sign(), "active", geometry),
@@ -42,14 +42,14 @@ class MappingContract(PartChecks):
     def _with(self, pair: str) -> tuple[Tensor, Geometry]:
         """Normalised weights [tile, out, row] from -1 to 1, and the geometry for a pair."""
         array = self.bench.array
-        w = array.cut_weight(self.bench.random(*self.bench.weight.shape, number=5))
-        w = torch.where(w.abs() > 0.8, w.sign(), w) * array.used[:, None, :]
-        g_max = array.geometry.g_max
-        return w, array.geometry._replace(g_min=PAIRS[pair] * g_max)
+        w = array.layout.cut_weight(self.bench.random(*self.bench.weight.shape, number=5))
+        w = torch.where(w.abs() > 0.8, w.sign(), w) * array.layout.used[:, None, :]
+        g_max = array.view.geometry.g_max
+        return w, array.view.geometry._replace(g_min=PAIRS[pair] * g_max)
 
     def test_scales_every_column_of_every_tile(self) -> None:
         array = self.bench.array
-        gamma = self.spec.gamma(array.cut_weight(self.bench.weight), array.geometry)
+        gamma = self.spec.gamma(array.layout.cut_weight(self.bench.weight), array.view.geometry)
         wanted = tuple(array.gamma.shape)
         assert tuple(gamma.shape) == wanted, f"scale gives {tuple(gamma.shape)}, the core needs [tile, out] = {wanted}"
         assert (gamma > 0).all(), "scale gives negative numbers; it is the weight that fills the device range"
@@ -92,9 +92,9 @@ class MappingContract(PartChecks):
 
     def test_clipping_never_widens_the_range(self) -> None:
         array = self.bench.array
-        w = array.cut_weight(self.bench.weight)
+        w = array.layout.cut_weight(self.bench.weight)
         plain, clipped = (
-            type(self.spec).model_validate({**self.values(), "clip": c}).gamma(w, array.geometry)
+            type(self.spec).model_validate({**self.values(), "clip": c}).gamma(w, array.view.geometry)
             for c in ("none", "1 sigma")
         )
         assert (clipped <= plain * (1 + 1e-9)).all(), "with `clip` a column gets a larger gamma; leave `gamma` alone"
@@ -102,10 +102,10 @@ class MappingContract(PartChecks):
     def test_padding_does_not_count(self) -> None:
         """Padded rows hold zeros: another tile height gives the same scale."""
         array = self.bench.array
-        w = array.cut_weight(self.bench.weight)
+        w = array.layout.cut_weight(self.bench.weight)
         wide = torch.nn.functional.pad(w, (0, 3))
-        rows = array.geometry.rows
+        rows = array.view.geometry.rows
         padded = rows._replace(**{n: torch.nn.functional.pad(getattr(rows, n), (0, 3)) for n in ("depth", "used")})
-        a = self.spec.gamma(w, array.geometry)
-        b = self.spec.gamma(wide, array.geometry._replace(rows=padded))
+        a = self.spec.gamma(w, array.view.geometry)
+        b = self.spec.gamma(wide, array.view.geometry._replace(rows=padded))
         assert torch.allclose(a, b, rtol=1e-9), "the scale depends on the padding; use site-independent sums and maxima"

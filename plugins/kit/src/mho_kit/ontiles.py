@@ -118,7 +118,7 @@ class TileChecks(Checks):
 
     def test_compiles_with_a_chip(self) -> None:
         tile = self.made().program(seed=0).age(60.0)
-        self._compiles(tile, tile.tiles.run)
+        self._compiles(tile, tile.tiles.session)
 
     def test_compiles_in_training(self) -> None:
         self._compiles(self.made().train(), None)

@@ -87,7 +87,7 @@ class PathChecks(Checks):
     def _fused(self, bench: Bench, **about: Any) -> Tile:
         """A tile of this bench, or a skip that says why it has no fused path."""
         made = self._tile(bench, **about)
-        route = made.tiles.route
+        route = made.tiles.backend.route
         if not route.fused and bench.precision != "reference":
             skip(f"it runs on the reference path: {route.why}")
         return made
@@ -116,7 +116,7 @@ class PathChecks(Checks):
         dac = bench.changes.get("dac", TILE["dac"])
         learned = {"dac": {**dac, "range": "learned"}} if isinstance(dac, dict) else {}
         made = self._fused(bench, tile=learned, out_scale="column", inject={"scale": 1.0}).train()
-        if why := made.tiles.route.by_reference * (bench.precision != "reference"):
+        if why := made.tiles.backend.route.by_reference * (bench.precision != "reference"):
             skip(f"its gradients come from the reference path: {why}")
         tiles = made.tiles
         with torch.no_grad():

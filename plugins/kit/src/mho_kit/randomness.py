@@ -63,24 +63,24 @@ class RandomnessChecks(EffectChecks):
     def test_ageing_has_no_memory_of_the_route(self) -> None:
         tile = self.bench.tile(self.spec).program(seed=0)
         end = self.ages[-1]
-        direct = tile.age(end).tiles.aged.clone()
+        direct = tile.age(end).tiles.chip.weights.clone()
         for t in self.ages[:-1]:
             tile.age(t)
-        assert same(direct, tile.age(end).tiles.aged), (
+        assert same(direct, tile.age(end).tiles.chip.weights), (
             "the weights depend on the ages asked for before; compute age(g, t) from t and the programmed g alone"
         )
 
     def test_the_same_age_again_is_the_same(self) -> None:
         tile = self.bench.tile(self.spec).program(seed=0)
         for t in self.ages:
-            first = tile.age(t).tiles.aged.clone()
-            assert same(first, tile.age(t).tiles.aged), f"age({t:g} s) twice gives two results; keep no state"
+            first = tile.age(t).tiles.chip.weights.clone()
+            assert same(first, tile.age(t).tiles.chip.weights), f"age({t:g} s) twice gives two results; keep no state"
 
     def test_ageing_is_defined_from_the_start(self) -> None:
         """`program` ends with age 0 s."""
         for t in (0.0, 1e-6, *self.ages):
             try:
-                aged = self.bench.tile(self.spec).program(seed=0).age(t).tiles.aged
+                aged = self.bench.tile(self.spec).program(seed=0).age(t).tiles.chip.weights
             except (ZeroDivisionError, ValueError) as error:
                 raise AssertionError(
                     f"age({t:g} s) raises {error!r}; times start at 0 s, right after programming"

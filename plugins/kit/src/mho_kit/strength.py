@@ -41,7 +41,7 @@ class StrengthChecks(EffectChecks):
     def test_neighbours_keep_their_draws(self) -> None:
         """The numbers of other effects do not depend on whether this one is there."""
         witness = Witness.model_validate({})
-        with_it, without = (self.bench.tile(*e).tiles.plan for e in ((self.spec, witness), (witness,)))
+        with_it, without = (self.bench.tile(*e).tiles.view.plan for e in ((self.spec, witness), (witness,)))
         assert with_it.effects[-1].path == without.effects[-1].path, "another effect's random numbers change beside it"
 
     def test_strength_goes_to_nothing_smoothly(self) -> None:

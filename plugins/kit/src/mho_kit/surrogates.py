@@ -38,7 +38,7 @@ class SurrogateContract(PartChecks):
         return self.bench.hardware(**self._training)
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
-        geometry = on_device(bench.array.geometry, torch.device(device))
+        geometry = on_device(bench.array.view.geometry, torch.device(device))
         return {"outputs": (lambda x, w: self.spec.outputs(x, w, geometry), bench.arguments("mvm"))}
 
     def test_keeps_the_shape(self) -> None:
@@ -48,7 +48,7 @@ class SurrogateContract(PartChecks):
 
     def test_both_arguments_get_a_gradient(self) -> None:
         x, w = (a.requires_grad_() for a in self.bench.arguments("mvm"))
-        self.spec.outputs(x, w, self.bench.array.geometry).square().sum().backward()
+        self.spec.outputs(x, w, self.bench.array.view.geometry).square().sum().backward()
         for name, v in (("x", x), ("w", w)):
             assert v.grad is not None and torch.isfinite(v.grad).all() and v.grad.any(), (
                 f"no finite gradient reaches {name}"

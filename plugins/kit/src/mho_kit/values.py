@@ -17,7 +17,7 @@ class ValueChecks(EffectChecks):
     def test_keeps_the_shape(self) -> None:
         for stage in self.spec.stages():
             value = self.bench.arguments(stage)[0]
-            wanted = value.shape if stage != "mvm" else (*value.shape[:-1], self.bench.array.out_features)
+            wanted = value.shape if stage != "mvm" else (*value.shape[:-1], self.bench.array.layout.out_features)
             given = self.bench.call(self.spec, stage).shape
             assert given == wanted, f"{stage} returns {tuple(given)}, the core needs {tuple(wanted)}"
 

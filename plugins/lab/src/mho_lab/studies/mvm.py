@@ -258,7 +258,7 @@ class LayerKurtosis(NamedTuple):
 def kurtosis_by_layer(net: nn.Module) -> list[LayerKurtosis]:
     """How compact the mapping makes each layer's weight distribution (R003-49, Fig. 6C)."""
     return [
-        LayerKurtosis(array.name, excess_kurtosis(w), excess_kurtosis(w / array.spread(array.gamma)))
+        LayerKurtosis(array.name, excess_kurtosis(w), excess_kurtosis(w / array.layout.spread(array.gamma)))
         for array, w in matrices(net)
     ]
 
