@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import mho
-from mho.effects import draws
+from mho.effects import arithmetic, draws
 from mho.fast import epilogue, tier, workspace
 from mho.fast.route import Pair, _joints
 from mho.tile import layout
@@ -410,7 +410,7 @@ def test_planes_follow_the_chip_that_is_on(hardware):
         first.age("1 year")
         assert not torch.equal(tile(x), a)
         mho.unprogram(tile)
-        assert tile.tiles.planes is None and not torch.equal(tile(x), a)
+        assert tile.tiles.chip is None or (not tile.tiles.chip.coded and not torch.equal(tile(x), a))
 
 
 class OwnSides(mho.Nonideality, kind="own.sides"):
@@ -512,13 +512,13 @@ def test_products_of_the_backward_pass_are_those_of_fp32_however_their_operands_
     with torch.no_grad():
         for x, w in ((a, b), (a, b.t().contiguous().t()), (torch.randn(96, 40).t(), wide[:, 3:27]), (a[:0], b)):
             exact = x.double() @ w.double()
-            assert torch.allclose(tier.float_product(x, w).double(), exact, rtol=0, atol=96 * 2**-23 * 10)
-        assert torch.equal(tier.float_product(a[:, :0], b[:0]), torch.zeros(40, 24))
-        assert tier.float_product(a.bfloat16(), b.bfloat16()).dtype == torch.bfloat16
-    assert tier.float_product(a.requires_grad_(), b).grad_fn is not None
-    monkeypatch.setattr(tier, "has_onednn", lambda: False)
+            assert torch.allclose(arithmetic.float_product(x, w).double(), exact, rtol=0, atol=96 * 2**-23 * 10)
+        assert torch.equal(arithmetic.float_product(a[:, :0], b[:0]), torch.zeros(40, 24))
+        assert arithmetic.float_product(a.bfloat16(), b.bfloat16()).dtype == torch.bfloat16
+    assert arithmetic.float_product(a.requires_grad_(), b).grad_fn is not None
+    monkeypatch.setattr(arithmetic, "has_onednn", lambda: False)
     with torch.no_grad():
-        assert torch.equal(tier.float_product(a, b), a @ b)
+        assert torch.equal(arithmetic.float_product(a, b), a @ b)
 
 
 def test_double_precision_and_plain_methods_that_need_gradients_take_the_reference_path(hardware):

@@ -59,7 +59,7 @@ def the_same_chip(eager, compiled, seed=0, t="0 s"):
 def bring_over(eager, compiled):
     """The chip of one layer to another."""
     compiled.tiles.put_chip_state(eager.tiles.chip_state())
-    compiled.tiles.planes, compiled.tiles.bound = None, None  # coded by a kernel
+    compiled.tiles.chip.coded.clear()  # coded by a kernel
     compiled.tiles.session.sample = 0
 
 
@@ -516,7 +516,7 @@ def test_halves_of_rows_are_views_wherever_there_is_room():
             halves = cells._halves(given)
             assert torch.equal(torch.cat(halves, -1)[:, :n].view(2, 3, n), t)
             assert (halves[0].data_ptr() != given.data_ptr()) == alone
-    assert torch.equal(cells.laid_out(array, t), t)
+    assert torch.equal(cells.laid_out(array.backend.kernels, t), t)
 
 
 @pytest.mark.parametrize(("rows", "products"), [(32, "mho.int8_products"), (64, "_int_mm")])

@@ -9,6 +9,7 @@ from torch import nn
 
 import mho
 from mho.fast import epilogue
+from mho.fast.epilogue import many_small
 from mho.tile import layout
 from mho.tile.patches import Patches, Window
 
@@ -55,8 +56,9 @@ def layer(hardware, name, body=FULL, rows=ROWS, extra="training: {out_scale: col
 
 def unfolded(made):
     """From now on the same layer unfolds before it codes."""
-    made.tiles.route = replace(made.tiles.backend.route, cells=1, unfolded="for a test")
-    made.tiles.planes = None
+    made.tiles.backend.route = replace(made.tiles.backend.route, cells=1, unfolded="for a test")
+    if made.tiles.chip is not None:
+        made.tiles.chip.coded.clear()
     return made
 
 
@@ -114,11 +116,11 @@ def test_values_and_gradients_are_those_of_the_reference_path(hardware, name):
 
 def test_small_tiles_at_once_give_the_bits_of_one_after_the_other(hardware, monkeypatch):
     made, x = layer(hardware, "2d, depth-wise")
-    assert made.tiles.many_small(288) and not made.tiles.many_small(1 << 20)
+    assert many_small(made.tiles.layout, 288) and not many_small(made.tiles.layout, 1 << 20)
     mho.program(made.eval(), seed=0).age("1 h")
     with torch.no_grad():
         y = made(x)
-        monkeypatch.setattr(layout, "SMALL", 0)
+        monkeypatch.setattr(epilogue, "SMALL", 0)
         mho.age(made, "1 h")
         assert torch.equal(made(x), y)
 

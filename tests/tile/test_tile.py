@@ -134,9 +134,9 @@ def test_padding_of_uneven_tiles_never_reaches_an_output(hardware):
     a, b = (mho.Tile(w, hardware(body + r))(x) for r in ("128", "512"))
     assert torch.equal(a, b)
     uneven = mho.Tile(torch.ones(2, 11), hardware("rows: 4")).tiles
-    assert uneven.sizes == [4, 4, 3] and uneven.cut(torch.ones(11)).tolist()[2] == [1, 1, 1, 0]
+    assert uneven.layout.sizes == [4, 4, 3] and uneven.layout.cut(torch.ones(11)).tolist()[2] == [1, 1, 1, 0]
     assert torch.equal(
-        uneven.spread(torch.tensor([[1.0, 4], [2, 5], [3, 6]]))[0], torch.tensor([1.0] * 4 + [2] * 4 + [3] * 3)
+        uneven.layout.spread(torch.tensor([[1.0, 4], [2, 5], [3, 6]]))[0], torch.tensor([1.0] * 4 + [2] * 4 + [3] * 3)
     )
 
 

@@ -441,6 +441,6 @@ def test_layers_can_be_built_by_hand():
     assert lstm(torch.randn(5, 2, 4))[0].shape == (5, 2, 3)
     attention = mho.AnalogMultiheadAttention(4, 2, hw=hw).eval()
     assert attention(*[torch.randn(5, 2, 4)] * 3)[0].shape == (5, 2, 4)
-    assert len({id(m.run) for m in attention.modules() if hasattr(m, "run")}) == 1
+    assert len({id(m.session) for m in attention.modules() if hasattr(m, "session")}) == 1
     with pytest.raises(mho.MhoError, match="no tile 'x'"):
         mho.AnalogLinear(2, 2, hw=hw, tile="x")

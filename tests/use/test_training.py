@@ -133,7 +133,7 @@ def test_the_ramp_continues_from_a_checkpoint(hardware):
     again = layer(hw)
     again.load_state_dict(net.state_dict())
     mho.attach(torch.optim.SGD(again.parameters(), lr=0.0), again)
-    assert float(again.tiles._ramp()) == pytest.approx(0.3)
+    assert float(again.tiles.ramp_share()) == pytest.approx(0.3)
 
 
 def test_weights_are_clipped_to_the_device_range_after_every_step(hardware):

@@ -21,7 +21,7 @@ from torch import Tensor
 from mho.config.hardware import Hardware, TileSpec
 from mho.effects.converter import Adc, Dac
 from mho.effects.nonideality import TERMS, Nonideality, Side, linear
-from mho.fast.tier import Precision, Tier, tier
+from mho.fast.tier import Precision, Tier, tier_of
 from mho.tile.plan import Placed, Plan, resolve as resolve_plan
 
 PER_MVM = ("input", "mvm", "accumulate", "output")  # plain methods of these stages are differentiated by autograd alone
@@ -101,7 +101,7 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel
     """The route of an array with this plan; `rows` of its highest tile, `channel` rows of one input channel (0: channels are
     cut between tiles)."""
     bits = _dac_bits(spec)
-    chosen, why = tier(precision, bits, rows)
+    chosen, why = tier_of(precision, bits, rows)
     if chosen != "reference" and (reason := _unsupported(plan, spec)):
         chosen, why = "reference", reason
     if chosen == "reference":

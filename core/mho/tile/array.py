@@ -191,10 +191,9 @@ class TileArray(Scales, Member):
         """The state of this array as a call sees it."""
         chip = self.chip if self.deployed else None
         backward, noisy = self.training_spec.backward, self.training and chip is None
-        factor = (self.gamma if chip is None else chip.gamma) * self.output_factor()
         return Call(
             self.view, stream, chip, self.gamma,
-            factor if chip is None or chip.gain is None else factor * chip.gain,
+            self.digital_scale(),
             self.input_range,
             rounding=backward.rounding if backward.mode == "autograd" else "through",
             strength=self._injection() if noisy else None,
@@ -202,6 +201,13 @@ class TileArray(Scales, Member):
             decay=self.training_spec.range_decay if self.training else 0.0,
             kernels=getattr(self.backend, "kernels", None),
         )  # fmt: skip
+
+    def digital_scale(self) -> Tensor:
+        """[tile, out] what the periphery multiplies converted outputs by, besides the input range."""
+        if not self.deployed or self.chip is None:
+            return self.gamma * self.output_factor()
+        scale = self.chip.gamma * self.output_factor()
+        return scale if self.chip.gain is None else scale * self.chip.gain
 
     def draw(self, weight: Tensor) -> Drawn | None:
         """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
@@ -292,17 +298,20 @@ class TileArray(Scales, Member):
         return self.training and not self.deployed and inject is not None and inject.per == "sample"
 
     def _injection(self) -> Tensor | float | None:
-        """Strength of the noise that is injected now; None without any. It grows linearly with the step (R003-66)."""
+        """Strength of the noise that is injected now; None without any."""
         inject = self.training_spec.inject
         if inject is None or not (inject.scale and self.view.plan.program):
             return None
         if not self.is_attached:
             self.session.warn_unattached()
-            return inject.scale
+        return inject.scale * self.ramp_share()
+
+    def ramp_share(self) -> Tensor | float:
+        """Share of the injected noise at this step (R003-66): (step - first)/length, between 0 and 1."""
         first, length = self.ramp
-        if not (first or length):
-            return inject.scale
-        return inject.scale * (((self.step - first) / length).clamp(0, 1) if length else (self.step >= first).float())
+        if not (first or length) or not self.is_attached:
+            return 1.0
+        return ((self.step - first) / length).clamp(0, 1) if length else (self.step >= first).float()
 
     @property
     def is_attached(self) -> bool:
