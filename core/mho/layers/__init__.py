@@ -4,7 +4,7 @@ The trainable parameters are torch's own, in torch's names, units and shapes, so
 and after conversion; programming and ageing never touch them. Biases stay digital.
 """
 
-from mho.layers.attention import AnalogMultiheadAttention, close_fast_paths, open_fast_paths
+from mho.layers.attention import AnalogMultiheadAttention, close_fast_paths, open_fast_paths, order_projections
 from mho.layers.base import AnalogLayer, Placement, lost
 from mho.layers.conv import (
     AnalogConv1d,

@@ -170,8 +170,9 @@ def _without_padding(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     positions in use come first."""
     given = {**dict(zip(("src", "mask", "src_key_padding_mask"), args)), **kwargs}
     padding = given.get("src_key_padding_mask")
-    nested = padding is not None and given.get("mask") is None and y.dim() == 3 and not encoder.layers[0].training
-    if not nested or torch.is_grad_enabled() or torch.is_autocast_enabled() or torch.compiler.is_compiling():
+    if padding is None or given.get("mask") is not None or y.dim() != 3 or encoder.layers[0].training:
+        return y
+    if torch.is_grad_enabled() or torch.is_autocast_enabled() or torch.compiler.is_compiling():
         return y
     padded = padding if padding.dtype == torch.bool else padding < 0
     if (padded[:, :-1] & ~padded[:, 1:]).any():

@@ -8,7 +8,7 @@ nearly empty tiles, and `mho footprint` shows it; in the simulation they are one
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from mho.tile.patches import Patches, Window
 class _AnalogConv(AnalogLayer):
     """The kernel as a matrix [out, in * kernel] per group. x [batch, channel, ...size] or [channel, ...size]."""
 
-    overridable = ("forward", "_conv_forward")
+    overridable: ClassVar[tuple[str, ...]] = ("forward", "_conv_forward")
     order = "leading"
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
