@@ -452,11 +452,13 @@ def test_layers_can_be_built_by_hand():
 def test_the_report_is_data(hardware):
     """Numbers, and one text made of them."""
     model = nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.LSTM(6, 5))
-    conv, lstm = mho.conversion_report(mho.to_analog(model, hardware("rows: 512")))
-    assert [asdict(m) for m in conv.matrices] == [{"rows": 18, "columns": 3, "groups": 2}]
-    assert (conv.matrix, lstm.matrix, lstm.tiles) == ("2 of 3x18", "20x6 20x5", 2)
-    data = json.loads(mho.conversion_report(mho.to_analog(model, hardware("rows: 512"))).to_json())
-    assert data[0]["matrices"] == [{"rows": 18, "columns": 3, "groups": 2}] and data[0]["matrix"] == "2 of 3x18"
+    report = mho.conversion_report(mho.to_analog(model, hardware("rows: 10\ncolumns: 20")))
+    conv, lstm = report
+    numbers = {"groups": 2, "outputs": 3, "inputs": 18, "down": 2, "across": 2, "rows": 10, "columns": 20}
+    assert [asdict(m) for m in conv.matrices] == [numbers]
+    assert (conv.matrix, conv.tiles, lstm.matrix, lstm.tiles) == ("2 of 3x18", 4, "20x6 20x5", 2)
+    data = json.loads(report.to_json())
+    assert data[0]["matrices"] == [numbers] and data[0]["matrix"] == "2 of 3x18"
 
 
 def test_the_report_is_about_the_network_as_it_is(model, hardware):

@@ -59,7 +59,8 @@ def calibrate(
     None         left as it is
 
     Ranges follow the data however large they are. With `cap` no range that a statistic gives (or that the search of `mse`
-    starts from) is larger, and a warning names the layers whose inputs are cut; Rasch et al. 2023 train with `cap=10`.
+    starts from) is larger, and `conversion_report(net)` names the layers whose inputs are cut; Rasch et al. 2023 train with
+    `cap=10`.
 
     columns="grid" then tries, for every column of every tile, to map 1/4 to 2 times the weights that it maps now to the
     full conductance range (a smaller range clips the largest weights and lifts the others out of the noise; a larger one
@@ -98,7 +99,8 @@ def calibrate(
         for array, weight in matrices(net):
             if array in reached:
                 _set_ranges(array, weight.detach(), seen[array], dac if array in learned else None, columns, cap)
-    _tell(net, seen, cap if dac else None)
+    if seen:
+        _tell(net, seen, cap if dac else None)
     return {a.name: a.input_range.flatten().tolist() for a in learned}
 
 
@@ -113,12 +115,9 @@ def run_batch(net: nn.Module, batch: Any, forward: Callable[[nn.Module, Any], An
 
 
 def _tell(net: nn.Module, seen: Mapping[TileArray, Seen], cap: float | None) -> None:
-    """Name the layers without data, and those whose inputs are cut."""
-    if not seen:
-        return
-    idle = remark(
-        net, "calibration", {a.name for a, s in seen.items() if not s.tops}, "no batch of calibration reached it"
-    )
+    """Let the report name the layers without data, of which a warning tells too, and those whose inputs are cut."""
+    without = {a.name for a, s in seen.items() if not s.tops}
+    idle = remark(net, "calibration", without, "no batch of calibration reached it")
     if idle:
         warnings.warn(
             f"no batch of calibration reached {', '.join(idle)}: their ranges stay as they were. Give batches that do, or, if "
@@ -126,9 +125,7 @@ def _tell(net: nn.Module, seen: Mapping[TileArray, Seen], cap: float | None) -> 
             stacklevel=3,
         )
     over = {a.name for a, s in seen.items() if cap is not None and s.tops and bool((s.start() > cap).any())}
-    if over:
-        names = ", ".join(sorted(n or "(root)" for n in over))
-        warnings.warn(f"cap={cap:g} cuts inputs of {names}: they are larger", stacklevel=3)
+    remark(net, "cap", over, f"inputs beyond {cap} are cut: calibration was given this cap")
 
 
 def _set_ranges(

@@ -45,16 +45,26 @@ WASTE = 3.0  # `range_waste` from which on conversion warns
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """A weight matrix [columns, rows] on tiles, or `groups` equal ones, each on tiles of its own: `rows` are the inputs of
-    one MVM and rows of the crossbar, `columns` its outputs."""
+class MatrixOnTiles:
+    """How a weight matrix [out, in], or each of `groups` equal ones, lies on tiles: `down` x `across` tiles of `rows` x
+    `columns` cells each. Its inputs are cut into `down` parts, its outputs and groups into `across`."""
 
+    groups: int
+    outputs: int
+    inputs: int
+    down: int
+    across: int
     rows: int
     columns: int
-    groups: int = 1
+
+    @classmethod
+    def of(cls, array: TileArray) -> MatrixOnTiles:
+        spec, down = array.spec, len(array.sizes)
+        size = array.columns, array.in_features // array.groups
+        return cls(array.groups, *size, down, array.tile_count // down, spec.rows, spec.columns)
 
     def __str__(self) -> str:
-        text = f"{self.columns}x{self.rows}"
+        text = f"{self.outputs}x{self.inputs}"
         return text if self.groups == 1 else f"{self.groups} of {text}"
 
 
@@ -67,7 +77,7 @@ class Converted:
     where: str  # analog | digital | left digital
     why: str
     tile: str = ""
-    matrices: tuple[Matrix, ...] = ()
+    matrices: tuple[MatrixOnTiles, ...] = ()
     tiles: int = 0  # physical ones; those that layers share are counted at the first of them
     parameters: int = 0
     waste: float = 1.0  # at conversion, see `range_waste`
@@ -75,7 +85,7 @@ class Converted:
 
     @property
     def matrix(self) -> str:
-        """Its matrices for people."""
+        """The sizes of its matrices, out x in, for people: "64x512", "8 of 16x9" for groups."""
         return " ".join(map(str, self.matrices))
 
 
@@ -297,7 +307,7 @@ def _report(net: nn.Module, kept: Kept) -> ConversionReport:
         if isinstance(module, AnalogLayer):
             kind = module.torch_type if module.made_of is None else module.made_of[1]
             arrays, about = dict.fromkeys(module.arrays().values()), module.placement
-            matrices = tuple(Matrix(a.in_features // a.groups, a.columns, a.groups) for a in module.arrays().values())
+            matrices = tuple(MatrixOnTiles.of(a) for a in module.arrays().values())
             tiles = sum(a.tile_count for a in arrays if a not in counted)
             facts = about.why, about.tile, matrices, tiles, _count(own), about.waste, tuple(about.remarks.values())
             entries.append(Converted(name, _type_name(kind), "analog", *facts))
