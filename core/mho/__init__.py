@@ -61,14 +61,13 @@ _HOME = {
         "AnalogRNN",
         "AnalogRNNCell",
     ),
-    "use.adapt": ("adapt_batch_norm", "tune_digital"),
     "use.calibration": ("calibrate",),
     "use.checkpoint": ("load_model", "save_model"),
     "use.chip": ("Chip", "age", "chip_on", "load_chip", "program", "unprogram"),
     "use.convert": ("ConversionReport", "conversion_report", "to_analog", "to_digital"),
     "use.evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "use.matrix": ("Tile",),
-    "use.metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
+    "use.metrics": ("mvm_error",),
     "use.training": ("attach", "follow"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -118,7 +117,6 @@ if TYPE_CHECKING:
         AnalogRNN as AnalogRNN,
         AnalogRNNCell as AnalogRNNCell,
     )
-    from mho.use.adapt import adapt_batch_norm as adapt_batch_norm, tune_digital as tune_digital
     from mho.use.calibration import calibrate as calibrate
     from mho.use.checkpoint import load_model as load_model, save_model as save_model
     from mho.use.chip import (
@@ -141,11 +139,7 @@ if TYPE_CHECKING:
         normalised_accuracy as normalised_accuracy,
     )
     from mho.use.matrix import Tile as Tile
-    from mho.use.metrics import (
-        MvmExperiment as MvmExperiment,
-        mvm_error as mvm_error,
-        standard_mvm_error as standard_mvm_error,
-    )
+    from mho.use.metrics import mvm_error as mvm_error
     from mho.use.training import attach as attach, follow as follow
 
 

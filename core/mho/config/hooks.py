@@ -6,7 +6,8 @@ entry-point group `mho`: `telegraph = "mho_telegraph"`. The entry point's name i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pluggy
 
@@ -178,3 +179,34 @@ def mho_training() -> Iterable[type]:
             return [Shrink]
     """
     return ()
+
+
+@hookspec
+def mho_tasks() -> Mapping[str, Any]:
+    """Tasks for `mho run` and the studies: family.name -> a subclass of `mho.Task`, or "module:Class", imported when used.
+
+    Example:
+
+        from mho import hookimpl
+
+        @hookimpl
+        def mho_tasks():
+            return {"telegraph.morse": "mho_telegraph.tasks:Morse"}  # mho run telegraph.morse pcm.standard
+    """
+    return {}
+
+
+@hookspec
+def mho_pages() -> Mapping[str, Any]:
+    """Report pages for `mho report FOLDER`: a file or folder that a result folder holds -> function (or "module:function")
+    that takes the folder and returns its page as HTML; `mho_lab.report` has the parts of pages.
+
+    Example:
+
+        from mho import hookimpl
+
+        @hookimpl
+        def mho_pages():
+            return {"telegraph.json": "mho_telegraph.page:page_of"}
+    """
+    return {}

@@ -28,6 +28,8 @@ CATEGORIES = {
     "mho_training": ("training",),
 }
 NOUNS = {"dac": "DAC", "adc": "ADC"}
+# Hooks that return names: name -> a thing, or "module:attribute", which is imported when it is used.
+NAMED = {"mho_tasks": "task", "mho_pages": "page"}
 # category -> what such a class must have, and what it is
 KINDLESS = {
     "layer": ("torch_type", "subclasses of mho.AnalogLayer"),
@@ -41,11 +43,14 @@ class Provided:
 
     kinds: dict[str, type[Kinded]] = field(default_factory=dict)
     other: dict[str, list[type]] = field(default_factory=dict)  # category -> classes without a kind
+    named: dict[str, dict[str, Any]] = field(default_factory=dict)  # category ("task", "page") -> name -> thing
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes without a kind, for people: layer AnalogBilinear."""
-        return tuple(f"{category} {cls.__name__}" for category, found in self.other.items() for cls in found)
+        """What has no kind, for people: layer AnalogBilinear, task telegraph.morse."""
+        classes = [(category, cls.__name__) for category, found in self.other.items() for cls in found]
+        names = [(category, name) for category, found in self.named.items() for name in found]
+        return tuple(f"{category} {name}" for category, name in [*classes, *names])
 
 
 def provided_by(module: Any, name: str) -> Provided:
@@ -56,12 +61,15 @@ def provided_by(module: Any, name: str) -> Provided:
     manager.check_pending()
     used = {caller.name for caller in manager.get_hookcallers(module) or ()}
     result = Provided()
-    for hook, categories in CATEGORIES.items():
+    for hook, categories in {**CATEGORIES, **NAMED}.items():
         function = getattr(module, hook, None)
         if function is None:
             continue
         if hook not in used:
             raise PluginError(f"{hook} is not marked; write @hookimpl above it")
+        if hook in NAMED:
+            result.named[NAMED[hook]] = _names(function(), hook)
+            continue
         for cls in _returned(function, hook):
             if categories[0] in KINDLESS:
                 _check_kindless(cls, categories[0], hook)
@@ -85,6 +93,18 @@ def _returned(function: Any, hook: str) -> list[type]:
         if not isinstance(cls, type):
             raise PluginError(f"{hook} must return classes, not {cls!r}")
     return found
+
+
+def _names(found: Any, hook: str) -> dict[str, Any]:
+    """What a hook of `NAMED` returns, checked; nothing is imported."""
+    if not isinstance(found, dict):
+        raise PluginError(f'{hook} must return a dict, name -> "module:attribute", not {found!r}')
+    for name, what in found.items():
+        if not isinstance(name, str) or not (callable(what) or (isinstance(what, str) and ":" in what)):
+            raise PluginError(
+                f'{hook} must return name -> "module:attribute" or the thing itself, not {name!r}: {what!r}'
+            )
+    return dict(found)
 
 
 def _check_kindless(cls: type, category: str, hook: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import importlib
 import importlib.util
 import os
 import sys
@@ -220,6 +221,9 @@ class Registry:
                 raise PluginError(f"{name_of(cls)} has kind {kind!r}; kinds of this plugin must start with '{family}.'")
             if kind in presets:
                 raise PluginError(f"{kind!r} is both a kind and a preset ({presets[kind].name}); rename one of them")
+        for name in result.named.get("task", ()):
+            if not name.startswith(family + "."):
+                raise PluginError(f"task {name!r}: tasks of this plugin must start with '{family}.'")
         return result
 
     # --- by hand ---
@@ -256,7 +260,7 @@ class Registry:
             found = plugincode.provided_by(module, str(file))
         except PluginError as error:
             raise PluginError(f"{file}: {error}") from None
-        if not found.kinds and not found.other:
+        if not (found.kinds or found.other or found.named):
             raise PluginError(
                 f"{file}: provides nothing; expected a function such as mho_nonidealities marked with @hookimpl"
             )
@@ -290,6 +294,14 @@ class Registry:
         others = [f for name, f in self._loaded.items() if name != CORE]
         core = [self._loaded[CORE]] if CORE in self._loaded else []
         return tuple(cls for f in (*self._local.values(), *others, *core) for cls in f.other.get(category, ()))
+
+    def named(self, category: str) -> dict[str, Any]:
+        """Everything with a name of its own ("task", "page") of --plugin files and plugins loaded so far; the first one that
+        claims a name has it. `registry.thing` imports what a name stands for."""
+        found: dict[str, Any] = {}
+        for provided in (*self._local.values(), *self._loaded.values()):
+            found = {**provided.named.get(category, {}), **found}
+        return found
 
     def blame(self, error: BaseException) -> str:
         """Which plugin raised an exception and where, in one sentence; "" if none did."""
@@ -379,6 +391,19 @@ def preset_path(name: str) -> Path:
 def provided(category: str) -> tuple[type, ...]:
     """All classes of a category without kinds, see `Registry.provided`."""
     return default().provided(category)
+
+
+def named(category: str) -> dict[str, Any]:
+    """Everything of a category with names, see `Registry.named`."""
+    return default().named(category)
+
+
+def thing(what: Any) -> Any:
+    """What a name of `named` stands for: imported, where it is "module:attribute"."""
+    if not isinstance(what, str):
+        return what
+    module, _, attribute = what.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def layer_classes() -> tuple[type, ...]:

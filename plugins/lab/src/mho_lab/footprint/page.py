@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from mho.config import Hardware
+from mho_lab.footprint.counting import Footprint, MatrixFootprint
 from mho_lab.report.blocks import Cell, code, facts, page, shown, table, tiles
 from mho_lab.report.figures import TileGrid
-from mho_lab.report.results import tile_grid
-from mho_lab.run.footprints import Footprint, MatrixFootprint
+from mho_lab.run.results import tile_grid
 
 
 def footprint_page(found: Footprint, hw: Hardware, task: str, command: str = "") -> str:

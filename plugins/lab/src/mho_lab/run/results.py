@@ -32,7 +32,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Curve:
+class VariantScores:
     """Scores of one variant over time; None where there is no number."""
 
     name: str
@@ -109,7 +109,7 @@ class Kurtosis:
 
 
 @dataclass(frozen=True)
-class Study:
+class RunResults:
     """One run: task, hardware, curves, layers."""
 
     task: str
@@ -117,7 +117,7 @@ class Study:
     times: tuple[float, ...]  # seconds, ascending
     reference: float | None
     chance: float | None
-    curves: tuple[Curve, ...]
+    curves: tuple[VariantScores, ...]
     layers: tuple[Layer, ...]
     product: Product | None
     kurtosis: tuple[Kurtosis, ...]
@@ -143,20 +143,20 @@ class Study:
         return tuple(x for x in self.layers if x.where == "left digital")
 
 
-def read_study(folder: Path) -> Study:
-    """The study in `folder`."""
+def read_results(folder: Path) -> RunResults:
+    """The run in `folder`."""
     summary = _summary(folder / "summary.json")
     text = _text(folder / "hardware.yaml")
     try:
-        return _study(summary, _lines(folder / "results.jsonl"), text)
+        return _results(summary, _lines(folder / "results.jsonl"), text)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
         raise MhoError(f"{folder / 'summary.json'} is not a summary that mho wrote: {type(e).__name__}: {e}") from e
 
 
-def _study(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> Study:
+def _results(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> RunResults:
     order = sorted(range(len(summary["times"])), key=lambda i: summary["times"][i])
     sizes = _tile_sizes(text)
-    return Study(
+    return RunResults(
         task=plain(summary.get("task") or "this task"),
         hardware=plain(summary.get("hardware") or ""),
         times=tuple(float(summary["times"][i]) for i in order),
@@ -181,14 +181,16 @@ def _gain(entry: dict[str, Any] | None, order: list[int]) -> tuple[tuple[float, 
     return None if entry is None else tuple((float(entry["mean"][i]), float(entry["half"][i])) for i in order)
 
 
-def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int], digital: dict[str, float]) -> Curve:
+def _curve(
+    variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int], digital: dict[str, float]
+) -> VariantScores:
     """A curve with its times in order. Single chips are in the summary, else in results.jsonl."""
 
     def numbers(values: Sequence[Any] | None) -> tuple[float | None, ...]:
         return tuple(_number(values[i]) if values is not None else None for i in order)
 
     scores = variant.get("scores") or [x["scores"] for x in lines if x.get("variant") == variant["name"]]
-    return Curve(
+    return VariantScores(
         name=plain(variant["name"]),
         about=plain(variant.get("about") or ""),
         mean=numbers(variant["mean"]),
