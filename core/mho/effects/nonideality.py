@@ -238,6 +238,11 @@ class Nonideality(Kinded):
         return any(cls.writes(t) for t in TERMS)
 
     @classmethod
+    def drawn_in_bound(cls) -> bool:
+        """A transfer curve is drawn relative to the output bound."""
+        return cls.writes("transfer")
+
+    @classmethod
     def stages(cls) -> tuple[str, ...]:
         """The stages this effect acts at, in the order of the physics."""
         own = {s for s in STAGES if cls.writes(s)}
