@@ -176,10 +176,8 @@ def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str,
         device=view.device,
         dtype=view.dtype,
     )
-    if training.quantise is not None:
-        from mho_qat.quantiser import quantise_array
-
-        quantise_array(array, view, training.quantise.weights, training.quantise.activations)
+    for method in training.all_methods.values():
+        method.convert(array, view)
     return array
 
 

@@ -37,7 +37,6 @@ _HOME = {
     "standard_mvm_error": "metrics",
     "Attached": "training",
     "attach": "training",
-    "follow": "training",
 }
 
 
