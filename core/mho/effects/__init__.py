@@ -18,6 +18,7 @@ from mho.effects.nonideality import (
     signed,
     square,
 )
+from mho.effects.quantiser import Quantiser, QuantiserModule, What, quantisers, unquantised
 from mho.effects.site import Geometry, Per, Rows, Site, Stream
 from mho.effects.stages import STAGES, TABLE, Stage
 from mho.effects.stuck import StuckAt
