@@ -252,7 +252,10 @@ def test_a_missing_file_is_named(found: Registry) -> None:
 
 
 def test_layers_of_plugins_come_before_those_of_the_core(plugin: Plugin, tmp_path: Path) -> None:
-    code = "from mho.hooks import hookimpl\nclass {0}:\n    torch_type = int\n@hookimpl\ndef mho_layers():\n    return [{0}]"
+    code = (
+        "from mho.config.hooks import hookimpl\nclass {0}:\n    torch_type = int\n"
+        "@hookimpl\ndef mho_layers():\n    return [{0}]"
+    )
     plugin("mho", code.format("Core"), distribution="mho", module="fake_core")
     plugin("lay", code.format("Mine"))
     with registry.using(Registry([str(tmp_path / "site")])) as found:

@@ -22,6 +22,7 @@ _HOME = {
     "unprogram": "chip",
     "ConversionReport": "convert",
     "conversion_report": "convert",
+    "keep_stored": "convert",
     "to_analog": "convert",
     "to_digital": "convert",
     "Evaluation": "evaluation",
@@ -32,7 +33,6 @@ _HOME = {
     "mvm_error": "metrics",
     "Attached": "training",
     "attach": "training",
-    "follow": "training",
 }
 
 
