@@ -140,6 +140,14 @@ class TileGrid:
     rows: float  # share of the rows of each tile that hold weights
     columns: float  # share of its columns
 
+    @classmethod
+    def of(
+        cls, name: str, groups: int, outputs: int, inputs: int, down: int, across: int, rows: int, columns: int
+    ) -> TileGrid:
+        """`groups` matrices [outputs, inputs] on `down` x `across` tiles of `rows` x `columns` cells."""
+        matrix = f"{outputs}x{inputs}" if groups == 1 else f"{groups} of {outputs}x{inputs}"
+        return cls(name, matrix, down, across, inputs / down / rows, groups * outputs / across / columns)
+
     @property
     def used(self) -> float:
         """Share of the cells that hold weights."""

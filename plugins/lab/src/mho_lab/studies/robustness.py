@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from mho_qat.preactivation import Mode, PreactivationNoise
+from mho_qat import Mode, PreactivationNoise
 
 from mho.config import Hardware
 from mho.ground import MhoError

@@ -13,7 +13,7 @@ from mho.ground import MhoError
 from mho_lab.studies.study import Study, study_options
 
 if TYPE_CHECKING:
-    from mho_qat.preactivation import Mode
+    from mho_qat import Mode
 
 TIME = click.option("--time", "when", default="1 h", show_default=True, metavar="TIME", help="After programming.")
 TIMES = click.option(
