@@ -42,10 +42,10 @@ def identity(
 
 def _precision(hardware: Hardware | None) -> dict[str, str]:
     """The tier of every tile; without a hardware, what the precisions that depend on the processor come down to."""
-    from mho.fast import routes, tier
+    from mho.fast import chosen_tier, routes
 
     if hardware is None:
-        return {"auto": tier("auto", 8, 1)[0], "int8": tier("int8", 8, 1)[0]}
+        return {"auto": chosen_tier("auto", 8, 1)[0], "int8": chosen_tier("int8", 8, 1)[0]}
     return {name: r.tier for name, r in routes(hardware).items()}
 
 
