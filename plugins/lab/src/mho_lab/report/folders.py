@@ -35,4 +35,4 @@ def _pages() -> Iterator[tuple[str, Any]]:
     yield from plugins.named("page").items()
     for family in sorted(plugins.claims, key=lambda family: family != "lab"):
         with contextlib.suppress(PluginError):  # `mho doctor` tells
-            yield from plugins.load(family).named.get("page", {}).items()
+            yield from plugins.load(family).named("page").items()
