@@ -122,8 +122,8 @@ class AnalogLayer(nn.Module):
         sizes = view.shape[-2] * groups, view.shape[-1] * groups
         about: dict[str, Any] = {"name": name, "channel": self.channel(), "groups": groups}
         array = TileArray(*sizes, spec, training, **about, device=view.device, dtype=view.dtype)
-        if training.quantise is not None:
-            array.quantise(view, training.quantise.weights, training.quantise.activations)
+        for method in training.all_methods.values():
+            method.convert(array, view)
         array.train(self.training)
         array.order = self.order
         _start(array, view)

@@ -4,10 +4,9 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "adapt_batch_norm": "adapt",
-    "tune_digital": "adapt",
     "Method": "calibration",
     "calibrate": "calibration",
+    "run_batch": "calibration",
     "load_model": "checkpoint",
     "save_model": "checkpoint",
     "Chip": "chip",
@@ -23,6 +22,7 @@ _HOME = {
     "unprogram": "chip",
     "ConversionReport": "convert",
     "conversion_report": "convert",
+    "keep_stored": "convert",
     "to_analog": "convert",
     "to_digital": "convert",
     "Evaluation": "evaluation",
@@ -30,13 +30,9 @@ _HOME = {
     "normalised_accuracy": "evaluation",
     "one_chip": "evaluation",
     "Tile": "matrix",
-    "MvmExperiment": "metrics",
-    "effect_table": "metrics",
     "mvm_error": "metrics",
-    "standard_mvm_error": "metrics",
     "Attached": "training",
     "attach": "training",
-    "follow": "training",
 }
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mho
-from mho.use.metrics import standard_mvm_error
+from mho_lab.run.product import standard_mvm_error
 
 
 def standard(ir_drop_scale=1.0):
