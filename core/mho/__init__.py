@@ -20,7 +20,7 @@ RENAMED: tuple[Renamed, ...] = ()
 _HOME = {
     "config.hardware": ("Hardware", "load"),
     "config.hooks": ("hookimpl",),
-    "config.recipe": ("Schedule",),
+    "config.recipe": ("TrainingHooks", "TrainingMethod"),
     "config.registry": ("register",),
     "config.schema": ("Field",),
     "effects.compensation": ("Compensation",),
@@ -37,6 +37,7 @@ _HOME = {
         "signed",
         "square",
     ),
+    "effects.quantiser": ("Quantiser", "QuantiserModule"),
     "effects.site": ("Site",),
     "effects.stuck": ("StuckAt",),
     "effects.surrogate": ("Surrogate",),
@@ -61,15 +62,14 @@ _HOME = {
         "AnalogRNN",
         "AnalogRNNCell",
     ),
-    "use.adapt": ("adapt_batch_norm", "tune_digital"),
     "use.calibration": ("calibrate",),
     "use.checkpoint": ("load_model", "save_model"),
     "use.chip": ("Chip", "age", "chip_on", "load_chip", "program", "unprogram"),
     "use.convert": ("ConversionReport", "conversion_report", "to_analog", "to_digital"),
     "use.evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "use.matrix": ("Tile",),
-    "use.metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
-    "use.training": ("attach", "follow"),
+    "use.metrics": ("mvm_error",),
+    "use.training": ("attach",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -78,7 +78,7 @@ __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (the names below)
 if TYPE_CHECKING:
     from mho.config.hardware import Hardware as Hardware, load as load
     from mho.config.hooks import hookimpl as hookimpl
-    from mho.config.recipe import Schedule as Schedule
+    from mho.config.recipe import TrainingHooks as TrainingHooks, TrainingMethod as TrainingMethod
     from mho.config.registry import register as register
     from mho.config.schema import Field as Field
     from mho.effects.compensation import Compensation as Compensation
@@ -95,6 +95,7 @@ if TYPE_CHECKING:
         signed as signed,
         square as square,
     )
+    from mho.effects.quantiser import Quantiser as Quantiser, QuantiserModule as QuantiserModule
     from mho.effects.site import Site as Site
     from mho.effects.stuck import StuckAt as StuckAt
     from mho.effects.surrogate import Surrogate as Surrogate
@@ -118,7 +119,6 @@ if TYPE_CHECKING:
         AnalogRNN as AnalogRNN,
         AnalogRNNCell as AnalogRNNCell,
     )
-    from mho.use.adapt import adapt_batch_norm as adapt_batch_norm, tune_digital as tune_digital
     from mho.use.calibration import calibrate as calibrate
     from mho.use.checkpoint import load_model as load_model, save_model as save_model
     from mho.use.chip import (
@@ -141,12 +141,8 @@ if TYPE_CHECKING:
         normalised_accuracy as normalised_accuracy,
     )
     from mho.use.matrix import Tile as Tile
-    from mho.use.metrics import (
-        MvmExperiment as MvmExperiment,
-        mvm_error as mvm_error,
-        standard_mvm_error as standard_mvm_error,
-    )
-    from mho.use.training import attach as attach, follow as follow
+    from mho.use.metrics import mvm_error as mvm_error
+    from mho.use.training import attach as attach
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from mho_kit import run
 
 from mho.config import hooks, registry
-from mho.effects.nonideality import STAGES, TERMS
+from mho.effects import STAGES, TERMS
 from tests.docs.blocks import Page
 
 GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"

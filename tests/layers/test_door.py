@@ -6,6 +6,7 @@ from torch import nn
 
 import mho
 from mho.config import registry
+from mho.config.plugincode import run_file
 
 PLUGIN = '''
 import torch
@@ -47,10 +48,11 @@ def model():
     return nn.Sequential(nn.EmbeddingBag(5, 7, mode="sum"), nn.Linear(7, 3))
 
 
-def classes():
-    scope = {}
-    exec(compile(PLUGIN, "<notebook>", "exec"), scope)
-    return scope["AnalogEmbeddingBag"]
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "bags.py"
+    path.write_text(PLUGIN)
+    return path
 
 
 def test_a_type_that_is_digital_by_design_stays_so_without_a_layer_for_it(model):
@@ -58,9 +60,7 @@ def test_a_type_that_is_digital_by_design_stays_so_without_a_layer_for_it(model)
     assert (entry.where, entry.why) == ("digital", "by design")
 
 
-def test_a_layer_of_a_plugin_is_used_for_a_type_that_is_digital_by_design(model, tmp_path):
-    file = tmp_path / "bags.py"
-    file.write_text(PLUGIN)
+def test_a_layer_of_a_plugin_is_used_for_a_type_that_is_digital_by_design(model, file):
     registry.load_file(file)
     net = mho.to_analog(model, "ideal.exact")
     assert type(net[0]).__name__ == "AnalogEmbeddingBag" and mho.conversion_report(net)[0].where == "analog"
@@ -68,14 +68,14 @@ def test_a_layer_of_a_plugin_is_used_for_a_type_that_is_digital_by_design(model,
     assert torch.equal(mho.to_digital(net)[0].weight, model[0].weight)
 
 
-def test_a_notebook_registers_a_layer_as_it_registers_an_effect(model):
-    mho.register(classes())
+def test_a_notebook_registers_a_layer_as_it_registers_an_effect(model, file):
+    mho.register(run_file(file).AnalogEmbeddingBag)
     net = mho.to_analog(model, "ideal.exact")
     assert torch.allclose(net(BAG), model(BAG), atol=1e-5)
 
 
-def test_a_cell_that_is_run_again_replaces_its_layer(model):
-    mho.register(classes())
-    again = mho.register(classes())
+def test_a_cell_that_is_run_again_replaces_its_layer(model, file):
+    mho.register(run_file(file).AnalogEmbeddingBag)
+    again = mho.register(run_file(file).AnalogEmbeddingBag)
     assert type(mho.to_analog(model, "ideal.exact")[0]) is again
     assert sum(c.__name__ == "AnalogEmbeddingBag" for c in registry.default().provided("layer")) == 1

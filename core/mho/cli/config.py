@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from mho.config import registry
 from mho.config.hardware import Hardware, TileSpec, find, json_schema, load
+from mho.config.recipe import TrainingSpec
 from mho.config.schema import FieldNote, Kinded, Strict, kind_form, suggest
 from mho.config.slots import SLOTS
 from mho.config.units import format_seconds
@@ -107,10 +108,11 @@ def route_rows(hardware: Hardware, route: Route) -> list[tuple[str, str]]:
 def plan_rows(tile: TileSpec) -> list[tuple[str, str, str]]:
     """(stage, part, what it does there): mapping, programming, ageing, then one product."""
     from mho.effects.nonideality import Nonideality
+    from mho.effects.stages import TABLE
     from mho.tile.plan import resolve
 
     effects = tuple(e for e in tile.nonidealities if isinstance(e, Nonideality))
-    acts = [(stage, kind, f"{what}, {_WHEN[stage]}") for stage, kind, what in resolve(effects, "").explain()]
+    acts = [(stage, kind, f"{what}, {TABLE[stage].when}") for stage, kind, what in resolve(effects, "").explain()]
     kinds = {slot: str(part.KIND) for slot in SLOTS if (part := getattr(tile, slot)) is not None}
     product = [] if any(stage == "mvm" for stage, *_ in acts) else [("mvm", "", "the exact product")]
     slots = [
@@ -121,34 +123,8 @@ def plan_rows(tile: TileSpec) -> list[tuple[str, str, str]]:
     slots.append(("compensate", "compensation", "a digital gain, measured at every age"))
     rows = [*acts, *product, *((stage, kinds[slot], what) for stage, slot, what in slots if slot in kinds)]
     rows += [("off", str(e.KIND), f"{e.strength} is 0") for e in effects if not e.active]
-    return sorted(rows, key=lambda row: _ORDER.index(row[0]))
-
-
-_WHEN = {
-    "program": "once per chip",
-    "age": "once per age",
-    "fold": "once per age, into the weights",
-    "input": "per product",
-    "read": "per call, one draw for the whole batch",
-    "mvm": "instead of the product",
-    "accumulate": "per product",
-    "output": "per product",
-}
-_ORDER = (
-    "map",
-    "program",
-    "age",
-    "fold",
-    "compensate",
-    "dac",
-    "input",
-    "read",
-    "mvm",
-    "accumulate",
-    "output",
-    "adc",
-    "off",
-)
+    order = {name: i for i, name in enumerate(TABLE)}
+    return sorted(rows, key=lambda row: order.get(row[0], len(order)))
 
 
 def _kind(name: str) -> type[Kinded] | None:
@@ -212,9 +188,11 @@ def hardware_text(hardware: Hardware) -> str:
 
 def _nested(path: str, model: Strict) -> list[str]:
     """A model, and behind it every model in it."""
-    inner = {n: part for n in type(model).model_fields if isinstance(part := getattr(model, n), Strict)}
+    inner = {n: part for n, part in model if isinstance(part, Strict)}
+    if isinstance(model, TrainingSpec):
+        inner |= model.all_methods
     deeper = [block for n, part in inner.items() for block in _nested(f"{path}.{n}", part)]
-    return [_block(path, model, skip=tuple(inner)), *deeper]
+    return [_block(path, model, skip=(*inner, "methods")), *deeper]
 
 
 def _tile_blocks(name: str, tile: TileSpec) -> list[str]:

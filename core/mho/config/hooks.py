@@ -1,12 +1,15 @@
-"""What a plugin may tell mho. Hooks run once, when the plugin is loaded, never in a forward pass.
+"""What a plugin may tell mho: the whole interface. Hooks run at most once, never in a forward pass.
 
 A plugin is a module with functions of these names, marked with `@hookimpl`; its project names the module in the
 entry-point group `mho`: `telegraph = "mho_telegraph"`. The entry point's name is the family of all its kinds.
+
+A new hook is a specification here and a row of `DOORS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import pluggy
 
@@ -155,26 +158,119 @@ def mho_layers() -> Iterable[type]:
 
 
 @hookspec
-def mho_training() -> Iterable[type]:
-    """What happens to analog layers after an optimizer step, besides clipping and remapping.
+def mho_training() -> Iterable[type[Kinded]]:
+    """Training methods, for `training: {methods: [KIND, ...]}`; see `mho.TrainingMethod` for what they may do and when.
 
-    `mho.attach` makes one object of every class (without arguments) and calls `after_step` for every weight matrix after
-    each step of the optimizer: `array` is its `TileArray` (gamma, input_range, geometry, training_spec), `weight` [out, in]
-    may be changed in place, `step` counts from 1. Classes of all plugins loaded at that time take part: those that the
-    hardware file names, and those registered by hand.
+    A plugin that is installed may claim a key of `training:` for a kind, so that `shrink: {rate: 0.1}` does the same, in its
+    pyproject.toml: `[project.entry-points."mho.training"]`, `shrink = "shrink.decay"`.
+
+    Example:
+
+        from mho import Field, TrainingMethod, hookimpl
+
+        class Decay(TrainingMethod, kind="shrink.decay"):
+            "Pulls all weights towards zero after every step of the optimizer."
+            source = "an example"
+            rate: float = Field(0.001, ge=0, le=1, unit="1", description="share of a weight that goes")
+
+            def after_step(self, array, weight, step):
+                weight.mul_(1 - self.rate)
+
+        @hookimpl
+        def mho_training():
+            return [Decay]
+    """
+    return ()
+
+
+@hookspec
+def mho_quantisers() -> Iterable[type[Kinded]]:
+    """Quantisers of weights and of layer inputs, for places such as `training: {quantise: {weights: KIND}}` of mho-qat, and
+    for training methods that put them on tiles themselves (`array.weight_quantiser = spec.module("weights")`).
+
+    Example:
+
+        from mho import Field, Quantiser, hookimpl
+        from mho.effects import straight
+
+        class Powers(Quantiser, kind="powers.of_two"):
+            "Rounds every value to a power of two, or to 0."
+            source = "an example"
+            lowest: int = Field(-6, unit="1", description="exponent of the smallest value that is not 0")
+
+            def rounded(self, v):
+                size = 2.0 ** v.abs().clamp(min=1e-30).log2().round()
+                return straight(v, v.sign() * size * (size >= 2.0**self.lowest))
+
+        @hookimpl
+        def mho_quantisers():
+            return [Powers]
+    """
+    return ()
+
+
+@hookspec
+def mho_tasks() -> Mapping[str, Any]:
+    """Tasks for `mho run` and the studies: family.name -> a subclass of `mho.Task`, or "module:Class", imported when used.
 
     Example:
 
         from mho import hookimpl
 
-        class Shrink:
-            "Pulls all weights towards zero."
+        @hookimpl
+        def mho_tasks():
+            return {"telegraph.morse": "mho_telegraph.tasks:Morse"}  # mho run telegraph.morse pcm.standard
+    """
+    return {}
 
-            def after_step(self, array, weight, step):
-                weight.mul_(0.999)
+
+@hookspec
+def mho_pages() -> Mapping[str, Any]:
+    """Report pages for `mho report FOLDER`: a file or folder that a result folder holds -> function (or "module:function")
+    that takes the folder and returns its page as HTML; `mho_lab.report` has the parts of pages.
+
+    Example:
+
+        from mho import hookimpl
 
         @hookimpl
-        def mho_training():
-            return [Shrink]
+        def mho_pages():
+            return {"telegraph.json": "mho_telegraph.page:page_of"}
     """
-    return ()
+    return {}
+
+
+class Door(NamedTuple):
+    """What a hook returns: a list of classes with a kind, which YAML names; or else
+
+    needs  a list of classes without one, each of which has this attribute ...
+    what   ... and is this, for people
+    names  a dict, name -> the thing itself or "module:attribute", imported when it is used; "family.name": every name begins
+           with the family of the plugin, "name": any name will do
+
+    Hooks of kinds are asked when a plugin is loaded, the others when somebody wants their category.
+    """
+
+    hook: str
+    categories: tuple[str, ...]  # what the classes may be
+    needs: str = ""
+    what: str = ""
+    names: str = ""
+
+    @property
+    def of_kinds(self) -> bool:
+        return not (self.needs or self.names)
+
+
+DOORS = (
+    Door("mho_nonidealities", ("nonideality",)),
+    Door("mho_mappings", ("mapping",)),
+    Door("mho_converters", ("dac", "adc")),
+    Door("mho_compensations", ("compensation",)),
+    Door("mho_surrogates", ("surrogate",)),
+    Door("mho_training", ("training",)),
+    Door("mho_quantisers", ("quantiser",)),
+    Door("mho_layers", ("layer",), needs="torch_type", what="subclasses of mho.AnalogLayer"),
+    Door("mho_tasks", ("task",), names="family.name"),
+    Door("mho_pages", ("page",), names="name"),
+)

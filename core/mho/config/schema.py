@@ -246,6 +246,11 @@ class Kinded(Strict):
         yield from ()
 
     @classmethod
+    def drawn_in_bound(cls) -> bool:
+        """Whether this part is described relative to the output bound of the ADC, as transfer curves are."""
+        return False
+
+    @classmethod
     def _adjust_fields(cls, fields: dict[str, FieldInfo]) -> None:
         """Override to remove inherited fields that make no sense in this class; `fields` is changed in place."""
 

@@ -7,7 +7,6 @@ from mho.effects.gradient import straight
 from mho.effects.mapping import Mapping
 from mho.effects.measurements import Column, Measurements, Residuals, normal_distribution, normal_log_density
 from mho.effects.nonideality import (
-    STAGES,
     TERMS,
     Nonideality,
     Side,
@@ -20,6 +19,7 @@ from mho.effects.nonideality import (
     square,
 )
 from mho.effects.quantiser import Quantiser, QuantiserModule, What, quantisers, unquantised
-from mho.effects.site import PER_STAGE, Geometry, Per, Rows, Site, Stream
+from mho.effects.site import Geometry, Per, Rows, Site, Stream
+from mho.effects.stages import STAGES, TABLE, Stage
 from mho.effects.stuck import StuckAt
 from mho.effects.surrogate import Surrogate

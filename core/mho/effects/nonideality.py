@@ -23,11 +23,11 @@ from pydantic.fields import FieldInfo
 from torch import Tensor, nn
 
 from mho.config.schema import Field, Kinded
+from mho.effects import stages
 
 if TYPE_CHECKING:
     from mho.effects.site import Site
 
-STAGES = ("program", "age", "fold", "input", "read", "passes", "mvm", "accumulate", "output")
 TERMS = ("shift", "variance", "transfer")
 
 
@@ -238,12 +238,15 @@ class Nonideality(Kinded):
         return any(cls.writes(t) for t in TERMS)
 
     @classmethod
+    def drawn_in_bound(cls) -> bool:
+        """A transfer curve is drawn relative to the output bound."""
+        return cls.writes("transfer")
+
+    @classmethod
     def stages(cls) -> tuple[str, ...]:
         """The stages this effect acts at, in the order of the physics."""
-        own = {s for s in STAGES if cls.writes(s)}
-        if cls.declares():
-            own.add("accumulate" if cls.sides else "output")
-        return tuple(s for s in STAGES if s in own)
+        declared = ("accumulate" if cls.sides else "output") if cls.declares() else ""
+        return tuple(s for s in stages.acting() if s == declared or cls.writes(s))
 
     def apply(self, stage: str, value: Tensor, *args: Any) -> Tensor:
         """One plain stage, with the strength mixed in: value + factor (new - value)."""

@@ -19,4 +19,4 @@ workspace  memory that calls share
 from mho.fast.backend import Fast
 from mho.fast.epilogue import Conversion
 from mho.fast.route import Route, routes
-from mho.fast.tier import Precision, tier_of
+from mho.fast.tier import Precision, chosen_tier

@@ -1,5 +1,6 @@
 """What everything stands on: errors, tables, files."""
 
+from mho.ground.arguments import choice, number, plain, whole
 from mho.ground.errorbars import spread, t95, t_quantile
 from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.ground.files import write_atomically

@@ -1,7 +1,6 @@
 """What a user does with a network: convert, program, age, calibrate, train, evaluate, save."""
 
-from mho.use.adapt import adapt_batch_norm, tune_digital
-from mho.use.calibration import Method, calibrate
+from mho.use.calibration import Method, calibrate, run_batch
 from mho.use.checkpoint import load_model, save_model
 from mho.use.chip import (
     Chip,
@@ -19,5 +18,5 @@ from mho.use.chip import (
 from mho.use.convert import ConversionReport, conversion_report, keep_stored, to_analog, to_digital
 from mho.use.evaluation import Evaluation, evaluate, normalised_accuracy, one_chip
 from mho.use.matrix import Tile
-from mho.use.metrics import MvmExperiment, effect_table, mvm_error, standard_mvm_error
-from mho.use.training import Attached, attach, follow
+from mho.use.metrics import mvm_error
+from mho.use.training import Attached, attach

@@ -4,17 +4,16 @@ import copy
 
 import pytest
 import torch
-from mho_qat.quantiser import MOMENTUM, Quantiser
+from mho_qat.quantiser import MOMENTUM, Uniform, UniformModule
 from torch import nn
 from torch.nn import functional as F
 
 import mho
-from mho.config.recipe import QuantiserSpec
 from mho.effects import quantisers, unquantised
 
 
 def quantiser(what="weights", bits=3, range="learned", unsigned=False):
-    q = Quantiser(QuantiserSpec(bits=bits, range=range), what)
+    q = UniformModule(Uniform(bits=bits, range=range), what)
     q.unsigned.fill_(unsigned)
     return q
 
@@ -115,7 +114,7 @@ def test_a_quantised_digital_layer_is_the_product_of_quantised_tensors():
     assert float(net[0].input_quantiser.unsigned) == 0 and float(net[3].input_quantiser.unsigned) == 1
     with unquantised(net):
         assert torch.allclose(net(x), plain(x), atol=1e-6)
-    assert not any(isinstance(m, Quantiser) for m in plain.modules())
+    assert not any(isinstance(m, UniformModule) for m in plain.modules())
 
 
 def test_calibration_starts_quantisers_from_unquantised_inputs():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import Field, Hardware, parse
-from mho.effects import PER_STAGE, Adc, Dac, Geometry, Nonideality, Per, Site, Stream, draws, product
+from mho.effects import STAGES, TABLE, Adc, Dac, Geometry, Nonideality, Per, Site, Stream, draws, product
 from mho.fast import Precision
 from mho.tile import resolve, stream_of
 from mho.use import Tile
@@ -18,7 +18,7 @@ from mho.use import Tile
 # 17 inputs on tiles of at most 7 rows are 6 + 6 + 5: the third is padded. 10 outputs are 3 blocks of columns.
 OUTPUTS, INPUTS, VECTORS = 10, 17, 6
 TILE: dict[str, Any] = {"rows": 7, "columns": 4, "dac": {"bits": 8, "range": 1.0}, "adc": {"bits": None, "bound": 10.0}}
-PER_VECTOR = ("input", "mvm", "accumulate", "output")
+PER_VECTOR = tuple(s for s in STAGES if TABLE[s].per == "vector" and s != "passes")  # of one value each
 
 
 def skip(reason: str) -> NoReturn:
@@ -33,7 +33,7 @@ class Recorder(Site):
     asked: list[str] = field(default_factory=list)
 
     def _rows(self, t: Tensor, per: Per | None, name: str) -> tuple[Tensor, Tensor]:
-        self.asked.append(per or PER_STAGE[self.stage])
+        self.asked.append(per or TABLE[self.stage].per)
         return super()._rows(t, per, name)
 
 
@@ -112,18 +112,8 @@ class Bench:
         dtype = dtype or self.dtype
         w = self.array.view.weights(self.target(), self.array.normalised(self.weight)).to(dtype)
         x = self.array.layout.cut(self.random(VECTORS, *leading, INPUTS, number=2)).to(dtype)
-        tensors = {
-            "program": (self.target(),),
-            "age": (self.target(),),
-            "fold": (w,),
-            "read": (w,),
-            "input": (x,),
-            "passes": (x,),
-            "mvm": (x, w),
-            "accumulate": (product(x, w), x, w),
-            "output": (product(x, w),),
-        }[stage]
-        return tuple(t.to(dtype) for t in tensors)
+        tensors = {"g": self.target(), "w": w, "x": x, "y": product(x, w)}
+        return tuple(tensors[t].to(dtype) for t in TABLE[stage].takes)
 
     def site(
         self,

@@ -8,7 +8,7 @@ import torch
 from mho_lab.measure.statistics import Effort
 from mho_lab.studies import variants
 from mho_lab.studies.budget import budget_study
-from mho_lab.studies.diagnose import EVERYTHING, Diagnosis, Point, Recovery, Rules, Setting, diagnose, under
+from mho_lab.studies.diagnose import EVERYTHING, Diagnosis, Diagnostics, Recovery, Rules, Setting, diagnose, under
 from mho_lab.studies.gradients import Direction
 from mho_lab.studies.layers import layer_study
 from mho_lab.studies.rounds import one_after_the_other
@@ -152,7 +152,7 @@ def direction(mode="autograd", cosine=0.95, variance=1.0, expected=0.95, dead=0.
 
 
 def point(stage=1.0, strength=1.0, exponent=None, ratio=(1.0, 1.0), still=(0.0, 0.0), **d):
-    return Point(Setting("c", strength, stage), "autograd", (direction(**d),), exponent, 1.0, 0.1, ratio, still)
+    return Diagnostics(Setting("c", strength, stage), "autograd", (direction(**d),), exponent, 1.0, 0.1, ratio, still)
 
 
 @pytest.mark.parametrize(("change", "fails"), [

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from mho_lab.run.product import MvmExperiment, effect_table
 from mho_lab.studies import mvm
 from torch import nn
 
 import mho
 from mho.use.evaluation import iso_accurate
-from mho.use.metrics import MvmExperiment, effect_table
 
 SMALL = MvmExperiment(size=256, vectors=64, matrices=2)
 

@@ -26,7 +26,7 @@ from mho_lab.studies.gradients import (
     EXPECTED,
     MODES,
     Direction,
-    Gradients,
+    GradientDraws,
     backward_by,
     directions,
     loss_on_chip,
@@ -65,7 +65,7 @@ class Setting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Point:
+class Diagnostics:
     """The diagnostics of one mode at one setting.
 
     directions   D1 and D2 in the whole network ("all") and in every layer
@@ -145,19 +145,19 @@ class Diagnosis:
     strengths: tuple[float, ...]
     stages: tuple[float, ...]
     time: float
-    points: tuple[Point, ...]
+    points: tuple[Diagnostics, ...]
     recoveries: tuple[Recovery, ...]
 
     def verdicts(self, reference: str = "clean") -> list[Verdict]:
         """One for every cause, strength and mode."""
-        found: dict[tuple[str, float, str], list[Point]] = {}
+        found: dict[tuple[str, float, str], list[Diagnostics]] = {}
         for p in self.points:
             found.setdefault((p.setting.cause, p.setting.strength, p.mode), []).append(p)
         shares = {(r.cause, r.strength, r.mode): r.share for r in self.recoveries}
         return [self._verdict(key, points, reference, shares.get(key)) for key, points in found.items()]
 
     def _verdict(
-        self, key: tuple[str, float, str], points: list[Point], reference: str, share: float | None
+        self, key: tuple[str, float, str], points: list[Diagnostics], reference: str, share: float | None
     ) -> Verdict:
         failing = []
         for p in points:
@@ -258,7 +258,7 @@ def _stages(
     return {(t, k): Subject(subject.task, f[f"{t:g}"], s) for k, (f, s) in enumerate(zip(files, names)) for t in stages}
 
 
-def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Point:
+def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Diagnostics:
     """The means over trainings."""
     mine = [v["modes"][mode] for v in values[s]]
     layers = [Direction(*(_merged(rows))) for rows in zip(*(m["directions"] for m in mine))]
@@ -269,7 +269,7 @@ def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Point:
         exponent = _exponent(
             _mean([Direction(*d).variance for d in before]), layers[0].variance, s.strength / weaker.strength
         )
-    return Point(
+    return Diagnostics(
         s,
         mode,
         tuple(layers),
@@ -358,7 +358,7 @@ def _batch(task: Task, size: int) -> Any:
     return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
 
 
-def _slope(net: nn.Module, loss: Any, g: Gradients, mode: str, item: Item) -> tuple[float, float]:
+def _slope(net: nn.Module, loss: Any, g: GradientDraws, mode: str, item: Item) -> tuple[float, float]:
     """How the expected perturbed loss changes along the mean gradient of a mode: its directional derivative by central
     differences on every chip, over the length of its gradient; with the standard error over chips."""
     along = [g.draws[mode][n].mean(0) for n in g.clean]

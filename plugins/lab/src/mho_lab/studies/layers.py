@@ -92,16 +92,16 @@ def layer_study(
     if not families:
         raise MhoError("no effect of this hardware comes with its devices; say whose noise to scale with --family")
     layers = layers_on_tiles(subject, hw)
-    bench = _Bench(subject, time, target, column(measured([subject.item(None)], scores))[0], measured)
-    quiet, *alone = bench.accuracies(
+    search = _Search(subject, time, target, column(measured([subject.item(None)], scores))[0], measured)
+    quiet, *alone = search.accuracies(
         [_quiet(hw, families), *(variants.one_noisy_layer(hw, x.name, x.tile, families, scale) for x in layers)], chips
     )
     ranked = sorted((Alone(x, a) for x, a in zip(layers, alone)), key=lambda a: a.accuracy.mean)
     order = [a.layer.name for a in ranked]
-    exemptions = _exemptions(bench, hw, layers, order, chips)
-    deployment = _deployment(bench, hw, layers, order, effort or Effort((4, 8, 16, 32)), verify)
+    exemptions = _exemptions(search, hw, layers, order, chips)
+    deployment = _deployment(search, hw, layers, order, effort or Effort((4, 8, 16, 32)), verify)
     return LayerStudy(
-        tuple(layers), families, scale, time, target, bench.digital, quiet, tuple(ranked), exemptions, deployment
+        tuple(layers), families, scale, time, target, search.digital, quiet, tuple(ranked), exemptions, deployment
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def _quiet(hw: Hardware, families: Sequence[str]) -> Hardware:
 
 
 @dataclass(frozen=True)
-class _Bench:
+class _Search:
     """Measures normalised accuracies of one network at one time."""
 
     subject: Subject
@@ -151,11 +151,11 @@ class _Bench:
 
 
 def _exemptions(
-    bench: _Bench, hw: Hardware, layers: list[OnTiles], order: list[str], chips: int
+    search: _Search, hw: Hardware, layers: list[OnTiles], order: list[str], chips: int
 ) -> tuple[Exemption, ...]:
     """R003-51: exempt layers from the most to the least sensitive; without any layer on tiles nothing is lost."""
     cuts = [tuple(order[:k]) for k in range(len(order))]
-    found = bench.accuracies([variants.digital(hw, c) for c in cuts], chips)
+    found = search.accuracies([variants.digital(hw, c) for c in cuts], chips)
     whole = Exemption(tuple(order), 1.0, Interval(1.0, 1.0, 1.0, chips))
     return (*(Exemption(c, _share(layers, c), a) for c, a in zip(cuts, found)), whole)
 
@@ -166,27 +166,27 @@ def _share(layers: list[OnTiles], names: Sequence[str]) -> float:
 
 
 def _deployment(
-    bench: _Bench, hw: Hardware, layers: list[OnTiles], order: list[str], effort: Effort, verify: int
+    search: _Search, hw: Hardware, layers: list[OnTiles], order: list[str], effort: Effort, verify: int
 ) -> Deployment:
     """The first candidate that meets the target in the search and on new chips."""
     every = len(layers) <= EXHAUSTIVE
     for names in _subsets(layers) if every else _prefixes(order):
         if len(names) == len(layers):
             break
-        if bench.meets(variants.digital(hw, names), effort).sign <= 0:
+        if search.meets(variants.digital(hw, names), effort).sign <= 0:
             continue
-        kept = names if every else _pruned(bench, hw, layers, names, effort)
+        kept = names if every else _pruned(search, hw, layers, names, effort)
         mixed = variants.digital(hw, kept) if kept else hw
-        seen = verified(bench.subject, mixed, bench, verify)
-        if seen.low >= bench.target:
+        seen = verified(search.subject, mixed, search, verify)
+        if seen.low >= search.target:
             return Deployment(kept, _share(layers, kept), mixed, seen, True, every)
     everything = variants.digital(hw, [x.name for x in layers])
-    return Deployment(tuple(order), 1.0, everything, Interval(1.0, 1.0, 1.0, verify), bench.target <= 1.0, every)
+    return Deployment(tuple(order), 1.0, everything, Interval(1.0, 1.0, 1.0, verify), search.target <= 1.0, every)
 
 
-def verified(subject: Subject, hw: Hardware, bench: _Bench, chips: int) -> Interval:
+def verified(subject: Subject, hw: Hardware, search: _Search, chips: int) -> Interval:
     """The accuracy on chips of another seed than the search used; one-sided at 95 %, so 90 % between both ends."""
-    fresh = replace(bench, subject=replace(subject, seed=subject.seed + 1))
+    fresh = replace(search, subject=replace(subject, seed=subject.seed + 1))
     return fresh.accuracies([hw], chips, confidence=0.90)[0]
 
 
@@ -203,12 +203,12 @@ def _prefixes(order: list[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _pruned(
-    bench: _Bench, hw: Hardware, layers: list[OnTiles], names: tuple[str, ...], effort: Effort
+    search: _Search, hw: Hardware, layers: list[OnTiles], names: tuple[str, ...], effort: Effort
 ) -> tuple[str, ...]:
     """Put back on tiles whatever can go back, the largest layer first."""
     for x in sorted((x for x in layers if x.name in names), key=lambda x: -x.parameters):
         fewer = tuple(n for n in names if n != x.name)
-        if bench.meets(variants.digital(hw, fewer) if fewer else hw, effort).sign > 0:
+        if search.meets(variants.digital(hw, fewer) if fewer else hw, effort).sign > 0:
             names = fewer
     return names
 

@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mho.config import load
 from mho.effects import Dac, Nonideality
 from mho.ground import MhoError
-from mho.use import MvmExperiment, Tile, Time, calibrate, matrices, mvm_error, standard_mvm_error
+from mho.use import Tile, Time, calibrate, mvm_error
+from mho_lab.run.product import MvmExperiment, standard_mvm_error
 
 if TYPE_CHECKING:
     from mho.config import Hardware, TileSpec
 
 
-class Point(NamedTuple):
+class ErrorAt(NamedTuple):
     """One point of a study: the setting, the error there, its standard error."""
 
     x: float
@@ -108,7 +109,7 @@ def input_range_study(
     rho: float = 0.0,
     experiment: MvmExperiment | None = None,
     tick: Tick = _silent,
-) -> list[Point]:
+) -> list[ErrorAt]:
     """MVM error against the input range alpha for x ~ N(0, 1), correlated with the weights as training makes them:
     x' = rho w_k + (1 - rho) x (R003-53, Fig. 3E)."""
     e = experiment or MvmExperiment()
@@ -133,7 +134,7 @@ def input_range_study(
 
 def dynamic_range_study(
     hw: Hardware, spreads: Iterable[float], experiment: MvmExperiment | None = None, tick: Tick = _silent
-) -> list[tuple[Point, Point]]:
+) -> list[tuple[ErrorAt, ErrorAt]]:
     """What noise and bound management add to a static input range (R003-54, sec. A.1): MVM errors without and with both,
     for vectors exp(spread N) U(-1, 1) whose sizes differ as those of tokens do. x of a point is the spread.
 
@@ -193,12 +194,6 @@ def generalised_normal(shape: tuple[int, ...], beta: float, generator: torch.Gen
     return (magnitude * sign).float().view(shape)
 
 
-def excess_kurtosis(w: Tensor) -> float:
-    """Fourth standardised moment minus 3 (R003-48, R003-49): 0 for a Gaussian, large for long tails."""
-    centred = w.detach().double().flatten() - w.detach().double().mean()
-    return float((centred**4).mean() / (centred**2).mean() ** 2 - 3)
-
-
 def theoretical_kurtosis(beta: float) -> float:
     """Of the generalised normal: Gamma(5/beta) Gamma(1/beta) / Gamma(3/beta)^2 - 3 (R003-48)."""
     return math.exp(math.lgamma(5 / beta) + math.lgamma(1 / beta) - 2 * math.lgamma(3 / beta)) - 3
@@ -206,7 +201,7 @@ def theoretical_kurtosis(beta: float) -> float:
 
 def weight_shape_study(
     hw: Hardware, betas: Iterable[float], t: Time = "1 h", experiment: MvmExperiment | None = None, tick: Tick = _silent
-) -> list[Point]:
+) -> list[ErrorAt]:
     """MVM error against the shape of the weight distribution, from long tails (beta = 0.5) to uniform, the largest weight
     on g_max (R003-48, Fig. 6A). x of a point is beta."""
     e = experiment or MvmExperiment()
@@ -226,7 +221,7 @@ def weight_shape_study(
     return points
 
 
-def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, level: float = 1.0) -> list[Point]:
+def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, level: float = 1.0) -> list[ErrorAt]:
     """Fig. 3C (R003-15): one column whose weights run from -1 to 1 in order, read with a constant input; the ideal output
     is 0. Returns the mean absolute output for each ordered fraction of the column (the rest is shuffled)."""
     tile = hw.tile(hw.default)
@@ -247,22 +242,6 @@ def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, lev
     return points
 
 
-class LayerKurtosis(NamedTuple):
-    """Excess kurtosis of one layer's weights, scaled by one global maximum, and of its conductances as mapped."""
-
-    layer: str
-    weights: float
-    conductances: float
-
-
-def kurtosis_by_layer(net: nn.Module) -> list[LayerKurtosis]:
-    """How compact the mapping makes each layer's weight distribution (R003-49, Fig. 6C)."""
-    return [
-        LayerKurtosis(array.name, excess_kurtosis(w), excess_kurtosis(w / array.layout.spread(array.gamma)))
-        for array, w in matrices(net)
-    ]
-
-
 def _ir_drops(tile: TileSpec) -> tuple[Nonideality, ...]:
     found = tuple(e for e in cast(tuple[Nonideality, ...], tile.nonidealities) if e.kind.startswith("circuit.ir_drop"))
     if not found:
@@ -270,6 +249,6 @@ def _ir_drops(tile: TileSpec) -> tuple[Nonideality, ...]:
     return found
 
 
-def _point(x: float, values: list[float]) -> Point:
+def _point(x: float, values: list[float]) -> ErrorAt:
     v = torch.tensor(values, dtype=torch.float64)
-    return Point(x, float(v.mean()), float(v.std() / len(values) ** 0.5) if len(values) > 1 else math.nan)
+    return ErrorAt(x, float(v.mean()), float(v.std() / len(values) ** 0.5) if len(values) > 1 else math.nan)

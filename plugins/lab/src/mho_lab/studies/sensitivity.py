@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from mho.config import Hardware
 from mho.ground import MhoError
-from mho.use import MvmExperiment, standard_mvm_error
 from mho_lab.measure.statistics import Ask, Effort, Interval, Threshold, interval, threshold
+from mho_lab.run.product import MvmExperiment, standard_mvm_error
 from mho_lab.studies import rounds, variants
 from mho_lab.studies.mvm import equal_error_boost
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, scores

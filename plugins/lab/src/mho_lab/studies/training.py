@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mho_qat.preactivation import CLOSED, PreactivationNoise
+from mho_qat import CLOSED, PreactivationNoise
 from torch import nn
 
 from mho.config import Hardware
