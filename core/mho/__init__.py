@@ -20,7 +20,7 @@ RENAMED: tuple[Renamed, ...] = ()
 _HOME = {
     "config.hardware": ("Hardware", "load"),
     "config.hooks": ("hookimpl",),
-    "config.recipe": ("Schedule",),
+    "config.recipe": ("TrainingHooks", "TrainingMethod"),
     "config.registry": ("register",),
     "config.schema": ("Field",),
     "effects.compensation": ("Compensation",),
@@ -37,6 +37,7 @@ _HOME = {
         "signed",
         "square",
     ),
+    "effects.quantiser": ("Quantiser", "QuantiserModule"),
     "effects.site": ("Site",),
     "effects.stuck": ("StuckAt",),
     "effects.surrogate": ("Surrogate",),
@@ -69,7 +70,7 @@ _HOME = {
     "use.evaluation": ("Evaluation", "evaluate", "normalised_accuracy"),
     "use.matrix": ("Tile",),
     "use.metrics": ("MvmExperiment", "mvm_error", "standard_mvm_error"),
-    "use.training": ("attach", "follow"),
+    "use.training": ("attach",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -78,7 +79,7 @@ __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (the names below)
 if TYPE_CHECKING:
     from mho.config.hardware import Hardware as Hardware, load as load
     from mho.config.hooks import hookimpl as hookimpl
-    from mho.config.recipe import Schedule as Schedule
+    from mho.config.recipe import TrainingHooks as TrainingHooks, TrainingMethod as TrainingMethod
     from mho.config.registry import register as register
     from mho.config.schema import Field as Field
     from mho.effects.compensation import Compensation as Compensation
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
         signed as signed,
         square as square,
     )
+    from mho.effects.quantiser import Quantiser as Quantiser, QuantiserModule as QuantiserModule
     from mho.effects.site import Site as Site
     from mho.effects.stuck import StuckAt as StuckAt
     from mho.effects.surrogate import Surrogate as Surrogate
@@ -146,7 +148,7 @@ if TYPE_CHECKING:
         mvm_error as mvm_error,
         standard_mvm_error as standard_mvm_error,
     )
-    from mho.use.training import attach as attach, follow as follow
+    from mho.use.training import attach as attach
 
 
 def __getattr__(name: str) -> Any:

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from mho_qat.quantiser import quantisers
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import mho
+from mho.effects import quantisers
 from mho.effects.converter import RANGE_CAP
 from mho.tile.array import RANGE_RATE
 

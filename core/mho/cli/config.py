@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from mho.config import registry
 from mho.config.hardware import Hardware, TileSpec, find, json_schema, load
+from mho.config.recipe import TrainingSpec
 from mho.config.schema import FieldNote, Kinded, Strict, kind_form, suggest
 from mho.config.slots import SLOTS
 from mho.config.units import format_seconds
@@ -212,9 +213,11 @@ def hardware_text(hardware: Hardware) -> str:
 
 def _nested(path: str, model: Strict) -> list[str]:
     """A model, and behind it every model in it."""
-    inner = {n: part for n in type(model).model_fields if isinstance(part := getattr(model, n), Strict)}
+    inner = {n: part for n, part in model if isinstance(part, Strict)}
+    if isinstance(model, TrainingSpec):
+        inner |= model.all_methods
     deeper = [block for n, part in inner.items() for block in _nested(f"{path}.{n}", part)]
-    return [_block(path, model, skip=tuple(inner)), *deeper]
+    return [_block(path, model, skip=(*inner, "methods")), *deeper]
 
 
 def _tile_blocks(name: str, tile: TileSpec) -> list[str]:

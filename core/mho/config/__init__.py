@@ -2,7 +2,8 @@
 
 from mho.config import registry
 from mho.config.hardware import DIGITAL, Hardware, LayerRule, TileSpec, load, located
-from mho.config.recipe import DistillSpec, QuantiserSpec, TrainingSpec
+from mho.config.recipe import TrainingHooks, TrainingMethod, TrainingSpec
 from mho.config.schema import Field, Kinded, Limits, Strict, kind_form, suggest
+from mho.config.slots import Slot
 from mho.config.units import MicroSiemens, Ohms, Seconds, Sigmas, Span, format_seconds, seconds
 from mho.config.yamltext import flow, parse, parse_value, read, write

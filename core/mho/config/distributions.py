@@ -11,9 +11,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 FAMILIES = "mho"  # entry-point group of plugins: family = module
 VERBS = "mho.commands"  # entry-point group of commands: verb = module:command
+SECTIONS = "mho.training"  # entry-point group of keys of `training:`: key = kind
 NAMES = "mho.names"  # entry-point group of public names: name = module:attribute
 
-# What our own plugins add, so that mho can say what to install: distribution -> verbs with their help, and names.
+# What our own plugins add, so that mho can say what to install: distribution -> verbs with their help, and names (also
+# those of keys of `training:`).
 OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "mho-lab": (
         {
@@ -49,7 +51,21 @@ OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         },
         ("testing",),
     ),
-    "mho-qat": ({}, ("PreactivationNoise", "distillation_loss", "quantise", "unquantise")),
+    "mho-qat": (
+        {},
+        (
+            "PreactivationNoise",
+            "Schedule",
+            "distillation_loss",
+            "follow",
+            "quantise",
+            "training.distill",
+            "training.noise",
+            "training.quantise",
+            "training.schedule",
+            "unquantise",
+        ),
+    ),
     "mho-transformers": ({}, ("DriftScore",)),
 }
 

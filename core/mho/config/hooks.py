@@ -155,26 +155,52 @@ def mho_layers() -> Iterable[type]:
 
 
 @hookspec
-def mho_training() -> Iterable[type]:
-    """What happens to analog layers after an optimizer step, besides clipping and remapping.
+def mho_training() -> Iterable[type[Kinded]]:
+    """Training methods, for `training: {methods: [KIND, ...]}`; see `mho.TrainingMethod` for what they may do and when.
 
-    `mho.attach` makes one object of every class (without arguments) and calls `after_step` for every weight matrix after
-    each step of the optimizer: `array` is its `TileArray` (gamma, input_range, geometry, training_spec), `weight` [out, in]
-    may be changed in place, `step` counts from 1. Classes of all plugins loaded at that time take part: those that the
-    hardware file names, and those registered by hand.
+    A plugin that is installed may claim a key of `training:` for a kind, so that `shrink: {rate: 0.1}` does the same, in its
+    pyproject.toml: `[project.entry-points."mho.training"]`, `shrink = "shrink.decay"`.
 
     Example:
 
-        from mho import hookimpl
+        from mho import Field, TrainingMethod, hookimpl
 
-        class Shrink:
-            "Pulls all weights towards zero."
+        class Decay(TrainingMethod, kind="shrink.decay"):
+            "Pulls all weights towards zero after every step of the optimizer."
+            source = "an example"
+            rate: float = Field(0.001, ge=0, le=1, unit="1", description="share of a weight that goes")
 
             def after_step(self, array, weight, step):
-                weight.mul_(0.999)
+                weight.mul_(1 - self.rate)
 
         @hookimpl
         def mho_training():
-            return [Shrink]
+            return [Decay]
+    """
+    return ()
+
+
+@hookspec
+def mho_quantisers() -> Iterable[type[Kinded]]:
+    """Quantisers of weights and of layer inputs, for places such as `training: {quantise: {weights: KIND}}` of mho-qat, and
+    for training methods that put them on tiles themselves (`array.weight_quantiser = spec.module("weights")`).
+
+    Example:
+
+        from mho import Field, Quantiser, hookimpl
+        from mho.effects import straight
+
+        class Powers(Quantiser, kind="powers.of_two"):
+            "Rounds every value to a power of two, or to 0."
+            source = "an example"
+            lowest: int = Field(-6, unit="1", description="exponent of the smallest value that is not 0")
+
+            def rounded(self, v):
+                size = 2.0 ** v.abs().clamp(min=1e-30).log2().round()
+                return straight(v, v.sign() * size * (size >= 2.0**self.lowest))
+
+        @hookimpl
+        def mho_quantisers():
+            return [Powers]
     """
     return ()

@@ -17,22 +17,20 @@ from mho.config import hooks
 from mho.config.schema import Kinded
 from mho.ground.errors import PluginError
 
-# Hook -> what it provides. Classes of the last two have no kind: they are not named in YAML.
+# Hook -> what it provides. Layers have no kind: they are not named in YAML.
 CATEGORIES = {
     "mho_nonidealities": ("nonideality",),
     "mho_mappings": ("mapping",),
     "mho_converters": ("dac", "adc"),
     "mho_compensations": ("compensation",),
     "mho_surrogates": ("surrogate",),
-    "mho_layers": ("layer",),
     "mho_training": ("training",),
+    "mho_quantisers": ("quantiser",),
+    "mho_layers": ("layer",),
 }
-NOUNS = {"dac": "DAC", "adc": "ADC"}
+NOUNS = {"dac": "DAC", "adc": "ADC", "training": "training method"}
 # category -> what such a class must have, and what it is
-KINDLESS = {
-    "layer": ("torch_type", "subclasses of mho.AnalogLayer"),
-    "training": ("after_step", "classes with after_step(array, weight, step)"),
-}
+KINDLESS = {"layer": ("torch_type", "subclasses of mho.AnalogLayer")}
 
 
 @dataclass

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, Self
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
 from mho.config.schema import Field, Kinded, Strict
-from mho.config.slots import SURROGATE
+from mho.config.slots import SECTIONS, SURROGATE, TRAINING
 from mho.config.units import Sigmas, Span
-from mho.ground.errors import MhoError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Backward(Strict):
@@ -67,103 +69,57 @@ class InjectSpec(Strict):
     )
 
 
-class NoiseSpec(Strict):
-    """Gaussian noise on pre-activations while training: noisy training, and variance-aware training with alpha and theta."""
+class TrainingHooks:
+    """What a training method does around the steps of one training, from `mho.attach` to `detach`. Override what is needed."""
 
-    sigma: float = Field(
-        ge=0, unit="1", source="R002-03", description="standard deviation, in units of the pre-activation"
-    )
-    mode: Literal["additive", "multiplicative", "mixed"] = Field(
-        "additive", source="R002-01", description="y + sigma xi, y (1 + sigma xi), or both with draws of their own"
-    )
-    layers: str | tuple[str, ...] = Field(
-        "all", source="R002-01", description="all (global), or names or shell patterns of the noisy layers (walking)"
-    )
-    alpha: float = Field(1.0, ge=0, unit="1", source="R002-04", description="each sample draws N(alpha sigma, theta^2)")
-    theta: float = Field(0.0, ge=0, unit="1", source="R002-04", description="spread of the drawn standard deviation")
-    ramp: Span | None = Field(None, source="R003-66", description="grow linearly from 0 over this time, e.g. '1 epoch'")
+    def before_forward(self, step: int) -> None:
+        """Before every forward pass in training mode, and once at the start; `step` optimizer steps are done. A checkpoint
+        that is loaded on the way changes `step`, so look at it and count nothing."""
 
+    def after_step(self, array: Any, weight: Tensor, step: int) -> None:
+        """After the `step`-th optimizer step (the first is 1), for every weight matrix: `array` is its `TileArray` (gamma,
+        input_range, geometry, spread), `weight` [out, in] or [group, out, in] may be changed in place. It has been clipped
+        and remapped already."""
 
-class QuantiserSpec(Strict):
-    """A quantiser; a bare number in Python's `mho.quantise` is its bits."""
-
-    bits: int = Field(4, ge=2, le=8, unit="bit", source="R002-02", description="resolution: 2^bits - 1 levels (signed)")
-    range: float | Literal["learned", "statistics"] = Field(
-        "learned",
-        gt=0,
-        unit="1",
-        source="R002-02",
-        description="largest value: learned (LSQ gradient), from statistics (abs-max), or a constant",
-    )
+    def detach(self) -> None:
+        """When the training ends: take off what `start` put on."""
 
 
-class QuantiseSpec(Strict):
-    """Quantisation-aware training of the layers on tiles."""
+class TrainingMethod(Kinded, TrainingHooks):
+    """A way to train networks for hardware: its class is the schema of what YAML lists under `training: {methods: [...]}`.
 
-    weights: QuantiserSpec | None = Field(None, source="R002-02", description="quantise the weights; none: leave them")
-    activations: QuantiserSpec | None = Field(
-        None, source="R002-02", description="quantise the inputs of the layers, in front of the DAC; none: leave them"
-    )
-
-
-class DistillSpec(Strict):
-    """A digital teacher beside the labels (Hinton et al. 2015)."""
-
-    temperature: float = Field(10.0, gt=0, unit="1", source="R003-75", description="softens both distributions")
-    weight: float = Field(
-        0.75, ge=0, le=1, unit="1", source="R003-75", description="share of the teacher; the task's loss has the rest"
-    )
-
-
-class Schedule(Strict):
-    """When quantisation and noise begin, and the learning rate: the published schedule of noisy training (R002-05).
-
-    The fields count epochs from 1, as papers do; the methods take `done`, the epochs finished so far (with fractions):
-
-    >>> s = mho.Schedule()
-    >>> s.quantised(10), s.noise(70), s.rate(0)     # epochs 11, 71 and 1 begin
-    (True, 0.5, 0.001)
-
-    Batches of 128 and Adam complete the recipe.
+    `to_analog` calls `convert`; `mho.attach` calls `start` and, through what that returns, the `TrainingHooks`; `mho run` and
+    `mho train` ask for `loss` and `decides`. A method that remembers nothing between calls overrides the hooks in its own
+    class; one that does returns an object from `start`, since what YAML describes never changes.
     """
 
-    quantise_from: int = Field(11, ge=1, unit="1", source="R002-05", description="first epoch with quantisers on")
-    noise_from: int = Field(21, ge=1, unit="1", source="R002-05", description="epoch in which noise begins to grow")
-    noise_full: int = Field(121, ge=1, unit="1", source="R002-05", description="first epoch of full noise")
-    epochs: int = Field(300, ge=1, unit="1", source="R002-05", description="last epoch")
-    lr: float = Field(1e-3, gt=0, unit="1", source="R002-05", description="learning rate at the start")
-    lr_end: float = Field(1e-6, ge=0, unit="1", source="R002-05", description="learning rate at the end, a cosine away")
+    CATEGORY: ClassVar[str] = "training"
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.noise_full < self.noise_from:
-            raise ValueError(f"noise_full ({self.noise_full}) must not come before noise_from ({self.noise_from})")
+    def convert(self, array: Any, weight: Tensor) -> None:
+        """A new matrix on tiles, not mapped yet: put a quantiser into `array.weight_quantiser` or `array.input_quantiser`, or
+        change `weight` in place."""
+
+    def start(self, training: Any) -> TrainingHooks:
+        """The hooks of one training. `training` is what `mho.attach` returns: `net`, `optimizer`, `spec` (the whole section)
+        and `steps(span, name)`, a `Span` of YAML as a number of steps."""
         return self
 
-    def quantised(self, done: float) -> bool:
-        """Whether quantisers are on."""
-        return done >= self.quantise_from - 1
+    def loss(self, value: Tensor, logits: Callable[[], Tensor], teacher: Callable[[], Tensor]) -> Tensor:
+        """The loss of a batch, given that of the task [1]; `logits()` [..., classes] are those of the network, `teacher()`
+        those of the digital network that training started from. Loops of your own call it themselves."""
+        return value
 
-    def noise(self, done: float) -> float:
-        """Share of the noise, 0 to 1: linear from the beginning of `noise_from` to that of `noise_full`."""
-        start, full = self.noise_from - 1, self.noise_full - 1
-        return float(done >= start) if full == start else min(1.0, max(0.0, (done - start) / (full - start)))
-
-    def rate(self, done: float) -> float:
-        """The learning rate: lr_end + (lr - lr_end) (1 + cos(pi done/epochs))/2."""
-        return self.lr_end + (self.lr - self.lr_end) * (1 + math.cos(math.pi * min(1.0, done / self.epochs))) / 2
-
-    def stretched(self, epochs: int) -> Schedule:
-        """The same shape over another number of epochs."""
-        if epochs < 1:
-            raise MhoError(f"a schedule needs at least 1 epoch, got {epochs}")
-        f = epochs / self.epochs
-        moved = {n: round((getattr(self, n) - 1) * f) + 1 for n in ("quantise_from", "noise_from", "noise_full")}
-        return self.model_copy(update={**moved, "epochs": epochs})
+    def decides(self) -> dict[str, Any]:
+        """Other keys of `training:` that this method sets, with the values at the start: {"epochs": 300, "inject.ramp": ...}.
+        A file that gives them too is refused."""
+        return {}
 
 
 class TrainingSpec(Strict):
-    """Hardware-aware training (R003-60 to R003-79), and the quantised and noisy training of R002."""
+    """Hardware-aware training (R003-60 to R003-79), with the methods that plugins add to it."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[TrainingMethod, SECTIONS]]
 
     backward: Backward = Field(Backward(), source="R003-65", description="how gradients pass through a tile")
     inject: InjectSpec | None = Field(InjectSpec(), source="R003-64", description="weight noise while training")
@@ -197,13 +153,8 @@ class TrainingSpec(Strict):
         source="R003-70",
         description="pull on a learned input range while few inputs are clipped",
     )
-    noise: NoiseSpec | None = Field(None, source="R002-03", description="noise on pre-activations while training")
-    quantise: QuantiseSpec | None = Field(None, source="R002-02", description="quantisation-aware training")
-    distill: DistillSpec | None = Field(
-        None, source="R003-75", description="`mho run` and `mho train` only: learn from the digital network too"
-    )
-    schedule: Schedule | None = Field(
-        None, source="R002-05", description="when quantisers and noise set in, epochs and learning rate, in one"
+    methods: tuple[Annotated[TrainingMethod, TRAINING], ...] = Field(
+        (), source="mho", description="training methods of plugins, in the order in which they act"
     )
     epochs: int | None = Field(
         None, ge=0, unit="1", source="mho", description="passes over the data; none: the task says"
@@ -216,18 +167,48 @@ class TrainingSpec(Strict):
         None, ge=0, unit="1", source="R003-73", description="of the optimizer; none: the task says"
     )
 
+    @classmethod
+    def _spelled_out(cls, value: Any) -> Any:
+        """Keys that are no fields are those of plugins (`noise: {...}` of mho-qat): see `Sections`."""
+        value = super()._spelled_out(value)
+        if not isinstance(value, Mapping):
+            return value
+        own = {k: v for k, v in value.items() if k in cls.model_fields}
+        others = {k: v for k, v in value.items() if k not in own and v not in (None, "none")}
+        return own | {k: (k, v, tuple(cls.model_fields)) for k, v in others.items()}
+
+    @property
+    def all_methods(self) -> dict[str, TrainingMethod]:
+        """Every training method, by where it is written: as a section of its own (noise), or in the list (methods[0])."""
+        return {**(self.__pydantic_extra__ or {}), **{f"methods[{i}]": m for i, m in enumerate(self.methods)}}
+
+    def method(self, kind: str) -> Any:
+        """The training method of this kind, None if there is none."""
+        return next((m for m in self.all_methods.values() if m.kind == kind), None)
+
+    @property
+    def decided(self) -> dict[str, Any]:
+        """What methods decide in place of other keys, by key."""
+        return {key: value for m in self.all_methods.values() for key, value in m.decides().items()}
+
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """A schedule says when noise grows, how long and how fast to learn: nobody else may."""
+        """A kind comes once, and what a method decides is given nowhere else."""
         if self.auto_scale and self.out_scale in ("fixed", "tile"):
             yield ("auto_scale",), "nothing to scale: it needs 'out_scale: column' or 'out_scale: both'"
-        if self.schedule is None:
-            return
-        given: dict[tuple[str, ...], Any] = {
-            ("epochs",): self.epochs,
-            ("lr",): self.lr,
-            ("inject", "ramp"): self.inject and self.inject.ramp,
-            ("noise", "ramp"): self.noise and self.noise.ramp,
-        }
-        for path, value in given.items():
-            if value is not None:
-                yield path, "training.schedule says this already; remove one of them"
+        kinds = [m.kind for m in self.all_methods.values()]
+        for i, m in enumerate(self.methods):
+            if kinds.count(m.kind) > 1:
+                yield ("methods", i), f"{m.kind!r} is given twice; remove one of them"
+        for place, m in self.all_methods.items():
+            for key in m.decides():
+                path = tuple(key.split("."))
+                if functools.reduce(lambda part, name: getattr(part, name, None), path, self) is not None:
+                    yield path, f"training.{place} says this already; remove one of them"
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        result = super().__get_pydantic_json_schema__(schema, handler)
+        inner = handler.resolve_ref_schema(result)
+        inner["properties"] |= SECTIONS.properties(handler)
+        inner["additionalProperties"] = False
+        return result

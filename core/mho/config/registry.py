@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -40,7 +40,7 @@ class Provider:
     state: str = "not loaded"  # not loaded | ok | failed | conflict | off
     reason: str = ""
     kinds: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()  # layers and training hooks
+    classes: tuple[str, ...] = ()  # layers
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()
@@ -71,6 +71,26 @@ class Registry:
     def families(self) -> tuple[str, ...]:
         """Families of installed plugins, core's own left out."""
         return tuple(f for f in self.claims if f != CORE)
+
+    @functools.cached_property
+    def _sections(self) -> dict[str, list[metadata.EntryPoint]]:
+        return distributions.entry_points(distributions.SECTIONS, self._path)
+
+    def sections(self) -> dict[str, str]:
+        """Key of `training:` -> the kind of the training method that installed plugins have there."""
+        return {key: points[0].value for key, points in self._sections.items()}
+
+    def section(self, key: str, others: Iterable[str]) -> str:
+        """The kind that is written under this key of `training:`; `others` are keys that mean something else."""
+        if len(points := self._sections.get(key, [])) > 1:
+            claim = f"{len(points)} distributions claim 'training.{key}': {owners(points)}"
+            raise PluginError(f"{claim}; uninstall all but one, or list kinds in 'methods'")
+        if not points:
+            d = distributions.comes_with(f"training.{key}")
+            known = suggest(key, (*others, *self._sections), "known keys")
+            hint = f"it comes with {d}: pip install {d}" if d else known
+            raise PluginError(f"unknown key {key!r}; {hint}")
+        return points[0].value
 
     def providers(self) -> tuple[Provider, ...]:
         """Every distribution that claims a family, then files and notebooks. Imports nothing."""
@@ -266,7 +286,7 @@ class Registry:
         return found
 
     def provide(self, category: str, cls: type) -> None:
-        """Make a class without a kind (a "layer", a "training" hook) known."""
+        """Make a class without a kind (a "layer") known."""
         self._local.setdefault(BY_HAND, Provided()).other.setdefault(category, []).append(cls)
 
     @property
@@ -286,7 +306,7 @@ class Registry:
         return dict(sorted(found.items()))
 
     def provided(self, category: str) -> tuple[type, ...]:
-        """All classes without a kind ("layer", "training") loaded so far, core's own last: what comes first counts."""
+        """All classes without a kind ("layer") loaded so far, core's own last: what comes first counts."""
         others = [f for name, f in self._loaded.items() if name != CORE]
         core = [self._loaded[CORE]] if CORE in self._loaded else []
         return tuple(cls for f in (*self._local.values(), *others, *core) for cls in f.other.get(category, ()))
@@ -379,6 +399,16 @@ def preset_path(name: str) -> Path:
 def provided(category: str) -> tuple[type, ...]:
     """All classes of a category without kinds, see `Registry.provided`."""
     return default().provided(category)
+
+
+def sections() -> dict[str, str]:
+    """Key of `training:` -> kind, see `Registry.sections`."""
+    return default().sections()
+
+
+def section(key: str, others: Iterable[str]) -> str:
+    """The kind under a key of `training:`, see `Registry.section`."""
+    return default().section(key, others)
 
 
 def layer_classes() -> tuple[type, ...]:

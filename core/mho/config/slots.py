@@ -11,7 +11,7 @@ from pydantic_core import core_schema
 
 from mho.config import registry
 from mho.config.plugincode import article
-from mho.config.schema import Kinded, kind_form, problem, shown
+from mho.config.schema import KEY_ERROR, VALUE_ERROR, Kinded, kind_form, problem, shown
 from mho.ground.errors import PluginError
 
 
@@ -53,10 +53,9 @@ class Slot:
         if not fine:
             raise self._error(message, loc)
 
-    def _error(self, message: str, loc: tuple[str, ...]) -> ValidationError:
-        return ValidationError.from_exception_data(
-            self.category, [{"type": problem(message), "loc": loc, "input": None}]
-        )
+    def _error(self, message: str, loc: tuple[str, ...], type_: str = VALUE_ERROR) -> ValidationError:
+        error = problem(message, type_)
+        return ValidationError.from_exception_data(self.category, [{"type": error, "loc": loc, "input": None}])
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         dump = core_schema.plain_serializer_function_ser_schema(
@@ -77,6 +76,38 @@ class Slot:
         return {"anyOf": choices}
 
 
+class Sections(Slot):
+    """Keys of `training:` that stand for a method: a plugin claims one in the entry-point group `mho.training`
+    (`noise = "qat.noise"`), and what is written under it are the fields of that kind."""
+
+    def pick(self, value: Any) -> Kinded:
+        """The method that (key, what is written there, keys with a meaning of their own) stands for."""
+        if isinstance(value, Kinded):
+            return value
+        key, fields, others = value
+        if isinstance(fields, Kinded):
+            return super().pick(fields)
+        try:
+            kind = registry.section(key, others)
+        except PluginError as error:
+            raise self._error(str(error), (), KEY_ERROR) from None
+        self._check(isinstance(fields, Mapping), f"expected keys with values or none, got {shown(fields)}")
+        given = fields.get("kind", kind)
+        self._check(
+            given == kind, f"expected {kind!r}, got {shown(given)}; other kinds are listed in 'methods'", ("kind",)
+        )
+        return super().pick({**fields, "kind": kind})
+
+    def properties(self, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Key -> JSON schema of what is written under it, of the kinds loaded so far."""
+        kinds = registry.kinds(self.category)
+        known = {key: kinds[kind] for key, kind in registry.sections().items() if kind in kinds}
+        fields = {
+            k: cls.__get_pydantic_json_schema__(cls.__pydantic_core_schema__, handler) for k, cls in known.items()
+        }
+        return {key: {"anyOf": [f, {"type": "null"}, {"const": "none"}]} for key, f in fields.items()}
+
+
 # What a tile has at most one of: field -> its slot.
 SLOTS = {
     "mapping": Slot("mapping", "mho.per_column"),
@@ -86,3 +117,5 @@ SLOTS = {
 }
 EFFECT = Slot("nonideality", example="pcm.drift")
 SURROGATE = Slot("surrogate", example="mho.saturating")
+TRAINING = Slot("training", example="qat.noise")
+SECTIONS = Sections("training", example="qat.noise")

@@ -19,6 +19,7 @@ from mho.effects.nonideality import (
     signed,
     square,
 )
+from mho.effects.quantiser import Quantiser, QuantiserModule, What, quantisers, unquantised
 from mho.effects.site import PER_STAGE, Geometry, Per, Rows, Site, Stream
 from mho.effects.stuck import StuckAt
 from mho.effects.surrogate import Surrogate

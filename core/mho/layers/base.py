@@ -176,8 +176,8 @@ def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str,
         device=view.device,
         dtype=view.dtype,
     )
-    if training.quantise is not None:
-        array.quantise(view, training.quantise.weights, training.quantise.activations)
+    for method in training.all_methods.values():
+        method.convert(array, view)
     return array
 
 

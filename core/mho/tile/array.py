@@ -10,7 +10,6 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from mho_qat.quantiser import Quantiser, make
 from torch import Tensor, nn
 
 from mho.effects import draws
@@ -18,6 +17,7 @@ from mho.effects.compensation import Compensation
 from mho.effects.converter import RANGE_CAP, Adc, Dac, Rounding
 from mho.effects.gradient import CleanProduct, straight
 from mho.effects.nonideality import product
+from mho.effects.quantiser import QuantiserModule
 from mho.effects.site import Site, Stream
 from mho.effects.surrogate import Surrogate
 from mho.fast import function as fused
@@ -33,7 +33,7 @@ from mho.tile.session import Run
 
 if TYPE_CHECKING:
     from mho.config.hardware import TileSpec
-    from mho.config.recipe import QuantiserSpec, TrainingSpec
+    from mho.config.recipe import TrainingSpec
 
 RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
 
@@ -52,8 +52,8 @@ class TileArray(OutScale, Cells):
 
     step: Tensor
     weight_key: Tensor | None
-    weight_quantiser: Quantiser | None
-    input_quantiser: Quantiser | None
+    weight_quantiser: QuantiserModule | None
+    input_quantiser: QuantiserModule | None
 
     def __init__(
         self,
@@ -164,16 +164,10 @@ class TileArray(OutScale, Cells):
             x = self.spec.dac.encode(x, torch.ones_like(self.gamma[:, :1]), 0.0, site=site)
         return self._analog(x, self.aged, stream, "through")
 
-    # -- quantisation-aware training ---------------------------------------------------------------------------
+    # -- quantisers -------------------------------------------------------------------------------------------
     def stored(self, weight: Tensor) -> Tensor:
-        """The weights that are written to the tiles: quantised ones in quantisation-aware training (R002-02)."""
+        """The weights that are written to the tiles: what `weight_quantiser` makes of them, where there is one (R002-02)."""
         return weight if self.weight_quantiser is None else self.weight_quantiser(weight)
-
-    def quantise(self, weight: Tensor, weights: QuantiserSpec | None, activations: QuantiserSpec | None) -> None:
-        """Put quantisers on the weights and in front of the DAC."""
-        self.weight_quantiser = make(weights, "weights", weight)
-        self.input_quantiser = make(activations, "activations", weight)
-        self.remap(weight)
 
     @torch.no_grad()
     def unquantise_(self, weight: Tensor) -> None:

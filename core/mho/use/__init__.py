@@ -23,6 +23,7 @@ _HOME = {
     "unprogram": "chip",
     "ConversionReport": "convert",
     "conversion_report": "convert",
+    "keep_stored": "convert",
     "to_analog": "convert",
     "to_digital": "convert",
     "Evaluation": "evaluation",
@@ -36,7 +37,6 @@ _HOME = {
     "standard_mvm_error": "metrics",
     "Attached": "training",
     "attach": "training",
-    "follow": "training",
 }
 
 

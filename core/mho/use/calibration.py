@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from mho_qat.quantiser import Quantiser, quantisers, summary, unquantised
 from torch import Tensor, nn
 
 from mho.effects import draws
 from mho.effects.converter import RANGE_CAP, Dac
 from mho.effects.nonideality import product
+from mho.effects.quantiser import QuantiserModule, quantisers, summary, unquantised
 from mho.ground.errors import MhoError
 from mho.tile.array import TileArray
 from mho.tile.patches import vectors
@@ -241,7 +241,7 @@ class Summaries:
         if x.numel():
             self.batches.append(summary(x.detach()))
 
-    def start(self, quantiser: Quantiser) -> None:
+    def start(self, quantiser: QuantiserModule) -> None:
         if self.batches:
             means, tops, lowest = (torch.stack(v) for v in zip(*self.batches))
             quantiser.start_from(means.mean(), tops.mean(), lowest.amin())

@@ -6,11 +6,11 @@ import copy
 import json
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
-from mho_qat.quantiser import unquantise
 from torch import Tensor, nn
 
 from mho.config import registry
@@ -24,6 +24,7 @@ from mho.layers.attention import close_fast_paths, open_fast_paths, order_projec
 from mho.layers.base import lost
 from mho.tile.array import TileArray
 from mho.tile.session import Run, tile_arrays
+from mho.use.chip import matrices
 
 # Digital in every paper and every chip so far; they hold parameters but no matrix product with them.
 DIGITAL_BY_DESIGN = (
@@ -158,26 +159,37 @@ def conversion_report(net: nn.Module) -> ConversionReport:
 
 
 def to_digital(net: nn.Module) -> nn.Module:
-    """A plain torch copy of `net`, with the learned output scales folded into the weights; quantised weights stay so."""
-    net = unquantise(net)
+    """A copy of `net` with torch's layers in place of those on tiles: what the tiles held becomes the weights (quantised
+    ones stay so), and learned output scales are folded into them."""
+    net = copy.deepcopy(net)
     for array in tile_arrays(net):
         array.run.unwatch()
     open_fast_paths(net)
-    _untie_scaled(net)
+    keep_stored(net)
+    _untie(net, lambda array: bool((array.output_factor() != 1).any()))
     return _replace(net, {id(m): m.to_torch() for m in net.modules() if isinstance(m, AnalogLayer)})
 
 
-def _untie_scaled(net: nn.Module) -> None:
-    """Scales that are folded into a weight must not reach a digital module that shares it (an embedding): such a layer
-    gets a weight of its own."""
+def keep_stored(net: nn.Module) -> None:
+    """Make what is written to tiles the weights of their layers, in place, and take the quantisers of tiles off."""
+    _untie(net, lambda array: array.weight_quantiser is not None)
+    for array, matrix in matrices(net):
+        array.unquantise_(matrix)
+
+
+def _untie(net: nn.Module, changes: Callable[[TileArray], bool]) -> None:
+    """Layers whose weight is about to change get one of their own where a digital module (an embedding) shares it; what
+    layers on tiles share among themselves they go on sharing."""
     digital = [m for m in net.modules() if not isinstance(m, AnalogLayer)]
     theirs = {id(p) for m in digital for p in m.parameters(recurse=False)}
+    own: dict[int, nn.Parameter] = {}
     for layer in net.modules():
-        if not isinstance(layer, AnalogLayer) or all((a.output_factor() == 1).all() for a, _ in layer.matrices()):
+        if not isinstance(layer, AnalogLayer) or not any(map(changes, layer.arrays().values())):
             continue
         for name, p in layer._parameters.items():
             if p is not None and id(p) in theirs:
-                layer._parameters[name] = nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad)
+                fresh = nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad)
+                layer._parameters[name] = own.setdefault(id(p), fresh)
 
 
 def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]:

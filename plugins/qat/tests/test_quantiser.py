@@ -4,16 +4,16 @@ import copy
 
 import pytest
 import torch
-from mho_qat.quantiser import MOMENTUM, Quantiser, quantisers, unquantised
+from mho_qat.quantiser import MOMENTUM, Uniform, UniformModule
 from torch import nn
 from torch.nn import functional as F
 
 import mho
-from mho.config.recipe import QuantiserSpec
+from mho.effects import quantisers, unquantised
 
 
 def quantiser(what="weights", bits=3, range="learned", unsigned=False):
-    q = Quantiser(QuantiserSpec(bits=bits, range=range), what)
+    q = UniformModule(Uniform(bits=bits, range=range), what)
     q.unsigned.fill_(unsigned)
     return q
 
@@ -114,7 +114,7 @@ def test_a_quantised_digital_layer_is_the_product_of_quantised_tensors():
     assert float(net[0].input_quantiser.unsigned) == 0 and float(net[3].input_quantiser.unsigned) == 1
     with unquantised(net):
         assert torch.allclose(net(x), plain(x), atol=1e-6)
-    assert not any(isinstance(m, Quantiser) for m in plain.modules())
+    assert not any(isinstance(m, UniformModule) for m in plain.modules())
 
 
 def test_calibration_starts_quantisers_from_unquantised_inputs():
@@ -253,3 +253,33 @@ def test_a_quantised_analog_network_saves_loads_and_copies(hardware, tmp_path):
 def test_mistakes_are_named(call, message):
     with pytest.raises(mho.MhoError, match=message):
         call()
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head, self.again = nn.Embedding(9, 6), nn.Linear(6, 9), nn.Linear(6, 9, bias=False)
+        self.head.weight = self.again.weight = self.embedding.weight
+
+    def forward(self, tokens):
+        e = self.embedding(tokens)
+        return self.head(e) + self.again(e)
+
+
+@pytest.mark.parametrize("back", [mho.to_digital, mho.unquantise])
+@pytest.mark.parametrize("scale", ["fixed", "column"])
+def test_an_embedding_keeps_its_values_when_the_quantised_weights_of_a_tied_head_become_permanent(
+    hardware, back, scale
+):
+    torch.manual_seed(0)
+    net = analog(hardware, Tied(), extra=f"training: {{out_scale: {scale}, quantise: {{weights: {{bits: 3}}}}}}").eval()
+    if scale == "column":
+        with torch.no_grad():
+            net.head.tiles.out_scale.mul_(1.3)
+    tokens, before = torch.arange(9), net.embedding.weight.clone()
+    y = net(tokens)
+    plain = back(net)
+    assert torch.equal(plain.embedding.weight, before)
+    assert plain.head.weight is plain.again.weight and plain.head.weight is not plain.embedding.weight
+    torch.testing.assert_close(plain(tokens), y)
+    torch.testing.assert_close(net(tokens), y)

@@ -1,4 +1,4 @@
-"""A training hook runs behind any optimizer once its plugin is loaded."""
+"""A training method runs behind any optimizer where the hardware file lists it."""
 
 from pathlib import Path
 
@@ -13,12 +13,13 @@ FILE = Path(__file__).parents[1] / "mho_shrink.py"
 
 
 class TestPruneBelowNoise(TrainingContract):
-    hook = PruneBelowNoise
+    spec = PruneBelowNoise()
 
 
-def train(steps):
+def train(steps, *methods):
     torch.manual_seed(0)
-    net = mho.to_analog(torch.nn.Sequential(torch.nn.Linear(50, 20, bias=False)), mho.load("ideal.exact"))
+    hw = mho.load("ideal.exact", set=[f"training.methods=[{', '.join(methods)}]"])
+    net = mho.to_analog(torch.nn.Sequential(torch.nn.Linear(50, 20, bias=False)), hw)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
     attached = mho.attach(optimizer, net)
     for _ in range(steps):
@@ -29,15 +30,12 @@ def train(steps):
 
 
 def test_small_weights_shrink_every_tenth_step_and_large_ones_stay():
-    before = train(1)
     registry.load_file(FILE)
-    assert torch.equal(train(9), before)
-    after = train(10)
-    changed = after != before
-    assert changed.any() and not changed.all()
-    assert torch.allclose(after[changed], before[changed] * 0.9)
-    assert before[changed].abs().max() < before[~changed].abs().min() * 1.5
-
-
-def test_without_the_plugin_nothing_happens():
-    assert torch.equal(train(10), train(1))
+    before = train(9, "shrink.below_noise")
+    assert torch.equal(before, train(10))
+    for method, factor in (("shrink.below_noise", 0.9), ("{kind: shrink.below_noise, factor: 0.5, every: 5}", 0.25)):
+        after = train(10, method)
+        changed = after != before
+        assert changed.any() and not changed.all()
+        assert torch.allclose(after[changed], before[changed] * factor)
+        assert before[changed].abs().max() < before[~changed].abs().min() * 1.5

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from mho.config import QuantiserSpec
-from mho.effects import straight
+from mho import AnalogLayer, Field, Quantiser, QuantiserModule
+from mho.config import Slot
+from mho.effects import What, quantisers, straight
 from mho.ground import MhoError
+from mho.use import keep_stored
+from mho_qat.preactivation import has_matrix
 
+QUANTISER = Slot("quantiser", "qat.uniform")
 MOMENTUM = 0.1  # of the running abs-max of activations, as in torch's batch norm
 SMALLEST = 1e-8  # a step is never 0 or negative
 
-What = Literal["weights", "activations"]
 
-
-class Quantiser(nn.Module):
-    """q(v) = s clip(round(v/s), low, high), straight-through where it does not clip.
+class Uniform(Quantiser, kind="qat.uniform"):
+    """Equal steps: q(v) = s clip(round(v/s), low, high), straight-through where it does not clip.
 
     Weights and signed activations have codes -h ... h with h = 2^(b-1) - 1 (zero is a level, as in R003-02), activations
     that are never negative 0 ... 2^b - 1 (`calibrate` finds out). The step s:
@@ -33,31 +34,45 @@ class Quantiser(nn.Module):
     statistics   max|v|/high: of the weights as they are, of activations as a running mean over training batches
     a number     this range/high: constant, without gradient
 
-    `on = False` passes everything through. State (saved): `step` [1], `unsigned` [1].
     """
 
+    source: ClassVar[str] = "Esser et al. 2020; Wang et al. 2025"
+    bits: int = Field(4, ge=2, le=8, unit="bit", source="R002-02", description="resolution: 2^bits - 1 levels (signed)")
+    range: float | Literal["learned", "statistics"] = Field(
+        "learned",
+        gt=0,
+        unit="1",
+        source="R002-02",
+        description="largest value: learned (LSQ gradient), from statistics (abs-max), or a constant",
+    )
+
+    def module(self, what: What) -> UniformModule:
+        return UniformModule(self, what)
+
+
+class UniformModule(QuantiserModule):
+    """`Uniform` at its place. State (saved): `step` [1], `unsigned` [1]."""
+
+    spec: Uniform
     step: Tensor
     unsigned: Tensor
 
-    def __init__(self, spec: QuantiserSpec, what: What, device: Any = None) -> None:
-        super().__init__()
-        self.spec, self.what, self.on = spec, what, True
+    def __init__(self, spec: Uniform, what: What) -> None:
+        super().__init__(spec, what)
         full = spec.range if isinstance(spec.range, float) else 1.0
-        step = torch.full((1,), full / self._high(0.0), device=device)
+        step = torch.full((1,), full / self._high(0.0))
         if spec.range == "learned":
             self.step = nn.Parameter(step)
         else:
             self.register_buffer("step", step)
-        self.register_buffer("unsigned", torch.zeros(1, device=device))
+        self.register_buffer("unsigned", torch.zeros(1))
 
     def _high(self, unsigned: Any) -> Any:
         """The largest code: 2^(b-1) - 1, or 2^b - 1 where no code is spent on negative values."""
         signed = 2.0 ** (self.spec.bits - 1) - 1
         return signed + unsigned * (2.0**self.spec.bits - 1 - signed)
 
-    def forward(self, v: Tensor) -> Tensor:
-        if not self.on:
-            return v
+    def quantised(self, v: Tensor) -> Tensor:
         high = self._high(self.unsigned)
         low = -high * (1 - self.unsigned)
         s = self._step(v, high).to(v.dtype)
@@ -83,10 +98,6 @@ class Quantiser(nn.Module):
         self.step.lerp_(now, MOMENTUM)
         return self.step.clone()  # the graph must not see later batches
 
-    def start(self, v: Tensor) -> None:
-        """Set the step from typical values."""
-        self.start_from(*summary(v))
-
     @torch.no_grad()
     def start_from(self, mean: Tensor, top: Tensor, lowest: Tensor) -> None:
         """Set the step from the mean and the largest |v|, and for activations from the lowest v whether they have a sign."""
@@ -107,20 +118,18 @@ class Quantiser(nn.Module):
 def quantise(
     model: nn.Module,
     *,
-    weights: QuantiserSpec | Mapping[str, Any] | int | None = None,
-    activations: QuantiserSpec | Mapping[str, Any] | int | None = None,
+    weights: Quantiser | Mapping[str, Any] | int | None = None,
+    activations: Quantiser | Mapping[str, Any] | int | None = None,
 ) -> nn.Module:
     """A copy of `model` that trains with quantised weights and layer inputs (R002-02).
 
-    `weights` and `activations` are bits, or `{"bits": 4, "range": "learned" | "statistics" | 1.0}`, or None. Linear layers
+    `weights` and `activations` are bits, or `{"bits": 4, "range": "learned" | "statistics" | 1.0}`, or the quantiser of
+    another plugin (`{"kind": ...}` or an object), or None. Linear layers
     and convolutions of torch are quantised where they are; layers on tiles too (the activations in front of the DAC), of
     any kind. Ranges of activations start at 1: let `mho.calibrate(model, batches)` set them from data, which also finds
     out where activations are never negative. In YAML: `training: {quantise: ...}`. `mho.unquantise` makes the result
     permanent.
     """
-    from mho.layers import AnalogLayer
-    from mho_qat.preactivation import has_matrix
-
     specs = {"weights": _spec(weights, "weights"), "activations": _spec(activations, "activations")}
     if not any(specs.values()):
         raise MhoError("nothing to quantise: give weights=BITS, activations=BITS, or both")
@@ -131,7 +140,9 @@ def quantise(
     for module in list(model.modules()):
         if isinstance(module, AnalogLayer):
             for array, matrix in module.matrices():
-                array.quantise(matrix, **specs)
+                array.weight_quantiser = placed(specs["weights"], "weights", matrix)
+                array.input_quantiser = placed(specs["activations"], "activations", matrix)
+                array.remap(matrix)
                 done += 1
         elif has_matrix(module):
             _quantise_digital(module, **specs)
@@ -143,83 +154,55 @@ def quantise(
 
 def unquantise(model: nn.Module) -> nn.Module:
     """A copy of `model` without quantisers; its weights are the quantised ones from now on."""
-    from mho.layers import AnalogLayer
-
     model = copy.deepcopy(model)
+    keep_stored(model)
     for module in list(model.modules()):
-        if isinstance(module, AnalogLayer):
-            for array, matrix in module.matrices():
-                array.unquantise_(matrix)
-        elif isinstance(getattr(module, "input_quantiser", None), Quantiser) or _weight_quantiser(module):
+        if isinstance(getattr(module, "input_quantiser", None), QuantiserModule) or _weight_quantiser(module):
             _unquantise_digital_(module)
     return model
 
 
-def summary(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean |v|, largest |v| and lowest v: what a quantiser starts from."""
-    return v.abs().mean(), v.abs().amax(), v.amin()
-
-
-def quantisers(model: nn.Module) -> Iterator[Quantiser]:
-    """Every quantiser of a model."""
-    return (m for m in model.modules() if isinstance(m, Quantiser))
-
-
-@contextmanager
-def unquantised(model: nn.Module) -> Iterator[None]:
-    """All quantisers are off inside the block."""
-    before = [(q, q.on) for q in quantisers(model)]
-    try:
-        for q, _ in before:
-            q.on = False
-        yield
-    finally:
-        for q, on in before:
-            q.on = on
-
-
-def make(spec: QuantiserSpec | None, what: What, weight: Tensor) -> Quantiser | None:
+def placed(spec: Quantiser | None, what: What, weight: Tensor) -> QuantiserModule | None:
     """The quantiser of one layer with this weight."""
     if spec is None:
         return None
-    made = Quantiser(spec, what, weight.device)
+    made = spec.module(what).to(weight.device)
     if what == "weights" and not weight.is_meta and weight.numel():
         made.start(weight.detach())
     return made
 
 
-def _spec(value: Any, name: str) -> QuantiserSpec | None:
-    if value is None or isinstance(value, QuantiserSpec):
-        return value
-    fields = {"bits": value} if isinstance(value, int) else value
+def _spec(value: Any, name: str) -> Quantiser | None:
+    if value is None:
+        return None
     try:
-        return QuantiserSpec.model_validate(fields)
+        return cast(Quantiser, QUANTISER.pick({"bits": value} if isinstance(value, int) else value))
     except ValidationError as error:
         complaints = "; ".join(".".join(map(str, e["loc"])) + f": {e['msg']}" for e in error.errors())
         raise MhoError(f"quantise({name}=...): {complaints}") from None
 
 
-def _quantise_digital(module: nn.Module, weights: QuantiserSpec | None, activations: QuantiserSpec | None) -> None:
+def _quantise_digital(module: nn.Module, weights: Quantiser | None, activations: Quantiser | None) -> None:
     if parametrize.is_parametrized(module):
         raise MhoError(f"{type(module).__name__} is parametrized already; remove_parametrizations first")
     weight = cast(Tensor, module.weight)
-    if (q := make(weights, "weights", weight)) is not None:
+    if (q := placed(weights, "weights", weight)) is not None:
         parametrize.register_parametrization(module, "weight", q)
-    module.register_module("input_quantiser", make(activations, "activations", weight))
+    module.register_module("input_quantiser", placed(activations, "activations", weight))
     module.register_forward_pre_hook(_quantise_input)
     module.register_load_state_dict_pre_hook(_from_plain)
 
 
 def _quantise_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     quantiser = module.input_quantiser
-    return args if quantiser is None else (cast(Quantiser, quantiser)(args[0]), *args[1:])
+    return args if quantiser is None else (cast(QuantiserModule, quantiser)(args[0]), *args[1:])
 
 
-def _weight_quantiser(module: nn.Module) -> Quantiser | None:
+def _weight_quantiser(module: nn.Module) -> QuantiserModule | None:
     if not parametrize.is_parametrized(module, "weight"):
         return None
     first = cast(Any, module).parametrizations.weight[0]
-    return first if isinstance(first, Quantiser) else None
+    return first if isinstance(first, QuantiserModule) else None
 
 
 def _unquantise_digital_(module: nn.Module) -> None:
@@ -240,6 +223,6 @@ def _from_plain(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) 
         for name, value in q.state_dict().items():
             state[f"{prefix}parametrizations.weight.0.{name}"] = value
         state[f"{prefix}parametrizations.weight.original"] = state.pop(plain)
-    if isinstance(module.input_quantiser, Quantiser):
+    if isinstance(module.input_quantiser, QuantiserModule):
         for name, value in module.input_quantiser.state_dict().items():
             state.setdefault(f"{prefix}input_quantiser.{name}", value)

@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mho_qat.distillation import distillation_loss
 from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mho.config import DistillSpec, Hardware, load
+from mho.config import Hardware, load
 from mho.effects import draws
 from mho.fast import routes
 from mho.ground import MhoError, spread, write_atomically
@@ -173,35 +172,36 @@ class Job:
         if file.exists():
             return load_model(net, file)
         calibrate(net, self.task.calibration_batches(), forward=self.task.predict)
-        spec, epochs = self.hardware.training, self.task.hwa_epochs
-        if spec.schedule is not None or spec.epochs is not None:
-            epochs = spec.schedule.epochs if spec.schedule is not None else spec.epochs or 0
+        spec = self.hardware.training
+        epochs = spec.decided.get("epochs", self.task.hwa_epochs if spec.epochs is None else spec.epochs)
         optimizer = self._optimizer([p for p in net.parameters() if p.requires_grad])
         attached = attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
-        loss = self.task.loss if spec.distill is None else self._distilled(digital, spec.distill)
-        what, cosine = "hardware-aware training", spec.schedule is None
-        self._fit(net, optimizer, epochs, file, loss=loss, what=what, cosine=cosine)
+        what, cosine = "hardware-aware training", "lr" not in spec.decided
+        self._fit(net, optimizer, epochs, file, loss=self._loss(digital), what=what, cosine=cosine)
         attached.detach()
         return net
 
     def _optimizer(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
         """What `training:` asks for, or the task's."""
         spec = self.hardware.training
-        lr = spec.schedule.lr if spec.schedule is not None else spec.lr or self.task.hwa_lr
+        lr = spec.decided.get("lr", spec.lr or self.task.hwa_lr)
         optimizer = OPTIMIZERS[spec.optimizer](params, lr=lr) if spec.optimizer else self.task.optimizer(params, lr)
         for group in optimizer.param_groups if spec.weight_decay is not None else ():
             group["weight_decay"] = spec.weight_decay
         return optimizer
 
-    def _distilled(self, teacher: nn.Module, spec: DistillSpec) -> Callable[[Any, Any], Tensor]:
-        """The loss with the digital network as a teacher (R003-75)."""
+    def _loss(self, digital: nn.Module) -> Callable[[Any, Any], Tensor]:
+        """The task's loss as training methods change it; those that want a teacher get the digital network (R003-75)."""
 
         def loss(outputs: Any, batch: Any) -> Tensor:
-            with torch.no_grad():
-                soft = self.task.logits(self.task.predict(teacher, batch))
-            hard = self.task.loss(outputs, batch)
-            logits = self.task.logits(outputs)
-            return distillation_loss(logits, soft, hard, temperature=spec.temperature, weight=spec.weight)
+            @torch.no_grad()
+            def teacher() -> Tensor:
+                return self.task.logits(self.task.predict(digital, batch))
+
+            value = self.task.loss(outputs, batch)
+            for method in self.hardware.training.all_methods.values():
+                value = method.loss(value, lambda: self.task.logits(outputs), teacher)
+            return value
 
         return loss
 
