@@ -68,6 +68,16 @@ def test_a_bad_file_fails_and_says_what_to_change(mho_command, file):
     assert "Traceback" not in result.output
 
 
+def test_a_declared_failure_is_said_and_no_failure(mho_command, file):
+    declared = GOOD.replace(
+        'source = "an example"', 'expected_failed_checks = {"names_its_source": "not published yet"}', 1
+    )
+    result = mho_command("test", file("declared_fade.py", declared), "--kind", "verbs.fade")
+    assert result.exit_code == 0, result.output
+    assert "0 failed" in result.output and "1 failed as declared" in result.output
+    assert "names_its_source\n      expected to fail: not published yet" in result.output
+
+
 def test_an_effect_is_tested_with_given_values(mho_command, file):
     path = file("given_fade.py", GOOD)
     result = mho_command("test", path, "--kind", "verbs.fade", "--with", "{kind: verbs.fade, depth: 0.2}", "--json")
@@ -144,15 +154,17 @@ def test_the_kit_tests_the_family_of_a_file(mho_command, file):
 
 
 def test_two_files_keep_what_each_provides(mho_command, file):
-    hook = "\n@hookimpl\ndef mho_training():\n    return [{0}]\nclass {0}:\n    def after_step(self, array, weight, step): ...\n"
-    first = file("first_hook.py", "from mho import hookimpl" + hook.format("First"))
-    second = file("second_hook.py", "from mho import hookimpl" + hook.format("Second"))
+    layer = (
+        "from mho import AnalogLinear, hookimpl\n@hookimpl\ndef mho_layers():\n    return [{0}]\n"
+        "class {0}(AnalogLinear):\n    'A linear layer under another name.'\n"
+    )
+    first, second = (file(f"{n.lower()}_layer.py", layer.format(n)) for n in ("First", "Second"))
     result = mho_command("plugins", "--plugin", first, "--plugin", second)
-    assert "training First" in result.output and "training Second" in result.output
+    assert "layer First" in result.output and "layer Second" in result.output
     with registry.using(registry.Registry()):
         for path in (first, second):
             registry.load_file(path)
-        assert [cls.__name__ for cls in registry.provided("training")] == ["First", "Second"]
+        assert [cls.__name__ for cls in registry.provided("layer")][:2] == ["First", "Second"]
 
 
 def test_a_misspelt_family_of_a_file_is_suggested(mho_command, file):

@@ -18,7 +18,7 @@ from mho_kit.quantisers import QuantiserContract
 from mho_kit.surrogates import SurrogateContract
 from mho_kit.training import TrainingContract
 
-# category -> the contract of such parts
+# category -> the contract of such parts; a kind of part that is not here is not tested by `mho test`
 CONTRACTS: dict[str, type[Checks]] = {
     "nonideality": NonidealityContract,
     "mapping": MappingContract,
@@ -28,6 +28,7 @@ CONTRACTS: dict[str, type[Checks]] = {
     "surrogate": SurrogateContract,
     "training": TrainingContract,
     "quantiser": QuantiserContract,
+    "layer": LayerContract,
 }
 
 
