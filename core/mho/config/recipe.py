@@ -215,7 +215,7 @@ class TrainingSpec(Strict):
         for place, m in self.all_methods.items():
             for key in m.decides():
                 path = tuple(key.split("."))
-                if functools.reduce(lambda part, name: getattr(part, name, None), path, self) is not None:
+                if functools.reduce(_field, path, self) is not None:
                     yield path, f"training.{place} says this already; remove one of them"
 
     @classmethod
@@ -225,3 +225,7 @@ class TrainingSpec(Strict):
         inner["properties"] |= SECTIONS.properties(handler)
         inner["additionalProperties"] = False
         return result
+
+
+def _field(part: Any, name: str) -> Any:
+    return getattr(part, name, None)

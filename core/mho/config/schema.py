@@ -217,6 +217,7 @@ class Kinded(Strict):
     bibtex: ClassVar[str] = ""  # the same as BibTeX entries, for `mho cite`
     example: ClassVar[dict[str, Any]] = {}  # values with which it can be seen at work, where its defaults do nothing
     strength: ClassVar[str | None] = None
+    expected_failed_checks: ClassVar[dict[str, str]] = {}  # check of the conformance kit -> why this part may fail it
 
     kind: str = pydantic.Field(description="family.effect")
 

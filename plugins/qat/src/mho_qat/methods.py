@@ -71,6 +71,7 @@ class Noisy(TrainingHooks):
 class Quantise(TrainingMethod, kind="qat.quantise"):
     """Quantisation-aware training of the layers on tiles."""
 
+    example: ClassVar[dict[str, Any]] = {"weights": {"bits": 4}}
     source: ClassVar[str] = "Wang et al. 2025"
     weights: Annotated[Quantiser, QUANTISER] | None = Field(
         None, source="R002-02", description="quantise the weights; none: leave them"
