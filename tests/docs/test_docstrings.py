@@ -64,9 +64,43 @@ def raises(function):
     return any(re.match(r"(MhoError|ConfigError|PluginError)\(", t) for t in thrown)
 
 
-UNWRITTEN = set(
-    ["mho.Adc.limit", "mho.Chip.key", "mho.Chip.put_on", "mho.ConversionReport.analog", "mho.ConversionReport.to_json", "mho.Evaluation.chips", "mho.Hardware.tile", "mho.Nonideality.scaled_shift", "mho.Nonideality.scaled_transfer", "mho.Nonideality.scaled_variance", "mho.Renamed.warn", "mho.Route.fused", "mho.Schedule.stretched", "mho.Site.bound", "mho.Site.columns", "mho.Site.g_max", "mho.Site.g_min", "mho.Site.rows", "mho.adapt_batch_norm", "mho.age", "mho.config.read", "mho.config.seconds", "mho.conversion_report", "mho.effects.Stream.key", "mho.fast.Conversion.of", "mho.load_chip", "mho.load_model", "mho.program", "mho.tile.Patches.with_image", "mho.tile.Run.unwatch", "mho.tile.resolve", "mho.tune_digital", "mho.use.Attached.detach", "mho.use.run_of"]
-)  # to be emptied, never filled
+# To be emptied, never filled.
+UNWRITTEN = {
+    "mho.Adc.limit",
+    "mho.Chip.key",
+    "mho.Chip.put_on",
+    "mho.ConversionReport.analog",
+    "mho.ConversionReport.to_json",
+    "mho.Evaluation.chips",
+    "mho.Hardware.tile",
+    "mho.Nonideality.scaled_shift",
+    "mho.Nonideality.scaled_transfer",
+    "mho.Nonideality.scaled_variance",
+    "mho.Renamed.warn",
+    "mho.Route.fused",
+    "mho.Schedule.stretched",
+    "mho.Site.bound",
+    "mho.Site.columns",
+    "mho.Site.g_max",
+    "mho.Site.g_min",
+    "mho.Site.rows",
+    "mho.adapt_batch_norm",
+    "mho.age",
+    "mho.config.read",
+    "mho.config.seconds",
+    "mho.conversion_report",
+    "mho.effects.Stream.key",
+    "mho.fast.Conversion.of",
+    "mho.load_chip",
+    "mho.load_model",
+    "mho.program",
+    "mho.tile.Patches.with_image",
+    "mho.tile.Run.unwatch",
+    "mho.tile.resolve",
+    "mho.tune_digital",
+    "mho.use.Attached.detach",
+    "mho.use.run_of",
+}
 
 
 def case(path, function):
