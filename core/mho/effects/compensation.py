@@ -64,7 +64,7 @@ class LeastSquaresDrift(Compensation, kind="mho.least_squares_drift"):
 
     Sums of |y| count noise as signal: where weights are small (a spread of 0.02 of the range) their ratio is 30 % above the
     optimum after a year. Here each vector is read twice, and products of different reads have no noise in their mean:
-    alpha = <y_0, (y_t + y_t')/2>/<y_t, y_t'>, within 2 % of the optimum (tests/core/test_compensation.py).
+    alpha = <y_0, (y_t + y_t')/2>/<y_t, y_t'>, within 2 % of the optimum (tests/effects/test_compensation.py).
     """
 
     source: ClassVar[str] = "mho: least squares with two independent reads"

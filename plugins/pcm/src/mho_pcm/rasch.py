@@ -63,15 +63,18 @@ class ProgrammingNoise(Nonideality, kind="pcm.programming_noise"):
     fit_fields: ClassVar[tuple[str, ...]] = ("c0", "c1", "c2")
 
     def log_prob(self, data: Measurements) -> Tensor:
+        """ln p of every reading: ln N(g; g_target, sigma(r)), without the floor at 0."""
         sigma = self.scale * self.sigma(data["g_target"], data.g_max)
         return normal_log_density(data["g"], data["g_target"], sigma.clamp(min=1e-9))
 
     def residuals(self, data: Measurements) -> Residuals:
+        """Phi((g - g_target)/sigma(r)) of every reading, over the target conductance."""
         sigma = self.scale * self.sigma(data["g_target"], data.g_max).clamp(min=1e-9)
         u = normal_distribution(data["g"], data["g_target"], sigma)
         return Residuals(u, data["g_target"], "target conductance, uS")
 
     def simulate(self, data: Measurements, seed: int) -> dict[str, Tensor]:
+        """Programmed conductances `g`, µS, for the targets of the data."""
         return {"g": self.apply("program", data["g_target"], data.site(self, "program", seed, data["g_target"]))}
 
 
@@ -148,6 +151,7 @@ class Drift(Nonideality, kind="pcm.drift"):
         return Residuals(torch.cat([u, scatter]), torch.cat([r, r[many]]), "target conductance, uS")
 
     def simulate(self, data: Measurements, seed: int, noise: float) -> dict[str, Tensor]:
+        """Readings `g`, µS, at the times of the data, with a relative error `noise` of each reading."""
         site = data.site(self, "age", seed, data.mean_by("device", data["g_target"]))
         nu = self.scale * self.exponent(site)[data["device"]]
         g = data["g_target"] * ((data["t"] + self.t0) / self.t0) ** -nu
