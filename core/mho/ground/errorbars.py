@@ -6,8 +6,6 @@ import functools
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 
 def spread(rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
     """Mean over rows of each column, and its standard error: std / sqrt(n), n - 1 in the variance; nan for one row."""
@@ -26,6 +24,8 @@ def t_quantile(p: float, dof: int) -> float:
     >>> round(t_quantile(0.975, 9), 3)
     2.262
     """
+    import numpy as np  # only here: nobody else who prints error bars waits for it
+
     x = np.sinh(np.linspace(0.0, 20.0, 40_001))
     density = (1 + x * x / dof) ** (-(dof + 1) / 2)
     area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(x))])
