@@ -72,6 +72,6 @@ def with_error(
     write, unit = (percent, 100.0) if in_percent else (number, 1.0)
     known = sem is not None and not math.isnan(sem)
     if places is None:
-        shown = (n for n in (1, 2) if known and round(unit * sem, n) > 0)
+        shown = (n for n in (1, 2) if known and round(unit * (sem or 0.0), n) > 0)
         places = next(shown, 3) if known and sem else 1
     return write(value, places, sign=sign) + (f" ± {write(sem, places)}" if known else "")
