@@ -122,8 +122,8 @@ BROKEN = {
     + "@hookimpl\ndef mho_nonidealities():\n    return [A]",
     "mho_layers must return subclasses of mho.AnalogLayer; fake_bad.Effect has no 'torch_type'": HEAD
     + "@hookimpl\ndef mho_layers():\n    return [Effect]",
-    "mho_training must return classes with after_step(array, weight, step)": HEAD
-    + "@hookimpl\ndef mho_training():\n    return [Effect]",
+    "'bad.a' is a nonideality, not a training method": HEAD
+    + "class A(Effect, kind='bad.a'): ...\n@hookimpl\ndef mho_training():\n    return [A]",
     "Argument(s) {'x'} are declared in the hookimpl": HEAD + "@hookimpl\ndef mho_nonidealities(x):\n    return []",
 }
 

@@ -80,6 +80,10 @@ class Registry:
         """Key of `training:` -> the kind of the training method that installed plugins have there."""
         return {key: points[0].value for key, points in self._sections.items()}
 
+    def knows_section(self, key: str) -> bool:
+        """Whether `training: {KEY: none}` switches something off: what one of our plugins has need not be installed."""
+        return key in self._sections or bool(distributions.comes_with(f"training.{key}"))
+
     def section(self, key: str, others: Iterable[str]) -> str:
         """The kind that is written under this key of `training:`; `others` are keys that mean something else."""
         if len(points := self._sections.get(key, [])) > 1:
@@ -404,6 +408,11 @@ def provided(category: str) -> tuple[type, ...]:
 def sections() -> dict[str, str]:
     """Key of `training:` -> kind, see `Registry.sections`."""
     return default().sections()
+
+
+def knows_section(key: str) -> bool:
+    """Whether plugins have a key of `training:`, see `Registry.knows_section`."""
+    return default().knows_section(key)
 
 
 def section(key: str, others: Iterable[str]) -> str:
