@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, model_validator
 
+from mho.config import registry
 from mho.config.schema import Field, Kinded, Strict
 from mho.config.slots import SECTIONS, SURROGATE, TRAINING
 from mho.config.units import Sigmas, Span
@@ -174,7 +174,8 @@ class TrainingSpec(Strict):
         if not isinstance(value, Mapping):
             return value
         own = {k: v for k, v in value.items() if k in cls.model_fields}
-        others = {k: v for k, v in value.items() if k not in own and v not in (None, "none")}
+        off = {k for k, v in value.items() if v in (None, "none") and registry.knows_section(k)}
+        others = {k: v for k, v in value.items() if k not in own and k not in off}
         return own | {k: (k, v, tuple(cls.model_fields)) for k, v in others.items()}
 
     @property
@@ -201,8 +202,11 @@ class TrainingSpec(Strict):
                 yield ("methods", i), f"{m.kind!r} is given twice; remove one of them"
         for place, m in self.all_methods.items():
             for key in m.decides():
-                path = tuple(key.split("."))
-                if functools.reduce(lambda part, name: getattr(part, name, None), path, self) is not None:
+                path: tuple[str, ...] = tuple(key.split("."))
+                part: Any = self
+                for name in path:
+                    part = getattr(part, name, None)
+                if part is not None:
                     yield path, f"training.{place} says this already; remove one of them"
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A deliberately bad mapping, converter, compensation, layer or training hook for every check that their kits add."""
+"""A deliberately bad mapping, converter, compensation, layer or training method for every check that their kits add."""
 
 import copy
 import random
@@ -21,7 +21,7 @@ from mho_kit.ontiles import TileChecks
 from mho_kit.paths import PathChecks
 from torch import nn
 
-from mho import Adc, AnalogLayer, Compensation, Dac, Field, Mapping
+from mho import Adc, AnalogLayer, Compensation, Dac, Field, Mapping, TrainingMethod
 from mho.config.schema import Kinded
 from mho.effects.compensation import GlobalDrift, ratio
 from mho.effects.gradient import straight
@@ -460,39 +460,38 @@ class OnlyInEval(Good):
         return super().forward(a, b)
 
 
-# --- training hooks ---
+# --- training methods ---
 
 
-class GoodHook:
+class GoodHook(TrainingMethod, kind="bad.hook"):
     """Pulls all weights a little towards zero."""
+
+    source = "a test"
 
     def after_step(self, array, weight, step):
         weight.mul_(0.999)
 
 
-@caught("is_made_without_arguments", "without arguments")
-class NeedsArguments(GoodHook):
-    """It wants to know how much."""
+@caught("overrides_a_hook", "it does nothing")
+class Misspelt(TrainingMethod, kind="bad.misspelt"):
+    """It misspells the hook that it overrides."""
 
-    def __init__(self, share):
-        self.share = share
+    source = "a test"
+
+    def after_steps(self, array, weight, step):
+        weight.mul_(0.999)
 
 
-@caught("after_step_takes_the_right_arguments", "write after_step(self, array, weight, step)")
-class FewArguments(GoodHook):
+@caught("hooks_take_the_right_arguments", "write after_step(self, array, weight, step)")
+class FewArguments(GoodHook, kind="bad.few"):
     """It forgets the step."""
 
     def after_step(self, array, weight):
         weight.mul_(0.999)
 
 
-@caught("documents_itself", "docstring")
-class SilentHook(GoodHook):
-    pass
-
-
-@caught("does_something", "change it in place")
-class NotInPlace(GoodHook):
+@caught("changes_weights_in_place", "change it in place")
+class NotInPlace(GoodHook, kind="bad.copies"):
     """It makes a new weight, which nobody sees."""
 
     def after_step(self, array, weight, step):
@@ -500,14 +499,14 @@ class NotInPlace(GoodHook):
 
 
 @caught("keeps_weights_finite", "where all are 0")
-class DividesByTheLargest(GoodHook):
+class DividesByTheLargest(GoodHook, kind="bad.divides"):
     """It divides by the largest weight."""
 
     def after_step(self, array, weight, step):
         weight.div_(weight.abs().max()).mul_(0.3)
 
 
-class RandomHook(GoodHook):
+class RandomHook(GoodHook, kind="bad.random_hook"):
     """Adds noise from torch's generator."""
 
     def after_step(self, array, weight, step):
@@ -519,11 +518,20 @@ caught("leaves_global_generators_alone", "torch's generator")(RandomHook)
 
 
 @caught("leaves_the_tiles_alone", "change the weight alone")
-class ChangesGamma(GoodHook):
+class ChangesGamma(GoodHook, kind="bad.gamma"):
     """It changes scales that the mapping sets."""
 
     def after_step(self, array, weight, step):
         array.gamma.mul_(1.01)
+
+
+@caught("takes_off_what_it_put_on", "remove their handles")
+class StaysOn(GoodHook, kind="bad.stays"):
+    """It doubles what the network gives, for ever."""
+
+    def start(self, training):
+        training.net.register_forward_hook(lambda net, x, y: 2 * y)
+        return self
 
 
 # What no part can get wrong by itself.
@@ -563,7 +571,7 @@ def test_every_check_of_a_kit_catches_something(kit):
 def test_the_good_ones_pass():
     from mho_kit import run
 
-    for part in (Good, GoodHook):
+    for part in (Good, GoodHook()):
         assert [o for o in run(contract_of(part)) if o.state == "failed"] == []
 
 

@@ -144,15 +144,15 @@ def test_the_kit_tests_the_family_of_a_file(mho_command, file):
 
 
 def test_two_files_keep_what_each_provides(mho_command, file):
-    hook = "\n@hookimpl\ndef mho_training():\n    return [{0}]\nclass {0}:\n    def after_step(self, array, weight, step): ...\n"
-    first = file("first_hook.py", "from mho import hookimpl" + hook.format("First"))
-    second = file("second_hook.py", "from mho import hookimpl" + hook.format("Second"))
+    head = "from mho import TrainingMethod, hookimpl"
+    hook = "\nclass {0}(TrainingMethod, kind='{0}.fade'): ...\n@hookimpl\ndef mho_training():\n    return [{0}]\n"
+    first, second = (file(f"{n}_hook.py", head + hook.format(n)) for n in ("first", "second"))
     result = mho_command("plugins", "--plugin", first, "--plugin", second)
-    assert "training First" in result.output and "training Second" in result.output
+    assert [result.output.count(f"{n}_hook.py") for n in ("first", "second")] == [1, 1]
     with registry.using(registry.Registry()):
         for path in (first, second):
             registry.load_file(path)
-        assert [cls.__name__ for cls in registry.provided("training")] == ["First", "Second"]
+        assert list(registry.kinds("training")) == ["first.fade", "second.fade"]
 
 
 def test_a_misspelt_family_of_a_file_is_suggested(mho_command, file):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mho.config import Kinded
-from mho.layers import AnalogLayer
 from mho_kit.base import PREFIX, Checks
 from mho_kit.compensations import CompensationContract
 from mho_kit.converters import ConverterContract
@@ -74,18 +73,17 @@ CONTRACTS: dict[str, type[Checks]] = {
     "adc": ConverterContract,
     "compensation": CompensationContract,
     "surrogate": SurrogateContract,
+    "training": TrainingContract,
 }
 
 
 def contract_of(part: Kinded | type, **about: object) -> type[Checks]:
-    """The contract of one part as a class: of an effect, mapping, converter, compensation or surrogate, or of the class of
-    a layer or a training hook. `about` sets tile, ages, expected, … .
+    """The contract of one part as a class: of an effect, mapping, converter, compensation, surrogate or training method, or
+    of the class of a layer. `about` sets tile, ages, expected, … .
     """
     if isinstance(part, Kinded):
         return type(f"Test{type(part).__name__}", (CONTRACTS[part.CATEGORY],), {"spec": part, **about})
-    if issubclass(part, AnalogLayer):
-        return type(f"Test{part.__name__}", (LayerContract,), {"layer": part, **about})
-    return type(f"Test{part.__name__}", (TrainingContract,), {"hook": part, **about})
+    return type(f"Test{part.__name__}", (LayerContract,), {"layer": part, **about})
 
 
 def _outcomes(contract: type[Checks]) -> Iterator[Outcome]:

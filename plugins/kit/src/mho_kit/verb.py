@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print every check as JSON.")
 def test(plugin: str, only: str | None, given: tuple[str, ...], as_json: bool) -> None:
     """Run the conformance kit on everything that an installed PLUGIN (its family) or a Python FILE provides: effects,
-    mappings, converters, compensations, layers and training hooks, each with the kit for its kind.
+    mappings, converters, compensations, layers and training methods, each with the kit for its kind.
 
     Kinds are tested with their defaults, or with the `example` of their class. Exit code 1 if a check fails.
 
@@ -50,7 +50,7 @@ def test(plugin: str, only: str | None, given: tuple[str, ...], as_json: bool) -
 
 
 def _parts(plugin: str, only: str | None) -> dict[str, Any]:
-    """What is to be tested: kind -> class, and "layer NAME" or "training NAME" -> class."""
+    """What is to be tested: kind -> class, and "layer NAME" -> class."""
     is_file = Path(plugin).suffix == ".py"
     provided = registry.default().loaded_file(plugin) if is_file else registry.default().load(plugin)
     found: dict[str, Any] = dict(provided.kinds)
