@@ -1,25 +1,26 @@
 """The contract: effects, converters, mappings and compensations, and what they may know of a tile."""
 
-from mho.effects import draws
-from mho.effects.compensation import Compensation
-from mho.effects.converter import Adc, Converter, Dac, Rounding
-from mho.effects.gradient import straight
-from mho.effects.mapping import Mapping
-from mho.effects.measurements import Column, Measurements, Residuals, normal_distribution, normal_log_density
-from mho.effects.nonideality import (
-    TERMS,
-    Nonideality,
-    Side,
-    absolute,
-    by_depth,
-    linear,
-    magnitude,
-    product,
-    signed,
-    square,
-)
-from mho.effects.quantiser import Quantiser, QuantiserModule, What, quantisers, unquantised
-from mho.effects.site import Geometry, Per, Rows, Site, Stream
-from mho.effects.stages import STAGES, TABLE, Stage
-from mho.effects.stuck import StuckAt
-from mho.effects.surrogate import Surrogate
+from typing import Any
+
+from mho.ground.offers import offered
+
+_HOME = {
+    "compensation": ("Compensation",),
+    "converter": ("Adc", "Converter", "Dac", "Rounding"),
+    "gradient": ("straight",),
+    "mapping": ("Mapping",),
+    "measurements": ("Column", "Measurements", "Residuals", "normal_distribution", "normal_log_density"),
+    "nonideality": (
+        *("TERMS", "Nonideality", "Side", "product"),
+        *("absolute", "by_depth", "linear", "magnitude", "signed", "square"),
+    ),
+    "quantiser": ("Quantiser", "QuantiserModule", "What", "quantisers", "unquantised"),
+    "site": ("Geometry", "Per", "Rows", "Site", "Stream"),
+    "stages": ("STAGES", "TABLE", "Stage"),
+    "stuck": ("StuckAt",),
+    "surrogate": ("Surrogate",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    return offered(__name__, _HOME, name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mho.effects.converter import clipping, range_gradient, range_step
+from mho.effects.encoding import clipping, range_gradient, range_step
 from mho.fast.epilogue import Conversion
 from mho.fast.source import Source, by_channel, by_pixel, spread
 from mho.fast.tier import float_product
