@@ -27,7 +27,6 @@ from mho.layers import AnalogGRU as AnalogGRU, AnalogGRUCell as AnalogGRUCell, A
 from mho.layers import AnalogLinear as AnalogLinear, AnalogLSTM as AnalogLSTM, AnalogLSTMCell as AnalogLSTMCell
 from mho.layers import AnalogMultiheadAttention as AnalogMultiheadAttention, AnalogRNN as AnalogRNN
 from mho.layers import AnalogRNNCell as AnalogRNNCell
-from mho.use.adapt import adapt_batch_norm as adapt_batch_norm, tune_digital as tune_digital
 from mho.use.calibration import calibrate as calibrate
 from mho.use.checkpoint import load_model as load_model, save_model as save_model
 from mho.use.chip import Chip as Chip, age as age, chip_on as chip_on, load_chip as load_chip, program as program
@@ -37,8 +36,7 @@ from mho.use.convert import to_analog as to_analog, to_digital as to_digital
 from mho.use.evaluation import Evaluation as Evaluation, evaluate as evaluate
 from mho.use.evaluation import normalised_accuracy as normalised_accuracy
 from mho.use.matrix import Tile as Tile
-from mho.use.metrics import MvmExperiment as MvmExperiment, mvm_error as mvm_error
-from mho.use.metrics import standard_mvm_error as standard_mvm_error
+from mho.use.metrics import mvm_error as mvm_error
 from mho.use.training import attach as attach
 
 __version__: str

@@ -8,8 +8,8 @@ A new hook is a specification here and a row of `DOORS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import pluggy
 
@@ -209,6 +209,37 @@ def mho_quantisers() -> Iterable[type[Kinded]]:
     return ()
 
 
+@hookspec
+def mho_tasks() -> Mapping[str, Any]:
+    """Tasks for `mho run` and the studies: family.name -> a subclass of `mho.Task`, or "module:Class", imported when used.
+
+    Example:
+
+        from mho import hookimpl
+
+        @hookimpl
+        def mho_tasks():
+            return {"telegraph.morse": "mho_telegraph.tasks:Morse"}  # mho run telegraph.morse pcm.standard
+    """
+    return {}
+
+
+@hookspec
+def mho_pages() -> Mapping[str, Any]:
+    """Report pages for `mho report FOLDER`: a file or folder that a result folder holds -> function (or "module:function")
+    that takes the folder and returns its page as HTML; `mho_lab.report` has the parts of pages.
+
+    Example:
+
+        from mho import hookimpl
+
+        @hookimpl
+        def mho_pages():
+            return {"telegraph.json": "mho_telegraph.page:page_of"}
+    """
+    return {}
+
+
 class Door(NamedTuple):
     """What a hook returns: a list of classes with a kind, which YAML names; or else
 
@@ -240,4 +271,6 @@ DOORS = (
     Door("mho_training", ("training",)),
     Door("mho_quantisers", ("quantiser",)),
     Door("mho_layers", ("layer",), needs="torch_type", what="subclasses of mho.AnalogLayer"),
+    Door("mho_tasks", ("task",), names="family.name"),
+    Door("mho_pages", ("page",), names="name"),
 )

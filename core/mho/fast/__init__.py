@@ -25,7 +25,7 @@ _HOME = {
     "Route": "route",
     "routes": "route",
     "Precision": "tier",
-    "tier": "tier",
+    "chosen_tier": "tier",
 }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from mho.effects.converter import Adc, Dac
 from mho.effects.nonideality import TERMS, Nonideality, Side, linear
 from mho.effects.stages import TABLE
-from mho.fast.tier import Precision, Tier, tier
+from mho.fast.tier import Precision, Tier, chosen_tier
 from mho.tile.plan import Placed, Plan, resolve as resolve_plan
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel
     """The route of an array with this plan; `rows` of its highest tile, `channel` rows of one input channel (0: channels are
     cut between tiles)."""
     bits = _dac_bits(spec)
-    chosen, why = tier(precision, bits, rows)
+    chosen, why = chosen_tier(precision, bits, rows)
     if chosen != "reference" and (reason := _unsupported(plan, spec)):
         chosen, why = "reference", reason
     if chosen == "reference":

@@ -24,7 +24,7 @@ Tier = Literal["int8", "fp32-main", "fp32", "reference"]
 ROW_LIMIT = 1 << 16  # rows of a tile whose products of 8-bit numbers surely fit 32 bits
 
 
-def tier(precision: Precision, dac_bits: float, rows: int) -> tuple[Tier, str]:
+def chosen_tier(precision: Precision, dac_bits: float, rows: int) -> tuple[Tier, str]:
     """The tier of a tile on this processor, and why. `dac_bits` is inf where the inputs are not digital."""
     if precision == "reference":
         return precision, "the hardware file says precision: reference"

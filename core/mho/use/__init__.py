@@ -4,10 +4,9 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "adapt_batch_norm": "adapt",
-    "tune_digital": "adapt",
     "Method": "calibration",
     "calibrate": "calibration",
+    "run_batch": "calibration",
     "load_model": "checkpoint",
     "save_model": "checkpoint",
     "Chip": "chip",
@@ -31,10 +30,7 @@ _HOME = {
     "normalised_accuracy": "evaluation",
     "one_chip": "evaluation",
     "Tile": "matrix",
-    "MvmExperiment": "metrics",
-    "effect_table": "metrics",
     "mvm_error": "metrics",
-    "standard_mvm_error": "metrics",
     "Attached": "training",
     "attach": "training",
 }

@@ -44,6 +44,30 @@ WASTE = 3.0  # `range_waste` from which on conversion warns
 
 
 @dataclass(frozen=True)
+class MatrixOnTiles:
+    """How a weight matrix [out, in], or each of `groups` equal ones, lies on tiles: `down` x `across` tiles of `rows` x
+    `columns` cells each. Its inputs are cut into `down` parts, its outputs and groups into `across`."""
+
+    groups: int
+    outputs: int
+    inputs: int
+    down: int
+    across: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, array: TileArray) -> MatrixOnTiles:
+        spec, down = array.spec, len(array.sizes)
+        size = array.columns, array.in_features // array.groups
+        return cls(array.groups, *size, down, array.tile_count // down, spec.rows, spec.columns)
+
+    def __str__(self) -> str:
+        text = f"{self.outputs}x{self.inputs}"
+        return text if self.groups == 1 else f"{self.groups} of {text}"
+
+
+@dataclass(frozen=True)
 class Converted:
     """What became of one layer."""
 
@@ -52,10 +76,15 @@ class Converted:
     where: str  # analog | digital | left digital
     why: str
     tile: str = ""
-    matrix: str = ""
-    tiles: int = 0
+    matrices: tuple[MatrixOnTiles, ...] = ()
+    tiles: int = 0  # that it brought: a matrix shared with an earlier layer counts there
     parameters: int = 0
     waste: float = 1.0  # see `range_waste`
+
+    @property
+    def matrix(self) -> str:
+        """The sizes of its matrices, out x in, for people: "64x512", "8 of 16x9" for groups."""
+        return " ".join(map(str, self.matrices))
 
 
 class ConversionReport(tuple[Converted, ...]):
@@ -93,7 +122,7 @@ class ConversionReport(tuple[Converted, ...]):
         return head, rows, f"{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
 
     def to_json(self) -> str:
-        return json.dumps([asdict(e) for e in self])
+        return json.dumps([{**asdict(e), "matrix": e.matrix} for e in self])
 
 
 def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> nn.Module:
@@ -228,7 +257,7 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]
                 "analog",
                 "default" if rule is None else f"rule {hw.layers[rule].match!r}",
                 tile,
-                " ".join(_shape(a) for a in layer.arrays().values()),
+                tuple(MatrixOnTiles.of(a) for a in layer.arrays().values()),
                 sum(a.tile_count for a in list(shared.values())[before:]),
                 size,
                 range_waste(layer),
@@ -281,11 +310,6 @@ def _not_analog(module: nn.Module, cls: type[AnalogLayer] | None, own: list[nn.P
 
 def _count(parameters: list[nn.Parameter]) -> int:
     return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters)
-
-
-def _shape(array: TileArray) -> str:
-    text = f"{array.columns}x{array.in_features // array.groups}"
-    return text if array.groups == 1 else f"{array.groups} of {text}"
 
 
 @torch.no_grad()

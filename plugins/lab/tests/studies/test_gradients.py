@@ -1,4 +1,4 @@
-"""Gradients under hardware on one linear layer with squared loss: the closed forms R000-10 ... R000-16, and what is derived.
+"""GradientDraws under hardware on one linear layer with squared loss: the closed forms R000-10 ... R000-16, and what is derived.
 
 With C = X^T X / B and D = Y^T X / B the clean gradient is g = W C - D. Effects act on the weights at `read`, where nothing
 is cut at 0. The mapping is `direct` with the largest weight below 1, so that normalised weights are the weights.

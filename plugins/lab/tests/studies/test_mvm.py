@@ -5,12 +5,12 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from mho_lab.run.product import MvmExperiment
 from mho_lab.studies.mvmtables import STUDIES, equal_error
 from mho_lab.studies.mvmverb import STUDY_NAMES
 
 import mho
 from mho.cli import main
-from mho.use.metrics import MvmExperiment
 
 SMALL = ("--size", "64", "--matrices", "2")
 TILE_MAX = ("--set", "tiles.pcm.mapping.kind=mho.tile_max")

@@ -237,8 +237,9 @@ def write_page(
     return write_atomically(Path(file), page(title, blocks, headline=headline, note=note))
 
 
-def kept_page(file: Path) -> str:
-    """The page whose data `write_page` has kept in a file."""
+def kept_page(folder: Path) -> str:
+    """The page whose data `write_page` has kept in a folder."""
+    file = folder / PAGE
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         blocks = [_made_again(call) for call in data["blocks"]]
@@ -251,19 +252,16 @@ def _plain(value: Any) -> Any:
     return asdict(value) if isinstance(value, TileGrid) else str(value)
 
 
-def render(template: str, **values: Any) -> str:
-    """A template of this package."""
-    return str(_environment().get_template(template).render(**values)) + "\n"
-
-
-def _environment() -> Any:
+def render(template: str, package: str = __package__, **values: Any) -> str:
+    """A template in the folder templates/ of a package, which may extend those of this one."""
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError:
         raise figures.missing() from None
 
-    def source(name: str) -> str:
-        return resources.files("mho_lab.report").joinpath(f"templates/{name}").read_text(encoding="utf-8")
+    def source(name: str) -> str | None:
+        places = (resources.files(p).joinpath("templates", name) for p in (package, __package__))
+        return next((f.read_text(encoding="utf-8") for f in places if f.is_file()), None)
 
     made = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(source)
@@ -272,7 +270,7 @@ def _environment() -> Any:
     made.filters.update(
         percent=words.percent, number=words.plain_number, decimals=words.decimals, plain=words.printable
     )
-    return made
+    return str(made.get_template(template).render(**values)) + "\n"
 
 
 # -- numbers and names ----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -179,3 +179,25 @@ def _distributions(arrays: list[TileArray]) -> tuple[tuple[float, ...], dict[str
     top = max(float(v.max()) for v in values) or 1.0
     counts = {n: tuple(torch.histc(v, BINS, 0.0, top).tolist()) for n, v in zip(names, values)}
     return tuple(top * i / BINS for i in range(BINS + 1)), counts
+
+
+def excess_kurtosis(w: Tensor) -> float:
+    """Fourth standardised moment minus 3 (R003-48, R003-49): 0 for a Gaussian, large for long tails."""
+    centred = w.detach().double().flatten() - w.detach().double().mean()
+    return float((centred**4).mean() / (centred**2).mean() ** 2 - 3)
+
+
+class LayerKurtosis(NamedTuple):
+    """Excess kurtosis of one layer's weights, scaled by one global maximum, and of its conductances as mapped."""
+
+    layer: str
+    weights: float
+    conductances: float
+
+
+def kurtosis_by_layer(net: nn.Module) -> list[LayerKurtosis]:
+    """How compact the mapping makes each layer's weight distribution (R003-49, Fig. 6C)."""
+    return [
+        LayerKurtosis(array.name, excess_kurtosis(w), excess_kurtosis(w / array.spread(array.gamma)))
+        for array, w in matrices(net)
+    ]

@@ -15,26 +15,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mho.cli.config import JSON, SET
-from mho.config import load
+from mho.config import load, registry
 from mho.ground import MhoError, json_text, table
+from mho_lab.run.options import CHIPS, OUT, SEED, THREADS, default_folder
 
 if TYPE_CHECKING:
     from mho_lab.run.job import Job
     from mho_lab.run.seeds import Trainings
-
-
-OUT = click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results [mho-runs/TASK-HW-...]."
-)
-SEED = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
-THREADS = click.option(
-    "--threads",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Threads of torch; results are bit-equal only for the same number.",
-)
-CHIPS = click.option("--chips", default=25, show_default=True, type=click.IntRange(1), help="Simulated chips.")
 
 
 @click.command()
@@ -173,8 +160,8 @@ def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
     """Each training in a process of its own, `jobs` at the same time; `job.run` then finds their results."""
     from tqdm import tqdm
 
-    files = click.get_current_context().find_root().params.get("files", ())
-    start = [sys.executable, "-c", "from mho.cli import main; main()", *(f"--plugin={f}" for f in files), "run"]
+    plugins = [f"--plugin={file}" for file in registry.default().files]
+    start = [sys.executable, "-c", "from mho.cli import main; main()", *plugins, "run"]
 
     todo = job.todo()
 
@@ -197,12 +184,6 @@ def _resumable(work: Callable[[], Any], folder: Path) -> Any:
     except KeyboardInterrupt:
         click.echo(f"\nrepeat the command to go on from {folder}", err=True)
         raise
-
-
-def default_folder(task: str, hardware: str, digest: str, seed: int | None = None) -> Path:
-    """mho-runs/digits-pcm.standard-1a2b3c4d-s0: one folder for each hardware content and seed, or for several seeds."""
-    name = Path(hardware).stem if hardware.endswith((".yaml", ".yml")) else hardware
-    return Path("mho-runs") / f"{task}-{name}-{digest[:8]}-{'seeds' if seed is None else f's{seed}'}"
 
 
 def _score(mean: float, sem: float) -> str:

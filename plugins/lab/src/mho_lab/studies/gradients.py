@@ -30,7 +30,7 @@ Loss = Callable[[nn.Module], Tensor]
 
 @contextmanager
 def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
-    """Gradients of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
+    """GradientDraws of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
     ageing included; rounding has derivative 0: R000's vanilla), `expected` (the same, but rounding passes straight through),
     `through` (R003-65) or `ste` (R001-02)."""
     name, rounding = ("autograd", "ste") if mode == EXPECTED else (mode, "zero")
@@ -83,7 +83,7 @@ def parameters_on_tiles(net: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @dataclass(frozen=True)
-class Gradients:
+class GradientDraws:
     """The clean gradient of every layer [weights], and draws [draw, weights] of every estimator."""
 
     clean: dict[str, Tensor]
@@ -99,8 +99,8 @@ def sample_gradients(
     time: Time = 0.0,
     seed: int = 0,
     clean: Sequence[Tensor] | None = None,
-) -> Gradients:
-    """Gradients of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
+) -> GradientDraws:
+    """GradientDraws of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
     products, is measured too where it is not given."""
     parameters = parameters_on_tiles(net)
 
@@ -121,7 +121,7 @@ def sample_gradients(
                 with backward_by(net, mode):
                     draws[mode].append(gradient())
     stacked = {m: {n: torch.stack(rows) for n, rows in zip(parameters, zip(*d))} for m, d in draws.items()}
-    return Gradients(dict(zip(parameters, clean)), stacked)
+    return GradientDraws(dict(zip(parameters, clean)), stacked)
 
 
 class Direction(NamedTuple):
@@ -181,7 +181,7 @@ def gradient_directions(
     return directions(sample_gradients(net, loss, modes=wanted, chips=chips, time=time, seed=seed), modes)
 
 
-def directions(g: Gradients, modes: Sequence[str] = MODES) -> Directions:
+def directions(g: GradientDraws, modes: Sequence[str] = MODES) -> Directions:
     """The statistics of gradients that were sampled with the mode `expected` among them."""
     layers = [[n] for n in g.clean]
     groups = {ALL: list(g.clean), **{names[0]: names for names in layers}}
@@ -204,7 +204,7 @@ class _Products(NamedTuple):
         return _Products(self.clean[keep], own, cross, expected, self.norm)
 
 
-def _direction(layer: str, mode: str, g: Gradients, names: Sequence[str]) -> Direction:
+def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) -> Direction:
     mine, true = ([g.draws[m][n].double() for n in names] for m in (mode, EXPECTED))
     clean = [g.clean[n].double() for n in names]
     p = _Products(

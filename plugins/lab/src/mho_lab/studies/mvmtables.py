@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from mho.config import format_seconds, load
 from mho.effects import Compensation, Nonideality
 from mho.ground import MhoError
-from mho.use import MvmExperiment, effect_table, standard_mvm_error
+from mho_lab.run.product import MvmExperiment, effect_table, standard_mvm_error
 from mho_lab.studies import mvm
-from mho_lab.studies.mvm import Point, Tick
+from mho_lab.studies.mvm import ErrorAt, Tick
 
 if TYPE_CHECKING:
     from mho.config import Hardware
@@ -86,7 +86,7 @@ def effects(
     tick: Tick = lambda: None,
 ) -> StudyTable:
     """The MVM error of all effects, each alone, each removed, and with some boosted, at each time (R003-40, R003-45)."""
-    stronger = [(f"{what} x{factor:g}", mvm.boosted(hw, what, factor)) for what, factor in boosts]
+    stronger = [(f"{what} x{factor:g}", hw.varied({what: factor}, tiles=hw.default)) for what, factor in boosts]
     rows = []
     for t in times:
         when = "programming" if t is None else format_seconds(t)
@@ -195,7 +195,7 @@ def _path(hw: Hardware) -> str:
     return f"tiles.{hw.default}"
 
 
-def _rows(series: str, points: Sequence[Point]) -> list[Row]:
+def _rows(series: str, points: Sequence[ErrorAt]) -> list[Row]:
     return [Row(series, *p) for p in points]
 
 

@@ -16,7 +16,7 @@ from mho.ground import MhoError, table
 
 if TYPE_CHECKING:
     from mho.config import Hardware
-    from mho.use import MvmExperiment
+    from mho_lab.run.product import MvmExperiment
     from mho_lab.studies.mvmtables import StudyTable
 
 STUDY_NAMES = ("fixed-point", "input-range", "dynamic-range", "weight-shape", "graded-column", "equal-error", "drift")
@@ -79,7 +79,7 @@ def mvm(
       dynamic-range  what noise and bound management add where vectors differ in size (A.1)
       weight-shape   error over the shape of the weight distribution (Fig. 6A)
     """
-    from mho.use import MvmExperiment
+    from mho_lab.run.product import MvmExperiment
     from mho_lab.studies.mvmtables import need_analog
 
     if names and (times or boosts):

@@ -1,17 +1,15 @@
-"""What a study shows: a headline, and parts that are a table on the terminal and a section of a report page."""
+"""What each of the studies shows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mho.config import format_seconds
-from mho.ground import table
-from mho_lab.measure.statistics import Interval
+from mho_lab import report
+from mho_lab.studies.shown import Page, Part, number, points
 
 if TYPE_CHECKING:
-    from mho_lab.report import Block
     from mho_lab.studies.budget import BudgetStudy
     from mho_lab.studies.diagnose import Diagnosis
     from mho_lab.studies.layers import LayerStudy
@@ -19,65 +17,11 @@ if TYPE_CHECKING:
     from mho_lab.studies.sensitivity import Limit, Sensitivity
 
 
-class Part(NamedTuple):
-    """A table; on the page it stands behind `figures`, on the terminal alone."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
-    note: str = ""
-    figures: tuple[Block, ...] = ()
-    printed: bool = True  # on the terminal
-
-    def __str__(self) -> str:
-        right = [j for j in range(1, len(self.head)) if any(_numeric(r[j]) for r in self.rows)]
-        return f"{self.title}\n{table(self.head, self.rows, right=right)}" + (f"\n{self.note}" if self.note else "")
-
-
-class Page(NamedTuple):
-    """A headline and its parts."""
-
-    title: str
-    headline: str
-    parts: list[Part]
-
-    def __str__(self) -> str:
-        return "\n\n".join([self.headline, *(str(p) for p in self.parts if p.printed)])
-
-    def blocks(self) -> list[Block]:
-        """The sections of the report page."""
-        from mho_lab import report
-
-        found: list[Block] = []
-        for p in self.parts:
-            found += p.figures
-            found.append(report.table(p.title, p.head, p.rows, note=p.note))
-        return found
-
-
-def _numeric(cell: Any) -> bool:
-    return isinstance(cell, int | float) or str(cell)[:1].isdigit()
-
-
-def points(i: Interval, places: int = 2) -> str:
-    """A share with its interval, in percent."""
-    if not math.isfinite(i.half):
-        return f"{100 * i.mean:.{places}f}"
-    return f"{100 * i.mean:.{places}f} ± {100 * i.half:.{places}f}"
-
-
-def number(value: float | None, unit: str = "") -> str:
-    """Three digits, or a dash."""
-    return "–" if value is None or math.isnan(value) else f"{value:.3g}{unit}"
-
-
 # --- sensitivity ---
 
 
 def sensitivity_page(s: Sensitivity, title: str) -> Page:
     """R003 Figs. 4 and 5 for this network."""
-    from mho_lab import report
-
     first, time = next(iter(s.networks)), s.times[0]
     ranked = s.ranked(first, time)
     told = [f"{m.case.knob} ({_reached(m)})" for m in ranked[:3]]
@@ -135,8 +79,6 @@ def sensitivity_page(s: Sensitivity, title: str) -> Page:
 
 
 def _equal_error(s: Sensitivity) -> Part:
-    from mho_lab import report
-
     names = list(s.networks)
     bars = [
         report.bars(
@@ -178,8 +120,6 @@ def _harm(m: Limit) -> float | None:
 
 def layers_page(s: LayerStudy, title: str) -> Page:
     """R003 Fig. 7 for this network, and the mixed deployment."""
-    from mho_lab import report
-
     d, when = s.deployment, format_seconds(s.time)
     worst = s.alone[0].layer.name or "(root)"
     kept = ", ".join(d.layers) or "no layer"
@@ -237,8 +177,6 @@ def layers_page(s: LayerStudy, title: str) -> Page:
 
 def budget_page(s: BudgetStudy, title: str) -> Page:
     """What costs accuracy, and what would."""
-    from mho_lab import report
-
     parts = []
     for b in s.budgets:
         when = format_seconds(b.time)
@@ -285,8 +223,6 @@ def budget_page(s: BudgetStudy, title: str) -> Page:
 
 def robustness_page(s: Robustness, title: str) -> Page:
     """R002 for this network."""
-    from mho_lab import report
-
     networks = list(s.trained_with)
     given = s.curve(networks[0])
     best = max(networks, key=lambda n: m.mu if (m := s.curve(n).midpoint) else 0.0)
@@ -364,8 +300,6 @@ def robustness_page(s: Robustness, title: str) -> Page:
 
 def diagnose_page(d: Diagnosis, title: str) -> Page:
     """R000 for this network."""
-    from mho_lab import report
-
     verdicts = d.verdicts()
     modes = list(dict.fromkeys(v.mode for v in verdicts))
     known = [(v, a) for v in verdicts if (a := v.agrees(d.rules)) is not None]
@@ -484,11 +418,3 @@ def _failing(d: Diagnosis, cause: str, strength: float, mode: str) -> tuple[floa
 
 def _with(value: float, sem: float) -> str:
     return number(value) if math.isnan(sem) else f"{number(value)} ± {sem:.1g}"
-
-
-def write(page: Page, folder: Any, facts: dict[str, Any], extra: Sequence[Block] = ()) -> Any:
-    """report.html of a study."""
-    from mho_lab import report
-
-    blocks = [*page.blocks(), *extra, report.facts("Where this comes from", facts)]
-    return report.write_page(folder / "report.html", page.title, blocks, headline=page.headline, keep=True)

@@ -24,7 +24,7 @@ def footprint(task: str, hardware: str, settings: tuple[str, ...], split: Any, o
 
     TASK is a built-in (digits) or a Python file with a mho.Task; HARDWARE a YAML file or a preset.
     """
-    from mho_lab.run.footprints import footprint as count
+    from mho_lab.footprint.counting import footprint as count
     from mho_lab.run.task import load_task
 
     job = load_task(task)
@@ -34,7 +34,7 @@ def footprint(task: str, hardware: str, settings: tuple[str, ...], split: Any, o
     click.echo(result.to_json() if as_json else str(result))
     if out is not None:
         from mho.ground import write_atomically
-        from mho_lab.run.footprintpage import footprint_page
+        from mho_lab.footprint.page import footprint_page
 
         page = footprint_page(result, hw, job.name, shlex.join(["mho", *sys.argv[1:]]))
         click.echo(f"report: {write_atomically(out, page)}", err=as_json)
