@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 import mho
-from mho.effects.converter import quantise
+from mho.effects.encoding import quantise
 from mho.tile.layout import split_evenly
 
 STANDARD = """

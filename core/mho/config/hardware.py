@@ -144,12 +144,12 @@ class Hardware(Strict):
     @classmethod
     def from_yaml(cls, text: str, name: str = "<text>", *, set: Iterable[str] = ()) -> Self:
         """The hardware that a YAML text describes; `name` is what errors call the text."""
-        return cls._built(Files().resolved(parse(text, name), ()), set)
+        return cls.from_tree(*Files().resolved(parse(text, name), ()), set)
 
     @classmethod
-    def _built(cls, resolved: tuple[Node, Files], changes: Iterable[str]) -> Self:
-        """Apply `--set`, fetch the presets that rules name, validate, and locate every error."""
-        tree, files = resolved
+    def from_tree(cls, tree: Node, files: Files, changes: Iterable[str]) -> Self:
+        """The hardware of a tree in which everything inherited is filled in by `files`: apply `--set`, fetch the presets that
+        rules name, validate, and raise ConfigError with every error at its place."""
         tree = files.with_presets(tree)
         for change in changes:
             tree = files.with_presets(changed_by(tree, change))
@@ -159,8 +159,12 @@ class Hardware(Strict):
             raise ConfigError([*files.problems, *located(error, tree, files.problems)]) from None
         if files.problems:
             raise ConfigError(files.problems)
-        hardware._rule_marks = tuple(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
-        return hardware
+        return hardware.written_at(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
+
+    def written_at(self, rule_marks: Iterable[Mark]) -> Self:
+        """This hardware, which now knows where each of its rules is written."""
+        self._rule_marks = tuple(rule_marks)
+        return self
 
     def tile(self, name: str) -> TileSpec:
         """The tile type of that name."""
@@ -215,8 +219,7 @@ class Hardware(Strict):
             hardware = type(self).model_validate({**dict(self), "tiles": {**self.tiles, **changed}})
         except ValidationError as error:
             raise ConfigError(located(error, _as_tree(self), [])) from None
-        hardware._rule_marks = self._rule_marks
-        return hardware
+        return hardware.written_at(self._rule_marks)
 
     def training_of(self, rule: int | None) -> TrainingSpec:
         """How the layers of a rule (None: of no rule) are trained (R001-03)."""
@@ -229,6 +232,11 @@ class Hardware(Strict):
             if rule.matches(name, type_name, n_params):
                 return rule.tile, i
         return self.default, None
+
+    @property
+    def rule_marks(self) -> tuple[Mark, ...]:
+        """Where the rules are written, as far as that is known."""
+        return self._rule_marks
 
     def mark_of_rule(self, i: int) -> Mark:
         """Where rule i is written."""
@@ -294,18 +302,15 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
     if isinstance(source, Hardware):
         if not set:
             return source
-        changed = Hardware._built((_as_tree(source), Files()), set)
-        changed._rule_marks = source._rule_marks  # rules still stand where they were written
-        return changed
+        changed = Hardware.from_tree(_as_tree(source), Files(), set)
+        return changed.written_at(source.rule_marks)  # rules still stand where they were written
     path, name = find(source)
     changes = [*set]
-    hardware = Hardware._built(Files().resolved(read(path), (name,) if name else ()), changes)
+    hardware = Hardware.from_tree(*Files().resolved(read(path), (name,) if name else ()), changes)
     if not (changes and hardware.description):
         return hardware
-    marks = hardware._rule_marks  # a changed preset must not go under the preset's title alone
-    hardware = hardware.model_copy(update={"description": f"{hardware.description}; changed: {', '.join(changes)}"})
-    hardware._rule_marks = marks
-    return hardware
+    title = f"{hardware.description}; changed: {', '.join(changes)}"  # it must not go under the preset's title alone
+    return hardware.model_copy(update={"description": title}).written_at(hardware.rule_marks)
 
 
 def find(source: str | Path) -> tuple[Path, str | None]:

@@ -81,6 +81,10 @@ class Registry:
         """Key of `training:` -> the kind of the training method that installed plugins have there."""
         return {key: points[0].value for key, points in self._sections.items()}
 
+    def knows_section(self, key: str) -> bool:
+        """Whether `training: {KEY: none}` switches something off: what one of our plugins has need not be installed."""
+        return key in self._sections or bool(distributions.comes_with(f"training.{key}"))
+
     def section(self, key: str, others: Iterable[str]) -> str:
         """The kind that is written under this key of `training:`; `others` are keys that mean something else."""
         if len(points := self._sections.get(key, [])) > 1:

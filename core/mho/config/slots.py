@@ -96,7 +96,7 @@ class Sections(Slot):
         self._check(
             given == kind, f"expected {kind!r}, got {shown(given)}; other kinds are listed in 'methods'", ("kind",)
         )
-        return super().pick({**fields, "kind": kind})
+        return Slot(self.category, kind).pick(fields)
 
     def properties(self, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Key -> JSON schema of what is written under it, of the kinds loaded so far."""

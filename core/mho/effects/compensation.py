@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from mho.config.schema import Field, Kinded
-from mho.effects.site import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mho.effects.site import Geometry
 
 
 class Compensation(Kinded):

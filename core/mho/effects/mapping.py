@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
 
 from mho.config.schema import Field, Kinded
 from mho.config.units import Sigmas
-from mho.effects.site import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mho.effects.site import Geometry
 
 
 class Mapping(Kinded):

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic.fields import FieldInfo
-from torch import Tensor, nn
 
 from mho.config.schema import Field, Kinded
 from mho.effects import stages
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from mho.effects.site import Site
 
 TERMS = ("shift", "variance", "transfer")
@@ -81,7 +82,7 @@ def product(x: Tensor, w: Tensor) -> Tensor:
 
 def root(v: Tensor | float) -> Tensor | float:
     """The square root, with derivative 0 instead of infinity at 0: a vector of zeros has no noise, and a gradient."""
-    if not isinstance(v, Tensor):
+    if not isinstance(v, torch.Tensor):
         return v**0.5
     return torch.where(v > 0, torch.where(v > 0, v, torch.ones_like(v)).sqrt(), torch.zeros_like(v))
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from mho.config.schema import Kinded
 from mho.effects.nonideality import product
-from mho.effects.site import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mho.effects.site import Geometry
 
 
 class Surrogate(Kinded):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mho.effects.arithmetic import float_product
-from mho.effects.converter import clipping, range_gradient, range_step
+from mho.effects.encoding import clipping, range_gradient, range_step
 from mho.fast.epilogue import Conversion, many_small
 from mho.fast.product import Product
 from mho.fast.source import Source, by_channel, by_pixel, spread

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 from typing import Any, NamedTuple
@@ -34,6 +34,7 @@ from mho_lab.studies.gradients import (
     parameters_on_tiles,
     sample_gradients,
 )
+from mho_lab.studies.shown import plain
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, network, scores, task_of
 from mho_lab.studies.training import states
 
@@ -202,7 +203,7 @@ def diagnose(
     wanted = _chosen(variants.causes(hw), causes)
     settings = [Setting(c, s, t) for c in wanted for s in _possible(hw, c, strengths) for t in stages]
     trained = _stages(subject, measured, out, stages, seeds, epochs)
-    bare = variants.only(hw, None)
+    bare = hw.varied(only=())
 
     def item(s: Setting, k: int) -> Item:
         more = {"chips": chips, "time": time, "batch": batch, "modes": list(modes), "clean": bare.to_data()}
@@ -220,25 +221,16 @@ def diagnose(
 def under(hw: Hardware, cause: str, strength: float) -> Hardware:
     """`hw` with a cause alone (or with everything), this much stronger. An ADC keeps its bound."""
     if cause == EVERYTHING:
-        for family in dict.fromkeys(e.kind for e in variants.effects_of(hw) if e.strength and e.active):
-            hw = variants.scaled(hw, family, strength)
-        return hw
-    alone = variants.only(hw, cause)
-    knob = next((k for k in variants.knobs(alone, highest=math.inf) if k.name in (cause, f"{cause}.bits")), None)
-    if strength == 1 or knob is None:
-        return alone
-    return knob.turned(alone, math.log2(strength))
+        return hw.varied({e.kind: strength for e in variants.effects_of(hw) if e.strength and e.active})
+    alone = hw.varied(only=cause)
+    knob = variants.knob_of(alone, cause)
+    return alone if strength == 1 or knob is None else knob.turned(alone, math.log2(strength))
 
 
 def _possible(hw: Hardware, cause: str, strengths: Sequence[float]) -> list[float]:
     """The strengths that the fields of a cause allow; 1 where it has none."""
-    if cause == EVERYTHING:
-        return [1.0]
-    alone = variants.only(hw, cause)
-    knob = next((k for k in variants.knobs(alone, highest=math.inf) if k.name in (cause, f"{cause}.bits")), None)
-    if knob is None:
-        return [1.0]
-    return [s for s in strengths if math.log2(s) <= knob.highest] or [1.0]
+    knob = None if cause == EVERYTHING else variants.knob_of(hw.varied(only=cause), cause)
+    return [s for s in strengths if knob is not None and math.log2(s) <= knob.highest] or [1.0]
 
 
 def _chosen(known: list[str], asked: Sequence[str]) -> list[str]:
@@ -435,7 +427,7 @@ def _recoveries(
     """R000-06: accuracy before; where a point or more is lost, after training in each mode. Clean are tiles without any
     cause, see `gradients_at`."""
     cases = list(dict.fromkeys((s.cause, s.strength) for s in settings))
-    clean = column(measured([subject.chips(variants.only(hw, None), 0, 1, time)], scores))[0]
+    clean = column(measured([subject.chips(hw.varied(only=()), 0, 1, time)], scores))[0]
     unseen = replaced_seed(subject)
     before = measured([unseen.chips(under(hw, c, s), 0, chips, time) for c, s in cases], scores)
     lost = [(c, s, _mean(column([v]))) for (c, s), v in zip(cases, before)]
@@ -488,33 +480,11 @@ def _step(net: nn.Module, task: Task, example: Any, optimizer: Any, item: Item, 
 
 def as_data(d: Diagnosis) -> dict[str, Any]:
     """Plain data of everything that was found; nan and infinity are null."""
-
-    def plain(values: dict[str, Any]) -> dict[str, Any]:
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-
-    return {
-        "study": "diagnose",
-        "rules": asdict(d.rules),
-        "time": d.time,
-        "stages": list(d.stages),
-        "strengths": list(d.strengths),
-        "points": [
-            {
-                **p.setting._asdict(),
-                "mode": p.mode,
-                "layers": [plain(x._asdict()) for x in p.directions],
-                "exponent": p.exponent,
-                "slope": p.slope,
-                "slope_sem": p.slope_sem,
-                "ratio": list(p.ratio),
-                "still": list(p.still),
-                "passes": p.passes(d.rules),
-                "passes_expected": p.passes(d.rules, "expected"),
-            }
-            for p in d.points
-        ],
-        "verdicts": [
-            plain({**v._asdict(), "agrees": v.agrees(d.rules)}) for r in ("clean", "expected") for v in d.verdicts(r)
-        ],
-        "recoveries": [plain({**r._asdict(), "share": r.share}) for r in d.recoveries],
-    }
+    points = []
+    for p in d.points:
+        found = plain(p)
+        passes = {"passes": p.passes(d.rules), "passes_expected": p.passes(d.rules, "expected")}
+        points.append({**found.pop("setting"), "layers": found.pop("directions"), **found, **passes})
+    verdicts = [{**plain(v), "agrees": v.agrees(d.rules)} for r in ("clean", "expected") for v in d.verdicts(r)]
+    recoveries = [{**plain(r), "share": r.share} for r in d.recoveries]
+    return {"study": "diagnose", **plain(d), "points": points, "verdicts": verdicts, "recoveries": recoveries}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -34,21 +34,9 @@ def _silent() -> None:
     """Nobody watches the progress."""
 
 
-def boosted(hw: Hardware, what: str, factor: float) -> Hardware:
-    """`hw` with the strength of some effects of its default tile multiplied: a kind (`circuit.ir_drop`), or a whole family
-    (`pcm`: the total PCM noise of R003-45)."""
-    tile = hw.tile(hw.default)
-    effects = cast(tuple[Nonideality, ...], tile.nonidealities)
-    chosen = [e for e in effects if e.kind == what or e.kind.startswith(what + ".")]
-    if not any(e.strength for e in chosen):
-        known = ", ".join(dict.fromkeys(e.kind for e in effects if e.strength))
-        raise MhoError(f"no effect {what!r} with a strength on tile {hw.default!r}; it has: {known or 'none'}")
-    new = tuple(e.boosted(factor) if e in chosen else e for e in effects)
-    return with_tile(hw, tile.model_copy(update={"nonidealities": new}))
-
-
-def with_tile(hw: Hardware, tile: TileSpec) -> Hardware:
-    """`hw` with another default tile."""
+def with_tile(hw: Hardware, **changes: Any) -> Hardware:
+    """`hw` with changes of its default tile."""
+    tile = hw.tile(hw.default).model_copy(update=changes)
     return hw.model_copy(update={"tiles": {**hw.tiles, hw.default: tile}})
 
 
@@ -68,7 +56,7 @@ def equal_error_boost(
     """
 
     def error(factor: float) -> float:
-        return standard_mvm_error(boosted(hw, what, factor), t, experiment, tick).mean
+        return standard_mvm_error(hw.varied({what: factor}, tiles=hw.default), t, experiment, tick).mean
 
     low, high = 1.0, 2.0
     if (now := error(low)) >= target:
@@ -118,7 +106,7 @@ def input_range_study(
         raise MhoError(f"tile {hw.default!r} has no DAC, so there is no input range to study")
     points = []
     for alpha in alphas:
-        fixed = with_tile(hw, tile.model_copy(update={"dac": tile.dac.model_copy(update={"range": float(alpha)})}))
+        fixed = with_tile(hw, dac=tile.dac.model_copy(update={"range": float(alpha)}))
         errors = []
         for k in range(e.matrices):
             w, _ = e.draw(k)
@@ -148,7 +136,7 @@ def dynamic_range_study(
         raise MhoError(f"tile {hw.default!r} needs a DAC with a learned or fixed range to study what dynamic ones add")
     managed = tile.dac.model_copy(update={"noise_management": True, "halvings": max(3, tile.dac.halvings)})
     plain = tile.dac.model_copy(update={"noise_management": False, "halvings": 0})
-    both = [with_tile(hw, tile.model_copy(update={"dac": dac})) for dac in (plain, managed)]
+    both = [with_tile(hw, dac=dac) for dac in (plain, managed)]
     points = []
     for spread in spreads:
         errors = []
@@ -225,9 +213,7 @@ def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, lev
     """Fig. 3C (R003-15): one column whose weights run from -1 to 1 in order, read with a constant input; the ideal output
     is 0. Returns the mean absolute output for each ordered fraction of the column (the rest is shuffled)."""
     tile = hw.tile(hw.default)
-    only = with_tile(
-        hw, tile.model_copy(update={"rows": rows, "dac": None, "adc": None, "nonidealities": _ir_drops(tile)})
-    )
+    only = with_tile(hw, rows=rows, dac=None, adc=None, nonidealities=_ir_drops(tile))
     points = []
     for fraction in fractions:
         outputs = []

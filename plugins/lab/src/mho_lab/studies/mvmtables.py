@@ -86,7 +86,7 @@ def effects(
     tick: Tick = lambda: None,
 ) -> StudyTable:
     """The MVM error of all effects, each alone, each removed, and with some boosted, at each time (R003-40, R003-45)."""
-    stronger = [(f"{what} x{factor:g}", mvm.boosted(hw, what, factor)) for what, factor in boosts]
+    stronger = [(f"{what} x{factor:g}", hw.varied({what: factor}, tiles=hw.default)) for what, factor in boosts]
     rows = []
     for t in times:
         when = "programming" if t is None else format_seconds(t)

@@ -16,6 +16,7 @@ from mho.ground import MhoError
 from mho.tile import tile_arrays
 from mho.use import program
 from mho_lab.studies.midpoint import Midpoint, fit_midpoint
+from mho_lab.studies.shown import plain
 from mho_lab.studies.signals import ErrorSplit, Signal, error_by_layer, signals
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, network, task_of
 from mho_lab.studies.training import bounded, hookable, noisy_network
@@ -212,13 +213,8 @@ def as_data(r: Robustness) -> dict[str, Any]:
     def midpoint(c: NoiseCurve) -> dict[str, Any]:
         m = c.midpoint
         found = {} if m is None else {"mu": m.mu, "low": m.low, "high": m.high, "k": m.k, "a0": m.a0}
-        return {**c.place._asdict(), **found, "note": c.note, "levels": [[v.sigma, v.mean] for v in c.levels]}
+        return {**plain(c.place), **found, "note": c.note, "levels": [[v.sigma, v.mean] for v in c.levels]}
 
-    return {
-        "study": "robustness",
-        "mode": r.mode,
-        "trained_with": r.trained_with,
-        "midpoints": [midpoint(c) for c in r.curves],
-        "signals": {n: [s._asdict() for s in rows] for n, rows in r.signals.items()},
-        "errors": {n: e._asdict() for n, e in r.errors.items()},
-    }
+    found = {"study": "robustness", **plain(r), "midpoints": [midpoint(c) for c in r.curves]}
+    del found["curves"]
+    return found

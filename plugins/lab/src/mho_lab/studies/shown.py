@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
+from mho.config import Hardware
 from mho.ground import table
 from mho_lab import report
 from mho_lab.measure.statistics import Interval
@@ -58,3 +60,19 @@ def points(i: Interval, places: int = 2) -> str:
 def number(value: float | None, unit: str = "") -> str:
     """Three digits, or a dash."""
     return "–" if value is None or math.isnan(value) else f"{value:.3g}{unit}"
+
+
+def plain(value: Any) -> Any:
+    """What a study found as data for JSON: named tuples and dataclasses become dicts, hardware what its file says; nan and
+    infinity are null."""
+    if isinstance(value, Hardware):
+        return value.to_data()
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    elif is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
