@@ -135,4 +135,4 @@ def test_a_plot_without_matplotlib_says_how_to_get_it(monkeypatch, tmp_path):
 
     monkeypatch.setattr(builtins, "__import__", without)
     result = invoke("pcm.standard", *SMALL, "--plot", str(tmp_path / "x.svg"))
-    assert result.exit_code == 1 and "pip install 'mho[report]'" in result.output
+    assert result.exit_code == 1 and "pip install 'mho-lab[report]'" in result.output

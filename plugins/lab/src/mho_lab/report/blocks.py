@@ -21,6 +21,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from mho import ground
 from mho.ground import MhoError, write_atomically
 from mho_lab.report import figures, words
 from mho_lab.report.figures import Drawing, Series, TileGrid
@@ -267,9 +268,7 @@ def render(template: str, package: str = __package__, **values: Any) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(source)
     )
     made.globals.update(figures=figures, words=words)
-    made.filters.update(
-        percent=words.percent, number=words.plain_number, decimals=words.decimals, plain=words.printable
-    )
+    made.filters.update(percent=words.percent, number=ground.number, decimals=words.decimals, plain=words.printable)
     return str(made.get_template(template).render(**values)) + "\n"
 
 
@@ -287,7 +286,7 @@ def shown(value: Any, percent: bool = False) -> str:
         return f"{value:,}"
     if value is None or isinstance(value, (int, float)):
         known = number(value)
-        return words.NONE if known is None else words.percent(known) if percent else words.digits(known)
+        return ground.NONE if known is None else words.percent(known) if percent else words.digits(known)
     return words.printable(value)
 
 

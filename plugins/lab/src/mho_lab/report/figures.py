@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mho.ground import MhoError
 
@@ -33,25 +33,27 @@ CSS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)", PANEL: "
     f"#00ff{i:02x}": f"var(--c{i})" for i in range(SERIES)
 }
 DASHES: Any = ("solid", (0, (5, 2)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (7, 1)))
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a `$` in a name is a `$`
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-}
+
+
+def style(ink: str, muted: str, line: str, **more: Any) -> dict[str, Any]:
+    """matplotlib's settings for figures of text, muted axes and faint lines in these colours."""
+    return {
+        "svg.fonttype": "none",
+        "text.parse_math": False,  # a `$` in a name is a `$`
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.linewidth": 0.8,
+        "grid.color": line,
+        **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), muted),
+        **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), ink),
+        **more,
+    }
+
+
+STYLE = style(INK, MUTED, GRID, **{"axes.grid.axis": "y"})
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,7 @@ def as_percent(value: float, _position: float) -> str:
 
 def missing() -> MhoError:
     """What to install."""
-    return MhoError("the report needs matplotlib and jinja2: pip install 'mho[report]'")
+    return MhoError("the report needs matplotlib and jinja2: pip install 'mho-lab[report]'")
 
 
 def markup(svg: str) -> Any:
@@ -309,8 +311,8 @@ def markup(svg: str) -> Any:
 
 # -- matplotlib to SVG ------------------------------------------------------------------------------------------------
 @contextmanager
-def canvas(height: float, layout: Literal["constrained"] | None = "constrained") -> Iterator[Figure]:
-    """An empty figure; matplotlib's settings are those of the report inside and as before outside."""
+def canvas(height: float, width: float = WIDTH, settings: dict[str, Any] = STYLE) -> Iterator[Figure]:
+    """An empty figure, in inches; matplotlib's settings are these inside and as before outside."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -319,8 +321,8 @@ def canvas(height: float, layout: Literal["constrained"] | None = "constrained")
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's browser has the glyphs
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield Figure((WIDTH, height), layout=layout)
+        matplotlib.rcParams.update(settings)
+        yield Figure((width, height), layout="constrained")
 
 
 def finish(figure: Figure, name: str, label: str) -> str:

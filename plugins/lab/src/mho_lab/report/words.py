@@ -1,10 +1,11 @@
-"""Numbers in plain words."""
+"""Numbers as the pages write them: with spaces that do not break, and a sign of per cent."""
 
 from __future__ import annotations
 
 from typing import Any
 
-NONE = "–"
+from mho.ground import NONE, number, percent as bare_percent
+
 SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -20,7 +21,7 @@ def percent(value: float | None, places: int = 1) -> str:
     >>> percent(0.9712).replace(SPACE, " ")
     '97.1 %'
     """
-    return NONE if value is None else f"{plain_number(100 * value, places)}{SPACE}%"
+    return NONE if value is None else f"{bare_percent(value, places)}{SPACE}%"
 
 
 def with_error(value: float | None, sem: float | None) -> str:
@@ -29,6 +30,13 @@ def with_error(value: float | None, sem: float | None) -> str:
         return percent(value)
     n = decimals(sem)
     return f"{percent(value, n)}{SPACE}±{SPACE}{percent(sem, n)}"
+
+
+def points(value: float, error: float | None = None, places: int | None = None) -> str:
+    """A difference of fractions in points, with its sign, and its error where there is one."""
+    n = decimals(error) if places is None else places
+    said = bare_percent(value, n, sign=True)
+    return said if error is None else f"{said}{SPACE}±{SPACE}{bare_percent(error, n)}"
 
 
 def printable(text: Any) -> str:
@@ -46,11 +54,7 @@ def digits(value: float) -> str:
     >>> digits(-0.123456), digits(1234567.0)
     ('−0.1235', '1,234,567')
     """
-    return _minus(f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}")
-
-
-def plain_number(value: float | None, places: int = 3) -> str:
-    return NONE if value is None else _minus(f"{value:z.{places}f}")
+    return (f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}").replace("-", "−")
 
 
 def duration(seconds: float | None) -> str:
@@ -62,16 +66,7 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return NONE
     if seconds < 60:
-        return f"{seconds:.1f}{SPACE}s"
+        return f"{number(seconds, 1)}{SPACE}s"
     minutes, s = divmod(round(seconds), 60)
     h, m = divmod(minutes, 60)
     return f"{h}{SPACE}h {m}{SPACE}min" if h else f"{m}{SPACE}min {s}{SPACE}s"
-
-
-def signed_points(value: float, places: int = 1) -> str:
-    """A difference of fractions in points, with its sign."""
-    return _minus(f"{100 * value:+z.{places}f}")
-
-
-def _minus(number: str) -> str:
-    return number.replace("-", "−")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import fmean
 from typing import NamedTuple, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from mho.config import Hardware
 from mho.effects import Nonideality
 from mho.use import Tile, Time, mvm_error
+from mho_lab.measure.statistics import standard_error
 
 
 class MvmExperiment(NamedTuple):
@@ -56,9 +58,7 @@ def standard_mvm_error(
         with torch.no_grad():
             errors.append(mvm_error(x @ w.T, tile(x)))
         tick()
-    values = torch.tensor(errors, dtype=torch.float64)
-    sem = float(values.std() / len(errors) ** 0.5) if len(errors) > 1 else float("nan")
-    return MvmResult(float(values.mean()), sem)
+    return MvmResult(fmean(errors), standard_error(errors))
 
 
 class EffectError(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import subprocess
@@ -16,7 +15,7 @@ import click
 
 from mho.cli.config import JSON, SET
 from mho.config import load, registry
-from mho.ground import MhoError, json_text, table
+from mho.ground import MhoError, json_text, percent, table, with_error
 from mho_lab.run.options import CHIPS, OUT, SEED, THREADS, default_folder
 
 if TYPE_CHECKING:
@@ -186,29 +185,23 @@ def _resumable(work: Callable[[], Any], folder: Path) -> Any:
         raise
 
 
-def _score(mean: float, sem: float) -> str:
-    """In percent; a single chip has no standard error."""
-    return f"{100 * mean:.2f}" if math.isnan(sem) else f"{100 * mean:.2f} ± {100 * sem:.2f}"
-
-
-def _figure(mean: float, sem: float) -> str:
-    return f"{mean:.3f}" if math.isnan(sem) else f"{mean:.3f} ± {sem:.3f}"
-
-
 def _table(summary: dict[str, Any]) -> str:
     from mho.config import format_seconds
 
     rows = []
     for v in summary["variants"]:
-        rows.append((v["name"], "accuracy %", *(_score(m, s) for m, s in zip(v["mean"], v["sem"]))))
-        rows.append(("", "normalised %", *(f"{100 * n:.1f}" for n in v["normalised"])))
+        rows.append(
+            (v["name"], "accuracy %", *(with_error(m, s, 2, in_percent=True) for m, s in zip(v["mean"], v["sem"])))
+        )
+        rows.append(("", "normalised %", *(percent(n) for n in v["normalised"])))
         for name, e in v["extra"].items():
-            rows.append(("", name, *(_figure(m, s) for m, s in zip(e["mean"], e["sem"]))))
+            rows.append(("", name, *(with_error(m, s, 3) for m, s in zip(e["mean"], e["sem"]))))
     if gain := summary.get("difference"):
-        rows.append((gain["of"], "95 % interval", *(_score(m, h) for m, h in zip(gain["mean"], gain["half"]))))
+        pairs = zip(gain["mean"], gain["half"])
+        rows.append((gain["of"], "95 % interval", *(with_error(m, h, 2, in_percent=True) for m, h in pairs)))
     head = ("variant", "", *(format_seconds(t) for t in summary["times"]))
     about = "\n".join(f"{v['name']}: {v['about']}" for v in summary["variants"])
-    title = f"{summary['task']} on {summary['hardware']}\ndigital reference {100 * summary['reference']:.2f} %"
+    title = f"{summary['task']} on {summary['hardware']}\ndigital reference {percent(summary['reference'], 2)} %"
     extra = "".join(f", {name} {v:.3g}" for name, v in summary["reference_extra"].items())
     return f"\n{title}{extra}, {_how_many(summary)}\n\n{table(head, rows)}\n\n{about}"
 

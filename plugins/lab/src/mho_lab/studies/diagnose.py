@@ -20,6 +20,7 @@ from mho.effects import draws
 from mho.ground import MhoError
 from mho.tile import tile_arrays
 from mho.use import keeping_chip, keeping_modes, one_chip, program
+from mho_lab.measure.statistics import standard_error
 from mho_lab.run.task import Task
 from mho_lab.studies import variants
 from mho_lab.studies.gradients import (
@@ -369,9 +370,7 @@ def _slope(net: nn.Module, loss: Any, g: GradientDraws, mode: str, item: Item) -
                 with moved(parameters, [v * (sign * size / length) for v in along]):
                     ends.append(loss_on_chip(net, loss, item["time"], item["seed"], chip))
             found.append((ends[0] - ends[1]) / (2 * size))
-    mean = _mean(found)
-    sem = math.sqrt(sum((f - mean) ** 2 for f in found) / max(1, len(found) - 1) / len(found))
-    return (mean / steep, sem / steep) if steep else (0.0, 0.0)
+    return (_mean(found) / steep, standard_error(found) / steep) if steep else (0.0, 0.0)
 
 
 def _square(draws: Tensor) -> float:

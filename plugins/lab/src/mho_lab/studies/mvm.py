@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -13,6 +14,7 @@ from mho.config import load
 from mho.effects import Dac, Nonideality
 from mho.ground import MhoError
 from mho.use import Tile, Time, calibrate, mvm_error
+from mho_lab.measure.statistics import standard_error
 from mho_lab.run.product import MvmExperiment, standard_mvm_error
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ class ErrorAt(NamedTuple):
     x: float
     error: float
     sem: float = math.nan
+
+    @classmethod
+    def of(cls, x: float, errors: Sequence[float]) -> ErrorAt:
+        return cls(x, fmean(errors), standard_error(errors))
 
 
 Tick = Callable[[], object]  # told after every matrix, for a progress bar
@@ -116,7 +122,7 @@ def input_range_study(
             with torch.no_grad():
                 errors.append(mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x)))
             tick()
-        points.append(_point(alpha, errors))
+        points.append(ErrorAt.of(alpha, errors))
     return points
 
 
@@ -144,7 +150,7 @@ def dynamic_range_study(
             errors.append(_managed_errors(both, *sized_vectors(e, k, spread), k))
             tick()
         static, dynamic = zip(*errors)
-        points.append((_point(spread, list(static)), _point(spread, list(dynamic))))
+        points.append((ErrorAt.of(spread, static), ErrorAt.of(spread, dynamic)))
     return points
 
 
@@ -205,7 +211,7 @@ def weight_shape_study(
             with torch.no_grad():
                 errors.append(mvm_error(x @ w.T, chip(x)))
             tick()
-        points.append(_point(beta, errors))
+        points.append(ErrorAt.of(beta, errors))
     return points
 
 
@@ -224,7 +230,7 @@ def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, lev
             w[moved] = w[moved[torch.randperm(len(moved), generator=g)]]
             with torch.no_grad():
                 outputs.append(float(Tile(w[None], only)(torch.full((1, rows), level)).abs()))
-        points.append(_point(fraction, outputs))
+        points.append(ErrorAt.of(fraction, outputs))
     return points
 
 
@@ -233,8 +239,3 @@ def _ir_drops(tile: TileSpec) -> tuple[Nonideality, ...]:
     if not found:
         raise MhoError("the graded column shows IR-drop, and this tile has none; add circuit.ir_drop")
     return found
-
-
-def _point(x: float, values: list[float]) -> ErrorAt:
-    v = torch.tensor(values, dtype=torch.float64)
-    return ErrorAt(x, float(v.mean()), float(v.std() / len(values) ** 0.5) if len(values) > 1 else math.nan)

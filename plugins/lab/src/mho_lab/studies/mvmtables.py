@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mho.config import format_seconds, load
 from mho.effects import Compensation, Nonideality
-from mho.ground import MhoError
+from mho.ground import MhoError, number, percent
 from mho_lab.run.product import MvmExperiment, effect_table, standard_mvm_error
 from mho_lab.studies import mvm
 from mho_lab.studies.mvm import ErrorAt, Tick
@@ -53,13 +53,13 @@ class StudyTable(NamedTuple):
 
     def cells(self) -> list[tuple[str, ...]]:
         """The rows as text for the terminal."""
-        factor = 100 if self.percent else 1
+        write = percent if self.percent else number
         rows: list[tuple[str, ...]] = [
-            (r.series, self.setting(r.x), _number(r.value, factor), _number(r.sem, factor, missing=""), r.note)
+            (r.series, self.setting(r.x), write(r.value, 2), "" if math.isnan(r.sem) else write(r.sem, 2), r.note)
             for r in self.rows
         ]
         if self.reference is not None:
-            rows.append((self.reference[0], "", _number(self.reference[1], factor), "", ""))
+            rows.append((self.reference[0], "", write(self.reference[1], 2), "", ""))
         return rows
 
     def setting(self, x: float | str) -> str:
@@ -204,9 +204,3 @@ def _boost(hw: Hardware, name: str, experiment: MvmExperiment, tick: Tick) -> Ro
         return Row("", name, mvm.equal_error_boost(hw, name, TARGET, experiment=experiment, tick=tick))
     except MhoError as why:
         return Row("", name, None, note=str(why))
-
-
-def _number(value: float | None, factor: float, missing: str = "-") -> str:
-    if value is None or not math.isfinite(value):
-        return missing
-    return f"{factor * value:.2f}"

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 from mho.config import Hardware
-from mho.ground import table
+from mho.ground import NONE, table, with_error
 from mho_lab import report
 from mho_lab.measure.statistics import Interval
 
@@ -51,15 +51,13 @@ def _numeric(cell: Any) -> bool:
 
 
 def points(i: Interval, places: int = 2) -> str:
-    """A share with its interval, in percent."""
-    if not math.isfinite(i.half):
-        return f"{100 * i.mean:.{places}f}"
-    return f"{100 * i.mean:.{places}f} ± {100 * i.half:.{places}f}"
+    """A share with half of its interval, in percent."""
+    return with_error(i.mean, i.half, places, in_percent=True)
 
 
-def number(value: float | None, unit: str = "") -> str:
+def short(value: float | None, unit: str = "") -> str:
     """Three digits, or a dash."""
-    return "–" if value is None or math.isnan(value) else f"{value:.3g}{unit}"
+    return NONE if value is None or math.isnan(value) else f"{value:.3g}{unit}"
 
 
 def plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from mho.config import format_seconds
-from mho.ground import MhoError, table
+from mho.ground import MhoError, table, with_error
 from mho_lab.measure.state import Record, State
 from mho_lab.measure.statistics import Interval, interval, standard_error
 from mho_lab.measure.table import SHOWN
@@ -158,8 +158,10 @@ def summary(folder: str | Path) -> str:
         lines = [[arm, *(str(v) for v in json.loads(grid).values())], [""] * (1 + len(names))]
         for t in times:
             o = at.get(t)
-            lines[0].append(_score(o) if o else "")
-            lines[1].append(_signed(o.difference) if o and o.difference else "")
+            lines[0].append(with_error(o.mean, o.sem, 2, in_percent=True) if o else "")
+            lines[1].append(
+                with_error(d.mean, d.half, 2, in_percent=True, sign=True) if o and (d := o.difference) else ""
+            )
         rows += lines if any(lines[1]) else lines[:1]
     if not found:
         return "no results yet"
@@ -177,11 +179,3 @@ def _points(found: Sequence[ArmScore]) -> dict[tuple[str, str], dict[float, ArmS
     for o in found:
         points.setdefault((o.arm, json.dumps(o.grid)), {})[o.time] = o
     return points
-
-
-def _score(o: ArmScore) -> str:
-    return f"{100 * o.mean:.2f}" if math.isnan(o.sem) else f"{100 * o.mean:.2f} ± {100 * o.sem:.2f}"
-
-
-def _signed(d: Interval) -> str:
-    return f"{100 * d.mean:+.2f} ± {100 * d.half:.2f}" if math.isfinite(d.half) else f"{100 * d.mean:+.2f}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mho.config import format_seconds
+from mho.ground import NONE, number
 from mho_lab.measure.state import Record, State, Status, status
 from mho_lab.measure.statistics import Interval
 from mho_lab.measure.table import read
@@ -88,7 +89,7 @@ def _outcomes(plan: SweepPlan, found: list[ArmScore]) -> Block:
     head += [f"Difference from “{plan.compared_with}”, points"] * (plan.compared_with is not None)
     rows: list[list[Any]] = []
     for o in found:
-        row = [o.arm, *(_cell(v) for v in o.grid.values()), format_seconds(o.time), _score(o), _share(o.normalised)]
+        row = [o.arm, *(_cell(v) for v in o.grid.values()), format_seconds(o.time), _score(o), number(o.normalised)]
         rows.append(row + [_points(o.difference)] * (plan.compared_with is not None))
     note = "Normalised: 1 is the digital score of the same seed, 0 is guessing (Rasch et al. 2023, Eq. 1)."
     if plan.compared_with is not None:
@@ -96,15 +97,8 @@ def _outcomes(plan: SweepPlan, found: list[ArmScore]) -> Block:
     return table("Scores", head, rows, note=note)
 
 
-def _share(value: float | None) -> str:
-    return words.plain_number(value)
-
-
 def _points(d: Interval | None) -> str:
-    if d is None:
-        return words.NONE
-    mean = words.signed_points(d.mean, 2)
-    return mean if math.isinf(d.half) else f"{mean}{words.SPACE}±{words.SPACE}{100 * d.half:.2f}"
+    return NONE if d is None else words.points(d.mean, d.half if math.isfinite(d.half) else None, places=2)
 
 
 def _over_time(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
