@@ -603,11 +603,8 @@ def test_a_plugin_claims_a_key_of_training_from_its_metadata(plugin: Callable[..
     [
         ("dacay: {}", "unknown key 'dacay'; did you mean 'decay'?"),
         ("clib: 2", "unknown key 'clib'; did you mean 'clip'?"),
-        ("noise: {}", "unknown key 'noise'; it comes with mho-qat: pip install mho-qat"),
-        (
-            "twice: {}",
-            "2 distributions claim 'training.twice': fake-other 1.0 and fake-shrink 1.0; uninstall all but one",
-        ),
+        ("noise: {}", "no installed plugin provides 'qat'; try: pip install mho-qat; installed: other, pcm, shrink"),
+        ("twice: {}", "other.gone and shrink.decay both claim this key; list the one that you mean in 'methods'"),
         ("gone: {}", "plugin 'other' (fake-other 1.0) cannot be used: ModuleNotFoundError: No module named 'missing'"),
     ],
 )

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, model_validator
 
 from mho.config import registry
 from mho.config.schema import Field, Kinded, Strict
-from mho.config.slots import SECTIONS, SURROGATE, TRAINING
+from mho.config.slots import SECTIONS, SURROGATE, TRAINING, Section
 from mho.config.units import Sigmas, Span
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ class Backward(Strict):
         description="through, on the fused path: arithmetic of the two products of a backward pass; bf16: half the time",
     )
     rounding: Literal["zero", "ste"] = Field(
-        "zero", source=f"zero: Fang & Wang 2026; ste: {FENG}", description="autograd only: derivative of rounding, 0 or straight-through"
+        "zero",
+        source=f"zero: Fang & Wang 2026; ste: {FENG}",
+        description="autograd only: derivative of rounding, 0 or straight-through",
     )
     surrogate: Annotated[Kinded, SURROGATE] | None = Field(
         None, source=FENG, description="surrogate only: the differentiable stand-in whose gradient is taken"
@@ -151,7 +153,12 @@ class TrainingSpec(Strict):
         description="learn column factors in units of sqrt(3/n), so that they have similar magnitudes everywhere",
     )
     drop_connect: float = Field(
-        0.0, ge=0, lt=1, unit="1", source=f"{RASCH}, A.2.7", description="share of the weights set to 0 in each mini-batch"
+        0.0,
+        ge=0,
+        lt=1,
+        unit="1",
+        source=f"{RASCH}, A.2.7",
+        description="share of the weights set to 0 in each mini-batch",
     )
     range_decay: float = Field(
         0.001,
@@ -180,15 +187,19 @@ class TrainingSpec(Strict):
         value = super()._spelled_out(value)
         if not isinstance(value, Mapping):
             return value
-        own = {k: v for k, v in value.items() if k in cls.model_fields}
-        off = {k for k, v in value.items() if v in (None, "none") and registry.knows_section(k)}
-        others = {k: v for k, v in value.items() if k not in own and k not in off}
-        return own | {k: (k, v, tuple(cls.model_fields)) for k, v in others.items()}
+        claims = {k: v for k, v in registry.default().sections.items() if k not in cls.model_fields}
+        given = {k: v for k, v in value.items() if k not in claims or v not in (None, "none")}
+        return {k: Section(claims[k], v) if k in claims else v for k, v in given.items()}
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        return (*super().keys(), *registry.default().sections)
 
     @property
     def all_methods(self) -> dict[str, TrainingMethod]:
-        """Every training method, by where it is written: as a section of its own (noise), or in the list (methods[0])."""
-        return {**(self.__pydantic_extra__ or {}), **{f"methods[{i}]": m for i, m in enumerate(self.methods)}}
+        """Every training method, by where it is written: sections by name (noise), then those of the list (methods[0])."""
+        sections = dict(sorted((self.__pydantic_extra__ or {}).items()))  # equal files act in one order
+        return {**sections, **{f"methods[{i}]": m for i, m in enumerate(self.methods)}}
 
     def method(self, kind: str) -> Any:
         """The training method of this kind, None if there is none."""
@@ -209,12 +220,10 @@ class TrainingSpec(Strict):
                 yield ("methods", i), f"{m.kind!r} is given twice; remove one of them"
         for place, m in self.all_methods.items():
             for key in m.decides():
-                path: tuple[str, ...] = tuple(key.split("."))
-                part: Any = self
-                for name in path:
-                    part = getattr(part, name, None)
-                if part is not None:
-                    yield path, f"training.{place} says this already; remove one of them"
+                name, _, field = key.partition(".")
+                given = getattr(self, name, None)
+                if given is not None and (not field or getattr(given, field, None) is not None):
+                    yield tuple(key.split(".")), f"training.{place} says this already; remove one of them"
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -74,28 +74,11 @@ class Registry:
         return tuple(f for f in self.claims if f != CORE)
 
     @functools.cached_property
-    def _sections(self) -> dict[str, list[metadata.EntryPoint]]:
-        return distributions.entry_points(distributions.SECTIONS, self._path)
-
-    def sections(self) -> dict[str, str]:
-        """Key of `training:` -> the kind of the training method that installed plugins have there."""
-        return {key: points[0].value for key, points in self._sections.items()}
-
-    def knows_section(self, key: str) -> bool:
-        """Whether `training: {KEY: none}` switches something off: what one of our plugins has need not be installed."""
-        return key in self._sections or bool(distributions.comes_with(f"training.{key}"))
-
-    def section(self, key: str, others: Iterable[str]) -> str:
-        """The kind that is written under this key of `training:`; `others` are keys that mean something else."""
-        if len(points := self._sections.get(key, [])) > 1:
-            claim = f"{len(points)} distributions claim 'training.{key}': {owners(points)}"
-            raise PluginError(f"{claim}; uninstall all but one, or list kinds in 'methods'")
-        if not points:
-            d = distributions.comes_with(f"training.{key}")
-            known = suggest(key, (*others, *self._sections), "known keys")
-            hint = f"it comes with {d}: pip install {d}" if d else known
-            raise PluginError(f"unknown key {key!r}; {hint}")
-        return points[0].value
+    def sections(self) -> dict[str, list[str]]:
+        """Key of `training:` -> the kinds of training methods that plugins have there: ours, installed or not, and those of
+        entry points."""
+        claims = distributions.entry_points(distributions.SECTIONS, self._path)
+        return {**distributions.OUR_SECTIONS, **{key: [p.value for p in points] for key, points in claims.items()}}
 
     def providers(self) -> tuple[Provider, ...]:
         """Every distribution that claims a family, then files and notebooks. Imports nothing."""
@@ -412,8 +395,55 @@ def thing(what: Any) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+<<<<<<< HEAD
 def __getattr__(name: str) -> Any:
     """Every public method of the registry in use, as a function: `registry.resolve("pcm.drift")`."""
     if name.startswith("_") or not hasattr(Registry, name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(default(), name)
+=======
+def present_kind(kind: str) -> str:
+    """Today's name of a kind, see `Registry.present_kind`."""
+    return default().present_kind(kind)
+
+
+def register(cls: AnyClass) -> AnyClass:
+    """Make a class of a notebook or script known, see `Registry.register`."""
+    return default().register(cls)
+
+
+def load_file(path: str | Path) -> tuple[str, ...]:
+    """Run a Python file and register its effects, see `Registry.load_file`."""
+    return default().load_file(path)
+
+
+def providers() -> tuple[Provider, ...]:
+    """Every distribution that claims a family, see `Registry.providers`."""
+    return default().providers()
+
+
+def presets() -> tuple[str, ...]:
+    """Names of all presets."""
+    return default().presets()
+
+
+def preset_path(name: str) -> Path:
+    """The file of a preset."""
+    return default().preset_path(name)
+
+
+def provided(category: str) -> tuple[type, ...]:
+    """All classes of a category without kinds, see `Registry.provided`."""
+    return default().provided(category)
+
+
+def layer_classes() -> tuple[type, ...]:
+    """All analog layers: those of plugins loaded so far, then core's own."""
+    default().load(CORE)
+    return default().provided("layer")
+
+
+def kinds(category: str | None = None) -> dict[str, type[Kinded]]:
+    """All kinds loaded so far."""
+    return default().kinds(category)
+>>>>>>> qat

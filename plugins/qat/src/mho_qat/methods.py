@@ -42,35 +42,30 @@ class Noise(TrainingMethod, kind="qat.noise"):
     layers: str | tuple[str, ...] = Field(
         "all", source=WANG, description="all (global), or names or shell patterns of the noisy layers (walking)"
     )
-    alpha: float = Field(1.0, ge=0, unit="1", source=VARIANCE_AWARE, description="each sample draws N(alpha sigma, theta^2)")
-    theta: float = Field(0.0, ge=0, unit="1", source=VARIANCE_AWARE, description="spread of the drawn standard deviation")
+    alpha: float = Field(
+        1.0, ge=0, unit="1", source=VARIANCE_AWARE, description="each sample draws N(alpha sigma, theta^2)"
+    )
+    theta: float = Field(
+        0.0, ge=0, unit="1", source=VARIANCE_AWARE, description="spread of the drawn standard deviation"
+    )
     ramp: Span | None = Field(None, source=INJECTION, description="grow linearly from 0 over this time, e.g. '1 epoch'")
 
     def start(self, training: Any) -> TrainingHooks:
-        schedule, share = training.spec.method("qat.schedule"), _full
-        if schedule is not None:
-            epoch = training.steps(Span(1, "epochs"), "training.schedule")
-            share = lambda step: schedule.noise(step / epoch)  # noqa: E731
-        elif self.ramp is not None:
-            ramp = training.steps(self.ramp, "training.noise.ramp")
-            share = lambda step: min(1.0, step / ramp)  # noqa: E731
+        ramp = 0.0 if self.ramp is None else training.steps(self.ramp, "training.noise.ramp")
         about = {"alpha": self.alpha, "theta": self.theta, "training_only": True}
-        return Noisy(PreactivationNoise(self.sigma, self.mode, self.layers, **about).attach(training.net), share)
-
-
-def _full(step: int) -> float:
-    return 1.0
+        return Noisy(PreactivationNoise(self.sigma, self.mode, self.layers, **about).attach(training.net), ramp)
 
 
 @dataclass
 class Noisy(TrainingHooks):
-    """Noise on a network in training; `share(step)` of it is there after so many steps."""
+    """Noise on a network in training, which grows over the first `ramp` steps."""
 
     noise: PreactivationNoise
-    share: Callable[[int], float]
+    ramp: float
 
     def before_forward(self, step: int) -> None:
-        self.noise.share = self.share(step)
+        if self.ramp:
+            self.noise.share = min(1.0, step / self.ramp)
 
     def detach(self) -> None:
         self.noise.detach()
@@ -174,7 +169,8 @@ class Following(TrainingHooks):
     epoch: float  # optimizer steps
 
     def before_forward(self, step: int) -> None:
-        follow(self.schedule, step / self.epoch, self.training.optimizer, self.training.net)
+        noise = next((m.noise for m in self.training.methods if isinstance(m, Noisy)), None)
+        follow(self.schedule, step / self.epoch, self.training.optimizer, self.training.net, noise)
 
     def detach(self) -> None:
         for q in quantisers(self.training.net):
