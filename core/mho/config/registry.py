@@ -395,55 +395,8 @@ def thing(what: Any) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-<<<<<<< HEAD
 def __getattr__(name: str) -> Any:
     """Every public method of the registry in use, as a function: `registry.resolve("pcm.drift")`."""
     if name.startswith("_") or not hasattr(Registry, name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(default(), name)
-=======
-def present_kind(kind: str) -> str:
-    """Today's name of a kind, see `Registry.present_kind`."""
-    return default().present_kind(kind)
-
-
-def register(cls: AnyClass) -> AnyClass:
-    """Make a class of a notebook or script known, see `Registry.register`."""
-    return default().register(cls)
-
-
-def load_file(path: str | Path) -> tuple[str, ...]:
-    """Run a Python file and register its effects, see `Registry.load_file`."""
-    return default().load_file(path)
-
-
-def providers() -> tuple[Provider, ...]:
-    """Every distribution that claims a family, see `Registry.providers`."""
-    return default().providers()
-
-
-def presets() -> tuple[str, ...]:
-    """Names of all presets."""
-    return default().presets()
-
-
-def preset_path(name: str) -> Path:
-    """The file of a preset."""
-    return default().preset_path(name)
-
-
-def provided(category: str) -> tuple[type, ...]:
-    """All classes of a category without kinds, see `Registry.provided`."""
-    return default().provided(category)
-
-
-def layer_classes() -> tuple[type, ...]:
-    """All analog layers: those of plugins loaded so far, then core's own."""
-    default().load(CORE)
-    return default().provided("layer")
-
-
-def kinds(category: str | None = None) -> dict[str, type[Kinded]]:
-    """All kinds loaded so far."""
-    return default().kinds(category)
->>>>>>> qat
