@@ -40,6 +40,6 @@ class AdcCircuit(Circuit, kind="mho.adc_circuit"):
 
 def with_circuits(effects: tuple[Nonideality, ...], dac: Any, adc: Any) -> tuple[Nonideality, ...]:
     """The effects of a tile with its declared converters among them."""
-    first = (DacCircuit(converter=dac),) if isinstance(dac, Dac) and dac.declares else ()
-    last = (AdcCircuit(converter=adc),) if isinstance(adc, Adc) and adc.declares else ()
+    first = (DacCircuit(kind="mho.dac_circuit", converter=dac),) if isinstance(dac, Dac) and dac.declares else ()
+    last = (AdcCircuit(kind="mho.adc_circuit", converter=adc),) if isinstance(adc, Adc) and adc.declares else ()
     return (*first, *effects, *last)
