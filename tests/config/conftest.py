@@ -119,6 +119,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
         module: str = "",
         version: str = "1.0",
         requires: str = "",
+        sections: str = "",
         **presets: str,
     ) -> None:
         distribution, module = distribution or f"fake-{family}", module or f"fake_{family}"
@@ -130,7 +131,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
         info.mkdir()
         needs = f"Requires-Dist: {requires}\n" if requires else ""
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{needs}")
-        (info / "entry_points.txt").write_text(f"[mho]\n{family} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[mho]\n{family} = {module}\n\n[mho.training]\n{sections}\n")
         importlib.invalidate_caches()
 
     yield install

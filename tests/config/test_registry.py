@@ -121,8 +121,8 @@ BROKEN = {
     "fake_bad.A has no default for depth, width; give every field one": HEAD
     + "class A(Effect, kind='bad.a'):\n    depth: float\n    width: float = Field(ge=0)\n"
     + "@hookimpl\ndef mho_nonidealities():\n    return [A]",
-    "mho_training must return classes with after_step(array, weight, step)": HEAD
-    + "@hookimpl\ndef mho_training():\n    return [Effect]",
+    "'bad.a' is a nonideality, not a training method": HEAD
+    + "class A(Effect, kind='bad.a'): ...\n@hookimpl\ndef mho_training():\n    return [A]",
     "Argument(s) {'x'} are declared in the hookimpl": HEAD + "@hookimpl\ndef mho_nonidealities(x):\n    return []",
 }
 

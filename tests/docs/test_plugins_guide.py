@@ -83,7 +83,7 @@ def test_the_examples_it_names_exist():
 
 
 def test_the_verbs_it_names_exist():
-    from mho.cli import VERBS
+    from mho.cli import verb
 
-    for verb in re.findall(r"`?mho (new|test|mvm|plugins|doctor|cite)\b", TEXT):
-        assert verb in VERBS
+    for name in re.findall(r"`?mho (new|test|mvm|plugins|doctor|cite)\b", TEXT):
+        assert verb(name) is not None

@@ -15,8 +15,7 @@ VERBS = "mho.commands"  # entry-point group of commands: verb = module:command
 SECTIONS = "mho.training"  # entry-point group of keys of `training:`: key = kind
 NAMES = "mho.names"  # entry-point group of public names: name = module:attribute
 
-# What our own plugins add, so that mho can say what to install: distribution -> verbs with their help, and names (also
-# those of keys of `training:`).
+# What our own plugins add, so that mho can say what to install: distribution -> verbs with their help, and names.
 OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "mho-lab": (
         {
@@ -56,23 +55,11 @@ OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         },
         ("testing",),
     ),
-    "mho-qat": (
-        {},
-        (
-            "PreactivationNoise",
-            "Schedule",
-            "distillation_loss",
-            "follow",
-            "quantise",
-            "training.distill",
-            "training.noise",
-            "training.quantise",
-            "training.schedule",
-            "unquantise",
-        ),
-    ),
+    "mho-qat": ({}, ("PreactivationNoise", "Schedule", "distillation_loss", "follow", "quantise", "unquantise")),
     "mho-transformers": ({}, ("DriftScore",)),
 }
+# The same for keys of `training:` -> kinds.
+OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
 
 
 def entry_points(group: str, path: Sequence[str] | None = None) -> dict[str, list[metadata.EntryPoint]]:

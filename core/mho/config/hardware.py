@@ -42,7 +42,9 @@ class LayerRule(Strict):
     tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
     type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
     backward: Backward | None = Field(
-        None, source="R001-03", description="how gradients pass through these layers; none: as `training:` says"
+        None,
+        source="Feng et al. 2025",
+        description="how gradients pass through these layers; none: as `training:` says",
     )
     min_params: int | None = Field(
         None, ge=0, unit="1", source="mho", description="only layers with at least this many"
@@ -50,7 +52,7 @@ class LayerRule(Strict):
     max_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at most this many")
     position: Literal["first", "last"] | None = Field(
         None,
-        source="R003-26",
+        source="Rasch et al. 2023, A.2.7",
         description="only the first or the last of the layers that the rest of the rule is about, in the order of the model",
     )
 
@@ -103,12 +105,14 @@ class Hardware(Strict):
     )
     tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
     layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")
-    training: TrainingSpec = Field(TrainingSpec(), source="R003", description="hardware-aware training")
+    training: TrainingSpec = Field(
+        TrainingSpec(), source="Rasch et al. 2023, Methods, HWA training", description="hardware-aware training"
+    )
     times: tuple[Seconds, ...] = Field(
         (1.0, 3600.0, 86_400.0, 31_536_000.0),
         ge=0,
         min_length=1,
-        source="R003 Fig. 3",
+        source="Rasch et al. 2023, Fig. 3",
         description="when to evaluate, after programming",
     )
 

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -74,24 +74,11 @@ class Registry:
         return tuple(f for f in self.claims if f != CORE)
 
     @functools.cached_property
-    def _sections(self) -> dict[str, list[metadata.EntryPoint]]:
-        return distributions.entry_points(distributions.SECTIONS, self._path)
-
-    def sections(self) -> dict[str, str]:
-        """Key of `training:` -> the kind of the training method that installed plugins have there."""
-        return {key: points[0].value for key, points in self._sections.items()}
-
-    def section(self, key: str, others: Iterable[str]) -> str:
-        """The kind that is written under this key of `training:`; `others` are keys that mean something else."""
-        if len(points := self._sections.get(key, [])) > 1:
-            claim = f"{len(points)} distributions claim 'training.{key}': {owners(points)}"
-            raise PluginError(f"{claim}; uninstall all but one, or list kinds in 'methods'")
-        if not points:
-            d = distributions.comes_with(f"training.{key}")
-            known = suggest(key, (*others, *self._sections), "known keys")
-            hint = f"it comes with {d}: pip install {d}" if d else known
-            raise PluginError(f"unknown key {key!r}; {hint}")
-        return points[0].value
+    def sections(self) -> dict[str, list[str]]:
+        """Key of `training:` -> the kinds of training methods that plugins have there: ours, installed or not, and those of
+        entry points."""
+        claims = distributions.entry_points(distributions.SECTIONS, self._path)
+        return {**distributions.OUR_SECTIONS, **{key: [p.value for p in points] for key, points in claims.items()}}
 
     def providers(self) -> tuple[Provider, ...]:
         """Every distribution that claims a family, then files and notebooks. Imports nothing."""

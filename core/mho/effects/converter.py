@@ -27,7 +27,7 @@ class Converter(Kinded):
         ge=2,
         le=24,
         unit="bit",
-        source="R003 Table A.1",
+        source="Rasch et al. 2023, Table A.1",
         description="resolution: b bits are 2^b - 1 levels; none: no rounding",
     )
 
@@ -51,13 +51,13 @@ class Dac(Converter, kind="mho.dac"):
         "learned",
         gt=0,
         unit="1",
-        source="R003-06",
+        source="Rasch et al. 2023, Eq. 3",
         description="input range: learned (by calibration and training), dynamic (abs-max of each vector), or a number",
     )
 
     noise_management: bool = Field(
         False,
-        source="R003-54",
+        source="Rasch et al. 2023, A.1",
         description="vectors whose largest input is below the range take that input as their range",
     )
 
@@ -66,7 +66,7 @@ class Dac(Converter, kind="mho.dac"):
         ge=0,
         le=16,
         unit="count",
-        source="R003-06",
+        source="Rasch et al. 2023, A.1",
         description="bound management: how often the inputs of a vector may be halved while an output saturates the ADC",
     )
 
@@ -121,7 +121,7 @@ class Adc(Converter, kind="mho.adc"):
         10.0,
         gt=0,
         unit="1",
-        source="R003 Table A.1",
+        source="Rasch et al. 2023, Table A.1",
         description="output bound: that many fully-on rows of full weights saturate the ADC",
     )
 

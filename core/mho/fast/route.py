@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from torch import Tensor
+
+from mho.config.hardware import Hardware, TileSpec
 from mho.effects.converter import Adc, Dac
 from mho.effects.nonideality import TERMS, Nonideality, Side, linear
 from mho.effects.stages import TABLE
 from mho.fast.tier import Precision, Tier, chosen_tier
 from mho.tile.plan import Placed, Plan, resolve as resolve_plan
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mho.config.hardware import Hardware, TileSpec
 
 
 class Weighing(NamedTuple):

@@ -193,8 +193,8 @@ def test_a_chip_is_programmed_with_the_quantised_weights(hardware):
     torch.manual_seed(0)
     net = analog(hardware, nn.Linear(20, 6)).eval()
     mho.program(net, seed=0)
-    programmed = net.tiles.target * net.tiles.gamma[..., None]
-    assert torch.allclose(programmed, net.tiles.cut_weight(net.tiles.weight_quantiser(net.weight)), atol=1e-6)
+    programmed = net.tiles.chip.target * net.tiles.gamma[..., None]
+    assert torch.allclose(programmed, net.tiles.layout.cut_weight(net.tiles.weight_quantiser(net.weight)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ def test_clip_and_remap_act_on_the_weights_behind_the_quantiser(hardware):
     mho.attach(optimizer, net)
     with torch.no_grad():
         net.weight.mul_(3)
-    bound = net.tiles.spread(net.tiles.gamma)
+    bound = net.tiles.layout.spread(net.tiles.gamma)
     optimizer.step()
     assert (net.weight.abs() <= bound).all() and (net.weight.abs() == bound).any()
-    top = net.tiles.cut_weight(net.tiles.stored(net.weight.detach())).abs().amax(-1)
+    top = net.tiles.layout.cut_weight(net.tiles.stored(net.weight.detach())).abs().amax(-1)
     assert torch.equal(net.tiles.gamma, torch.where(top > 0, top, torch.ones_like(top)))
 
 
@@ -244,7 +244,7 @@ def test_a_quantised_analog_network_saves_loads_and_copies(hardware, tmp_path):
     ("call", "message"),
     [
         (lambda: mho.quantise(nn.Linear(2, 2)), "nothing to quantise"),
-        (lambda: mho.quantise(nn.Linear(2, 2), weights=1), r"weights=...\): bits: expected a whole number ≥ 2"),
+        (lambda: mho.quantise(nn.Linear(2, 2), weights=1), r"weights.bits: expected a whole number ≥ 2"),
         (lambda: mho.quantise(nn.Linear(2, 2), weights={"bit": 4}), "did you mean 'bits'"),
         (lambda: mho.quantise(nn.ReLU(), weights=4), "no linear layer"),
         (lambda: mho.quantise(mho.quantise(nn.Linear(2, 2), weights=4), weights=4), "quantised already"),

@@ -20,7 +20,7 @@ from mho.config import load
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Draw the tile map into this HTML file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def footprint(task: str, hardware: str, settings: tuple[str, ...], split: Any, out: Path | None, as_json: bool) -> None:
-    """Tiles, utilisation, MVMs and operations of TASK's network on HARDWARE, for one sample (R003 Table 1).
+    """Tiles, utilisation, MVMs and operations of TASK's network on HARDWARE, for one sample (Rasch et al. 2023, Table 1).
 
     TASK is a built-in (digits) or a Python file with a mho.Task; HARDWARE a YAML file or a preset.
     """

@@ -48,11 +48,12 @@ def tune_digital(
     loss: Callable[[Any, Any], Tensor],
     *,
     lr: float = 0.01,
+    cap: float | None = None,
     forward: Forward | None = None,
 ) -> nn.Module:
     """The direct baseline of R003-80, in place: the weights on tiles stay, everything digital may adapt.
 
-    The first half of `batches` sets the input ranges (mean of the largest |x| of each batch, cap 10), the second half
+    The first half of `batches` sets the input ranges (mean of the largest |x| of each batch, at most `cap`), the second half
     trains input ranges, biases and other digital parameters by SGD at rate `lr`, through all effects but without weight
     noise; batch norms adapt all along. A single batch serves for both. `loss(outputs, batch)` as in a task.
     """
@@ -61,7 +62,7 @@ def tune_digital(
         raise MhoError("tune_digital saw no data: `batches` was empty")
     half = len(batches) // 2
     first, second = (batches[:half], batches[half:]) if half else (batches, batches)
-    calibrate(net, first, forward=forward)
+    calibrate(net, first, cap=cap, forward=forward)
     adapt_batch_norm(net, first, forward=forward)
     with _weights_fixed(net), keeping_modes(net):
         free = [p for p in net.parameters() if p.requires_grad]

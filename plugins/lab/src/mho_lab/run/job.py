@@ -140,14 +140,14 @@ class Job:
             hw = load(self.hardware, set=[f"tiles.{tile}.mapping.clip={clip}" for tile in self.hardware.tiles])
             for method in DIRECT_RANGES:
                 net = to_analog(digital, hw)
-                calibrate(net, task.calibration_batches(), method, forward=task.predict)
+                calibrate(net, task.calibration_batches(), method, cap=task.range_cap, forward=task.predict)
                 yield f"clip {clip}, input ranges by {method}", net
                 adapted = copy.deepcopy(net)
                 if adapt_batch_norm(adapted, task.calibration_batches(), forward=task.predict):
                     yield f"clip {clip}, input ranges by {method}, batch norms estimated anew", adapted
             self._seed("direct")
             batches = islice(task.train_batches(draws.words("direct", self.seed)[0] & 0x7FFFFFFF), TUNING_BATCHES)
-            tuned = tune_digital(to_analog(digital, hw), batches, task.loss, forward=task.predict)
+            tuned = tune_digital(to_analog(digital, hw), batches, task.loss, cap=task.range_cap, forward=task.predict)
             yield f"clip {clip}, digital parameters tuned", tuned
 
     @torch.no_grad()
@@ -168,7 +168,7 @@ class Job:
         net, file = to_analog(digital, self.hardware), self.folder / "trained.safetensors"
         if file.exists():
             return load_model(net, file)
-        calibrate(net, self.task.calibration_batches(), forward=self.task.predict)
+        calibrate(net, self.task.calibration_batches(), cap=self.task.range_cap, forward=self.task.predict)
         spec = self.hardware.training
         epochs = spec.decided.get("epochs", self.task.hwa_epochs if spec.epochs is None else spec.epochs)
         optimizer = self._optimizer([p for p in net.parameters() if p.requires_grad])
@@ -323,7 +323,7 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     with safe_open(str(checkpoint), "pt") as f:
         plain = not any(name.endswith("tiles.input_range") for name in f.keys())  # noqa: SIM118 (not a dict)
     if plain:
-        calibrate(net, task.calibration_batches(), forward=task.predict)
+        calibrate(net, task.calibration_batches(), cap=task.range_cap, forward=task.predict)
     return net.eval()
 
 

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from mho.effects import straight
-from mho.fast import Weights
 from mho.ground import MhoError, table
 from mho.layers import AnalogLayer
-from mho.tile import tile_arrays
-from mho.use import Time, keeping_chip, keeping_modes, matrices, program, run_of
+from mho.tile import Drawn, tile_arrays
+from mho.use import Time, keeping_chip, keeping_modes, matrices, program, session_of
 
 MODES = ("autograd", "through", "ste")
 EXPECTED = "expected"  # the true derivative of everything but rounding, which passes straight through
@@ -43,14 +42,16 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
         if mode != "ste":
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
-                weights = array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.aged)
+                weights = (
+                    array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.chip.weights)
+                )
                 stack.callback(array.register_forward_pre_hook(_using(weights)).remove)
         yield
 
 
 def _using(weights: Tensor) -> Any:
     """A hook that makes a tile array compute with these weights."""
-    return lambda array, args: (*args[:2], Weights(weights))
+    return lambda array, args: (*args[:2], Drawn(weights))
 
 
 @contextmanager
@@ -117,7 +118,7 @@ def sample_gradients(
         for k in range(chips):
             program(net, seed, index=k).age(time)
             for mode in modes:
-                run_of(net).sample = 0  # every mode sees the same noise
+                session_of(net).sample = 0  # every mode sees the same noise
                 with backward_by(net, mode):
                     draws[mode].append(gradient())
     stacked = {m: {n: torch.stack(rows) for n, rows in zip(parameters, zip(*d))} for m, d in draws.items()}

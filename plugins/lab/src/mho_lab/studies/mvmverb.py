@@ -42,7 +42,7 @@ def mvm(
     hw: str, changes: tuple[str, ...], matrices: int, size: int, times: tuple[str, ...], boosts: tuple[str, ...],
     names: tuple[str, ...], plot: Path | None, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """Standard MVM error of HW's default tile (R003 Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
+    """Standard MVM error of HW's default tile (Rasch et al. 2023, Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
 
     The total, each effect alone (between ideal converters), and each effect removed. Without --time: right after
     programming, long-term read noise included.

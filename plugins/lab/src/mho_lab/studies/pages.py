@@ -136,7 +136,7 @@ def layers_page(s: LayerStudy, title: str) -> Page:
         note=BARS,
     )
     alone = Part(
-        f"Sensitivity of single layers after {when} (R003-50)",
+        f"Sensitivity of single layers after {when} (Rasch et al. 2023, Fig. 7A)",
         ("layer", "tile", "parameters", "accuracy %"),
         [(layer_name(a.layer.name), a.layer.tile, a.layer.parameters, points(a.accuracy)) for a in s.alone],
         f"Normalised by the digital score; with {family} noise in no layer it is {points(s.quiet)} %. ± is half of a 95 % "
@@ -154,7 +154,7 @@ def layers_page(s: LayerStudy, title: str) -> Page:
         note=BARS,
     )
     exempt = Part(
-        "Exemption, the most sensitive layers first (R003-51)",
+        "Exemption, the most sensitive layers first (Rasch et al. 2023, Fig. 7B, C)",
         ("off the tiles", "parameters %", "accuracy %"),
         [(", ".join(e.layers) or "none", percent(e.share, 2), points(e.accuracy)) for e in s.exemptions],
         "",
@@ -238,7 +238,7 @@ def robustness_page(s: Robustness, title: str) -> Page:
         for n, m in fits.items()
     ]
     head: tuple[str, ...] = ("network", "midpoint", "95 %", "steepness", "")
-    parts = [Part("Midpoint noise levels, all layers (R002-06)", head, rows, "", (curves,))]
+    parts = [Part("Midpoint noise levels, all layers", head, rows, "", (curves,))]
     layers = [c.place.layer for c in s.walking(networks[0])]
     if layers:
         found = [[s.curve(n, x).midpoint for n in networks] for x in layers]
@@ -253,7 +253,7 @@ def robustness_page(s: Robustness, title: str) -> Page:
             note="The darker, the less noise the layer bears.",
         )
         walked = [(x, *row) for x, row in zip(layers, texts)]
-        parts.append(Part("Walking noise: one layer at a time (R002-07)", ("layer", *networks), walked, "", (heat,)))
+        parts.append(Part("Walking noise: one layer at a time", ("layer", *networks), walked, "", (heat,)))
     strengths = []
     for n in networks:
         sigma = s.trained_with[n] or (middle.mu if middle and s.mode == "additive" else 0.0)
@@ -262,7 +262,7 @@ def robustness_page(s: Robustness, title: str) -> Page:
         ]
     parts.append(
         Part(
-            "Signals: root mean squares of weights and pre-activations (R002-08)",
+            "Signals: root mean squares of weights and pre-activations",
             ("network", "layer", "weights", "pre-activations", "over noise"),
             strengths,
             "Over noise: pre-activations over the noise of the training; without one, over the first network's midpoint.",
@@ -272,7 +272,7 @@ def robustness_page(s: Robustness, title: str) -> Page:
     if s.errors:
         parts.append(
             Part(
-                "Products on this hardware against exact ones (R002-11)",
+                "Products on this hardware against exact ones",
                 ("matrix", "gain", "error %", "systematic %", "stochastic %"),
                 [(n, f"{e.gain:.3f}", *(percent(v, 2) for v in e[1:])) for n, e in s.errors.items()],
                 "One chip at the first time; root mean squares of what the gain leaves, over that of the exact outputs.",

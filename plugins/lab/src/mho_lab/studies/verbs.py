@@ -181,7 +181,7 @@ def robustness(
     default=(1.0, 4.0, 16.0), show_default=True,
 )  # fmt: skip
 @several("--stage", "stages", None, "Of the training.", type=float, default=(0.1, 1.0), show_default=True)
-@switch("--full", "The whole protocol R000-20: 5 strengths, 4 stages, 3 trainings.")
+@switch("--full", "The whole protocol: 5 strengths, 4 stages, 3 trainings.")
 @count("--chips", 4, "Draws of every gradient.", least=2)
 @count("--batch", 64, "Samples of the gradients.")
 @count("--steps", 30, "Of the training under each cause.", least=0)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from mho.use import Tile, load_model, save_model, to_analog
-from mho_kit.base import EffectChecks, same
-from mho_kit.bench import skip
+from mho_kit.bench import seeded, skip
+from mho_kit.checks.base import EffectChecks, generators_moved, same, under_two_seeds
 
 WHERE = "a gradient flows through input, read, mvm, accumulate and output, not through program, age and fold"
 
@@ -29,36 +28,25 @@ class LearnableChecks(EffectChecks):
 
     def test_builds_the_same_again(self) -> None:
         """First values are draws of the site, so that the same hardware is the same network."""
-        states = []
-        for seed in (1, 2):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                states.append(self._learning().tiles.built.state_dict())
-        assert all(same(v, states[1][n]) for n, v in states[0].items()), (
+        a, b = (tile.tiles.built.state_dict() for tile in under_two_seeds(self._learning))
+        assert all(same(v, b[n]) for n, v in a.items()), (
             "build(site) gives other values each time; draw them with site.randn_like, or start from constants"
         )
 
     def test_leaves_the_generator_alone_when_it_builds(self) -> None:
-        tile = self._learning()
-        with torch.random.fork_rng(devices=[]):
-            before = torch.get_rng_state()
-            for placed in tile.tiles.plan.effects:
-                tile.tiles._built(placed)
-            moved = not torch.equal(before, torch.get_rng_state())
-        assert not moved, (
+        self._learning()
+        assert not generators_moved(lambda: self.bench.built(self.spec)), (
             "build(site) draws from torch's generator, which shifts everybody else's numbers; use the site"
         )
 
     def test_parameters_have_axes(self) -> None:
         """Sharded training refuses scalars."""
-        scalars = [n for n, p in self._learning().tiles.built.named_parameters() if p.dim() == 0]
-        assert not scalars, f"{', '.join(scalars)} must be at least 1-D: torch.zeros(1)"
+        scalars = ", ".join(n for n, p in self._learning().tiles.built.named_parameters() if p.dim() == 0)
+        assert not scalars, f"{scalars} must be at least 1-D: torch.zeros(1)"
 
     def test_every_parameter_learns(self) -> None:
         tile = self._learning().train()
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
+        with seeded():
             (tile(self.bench.x) - 1).square().sum().backward()
         for name, p in tile.tiles.built.named_parameters():
             if p.requires_grad:

@@ -9,28 +9,40 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from mho.effects import Nonideality
-from mho_kit.base import EffectChecks, same
+from mho.effects import Nonideality, product
+from mho.tile import resolve
 from mho_kit.bench import Witness, skip
+from mho_kit.checks.base import EffectChecks, same
 
 
 class StrengthChecks(EffectChecks):
+    @property
+    def _name(self) -> str:
+        return type(self.spec).strength or skip("the effect has no strength")
+
     def _with(self, share: float) -> Any:
         """The spec at this share of its strength."""
-        name = type(self.spec).strength
-        if name is None:
-            skip("the effect has no strength")
-        value = getattr(self.spec, name) * share
-        if isinstance(getattr(self.spec, name), int) and value == int(value):
+        full = getattr(self.spec, self._name)
+        value = full * share
+        if isinstance(full, int) and value == int(value):
             value = int(value)
         try:
-            return type(self.spec).model_validate({**self.values(), name: value})
+            return type(self.spec).model_validate({**self.values(), self._name: value})
         except ValidationError:
             if share:
-                skip(f"{name} = {value:g} is not allowed")
+                skip(f"{self._name} = {value:g} is not allowed")
             raise AssertionError(
-                f"{name} = 0 is refused; a strength of 0 removes the effect, so allow it (ge=0), or set strength = None"
+                f"{self._name} = 0 is refused; a strength of 0 removes the effect, so allow it (ge=0), or set strength = None"
             ) from None
+
+    def _outputs(self, *effects: Nonideality) -> Tensor:
+        return self.bench.tile(*effects).program(seed=0).age(self.ages[-1])(self.bench.x)
+
+    def _deviation(self, stage: str, share: float) -> float:
+        """RMS of what the stage changes."""
+        spec, arguments = self._with(share), self.bench.arguments(stage)
+        value = product(*arguments) if stage == "mvm" else arguments[0]
+        return float(torch.linalg.vector_norm(self.bench.call(spec, stage, t=self.ages[-1]).detach() - value))
 
     def test_strength_zero_removes_it(self) -> None:
         """Bit for bit, and the draws of other effects stay."""
@@ -41,8 +53,8 @@ class StrengthChecks(EffectChecks):
     def test_neighbours_keep_their_draws(self) -> None:
         """The numbers of other effects do not depend on whether this one is there."""
         witness = Witness.model_validate({})
-        with_it, without = (self.bench.tile(*e).tiles.plan for e in ((self.spec, witness), (witness,)))
-        assert with_it.effects[-1].path == without.effects[-1].path, "another effect's random numbers change beside it"
+        with_it, without = (resolve(e, "layer").effects[-1] for e in ((self.spec, witness), (witness,)))
+        assert with_it.path == without.path, "another effect's random numbers change beside it"
 
     def test_strength_goes_to_nothing_smoothly(self) -> None:
         """The physics near 0 is the identity that the core assumes at 0."""
@@ -56,9 +68,8 @@ class StrengthChecks(EffectChecks):
     def test_more_strength_is_more_effect(self) -> None:
         for stage in self.spec.stages():
             sizes = [self._deviation(stage, share) for share in (0.25, 0.5, 1.0)]
-            grows = all(a <= b * (1 + 1e-6) + 1e-12 for a, b in itertools.pairwise(sizes))
             text = ", ".join(f"{s:.3g}" for s in sizes)
-            assert grows, (
+            assert all(a <= b * (1 + 1e-6) + 1e-12 for a, b in itertools.pairwise(sizes)), (
                 f"{stage} deviates by {text} at 1/4, 1/2 and 1 of its strength; it should grow with {self._name}"
             )
 
@@ -67,20 +78,3 @@ class StrengthChecks(EffectChecks):
         assert not same(a, b), (
             f"half the strength gives the same outputs; use self.{self._name}, or set strength = None"
         )
-
-    @property
-    def _name(self) -> str | None:
-        return type(self.spec).strength
-
-    def _outputs(self, *effects: Nonideality) -> Tensor:
-        return self.bench.tile(*effects).program(seed=0).age(self.ages[-1])(self.bench.x)
-
-    def _deviation(self, stage: str, share: float) -> float:
-        """RMS of what the stage changes."""
-        spec, arguments = self._with(share), self.bench.arguments(stage)
-        value = arguments[0]
-        if stage == "mvm":
-            from mho.effects import product
-
-            value = product(*arguments)
-        return float(torch.linalg.vector_norm(self.bench.call(spec, stage, t=self.ages[-1]).detach() - value))

@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from mho.config import Kinded, kind_form, parse_value, write
 from mho.effects import STAGES, TERMS, Nonideality
 from mho.tile import resolve
-from mho_kit.base import Checks, EffectChecks
+from mho_kit.checks.base import Checks, EffectChecks, documented, takes_the_arguments_of
 
 METHODS = (*STAGES, *TERMS, "prepare", "build")
 
@@ -30,11 +30,7 @@ class DescriptionChecks(Checks):
         assert kind_form(cls.KIND), f'write: class {cls.__name__}({base}, kind="family.name"), not {cls.KIND!r}'
 
     def test_documents_itself(self) -> None:
-        cls = type(self.spec)
-        own = vars(cls).get("__doc__") or ""
-        assert len(own.split()) >= 4, (
-            f"{cls.__name__} needs a docstring of its own: formula, symbols and units in a sentence"
-        )
+        documented(type(self.spec), "formula, symbols and units in a sentence")
 
     def test_names_its_source(self) -> None:
         text = type(self.spec).source
@@ -81,7 +77,7 @@ class DescriptionChecks(Checks):
         assert not missing, f"the JSON schema lacks {', '.join(missing)}"
 
     def test_is_frozen(self) -> None:
-        name = next(n for n in (*type(self.spec).model_fields,))
+        name = next(iter(type(self.spec).model_fields))
         before = getattr(self.spec, name)
         try:
             setattr(self.spec, name, before)
@@ -98,12 +94,8 @@ class DescriptionChecks(Checks):
         try:
             same = hash(other) == hash(self.spec)
         except TypeError as error:
-            raise AssertionError(
-                f"it cannot be hashed ({error}); use tuples instead of lists and dicts in fields"
-            ) from None
-        assert same and other == self.spec, (
-            "a copy must be equal and have the same hash; do not override __eq__ or __hash__"
-        )
+            raise AssertionError(f"no hash ({error}); use tuples instead of lists and dicts in fields") from None
+        assert same and other == self.spec, "a copy must have the same hash; do not override __eq__ or __hash__"
 
 
 class EffectDescriptionChecks(DescriptionChecks, EffectChecks):
@@ -126,19 +118,9 @@ class EffectDescriptionChecks(DescriptionChecks, EffectChecks):
 
     def test_stage_methods_take_the_right_arguments(self) -> None:
         for name in METHODS:
-            if not self.spec.writes(name):
-                continue
-            wanted, given = (
-                inspect.signature(getattr(Nonideality, name)),
-                inspect.signature(getattr(type(self.spec), name)),
-            )
-            names = [p for p, v in wanted.parameters.items() if v.kind is not v.VAR_KEYWORD]
-            sides = tuple(self.spec.sides) if name in ("shift", "variance") else ()
-            try:
-                given.bind(*names, **dict.fromkeys(sides))
-            except TypeError as error:
-                text = ", ".join((*names, *sides))
-                raise AssertionError(f"{name}{given} does not fit ({error}); write {name}({text})") from None
+            if self.spec.writes(name):
+                sides = self.spec.sides if name in ("shift", "variance") else ()
+                takes_the_arguments_of(Nonideality, type(self.spec), name, **dict.fromkeys(sides))
 
     def test_its_strength_is_a_number_field(self) -> None:
         strength = type(self.spec).strength
@@ -157,12 +139,8 @@ class EffectDescriptionChecks(DescriptionChecks, EffectChecks):
 
 
 def _holds_number(annotation: Any) -> bool:
-    if annotation in (int, float):
-        return True
-    return (
-        any(_holds_number(a) for a in typing.get_args(annotation))
-        and typing.get_origin(annotation) is not typing.Literal
-    )
+    inner = () if typing.get_origin(annotation) is typing.Literal else typing.get_args(annotation)
+    return annotation in (int, float) or any(map(_holds_number, inner))
 
 
 def _accepts(cls: type[Kinded], values: dict[str, Any], name: str) -> bool:

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mho_kit.base import EffectChecks
 from mho_kit.bench import skip
+from mho_kit.checks.base import EffectChecks
 
 ALPHA = 1e-5
 Moments = Callable[..., tuple[Any, Any]]
@@ -27,23 +27,20 @@ class StatisticsChecks(EffectChecks):
     tolerance: ClassVar[float] = 0.0
 
     def test_expected_moments_name_its_stages(self) -> None:
-        strange = sorted(set(self.expected) - set(self.spec.stages()))
-        assert not strange, (
-            f"expected names {', '.join(strange)}, but the effect acts at {', '.join(self.spec.stages())}"
-        )
+        strange, stages = ", ".join(self.expected.keys() - set(self.spec.stages())), ", ".join(self.spec.stages())
+        assert not strange, f"expected names {strange}, but the effect acts at {stages}"
 
     def test_mean_and_spread_are_as_expected(self) -> None:
         if not self.expected:
             skip("no expected moments are given")
+        t = self.ages[-1]
         for stage, moments in self.expected.items():
-            t = self.ages[-1]
             arguments = self.bench.arguments(stage)
             site = self.bench.site(self.spec, stage, t=t)
             extra = (t,) if stage == "age" else ()
-            mean, std = moments(arguments[0], *extra, *arguments[1:], site)
-            like = self.bench.call(self.spec, stage, t=t)
             drawn = torch.stack([self.bench.call(self.spec, stage, chip, t=t) for chip in range(self.draws_taken)])
-            mean, std = (torch.as_tensor(v).to(like.dtype).expand_as(like) for v in (mean, std))
+            given = moments(arguments[0], *extra, *arguments[1:], site)
+            mean, std = (torch.as_tensor(v).to(drawn.dtype).expand_as(drawn[0]) for v in given)
             if problem := compare(drawn, mean, std, tolerance=self.tolerance):
                 raise AssertionError(f"{stage}: {problem}; correct the formula or `expected`, or state a tolerance")
 
@@ -60,12 +57,11 @@ def compare(drawn: Tensor, mean: Tensor, std: Tensor, tolerance: float = 0.0, al
         return f"{problem} (n = {n})"
     variance, error = _variance(drawn)
     allowed = limit * error + (2 * tolerance + tolerance**2) * std.square() + rounding.square() + 1e-12 * std.square()
-    wrong = (variance - std.square()).abs() > allowed
-    if wrong.any():
-        at = int(((variance - std.square()).abs() / allowed.clamp(min=1e-300)).argmax())
-        a, b = float(variance.flatten()[at].sqrt()), float(std.flatten()[at])
-        return f"std is {a:.4g}, expected {b:.4g} (n = {n})"
-    return ""
+    excess = (variance - std.square()).abs() / allowed.clamp(min=1e-300)
+    if not (excess > 1).any():
+        return ""
+    at = int(excess.argmax())
+    return f"std is {float(variance.flatten()[at].sqrt()):.4g}, expected {float(std.flatten()[at]):.4g} (n = {n})"
 
 
 def compare_samples(a: Tensor, b: Tensor, shift: Tensor, tolerance: float, alpha: float = ALPHA) -> str:

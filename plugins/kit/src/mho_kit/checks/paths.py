@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ from torch import Tensor
 from mho.effects import Nonideality
 from mho.fast import Conversion, Precision
 from mho.use import Tile
-from mho_kit.base import Checks, EffectChecks
-from mho_kit.bench import INPUTS, TILE, Bench, skip
-from mho_kit.statistics import compare_samples
+from mho_kit.bench import INPUTS, TILE, Bench, output_scale, route_of, seeded, skip
+from mho_kit.checks.base import Checks, EffectChecks, finite
+from mho_kit.checks.statistics import compare_samples
 
 # precision -> largest error of an output without side products, relative to the largest output: fp32 rounds, weights of the
 # int8 tier have 15 bits and a sign
@@ -38,10 +37,9 @@ class PathChecks(Checks):
         if self._draws:
             skip("its noise is drawn anew on each path; the check of moments compares it")
         for precision in EXACT:
-            bench = self._single(precision)
-            x = bench.random(VALUES, INPUTS, number=5)
-            fused, reference = (self._on_path(b, x) for b in (bench, self._single("reference")))
-            assert torch.isfinite(fused).all(), f"precision {precision} gives NaN or infinity; {CAUSES}"
+            x = self._single(precision).random(VALUES, INPUTS, number=5)
+            fused, reference = self._on_both_paths(precision, x)
+            finite(fused, f"{CAUSES}; precision {precision} gives")
             error, allowed = (fused - reference).abs(), self._allowed(precision, x, reference)
             worst = int((error / allowed).argmax())
             assert (error <= allowed).all(), (
@@ -54,9 +52,8 @@ class PathChecks(Checks):
         if not self._draws:
             skip("it declares no variance; the check of values compares the numbers themselves")
         for precision in EXACT:
-            bench = self._single(precision)
-            x = bench.random(1, INPUTS, number=5).expand(MOMENTS, -1)
-            fused, reference = (self._on_path(b, x) for b in (bench, self._single("reference")))
+            x = self._single(precision).random(1, INPUTS, number=5).expand(MOMENTS, -1)
+            fused, reference = self._on_both_paths(precision, x)
             shift = self._allowed(precision, x[:1], reference.mean(0, keepdim=True))
             problem = compare_samples(fused, reference, shift.squeeze(0), SIDES[precision])
             assert not problem, f"precision {precision}, against the reference path: {problem}; {CAUSES}"
@@ -87,15 +84,16 @@ class PathChecks(Checks):
     def _fused(self, bench: Bench, **about: Any) -> Tile:
         """A tile of this bench, or a skip that says why it has no fused path."""
         made = self._tile(bench, **about)
-        route = made.tiles.route
+        route = route_of(made)
         if not route.fused and bench.precision != "reference":
             skip(f"it runs on the reference path: {route.why}")
         return made
 
-    def _on_path(self, bench: Bench, x: Tensor) -> Tensor:
-        made = self._fused(bench).program(seed=0).age(AGE)
-        with torch.no_grad():
-            return made(x).double()
+    @torch.no_grad()
+    def _on_both_paths(self, precision: Precision, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of chip 0 in this arithmetic, and on the reference path."""
+        fused, reference = (self._fused(self._single(p)).program(seed=0).age(AGE) for p in (precision, "reference"))
+        return fused(x).double(), reference(x).double()
 
     def _allowed(self, precision: Precision, x: Tensor, outputs: Tensor) -> Tensor:
         """The error of every output that arithmetic explains."""
@@ -103,7 +101,7 @@ class PathChecks(Checks):
         allowed = EXACT[precision] * outputs.abs().amax().expand_as(outputs)
         conversion = Conversion.of(made.tiles.spec.adc)
         if conversion.kind != torch.float32:  # a code may move by one
-            allowed = allowed + 1.01 * conversion.step * made.tiles.digital_scale().detach().sum(0)
+            allowed = allowed + 1.01 * conversion.step * output_scale(made).sum(0)
         if self._sided:
             allowed = allowed + SIDES[precision] * (outputs - self._plain(x)).abs().amax()
         return allowed
@@ -116,24 +114,20 @@ class PathChecks(Checks):
         dac = bench.changes.get("dac", TILE["dac"])
         learned = {"dac": {**dac, "range": "learned"}} if isinstance(dac, dict) else {}
         made = self._fused(bench, tile=learned, out_scale="column", inject={"scale": 1.0}).train()
-        if why := made.tiles.route.by_reference * (bench.precision != "reference"):
+        if why := route_of(made).by_reference * (bench.precision != "reference"):
             skip(f"its gradients come from the reference path: {why}")
         tiles = made.tiles
         with torch.no_grad():
             tiles.input_range.fill_(0.8)
+        x = bench.random(VALUES, INPUTS, number=5).requires_grad_()
+        sign = bench.random(VALUES, len(made.weight), number=6)
         asked = {"weights": made.weight, "input ranges": tiles.input_range, "output scales": tiles.out_scale}
-        named = {name: p for name, p in asked.items() if p.requires_grad}
-        x, sign = (
-            bench.random(VALUES, INPUTS, number=5).requires_grad_(),
-            bench.random(VALUES, len(made.weight), number=6),
-        )
+        asked = {"inputs": x} | {name: p for name, p in asked.items() if p.requires_grad}
         drawn = []
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for seed in range(GRADIENTS):
-                torch.manual_seed(seed)
-                drawn.append(torch.autograd.grad((made(x) * sign).sum(), (x, *named.values())))
-        return {name: torch.stack(g).double() for name, g in zip(("inputs", *named), zip(*drawn))}
+        for seed in range(GRADIENTS):
+            with seeded(seed):
+                drawn.append(torch.autograd.grad((made(x) * sign).sum(), tuple(asked.values())))
+        return {name: torch.stack(g).double() for name, g in zip(asked, zip(*drawn))}
 
 
 class EffectPathChecks(PathChecks, EffectChecks):
