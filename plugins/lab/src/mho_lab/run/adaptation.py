@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mho.ground import MhoError
 from mho.use import calibrate, keeping_modes, matrices, run_batch
+from mho_lab.run.inspection import parameters_on_tiles
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -83,8 +84,7 @@ def tune_digital(
 def _weights_fixed(net: nn.Module) -> Iterator[None]:
     """No gradient for weights on tiles, and no noise injected into them."""
     arrays = [array for array, _ in matrices(net)]
-    owners = {id(w if w._base is None else w._base) for _, w in matrices(net)}
-    weights = [p for p in net.parameters() if id(p) in owners and p.requires_grad]
+    weights = [p for p in parameters_on_tiles(net).values() if p.requires_grad]
     specs = [a.training_spec for a in arrays]
     try:
         for p in weights:
