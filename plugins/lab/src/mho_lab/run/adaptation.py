@@ -21,7 +21,8 @@ def adapt_batch_norm(net: nn.Module, batches: Iterable[Any], *, forward: Forward
     there are. No parameter is touched; everything else runs as in evaluation, so with a chip on the network the
     statistics are those on that chip. `forward(net, batch)` as in `mho.calibrate`.
     """
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    kind = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (torch has no public name for all batch norms)
+    norms = [m for m in net.modules() if isinstance(m, kind) and m.track_running_stats]
     if not norms:
         return 0
     before, seen = [m.momentum for m in norms], False
