@@ -13,7 +13,6 @@ report.html       the same to look at
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import time
@@ -48,6 +47,7 @@ from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
 from mho_lab.run.inspection import inspect_layers, kurtosis_by_layer
 from mho_lab.run.loop import Loop, seed_all
 from mho_lab.run.product import MvmExperiment, effect_table
+from mho_lab.run.results import complete_lines
 from mho_lab.run.task import Score, Task
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
@@ -215,7 +215,7 @@ class Job:
     def _curve(self, variant: Variant, net: nn.Module, reference: float) -> tuple[Evaluation, dict[str, Rows]]:
         """Scores and further figures of all chips; chips that are in results.jsonl already are not run again."""
         file = self.folder / "results.jsonl"
-        lines = {r["chip"]: r for r in _lines(file) if r["variant"] == variant.name}
+        lines = {r["chip"]: r for r in complete_lines(file) if r["variant"] == variant.name}
         taken: list[Score] = []
 
         def score(net: nn.Module) -> float:
@@ -338,10 +338,3 @@ def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) 
     write_atomically(file, json.dumps(key, indent=1))
     made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
     write_atomically(folder / "hardware.yaml", made_with + hardware.to_yaml())
-
-
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a JSONL file; a line that a crash cut short does not count."""
-    for line in file.read_text().splitlines() if file.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            yield json.loads(line)
