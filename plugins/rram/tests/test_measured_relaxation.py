@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mho_lab.fit.fitting import with_fields
 from mho_rram.relaxation import Relaxation
+
+with_fields = pytest.importorskip("mho_lab.fit.fitting").with_fields
 
 PLUGIN = Path(__file__).parents[1]
 RESULT = PLUGIN.parents[1] / "docs/data/rram_relaxation.json"
