@@ -272,7 +272,15 @@ def test_only_allowed_families_are_used(plugin: Plugin, file: Path, monkeypatch:
         assert "family 'bad' is switched off: MHO_PLUGINS allows rram, circuit" in told.output
     assert "family 'pcm' is switched off" in mho("check", "pcm.standard").output
     states = {p["family"]: p["state"] for p in json.loads(mho("plugins", "--load", "--json").stdout)}
-    assert states == {"bad": "off", "circuit": "ok", "ideal": "off", "mho": "ok", "pcm": "off", "rram": "ok"}
+    assert states == {
+        "bad": "off",
+        "circuit": "ok",
+        "ideal": "off",
+        "mho": "ok",
+        "pcm": "off",
+        "qat": "off",
+        "rram": "ok",
+    }
     doctor = mho("doctor")
     assert doctor.exit_code == 0, doctor.output
     assert "plugin bad" in doctor.output and "off" in doctor.output and "bad.chip" not in doctor.output

@@ -571,3 +571,47 @@ def test_any_change_is_a_hardware_or_a_located_error(parts: list[str]) -> None:
 def test_reading_a_file_imports_no_torch(tmp_path: Path) -> None:
     code = "import sys, mho.config.hardware, mho.config.registry, mho.config.hooks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+SHRINK = """
+from mho.config.hooks import hookimpl
+from mho.config.recipe import TrainingMethod
+from mho.config.schema import Field
+
+class Decay(TrainingMethod, kind="shrink.decay"):
+    rate: float = Field(0.1, ge=0, unit="1", description="share that goes")
+
+@hookimpl
+def mho_training():
+    return [Decay]
+"""
+
+
+def test_a_plugin_claims_a_key_of_training_from_its_metadata(plugin: Callable[..., None]) -> None:
+    plugin("shrink", SHRINK, sections="decay = shrink.decay")
+    hw = hardware(tile("{}") + "training: {decay: {rate: 0.2}}")
+    assert hw.training.method("shrink.decay").rate == 0.2 and list(hw.training.all_methods) == ["decay"]
+    assert hw == Hardware.from_yaml(hw.to_yaml())
+    assert hw.digest != hardware(tile("{}") + "training: {decay: {}}").digest
+    assert hardware(tile("{}") + "training: {decay: none}") == hardware(tile("{}"))
+    properties = json_schema()["$defs"]["TrainingSpec"]["properties"]
+    assert properties["decay"]["anyOf"][0]["properties"]["rate"]["minimum"] == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("dacay: {}", "unknown key 'dacay'; did you mean 'decay'?"),
+        ("clib: 2", "unknown key 'clib'; did you mean 'clip'?"),
+        ("noise: {}", "no installed plugin provides 'qat'; try: pip install mho-qat; installed: other, pcm, shrink"),
+        ("twice: {}", "other.gone and shrink.decay both claim this key; list the one that you mean in 'methods'"),
+        ("gone: {}", "plugin 'other' (fake-other 1.0) cannot be used: ModuleNotFoundError: No module named 'missing'"),
+    ],
+)
+def test_a_key_of_training_that_cannot_be_used_says_why(plugin: Callable[..., None], keys: str, message: str) -> None:
+    plugin("shrink", SHRINK, sections="decay = shrink.decay\ntwice = shrink.decay")
+    plugin("other", "import missing", sections="gone = other.gone\ntwice = other.gone")
+    with pytest.raises(ConfigError) as error:
+        hardware(tile("{}") + f"training: {{{keys}}}")
+    assert [p.path for p in error.value.problems] == ["training." + keys.partition(":")[0]]
+    assert message in error.value.problems[0].message

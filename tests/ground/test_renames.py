@@ -11,7 +11,7 @@ from mho.config import registry
 from mho.config.hardware import Hardware
 from mho.config.schema import Strict
 from mho.ground.renames import Renamed, present
-from tests.conftest import CORE
+from tests.config.conftest import CORE
 
 ROOT = Path(__file__).parents[2]
 LAB = """

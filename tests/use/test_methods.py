@@ -1,6 +1,7 @@
-"""Training methods beside noise injection: schedules, backward per layer, surrogates, scales, distillation, direct deployment."""
+"""Training beside noise injection: backward per layer, surrogates, scales, direct deployment, and methods of plugins."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import mho
-from mho.effects import quantisers
+from mho.config import Span, registry
 from mho.effects.converter import RANGE_CAP
 from mho.tile.array import RANGE_RATE
 
@@ -29,78 +30,6 @@ def training(**keys):
 def layer(hw, out=6, rows=20, seed=0):
     torch.manual_seed(seed)
     return mho.to_analog(nn.Linear(rows, out), hw).train()
-
-
-# --- the schedule (R002-05) ---
-
-
-def test_the_schedule_reproduces_the_published_epochs():
-    """R002-05: FP for 10 epochs, quantisation from 11, noise from 21, full at 121, end at 300, 1e-3 -> 1e-6 by a cosine."""
-    s = mho.Schedule()
-    begins = range(300)  # `done` when epoch 1, 2, ... begins
-    assert [s.quantised(d) for d in begins].index(True) + 1 == 11
-    noise = [s.noise(d) for d in begins]
-    assert noise[:21] == [0.0] * 21 and noise[21] == pytest.approx(0.01)
-    assert noise.index(1.0) + 1 == 121 and noise[70] == pytest.approx(0.5)
-    assert s.epochs == 300
-    assert s.rate(0) == pytest.approx(1e-3) and s.rate(300) == pytest.approx(1e-6)
-    assert s.rate(150) == pytest.approx((1e-3 + 1e-6) / 2)
-    assert s.rate(75) == pytest.approx(1e-6 + (1e-3 - 1e-6) * (1 + math.sqrt(0.5)) / 2)
-
-
-def test_a_stretched_schedule_keeps_its_shape():
-    s = mho.Schedule().stretched(30)
-    assert (s.quantise_from, s.noise_from, s.noise_full, s.epochs) == (2, 3, 13, 30)
-
-
-def test_attach_follows_a_schedule_in_any_loop(hardware):
-    """Learning rate, quantisers, injection and pre-activation noise all come from it, step by step."""
-    plan = "{quantise_from: 2, noise_from: 3, noise_full: 5, epochs: 6, lr: 0.1, lr_end: 0}"
-    hw = hardware(EXACT, training(schedule=plan, noise="{sigma: 1}", quantise="{weights: {bits: 4}}", clip="none"))
-    net = layer(hw)
-    optimizer = torch.optim.SGD(net.parameters(), lr=7.0)
-    attached = mho.attach(optimizer, net, steps_per_epoch=2)
-    shares, ramps, on, rates = [], [], [], []
-    for _ in range(12):
-        net(torch.randn(3, 20)).sum().backward()
-        shares.append(attached._noise.share)
-        ramps.append(float(net.tiles._ramp()))
-        on.append(net.tiles.weight_quantiser.on)
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-    assert shares == [0, 0, 0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1] == ramps
-    assert on == [False] * 2 + [True] * 10
-    assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * k / 12)) for k in range(12)])
-
-
-def test_a_digital_network_follows_a_schedule_by_hand():
-    net = mho.quantise(nn.Sequential(nn.Linear(3, 2)), weights=4)
-    noise, optimizer = mho.PreactivationNoise(0.1).attach(net), torch.optim.Adam(net.parameters())
-    mho.follow(mho.Schedule(), 70, optimizer, net, noise)
-    assert noise.share == 0.5 and all(q.on for q in quantisers(net))
-    mho.follow(mho.Schedule(), 5, optimizer, net, noise)
-    assert noise.share == 0 and not any(q.on for q in quantisers(net))
-    x = torch.randn(4, 3)
-    assert torch.equal(net(x), F.linear(x, net[0].parametrizations.weight.original, net[0].bias))
-
-
-# --- noise on pre-activations, from YAML (R002-03) ---
-
-
-def test_noise_on_preactivations_is_there_in_training_only_and_grows(hardware):
-    """std of 20,000 outputs follows the ramp: sigma k/4; alpha = 1e-5 is 2.2 %."""
-    net = layer(hardware("rows: 20", training(noise="{sigma: 2, ramp: 4 steps}", clip="none")), out=200)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
-    attached = mho.attach(optimizer, net)
-    x = torch.zeros(100, 20)
-    for k in range(6):
-        spread = float((net(x) - net.bias).detach().std())
-        assert spread == pytest.approx(2 * min(1, k / 4), rel=0.022)
-        optimizer.step()
-    assert torch.equal(net.eval()(x), net.bias.expand(100, -1))
-    assert torch.equal(mho.to_digital(net).eval()(x), net.bias.expand(100, -1))
-    attached.detach()
-    assert torch.equal(net.train()(x), net.bias.expand(100, -1))
 
 
 # --- backward modes (R001) ---
@@ -175,7 +104,7 @@ def test_the_gradient_of_a_surrogate_is_that_of_its_stand_in(hardware):
 
     z, w = x.detach().clone().requires_grad_(), net.weight.detach().clone().requires_grad_()
     by_hand = net.bias.detach()
-    for rows in torch.arange(20).split(net.tiles.sizes):
+    for rows in torch.arange(20).split(net.tiles.layout.sizes):
         gamma = w.detach()[:, rows].abs().amax(1)
         by_hand = by_hand + gamma * 0.7 * torch.tanh(z[:, rows] @ w[:, rows].T / (gamma * 0.7))
     by_hand.backward(g)
@@ -274,7 +203,7 @@ def test_training_computes_with_everything_but_ageing(hardware):
     """R003-61, R003-63: mapped by column (Eq. 21), all effects of a product, no drift and no long-term read noise."""
     plain = layer(hardware(FULL))
     ageing = layer(hardware(FULL.replace("[pcm.prog", "[pcm.drift, pcm.read_noise_1f, pcm.prog")))
-    assert torch.equal(ageing.tiles.gamma, ageing.tiles.cut_weight(ageing.weight.detach()).abs().amax(-1))
+    assert torch.equal(ageing.tiles.gamma, ageing.tiles.layout.cut_weight(ageing.weight.detach()).abs().amax(-1))
     out, x = [], torch.randn(4, 20)
     for net in (plain, ageing):
         torch.manual_seed(1)
@@ -359,9 +288,9 @@ def test_the_gradients_of_the_scales_are_those_of_the_formula(hardware):
     net(x).backward(g)
     p, kappa = torch.nn.Parameter(tiles.out_scale.detach()), torch.nn.Parameter(torch.full((3, 2), 5.0))
     y = torch.zeros(7, 6)
-    for t, rows in enumerate(torch.arange(20).split(tiles.sizes)):
+    for t, rows in enumerate(torch.arange(20).split(tiles.layout.sizes)):
         analog = x[:, rows] @ (net.weight.detach()[:, rows] / tiles.gamma[t][:, None]).T
-        y = y + aws * p[t] * (kappa[t, tiles.block] / 5) * analog
+        y = y + aws * p[t] * (kappa[t, tiles.layout.block] / 5) * analog
     assert torch.allclose(y + net.bias, net(x), atol=1e-5)
     y.backward(g)
     assert torch.allclose(tiles.out_scale.grad, p.grad, atol=1e-5) and torch.allclose(
@@ -420,79 +349,88 @@ def test_auto_scale_needs_something_to_scale(hardware):
         hardware(EXACT, training(auto_scale="true"))
 
 
-def test_a_schedule_is_the_only_one_to_count_epochs(hardware):
+# --- methods of plugins ---
+
+
+class Recorder(mho.TrainingMethod, kind="recorder.calls"):
+    """Writes down what it is asked."""
+
+    source = "a test"
+    strict: bool = mho.Field(False, description="refuse to start")
+    seen: ClassVar[list] = []
+
+    def convert(self, array, weight):
+        self.seen.append(("convert", array.name, tuple(weight.shape)))
+        with torch.no_grad():
+            weight[:, 0] = 0
+
+    def start(self, training):
+        self.seen.append(("start", training.spec.method(self.kind) is self, training.steps(Span(2, "epochs"), "it")))
+        if self.strict:
+            raise mho.MhoError("it does not want to")
+        return self
+
+    def before_forward(self, step):
+        self.seen.append(("before", step))
+
+    def after_step(self, array, weight, step):
+        self.seen.append(("after", array.name, step))
+        weight.mul_(0.5)
+
+    def detach(self):
+        self.seen.append(("detach",))
+
+    def decides(self):
+        return {"epochs": 7, "inject.ramp": "slowly"}
+
+
+@pytest.fixture
+def seen():
+    with registry.using(registry.Registry()):
+        mho.register(Recorder)
+        Recorder.seen.clear()
+        yield Recorder.seen
+
+
+def test_a_method_of_a_plugin_acts_where_yaml_lists_it(hardware, seen):
+    hw = hardware("rows: 8", training(methods="[recorder.calls]", inject="none", clip="none"))
+    torch.manual_seed(0)
+    net = mho.to_analog(nn.Sequential(nn.Linear(9, 4)), hw).train()
+    assert (net[0].weight[:, 0] == 0).all() and net[0].tiles.gamma.shape == (2, 4)
+    optimizer, before = torch.optim.SGD(net.parameters(), lr=0.0), net[0].weight.detach().clone()
+    attached = mho.attach(optimizer, net, steps_per_epoch=5)
+    for _ in range(2):
+        net(torch.ones(2, 9)).sum().backward()
+        optimizer.step()
+    net.eval()(torch.ones(2, 9))
+    attached.detach()
+    assert torch.equal(net[0].weight, before / 4)
+    assert seen == [
+        ("convert", "0", (4, 9)),
+        ("start", True, 10),
+        ("before", 0),
+        ("before", 0),
+        ("after", "0", 1),
+        ("before", 1),
+        ("after", "0", 2),
+        ("detach",),
+    ]
+
+
+def test_what_a_method_decides_is_written_nowhere_else(hardware, seen):
+    assert hardware("rows: 8", training(methods="[recorder.calls]")).training.decided["epochs"] == 7
     with pytest.raises(mho.ConfigError) as error:
-        hardware(EXACT, training(schedule="{epochs: 30}", epochs=3, lr=0.1, inject="{ramp: 1 epoch}"))
-    assert [p.path for p in error.value.problems] == ["training.epochs", "training.lr", "training.inject.ramp"]
+        hardware("rows: 8", training(methods="[recorder.calls, recorder.calls]", epochs=3, inject="{ramp: 1 epoch}"))
+    found = {p.path: p.message for p in error.value.problems}
+    assert found["training.epochs"] == "training.methods[1] says this already; remove one of them"
+    assert set(found) == {"training.methods[0]", "training.methods[1]", "training.epochs", "training.inject.ramp"}
 
 
-# --- distillation (R003-75) ---
-
-
-def test_distillation_is_the_mixture_of_the_paper():
-    """R003-75, by hand in float64: T = 10, 0.75 of T^2 KL and 0.25 of the task."""
-    torch.manual_seed(0)
-    y, t = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True), torch.randn(4, 3, 5, dtype=torch.float64)
-    task = F.cross_entropy(y.flatten(0, 1), torch.zeros(12, dtype=torch.long))
-    p, q = (t / 10).softmax(-1), (y / 10).softmax(-1)
-    expected = 0.75 * 100 * (p * (p / q).log()).sum(-1).mean() + 0.25 * task
-    assert torch.allclose(mho.distillation_loss(y, t, task), expected)
-    assert torch.allclose(mho.distillation_loss(y, y, task), 0.25 * task)
-
-
-def test_the_gradient_of_a_soft_teacher_does_not_shrink_with_the_temperature():
-    """Hinton et al. 2015: for large T it is (y - mean y - t + mean t)/classes per logit; n = 1 vector."""
-    y, t = torch.randn(1, 6, dtype=torch.float64, requires_grad=True), torch.randn(1, 6, dtype=torch.float64)
-    mho.distillation_loss(y, t, torch.zeros(()), temperature=1e4, weight=1.0).backward()
-    centred = (y - y.mean() - t + t.mean()).detach() / 6
-    assert torch.allclose(y.grad, centred, rtol=1e-3)
-
-
-# --- direct deployment (R003-80) ---
-
-
-class Normed(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.norm, self.b = nn.Linear(8, 12), nn.BatchNorm1d(12), nn.Linear(12, 3)
-
-    def forward(self, x):
-        return self.b(torch.relu(self.norm(self.a(x))))
-
-
-def test_batch_norms_are_estimated_anew_and_nothing_else_changes(hardware):
-    """R003-80 and Bhattacharjee et al. 2023: plain averages over the batches, on the chip that is on."""
-    torch.manual_seed(0)
-    net = mho.to_analog(Normed(), hardware("rows: 8\nnonidealities: [pcm.programming_noise]")).eval()
-    mho.program(net, seed=1)
-    batches = [torch.randn(16, 8) + 2 for _ in range(5)]
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    assert mho.adapt_batch_norm(net, batches) == 1
-    z = [net.a(b).detach() for b in batches]
-    assert torch.allclose(net.norm.running_mean, torch.stack([v.mean(0) for v in z]).mean(0), atol=1e-5)
-    assert torch.allclose(net.norm.running_var, torch.stack([v.var(0) for v in z]).mean(0), atol=1e-5)
-    assert not net.norm.training and net.norm.momentum == 0.1
-    assert all(
-        torch.equal(before[k], v)
-        for k, v in net.state_dict().items()
-        if not k.startswith("norm.running") and "num_b" not in k
-    )
-
-
-def test_the_direct_baseline_leaves_weights_on_tiles_and_learns_the_rest(hardware):
-    """R003-80: first half of the batches sets the ranges, second half trains what is digital, at weight lr 0 without noise."""
-    torch.manual_seed(0)
-    net = mho.to_analog(Normed(), hardware(FULL))
-    x = torch.randn(256, 8)
-    y = (x[:, 0] > 0).long()
-    batches = [(x[i : i + 16], y[i : i + 16]) for i in range(0, 256, 16)]
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    specs = [net.a.tiles.training_spec, net.b.tiles.training_spec]
-    mho.tune_digital(net, batches, lambda out, batch: F.cross_entropy(out, batch[1]), lr=0.1)
-    changed = {k for k, v in net.state_dict().items() if not torch.equal(before[k], v)}
-    assert not changed & {"a.weight", "b.weight", "a.tiles.gamma", "b.tiles.gamma"}
-    assert changed >= {"a.bias", "b.bias", "norm.weight", "norm.running_mean", "a.tiles.input_range"}
-    assert net.a.weight.requires_grad and [net.a.tiles.training_spec, net.b.tiles.training_spec] == specs
-    with pytest.raises(mho.MhoError, match="no data"):
-        mho.tune_digital(net, [], lambda out, batch: out.sum())
-    mho.tune_digital(net, batches[:1], lambda out, batch: out.square().mean())  # one batch serves for both halves
+def test_a_training_that_cannot_start_leaves_the_network_free(hardware, seen):
+    net = layer(hardware("rows: 8", training(methods="[{kind: recorder.calls, strict: true}]")))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    for _ in range(2):
+        with pytest.raises(mho.MhoError, match="does not want to"):
+            mho.attach(optimizer, net, steps_per_epoch=5)
+    optimizer.step()
+    assert not net.tiles.is_attached and int(net.tiles.step) == 0

@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from packaging.requirements import InvalidRequirement, Requirement
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 FAMILIES = "mho"  # entry-point group of plugins: family = module
 VERBS = "mho.commands"  # entry-point group of commands: verb = module:command
 SECTIONS = "mho.training"  # entry-point group of keys of `training:`: key = kind
 NAMES = "mho.names"  # entry-point group of public names: name = module:attribute
 
-# What our own plugins add, so that mho can say what to install: distribution -> verbs with their help, and names (also
-# those of keys of `training:`).
+# What our own plugins add, so that mho can say what to install: distribution -> verbs with their help, and names.
 OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "mho-lab": (
         {
@@ -37,11 +37,15 @@ OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
             "Directions",
             "Footprint",
             "Inspection",
+            "MvmExperiment",
             "Score",
             "Task",
+            "adapt_batch_norm",
             "footprint",
             "gradient_directions",
             "inspect_layers",
+            "standard_mvm_error",
+            "tune_digital",
         ),
     ),
     "mho-kit": (
@@ -51,23 +55,11 @@ OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         },
         ("testing",),
     ),
-    "mho-qat": (
-        {},
-        (
-            "PreactivationNoise",
-            "Schedule",
-            "distillation_loss",
-            "follow",
-            "quantise",
-            "training.distill",
-            "training.noise",
-            "training.quantise",
-            "training.schedule",
-            "unquantise",
-        ),
-    ),
+    "mho-qat": ({}, ("PreactivationNoise", "Schedule", "distillation_loss", "follow", "quantise", "unquantise")),
     "mho-transformers": ({}, ("DriftScore",)),
 }
+# The same for keys of `training:` -> kinds.
+OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
 
 
 def entry_points(group: str, path: Sequence[str] | None = None) -> dict[str, list[metadata.EntryPoint]]:
@@ -130,6 +122,8 @@ def _requirements(distribution: metadata.Distribution | None) -> Iterator[Requir
 
 
 def _parsed(text: str) -> Requirement | None:
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         return Requirement(text)
     except InvalidRequirement:

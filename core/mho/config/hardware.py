@@ -42,7 +42,9 @@ class LayerRule(Strict):
     tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
     type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
     backward: Backward | None = Field(
-        None, source="R001-03", description="how gradients pass through these layers; none: as `training:` says"
+        None,
+        source="Feng et al. 2025",
+        description="how gradients pass through these layers; none: as `training:` says",
     )
     min_params: int | None = Field(
         None, ge=0, unit="1", source="mho", description="only layers with at least this many"
@@ -50,7 +52,7 @@ class LayerRule(Strict):
     max_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at most this many")
     position: Literal["first", "last"] | None = Field(
         None,
-        source="R003-26",
+        source="Rasch et al. 2023, A.2.7",
         description="only the first or the last of the layers that the rest of the rule is about, in the order of the model",
     )
 
@@ -103,12 +105,14 @@ class Hardware(Strict):
     )
     tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
     layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")
-    training: TrainingSpec = Field(TrainingSpec(), source="R003", description="hardware-aware training")
+    training: TrainingSpec = Field(
+        TrainingSpec(), source="Rasch et al. 2023, Methods, HWA training", description="hardware-aware training"
+    )
     times: tuple[Seconds, ...] = Field(
         (1.0, 3600.0, 86_400.0, 31_536_000.0),
         ge=0,
         min_length=1,
-        source="R003 Fig. 3",
+        source="Rasch et al. 2023, Fig. 3",
         description="when to evaluate, after programming",
     )
 
@@ -144,12 +148,12 @@ class Hardware(Strict):
     @classmethod
     def from_yaml(cls, text: str, name: str = "<text>", *, set: Iterable[str] = ()) -> Self:
         """The hardware that a YAML text describes; `name` is what errors call the text."""
-        return cls._built(Files().resolved(parse(text, name), ()), set)
+        return cls.from_tree(*Files().resolved(parse(text, name), ()), set)
 
     @classmethod
-    def _built(cls, resolved: tuple[Node, Files], changes: Iterable[str]) -> Self:
-        """Apply `--set`, fetch the presets that rules name, validate, and locate every error."""
-        tree, files = resolved
+    def from_tree(cls, tree: Node, files: Files, changes: Iterable[str]) -> Self:
+        """The hardware of a tree in which everything inherited is filled in by `files`: apply `--set`, fetch the presets that
+        rules name, validate, and raise ConfigError with every error at its place."""
         tree = files.with_presets(tree)
         for change in changes:
             tree = files.with_presets(changed_by(tree, change))
@@ -159,8 +163,12 @@ class Hardware(Strict):
             raise ConfigError([*files.problems, *located(error, tree, files.problems)]) from None
         if files.problems:
             raise ConfigError(files.problems)
-        hardware._rule_marks = tuple(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
-        return hardware
+        return hardware.written_at(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
+
+    def written_at(self, rule_marks: Iterable[Mark]) -> Self:
+        """This hardware, which now knows where each of its rules is written."""
+        self._rule_marks = tuple(rule_marks)
+        return self
 
     def tile(self, name: str) -> TileSpec:
         """The tile type of that name."""
@@ -215,8 +223,7 @@ class Hardware(Strict):
             hardware = type(self).model_validate({**dict(self), "tiles": {**self.tiles, **changed}})
         except ValidationError as error:
             raise ConfigError(located(error, _as_tree(self), [])) from None
-        hardware._rule_marks = self._rule_marks
-        return hardware
+        return hardware.written_at(self._rule_marks)
 
     def training_of(self, rule: int | None) -> TrainingSpec:
         """How the layers of a rule (None: of no rule) are trained (R001-03)."""
@@ -229,6 +236,11 @@ class Hardware(Strict):
             if rule.matches(name, type_name, n_params):
                 return rule.tile, i
         return self.default, None
+
+    @property
+    def rule_marks(self) -> tuple[Mark, ...]:
+        """Where the rules are written, as far as that is known."""
+        return self._rule_marks
 
     def mark_of_rule(self, i: int) -> Mark:
         """Where rule i is written."""
@@ -294,18 +306,15 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
     if isinstance(source, Hardware):
         if not set:
             return source
-        changed = Hardware._built((_as_tree(source), Files()), set)
-        changed._rule_marks = source._rule_marks  # rules still stand where they were written
-        return changed
+        changed = Hardware.from_tree(_as_tree(source), Files(), set)
+        return changed.written_at(source.rule_marks)  # rules still stand where they were written
     path, name = find(source)
     changes = [*set]
-    hardware = Hardware._built(Files().resolved(read(path), (name,) if name else ()), changes)
+    hardware = Hardware.from_tree(*Files().resolved(read(path), (name,) if name else ()), changes)
     if not (changes and hardware.description):
         return hardware
-    marks = hardware._rule_marks  # a changed preset must not go under the preset's title alone
-    hardware = hardware.model_copy(update={"description": f"{hardware.description}; changed: {', '.join(changes)}"})
-    hardware._rule_marks = marks
-    return hardware
+    title = f"{hardware.description}; changed: {', '.join(changes)}"  # it must not go under the preset's title alone
+    return hardware.model_copy(update={"description": title}).written_at(hardware.rule_marks)
 
 
 def find(source: str | Path) -> tuple[Path, str | None]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
-from pydantic_core import core_schema
+from pydantic_core import PydanticKnownError, core_schema
 
 from mho.config import registry
 from mho.config.plugincode import article
-from mho.config.schema import KEY_ERROR, VALUE_ERROR, Kinded, kind_form, problem, shown
+from mho.config.schema import Kinded, kind_form, problem, shown
 from mho.ground.errors import PluginError
 
 
@@ -53,9 +53,10 @@ class Slot:
         if not fine:
             raise self._error(message, loc)
 
-    def _error(self, message: str, loc: tuple[str, ...], type_: str = VALUE_ERROR) -> ValidationError:
-        error = problem(message, type_)
-        return ValidationError.from_exception_data(self.category, [{"type": error, "loc": loc, "input": None}])
+    def _error(self, message: str, loc: tuple[str, ...]) -> ValidationError:
+        return ValidationError.from_exception_data(
+            self.category, [{"type": problem(message), "loc": loc, "input": None}]
+        )
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         dump = core_schema.plain_serializer_function_ser_schema(
@@ -76,32 +77,37 @@ class Slot:
         return {"anyOf": choices}
 
 
+class Section(NamedTuple):
+    """What is written under a key of `training:`, and the kinds that claim it."""
+
+    kinds: list[str]
+    fields: Any
+
+
 class Sections(Slot):
     """Keys of `training:` that stand for a method: a plugin claims one in the entry-point group `mho.training`
     (`noise = "qat.noise"`), and what is written under it are the fields of that kind."""
 
     def pick(self, value: Any) -> Kinded:
-        """The method that (key, what is written there, keys with a meaning of their own) stands for."""
+        """The method that a `Section` stands for; anything else is under a key that nobody claims."""
         if isinstance(value, Kinded):
             return value
-        key, fields, others = value
-        if isinstance(fields, Kinded):
-            return super().pick(fields)
-        try:
-            kind = registry.section(key, others)
-        except PluginError as error:
-            raise self._error(str(error), (), KEY_ERROR) from None
+        if not isinstance(value, Section):
+            raise PydanticKnownError("extra_forbidden")
+        if isinstance(value.fields, Kinded):
+            return super().pick(value.fields)
+        kind, fields = value.kinds[0], value.fields
+        claims = f"{' and '.join(value.kinds)} both claim this key; list the one that you mean in 'methods'"
+        self._check(len(value.kinds) == 1, claims)
         self._check(isinstance(fields, Mapping), f"expected keys with values or none, got {shown(fields)}")
         given = fields.get("kind", kind)
-        self._check(
-            given == kind, f"expected {kind!r}, got {shown(given)}; other kinds are listed in 'methods'", ("kind",)
-        )
-        return super().pick({**fields, "kind": kind})
+        self._check(given == kind, f"expected {kind!r}, got {shown(given)}; others are listed in 'methods'", ("kind",))
+        return Slot(self.category, kind).pick(fields)
 
     def properties(self, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Key -> JSON schema of what is written under it, of the kinds loaded so far."""
         kinds = registry.kinds(self.category)
-        known = {key: kinds[kind] for key, kind in registry.sections().items() if kind in kinds}
+        known = {k: kinds[claims[0]] for k, claims in registry.default().sections.items() if claims[0] in kinds}
         fields = {
             k: cls.__get_pydantic_json_schema__(cls.__pydantic_core_schema__, handler) for k, cls in known.items()
         }

@@ -23,15 +23,15 @@ class DeviceSpec(Strict):
         0.0,
         ge=0,
         unit="uS",
-        source="docs/physics.md E14",
+        source="Rasch et al. 2023, Eq. 12",
         description="conductance of weight 0; above 0 needs pair: both",
     )
     g_max: MicroSiemens = Field(
-        25.0, gt=0, unit="uS", source="R003 Table A.1", description="conductance of the largest weight"
+        25.0, gt=0, unit="uS", source="Rasch et al. 2023, Table A.1", description="conductance of the largest weight"
     )
     pair: Literal["active", "both"] = Field(
         "active",
-        source="docs/physics.md E14",
+        source="Rasch et al. 2023, Methods, Weight programming",
         description="active: model only the device of a weight's sign; both: model the idle device too",
     )
 
@@ -47,33 +47,38 @@ class DeviceSpec(Strict):
 class TileSpec(Strict):
     """One type of crossbar tile with everything around it."""
 
-    rows: int = Field(512, ge=1, unit="1", source="R003 Table A.1", description="inputs of a tile")
-    columns: int = Field(512, ge=1, unit="1", source="R003 Table A.1", description="outputs of a tile")
+    rows: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1", description="inputs of a tile")
+    columns: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1", description="outputs of a tile")
     split: Literal["channel", "row"] = Field(
         "channel",
-        source="R003 Table 1",
+        source="Rasch et al. 2023, Table 1",
         description="cut weight matrices by whole input channels (linear layers: by rows), or always by rows",
     )
     device: DeviceSpec = Field(DeviceSpec(), description="the conductance range of a device")
     mapping: Annotated[Kinded, SLOTS["mapping"]] = Field(
-        "mho.per_column", validate_default=True, source="R003 Eq. 21", description="from weights to target conductances"
+        "mho.per_column",
+        validate_default=True,
+        source="Rasch et al. 2023, Eq. 21",
+        description="from weights to target conductances",
     )
     dac: Annotated[Kinded, SLOTS["dac"]] | None = Field(
-        None, source="R003 Eq. 3", description="digital-to-analog converters of the inputs; none: ideal"
+        None, source="Rasch et al. 2023, Eq. 3", description="digital-to-analog converters of the inputs; none: ideal"
     )
     adc: Annotated[Kinded, SLOTS["adc"]] | None = Field(
-        None, source="R003 Eq. 5", description="analog-to-digital converters of the outputs; none: ideal"
+        None, source="Rasch et al. 2023, Eq. 5", description="analog-to-digital converters of the outputs; none: ideal"
     )
     nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(
         (), description="effects in the order in which they act inside a stage"
     )
     scale: dict[str, Factor] = Field(
         {},
-        source="R003-45",
+        source="Rasch et al. 2023, Figs. 4, 5",
         description="factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise",
     )
     compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
-        None, source="R003-22", description="digital drift compensation; none: off"
+        None,
+        source="Rasch et al. 2023, Methods, Drift compensation",
+        description="digital drift compensation; none: off",
     )
 
     @field_validator("scale", mode="before")

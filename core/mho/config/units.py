@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
+from mho.ground.arguments import plain
 from mho.ground.errors import MhoError
 
 # dimension: (how to call it, an example, unit -> factor to the SI unit). Decimal, so that "25 uS" is exactly 25.0 uS.
@@ -90,7 +91,7 @@ def seconds(value: str | float | timedelta) -> float:
     """
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    number = parse(value, "s") if isinstance(value, str) else value
+    number = parse(value, "s") if isinstance(value, str) else plain(value)
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number) or number < 0:
         raise MhoError(f"expected {expected('s')}, a timedelta or a number of seconds of at least 0, got {value!r}")
     return float(number)

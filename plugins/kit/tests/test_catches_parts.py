@@ -450,7 +450,7 @@ class LooksAtThePath(Good):
     """It corrects its outputs on one of the paths."""
 
     def forward(self, a, b):
-        return super().forward(a, b) * (1.01 if self.tiles.route.fused else 1.0)
+        return super().forward(a, b) * (1.01 if self.tiles.backend.route.fused else 1.0)
 
 
 @caught("trains", "")

@@ -20,7 +20,7 @@ def hardware(**training):
 
 def within(net):
     """Whether all weights are where the clip leaves them."""
-    return all((w.abs() <= a.spread(0.5 * a.gamma) * (1 + 1e-6)).all() for a, w in matrices(net))
+    return all((w.abs() <= a.layout.spread(0.5 * a.gamma) * (1 + 1e-6)).all() for a, w in matrices(net))
 
 
 # -- Hugging Face ---------------------------------------------------------------------------------------------

@@ -225,22 +225,22 @@ def on_device(geometry: Geometry, device: torch.device | str) -> Geometry:
 
 # -- what the checks look at inside of a tile -----------------------------------------------------------------------
 def geometry_of(tile: Tile) -> Geometry:
-    return tile.tiles.geometry
+    return tile.tiles.view.geometry
 
 
 def targets(tile: Tile) -> Tensor:
     """The normalised weights that were to be written, [tile, out, row]."""
-    return tile.tiles.target
+    return tile.tiles.chip.target
 
 
 def conductances(tile: Tile) -> Tensor:
     """As they were programmed, µS [dev, tile, out, row]."""
-    return tile.tiles.programmed
+    return tile.tiles.chip.programmed
 
 
 def weights(tile: Tile) -> Tensor:
     """What the conductances are now, [tile, out, row]; 1 = the mapped range."""
-    return tile.tiles.aged
+    return tile.tiles.chip.weights
 
 
 def output_scale(tile: Tile) -> Tensor:
@@ -250,7 +250,7 @@ def output_scale(tile: Tile) -> Tensor:
 
 def routes_of(net: nn.Module) -> list[Route]:
     """How the matrices of a network are simulated."""
-    return [array.route for array in tile_arrays(net)]
+    return [array.backend.route for array in tile_arrays(net)]
 
 
 def route_of(tile: Tile) -> Route:

@@ -28,7 +28,7 @@ class Digits(Task):
         try:
             from sklearn.datasets import load_digits
         except ImportError:
-            raise MhoError("the digits task needs scikit-learn: pip install scikit-learn") from None
+            raise MhoError("the digits task needs scikit-learn: pip install 'mho-lab[tasks]'") from None
         raw = load_digits()
         x = torch.tensor(raw.images, dtype=torch.float32).unsqueeze(1) / 16
         y = torch.tensor(raw.target)

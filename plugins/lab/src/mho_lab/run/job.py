@@ -35,23 +35,20 @@ from mho.ground import MhoError, spread, write_atomically
 from mho.use import (
     Evaluation,
     Method,
-    MvmExperiment,
-    adapt_batch_norm,
     attach,
     calibrate,
     conversion_report,
-    effect_table,
     evaluate,
     load_model,
     save_model,
     to_analog,
-    tune_digital,
 )
 from mho_lab.measure.identity import identity, versions
-from mho_lab.run.inspection import inspect_layers
+from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
+from mho_lab.run.inspection import inspect_layers, kurtosis_by_layer
 from mho_lab.run.loop import Loop, seed_all
+from mho_lab.run.product import MvmExperiment, effect_table
 from mho_lab.run.task import Score, Task
-from mho_lab.studies.mvm import kurtosis_by_layer
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
 DIRECT_RANGES: tuple[Method, ...] = ("max", "mse")

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from mho.effects import straight
-from mho.fast import Weights
 from mho.ground import MhoError, table
 from mho.layers import AnalogLayer
-from mho.tile import tile_arrays
-from mho.use import Time, keeping_chip, keeping_modes, matrices, program, run_of
+from mho.tile import Drawn, tile_arrays
+from mho.use import Time, keeping_chip, keeping_modes, matrices, program, session_of
 
 MODES = ("autograd", "through", "ste")
 EXPECTED = "expected"  # the true derivative of everything but rounding, which passes straight through
@@ -30,7 +29,7 @@ Loss = Callable[[nn.Module], Tensor]
 
 @contextmanager
 def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
-    """Gradients of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
+    """GradientDraws of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
     ageing included; rounding has derivative 0: R000's vanilla), `expected` (the same, but rounding passes straight through),
     `through` (R003-65) or `ste` (R001-02)."""
     name, rounding = ("autograd", "ste") if mode == EXPECTED else (mode, "zero")
@@ -43,14 +42,16 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
         if mode != "ste":
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
-                weights = array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.aged)
+                weights = (
+                    array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.chip.weights)
+                )
                 stack.callback(array.register_forward_pre_hook(_using(weights)).remove)
         yield
 
 
 def _using(weights: Tensor) -> Any:
     """A hook that makes a tile array compute with these weights."""
-    return lambda array, args: (*args[:2], Weights(weights))
+    return lambda array, args: (*args[:2], Drawn(weights))
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def parameters_on_tiles(net: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @dataclass(frozen=True)
-class Gradients:
+class GradientDraws:
     """The clean gradient of every layer [weights], and draws [draw, weights] of every estimator."""
 
     clean: dict[str, Tensor]
@@ -99,8 +100,8 @@ def sample_gradients(
     time: Time = 0.0,
     seed: int = 0,
     clean: Sequence[Tensor] | None = None,
-) -> Gradients:
-    """Gradients of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
+) -> GradientDraws:
+    """GradientDraws of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
     products, is measured too where it is not given."""
     parameters = parameters_on_tiles(net)
 
@@ -117,11 +118,11 @@ def sample_gradients(
         for k in range(chips):
             program(net, seed, index=k).age(time)
             for mode in modes:
-                run_of(net).sample = 0  # every mode sees the same noise
+                session_of(net).sample = 0  # every mode sees the same noise
                 with backward_by(net, mode):
                     draws[mode].append(gradient())
     stacked = {m: {n: torch.stack(rows) for n, rows in zip(parameters, zip(*d))} for m, d in draws.items()}
-    return Gradients(dict(zip(parameters, clean)), stacked)
+    return GradientDraws(dict(zip(parameters, clean)), stacked)
 
 
 class Direction(NamedTuple):
@@ -181,7 +182,7 @@ def gradient_directions(
     return directions(sample_gradients(net, loss, modes=wanted, chips=chips, time=time, seed=seed), modes)
 
 
-def directions(g: Gradients, modes: Sequence[str] = MODES) -> Directions:
+def directions(g: GradientDraws, modes: Sequence[str] = MODES) -> Directions:
     """The statistics of gradients that were sampled with the mode `expected` among them."""
     layers = [[n] for n in g.clean]
     groups = {ALL: list(g.clean), **{names[0]: names for names in layers}}
@@ -204,7 +205,7 @@ class _Products(NamedTuple):
         return _Products(self.clean[keep], own, cross, expected, self.norm)
 
 
-def _direction(layer: str, mode: str, g: Gradients, names: Sequence[str]) -> Direction:
+def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) -> Direction:
     mine, true = ([g.draws[m][n].double() for n in names] for m in (mode, EXPECTED))
     clean = [g.clean[n].double() for n in names]
     p = _Products(

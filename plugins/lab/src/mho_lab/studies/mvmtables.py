@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mho.config import format_seconds, load
 from mho.effects import Compensation, Nonideality
-from mho.ground import MhoError
-from mho.use import MvmExperiment, effect_table, standard_mvm_error
+from mho.ground import MhoError, number, percent
+from mho_lab.run.product import MvmExperiment, effect_table, standard_mvm_error
 from mho_lab.studies import mvm
-from mho_lab.studies.mvm import Point, Tick
+from mho_lab.studies.mvm import ErrorAt, Tick
 
 if TYPE_CHECKING:
     from mho.config import Hardware
@@ -53,13 +53,13 @@ class StudyTable(NamedTuple):
 
     def cells(self) -> list[tuple[str, ...]]:
         """The rows as text for the terminal."""
-        factor = 100 if self.percent else 1
+        write = percent if self.percent else number
         rows: list[tuple[str, ...]] = [
-            (r.series, self.setting(r.x), _number(r.value, factor), _number(r.sem, factor, missing=""), r.note)
+            (r.series, self.setting(r.x), write(r.value, 2), "" if math.isnan(r.sem) else write(r.sem, 2), r.note)
             for r in self.rows
         ]
         if self.reference is not None:
-            rows.append((self.reference[0], "", _number(self.reference[1], factor), "", ""))
+            rows.append((self.reference[0], "", write(self.reference[1], 2), "", ""))
         return rows
 
     def setting(self, x: float | str) -> str:
@@ -86,7 +86,7 @@ def effects(
     tick: Tick = lambda: None,
 ) -> StudyTable:
     """The MVM error of all effects, each alone, each removed, and with some boosted, at each time (R003-40, R003-45)."""
-    stronger = [(f"{what} x{factor:g}", mvm.boosted(hw, what, factor)) for what, factor in boosts]
+    stronger = [(f"{what} x{factor:g}", hw.varied({what: factor}, tiles=hw.default)) for what, factor in boosts]
     rows = []
     for t in times:
         when = "programming" if t is None else format_seconds(t)
@@ -195,7 +195,7 @@ def _path(hw: Hardware) -> str:
     return f"tiles.{hw.default}"
 
 
-def _rows(series: str, points: Sequence[Point]) -> list[Row]:
+def _rows(series: str, points: Sequence[ErrorAt]) -> list[Row]:
     return [Row(series, *p) for p in points]
 
 
@@ -204,9 +204,3 @@ def _boost(hw: Hardware, name: str, experiment: MvmExperiment, tick: Tick) -> Ro
         return Row("", name, mvm.equal_error_boost(hw, name, TARGET, experiment=experiment, tick=tick))
     except MhoError as why:
         return Row("", name, None, note=str(why))
-
-
-def _number(value: float | None, factor: float, missing: str = "-") -> str:
-    if value is None or not math.isfinite(value):
-        return missing
-    return f"{factor * value:.2f}"

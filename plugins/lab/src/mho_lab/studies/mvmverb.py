@@ -16,7 +16,7 @@ from mho.ground import MhoError, table
 
 if TYPE_CHECKING:
     from mho.config import Hardware
-    from mho.use import MvmExperiment
+    from mho_lab.run.product import MvmExperiment
     from mho_lab.studies.mvmtables import StudyTable
 
 STUDY_NAMES = ("fixed-point", "input-range", "dynamic-range", "weight-shape", "graded-column", "equal-error", "drift")
@@ -64,7 +64,7 @@ def mvm(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Standard MVM error of HW's default tile (R003 Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
+    """Standard MVM error of HW's default tile (Rasch et al. 2023, Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
 
     The total, each effect alone (between ideal converters), and each effect removed. Without --time: right after
     programming, long-term read noise included.
@@ -79,7 +79,7 @@ def mvm(
       dynamic-range  what noise and bound management add where vectors differ in size (A.1)
       weight-shape   error over the shape of the weight distribution (Fig. 6A)
     """
-    from mho.use import MvmExperiment
+    from mho_lab.run.product import MvmExperiment
     from mho_lab.studies.mvmtables import need_analog
 
     if names and (times or boosts):

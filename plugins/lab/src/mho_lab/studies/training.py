@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mho_qat.preactivation import CLOSED, PreactivationNoise
+from mho_qat import CLOSED, PreactivationNoise
 from torch import nn
 
 from mho.config import Hardware
@@ -20,7 +20,6 @@ from mho.use import attach, calibrate, save_model, to_analog
 from mho_lab.measure.identity import identity
 from mho_lab.run.task import Task
 from mho_lab.studies.subject import Item, Value, task_of
-from mho_lab.studies.variants import only
 
 # Tiles that are nothing but a matrix product.
 EXACT = Hardware.from_yaml("mho: 1\ndefault: t\ntiles: {t: {}}\ntraining: {clip: none, inject: none}", "exact tiles")
@@ -97,7 +96,7 @@ def hookable(net: nn.Module) -> nn.Module:
 
 def bounded(hw: Hardware, bound: float) -> Hardware:
     """`hw` with exact tiles, but that outputs saturate at the bound."""
-    data = only(hw, None).to_data()
+    data = hw.varied(only=()).to_data()
     for tile in data["tiles"].values():
         tile["adc"] = {"kind": "mho.adc", "bits": None, "bound": bound}
     return Hardware.from_data(data)

@@ -213,14 +213,14 @@ class cluster:  # noqa: N801 (a context manager)
 
 
 def _plan(what: str, hw: str | None, options: dict[str, Any]) -> Any:
-    from mho_lab.sweep.plan import Plan, parsed_arms, parsed_grid, parsed_settings
+    from mho_lab.sweep.plan import SweepPlan, parsed_arms, parsed_grid, parsed_settings
 
     if hw is None:
         given = [f"--{n.rstrip('s')}" for n, v in options.items() if v not in ((), None, False) and _chosen(n)]
         if given:
             raise MhoError(f"{', '.join(given)}: a sweep file says this itself; or give TASK and HW")
-        return Plan.from_file(what)
-    return Plan.checked(
+        return SweepPlan.from_file(what)
+    return SweepPlan.checked(
         task=what,
         hardware=hw,
         set=parsed_settings(options["changes"]),

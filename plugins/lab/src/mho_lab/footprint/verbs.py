@@ -20,11 +20,11 @@ from mho.config import load
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Draw the tile map into this HTML file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def footprint(task: str, hardware: str, settings: tuple[str, ...], split: Any, out: Path | None, as_json: bool) -> None:
-    """Tiles, utilisation, MVMs and operations of TASK's network on HARDWARE, for one sample (R003 Table 1).
+    """Tiles, utilisation, MVMs and operations of TASK's network on HARDWARE, for one sample (Rasch et al. 2023, Table 1).
 
     TASK is a built-in (digits) or a Python file with a mho.Task; HARDWARE a YAML file or a preset.
     """
-    from mho_lab.run.footprints import footprint as count
+    from mho_lab.footprint.counting import footprint as count
     from mho_lab.run.task import load_task
 
     job = load_task(task)
@@ -34,7 +34,7 @@ def footprint(task: str, hardware: str, settings: tuple[str, ...], split: Any, o
     click.echo(result.to_json() if as_json else str(result))
     if out is not None:
         from mho.ground import write_atomically
-        from mho_lab.run.footprintpage import footprint_page
+        from mho_lab.footprint.page import footprint_page
 
         page = footprint_page(result, hw, job.name, shlex.join(["mho", *sys.argv[1:]]))
         click.echo(f"report: {write_atomically(out, page)}", err=as_json)

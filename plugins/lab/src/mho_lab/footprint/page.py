@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 from mho.config import Hardware
+from mho_lab.footprint.counting import Footprint, MatrixFootprint
 from mho_lab.report.blocks import Cell, code, facts, page, shown, table, tiles
 from mho_lab.report.figures import TileGrid
-from mho_lab.report.results import tile_grid
-from mho_lab.run.footprints import Footprint, MatrixFootprint
 
 
 def footprint_page(found: Footprint, hw: Hardware, task: str, command: str = "") -> str:
@@ -40,5 +39,5 @@ def footprint_page(found: Footprint, hw: Hardware, task: str, command: str = "")
 def _grid(e: MatrixFootprint, hw: Hardware) -> TileGrid:
     spec = hw.tile(e.tile)
     across = e.groups * math.ceil(e.columns / spec.columns)
-    size = (spec.rows, spec.columns)
-    return tile_grid(e.name or "(root)", e.groups, e.columns, e.rows, e.tiles // across, across, size)
+    down = e.tiles // across
+    return TileGrid.of(e.name or "(root)", e.groups, e.columns, e.rows, down, across, spec.rows, spec.columns)

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mho.ground.errors import MhoError
-from mho.use.calibration import calibrate, run_batch
-from mho.use.chip import keeping_modes, matrices
+from mho.ground import MhoError
+from mho.use import calibrate, keeping_modes, matrices, run_batch
 
 Forward = Callable[[nn.Module, Any], Any]
 

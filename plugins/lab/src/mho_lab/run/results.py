@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
-
-import yaml
 
 from mho.config import format_seconds
 from mho.ground import MhoError
@@ -32,7 +29,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Curve:
+class VariantScores:
     """Scores of one variant over time; None where there is no number."""
 
     name: str
@@ -109,7 +106,7 @@ class Kurtosis:
 
 
 @dataclass(frozen=True)
-class Study:
+class RunResults:
     """One run: task, hardware, curves, layers."""
 
     task: str
@@ -117,7 +114,7 @@ class Study:
     times: tuple[float, ...]  # seconds, ascending
     reference: float | None
     chance: float | None
-    curves: tuple[Curve, ...]
+    curves: tuple[VariantScores, ...]
     layers: tuple[Layer, ...]
     product: Product | None
     kurtosis: tuple[Kurtosis, ...]
@@ -143,27 +140,26 @@ class Study:
         return tuple(x for x in self.layers if x.where == "left digital")
 
 
-def read_study(folder: Path) -> Study:
-    """The study in `folder`."""
+def read_results(folder: Path) -> RunResults:
+    """The run in `folder`."""
     summary = _summary(folder / "summary.json")
     text = _text(folder / "hardware.yaml")
     try:
-        return _study(summary, _lines(folder / "results.jsonl"), text)
+        return _results(summary, _lines(folder / "results.jsonl"), text)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
         raise MhoError(f"{folder / 'summary.json'} is not a summary that mho wrote: {type(e).__name__}: {e}") from e
 
 
-def _study(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> Study:
+def _results(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> RunResults:
     order = sorted(range(len(summary["times"])), key=lambda i: summary["times"][i])
-    sizes = _tile_sizes(text)
-    return Study(
+    return RunResults(
         task=plain(summary.get("task") or "this task"),
         hardware=plain(summary.get("hardware") or ""),
         times=tuple(float(summary["times"][i]) for i in order),
         reference=_number(summary.get("reference")),
         chance=_number(summary.get("chance")),
         curves=tuple(_curve(v, lines, order, summary.get("reference_extra") or {}) for v in summary["variants"]),
-        layers=tuple(_layer(x, sizes) for x in summary.get("layers", ())),
+        layers=tuple(_layer(x) for x in summary.get("layers", ())),
         product=_product(summary.get("mvm")),
         kurtosis=tuple(
             Kurtosis(plain(k["layer"]) or "(root)", _number(k["weights"]), _number(k["conductances"]))
@@ -181,14 +177,16 @@ def _gain(entry: dict[str, Any] | None, order: list[int]) -> tuple[tuple[float, 
     return None if entry is None else tuple((float(entry["mean"][i]), float(entry["half"][i])) for i in order)
 
 
-def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int], digital: dict[str, float]) -> Curve:
+def _curve(
+    variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int], digital: dict[str, float]
+) -> VariantScores:
     """A curve with its times in order. Single chips are in the summary, else in results.jsonl."""
 
     def numbers(values: Sequence[Any] | None) -> tuple[float | None, ...]:
         return tuple(_number(values[i]) if values is not None else None for i in order)
 
     scores = variant.get("scores") or [x["scores"] for x in lines if x.get("variant") == variant["name"]]
-    return Curve(
+    return VariantScores(
         name=plain(variant["name"]),
         about=plain(variant.get("about") or ""),
         mean=numbers(variant["mean"]),
@@ -202,18 +200,19 @@ def _curve(variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int
     )
 
 
-def _layer(entry: dict[str, Any], sizes: dict[str, tuple[int, int]]) -> Layer:
-    tile, matrix, tiles = str(entry.get("tile") or ""), plain(entry.get("matrix") or ""), int(entry.get("tiles") or 0)
+def _layer(entry: dict[str, Any]) -> Layer:
+    name, tiles, matrices = plain(entry["name"]) or "(root)", int(entry.get("tiles") or 0), entry.get("matrices", ())
+    names = [name] if len(matrices) == 1 else [f"{name} ({i + 1})" for i in range(len(matrices))]
     return Layer(
-        name=plain(entry["name"]) or "(root)",
+        name=name,
         type=plain(entry.get("type") or ""),
         where=plain(entry["where"]),
         why=plain(entry.get("why") or ""),
-        tile=plain(tile),
-        matrix=matrix,
+        tile=plain(entry.get("tile") or ""),
+        matrix=plain(entry.get("matrix") or ""),
         tiles=tiles,
         parameters=int(entry.get("parameters") or 0),
-        grids=_grids(plain(entry["name"]) or "(root)", matrix, tiles, sizes.get(tile)),
+        grids=tuple(TileGrid.of(n, **m) for n, m in zip(names, matrices)) if tiles else (),
     )
 
 
@@ -238,46 +237,6 @@ def _product(entry: dict[str, Any] | None) -> Product | None:
     )
     shown = tuple("programming" if t is None else format_seconds(t) for t in times)
     return Product(int(entry["size"]), int(entry["matrices"]), plain(entry["mapping"]), shown, causes)
-
-
-def _grids(name: str, matrix: str, tiles: int, size: tuple[int, int] | None) -> tuple[TileGrid, ...]:
-    """How the matrices of a layer lie on tiles; empty where the number of tiles does not follow from the sizes.
-
-    Matrices ("64x512": out x in; "8 of 16x9" for groups) are cut as evenly as possible, so that all tiles of one are alike.
-    """
-    if size is None or not tiles:
-        return ()
-    rows, columns = size
-    found = re.findall(r"(?:(\d+) of )?(\d+)x(\d+)", matrix)
-    shapes = [(int(groups or 1), int(out), int(into)) for groups, out, into in found]
-    across = [groups * math.ceil(out / columns) for groups, out, _ in shapes]
-    down = [math.ceil(into / rows) for _, _, into in shapes]
-    if len(shapes) == 1 and tiles % across[0] == 0:  # cutting at whole channels can need more tiles than the sizes say
-        down = [tiles // across[0]]
-    if sum(a * d for a, d in zip(across, down)) != tiles:
-        return ()
-    names = [name] if len(shapes) == 1 else [f"{name} ({i + 1})" for i in range(len(shapes))]
-    return tuple(
-        tile_grid(n, groups, out, into, d, a, size) for n, (groups, out, into), d, a in zip(names, shapes, down, across)
-    )
-
-
-def tile_grid(name: str, groups: int, out: int, into: int, down: int, across: int, size: tuple[int, int]) -> TileGrid:
-    """`groups` matrices [out, into] on `down` x `across` tiles of `size` (rows, columns)."""
-    matrix = f"{out}x{into}" if groups == 1 else f"{groups} of {out}x{into}"
-    return TileGrid(name, matrix, down, across, into / down / size[0], groups * out / across / size[1])
-
-
-def _tile_sizes(text: str) -> dict[str, tuple[int, int]]:
-    """(rows, columns) of every tile of the hardware file that says so."""
-    with contextlib.suppress(yaml.YAMLError, AttributeError, TypeError, ValueError):
-        tiles = yaml.safe_load(text)["tiles"].items()
-        return {str(k): (int(t["rows"]), int(t["columns"])) for k, t in tiles if _sized(t)}
-    return {}
-
-
-def _sized(tile: Any) -> bool:
-    return isinstance(tile, dict) and bool(tile.get("rows")) and bool(tile.get("columns"))
 
 
 def _number(value: Any) -> float | None:

@@ -21,6 +21,6 @@ def report(folder: Path, out: Path | None) -> None:
       mho report mho-runs/sweep-digits-pcm.standard-1a2b3c4d --out bits.html
     """
     from mho.ground import write_atomically
-    from mho_lab.report import report_of
+    from mho_lab.report.folders import report_of
 
     click.echo(write_atomically(out or folder / "report.html", report_of(folder)))

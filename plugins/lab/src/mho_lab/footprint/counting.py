@@ -174,7 +174,7 @@ def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) ->
         if not isinstance(layer, AnalogLayer):
             continue
         for key, a in layer.arrays().items():
-            rows, spec = a.in_features // a.groups, a.spec
+            rows, spec = a.layout.in_features // a.layout.groups, a.spec
             entries.setdefault(
                 a,
                 MatrixFootprint(
@@ -182,13 +182,13 @@ def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) ->
                     type=type(layer).__name__.removeprefix("Analog"),
                     tile=names.get(id(spec), ""),
                     rows=rows,
-                    columns=a.columns,
-                    groups=a.groups,
-                    weights=rows * a.columns * a.groups,
-                    tiles=a.tile_count,
-                    cells=a.tile_count * spec.rows * spec.columns,
+                    columns=a.layout.columns,
+                    groups=a.layout.groups,
+                    weights=rows * a.layout.columns * a.layout.groups,
+                    tiles=a.layout.tile_count,
+                    cells=a.layout.tile_count * spec.rows * spec.columns,
                     uses=uses[a],
-                    flops=(2 * rows + layer.biased(key)) * a.columns * a.groups * uses[a],
+                    flops=(2 * rows + layer.biased(key)) * a.layout.columns * a.layout.groups * uses[a],
                 ),
             )
     return list(entries.values())
