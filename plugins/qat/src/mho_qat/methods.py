@@ -1,24 +1,23 @@
-"""Quantised and noisy training as training methods: the sections `noise`, `quantise`, `distill` and `schedule`."""
+"""Noisy training as training methods: the sections `noise`, `distill` and `schedule` (`quantise` is in `quantiser`)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from mho import Field, Quantiser, TrainingHooks, TrainingMethod
+from mho import Field, TrainingHooks, TrainingMethod
 from mho.config import Span
 from mho.effects import quantisers
 from mho.ground import MhoError
 from mho.tile import tile_arrays
 from mho_qat.distillation import distillation_loss
 from mho_qat.preactivation import PreactivationNoise
-from mho_qat.quantiser import QUANTISER, placed
 
 # Where the methods and their defaults come from.
 RASCH = "Rasch et al. 2023"
@@ -69,23 +68,6 @@ class Noisy(TrainingHooks):
 
     def detach(self) -> None:
         self.noise.detach()
-
-
-class Quantise(TrainingMethod, kind="qat.quantise"):
-    """Quantisation-aware training of the layers on tiles."""
-
-    example: ClassVar[dict[str, Any]] = {"weights": {"bits": 4}}
-    source: ClassVar[str] = "Wang et al. 2025"
-    weights: Annotated[Quantiser, QUANTISER] | None = Field(
-        None, source=WANG, description="quantise the weights; none: leave them"
-    )
-    activations: Annotated[Quantiser, QUANTISER] | None = Field(
-        None, source=WANG, description="quantise the inputs of the layers, in front of the DAC; none: leave them"
-    )
-
-    def convert(self, array: Any, weight: Tensor) -> None:
-        array.weight_quantiser = placed(self.weights, "weights", weight)
-        array.input_quantiser = placed(self.activations, "activations", weight)
 
 
 class Distill(TrainingMethod, kind="qat.distill"):

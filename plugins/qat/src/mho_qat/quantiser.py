@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from mho import AnalogLayer, Field, Quantiser, QuantiserModule
+from mho import AnalogLayer, Field, Quantiser, QuantiserModule, TrainingMethod
 from mho.config import Slot
 from mho.effects import What, quantisers, straight
 from mho.ground import MhoError
@@ -118,6 +118,35 @@ class UniformModule(QuantiserModule):
         return f"{self.what}, {self.spec.bits} bits, range {self.spec.range}"
 
 
+class Quantise(TrainingMethod, kind="qat.quantise"):
+    """Quantisation-aware training of the layers on tiles."""
+
+    example: ClassVar[dict[str, Any]] = {"weights": {"bits": 4}}
+    source: ClassVar[str] = "Wang et al. 2025"
+    weights: Annotated[Quantiser, QUANTISER] | None = Field(
+        None, source="Wang et al. 2025", description="quantise the weights; none: leave them"
+    )
+    activations: Annotated[Quantiser, QUANTISER] | None = Field(
+        None,
+        source="Wang et al. 2025",
+        description="quantise the inputs of the layers, in front of the DAC; none: leave them",
+    )
+
+    def convert(self, array: Any, weight: Tensor) -> None:
+        array.weight_quantiser = placed(self.weights, "weights", weight)
+        array.input_quantiser = placed(self.activations, "activations", weight)
+
+
+def placed(spec: Quantiser | None, what: What, weight: Tensor) -> QuantiserModule | None:
+    """The quantiser of one layer with this weight."""
+    if spec is None:
+        return None
+    made = spec.module(what).to(weight.device)
+    if what == "weights" and not weight.is_meta and weight.numel():
+        made.start(weight.detach())
+    return made
+
+
 def quantise(
     model: nn.Module,
     *,
@@ -127,14 +156,18 @@ def quantise(
     """A copy of `model` that trains with quantised weights and layer inputs (R002-02).
 
     `weights` and `activations` are bits, or `{"bits": 4, "range": "learned" | "statistics" | 1.0}`, or the quantiser of
-    another plugin (`{"kind": ...}` or an object), or None. Linear layers
-    and convolutions of torch are quantised where they are; layers on tiles too (the activations in front of the DAC), of
-    any kind. Ranges of activations start at 1: let `mho.calibrate(model, batches)` set them from data, which also finds
-    out where activations are never negative. In YAML: `training: {quantise: ...}`. `mho.unquantise` makes the result
-    permanent.
+    another plugin (`{"kind": ...}` or an object), or None. Linear layers and convolutions of torch are quantised where
+    they are; layers on tiles too (the activations in front of the DAC), of any kind. Ranges of activations start at 1:
+    let `mho.calibrate(model, batches)` set them from data, which also finds out where activations are never negative. In
+    YAML: `training: {quantise: ...}`. `mho.unquantise` makes the result permanent.
     """
-    specs = {"weights": _spec(weights, "weights"), "activations": _spec(activations, "activations")}
-    if not any(specs.values()):
+    given = {"weights": weights, "activations": activations}
+    try:
+        method = Quantise.model_validate({k: {"bits": v} if isinstance(v, int) else v for k, v in given.items()})
+    except ValidationError as error:
+        complaints = "; ".join(".".join(map(str, e["loc"])) + f": {e['msg']}" for e in error.errors())
+        raise MhoError(f"cannot quantise like this: {complaints}") from None
+    if method.weights is None and method.activations is None:
         raise MhoError("nothing to quantise: give weights=BITS, activations=BITS, or both")
     model = copy.deepcopy(model)
     if any(True for _ in quantisers(model)):
@@ -143,12 +176,11 @@ def quantise(
     for module in list(model.modules()):
         if isinstance(module, AnalogLayer):
             for array, matrix in module.matrices():
-                array.weight_quantiser = placed(specs["weights"], "weights", matrix)
-                array.input_quantiser = placed(specs["activations"], "activations", matrix)
+                method.convert(array, matrix)
                 array.remap(matrix)
                 done += 1
         elif has_matrix(module):
-            _quantise_digital(module, **specs)
+            _quantise_digital(module, method)
             done += 1
     if not done:
         raise MhoError(f"this {type(model).__name__} has no linear layer, convolution or layer on tiles to quantise")
@@ -165,33 +197,13 @@ def unquantise(model: nn.Module) -> nn.Module:
     return model
 
 
-def placed(spec: Quantiser | None, what: What, weight: Tensor) -> QuantiserModule | None:
-    """The quantiser of one layer with this weight."""
-    if spec is None:
-        return None
-    made = spec.module(what).to(weight.device)
-    if what == "weights" and not weight.is_meta and weight.numel():
-        made.start(weight.detach())
-    return made
-
-
-def _spec(value: Any, name: str) -> Quantiser | None:
-    if value is None:
-        return None
-    try:
-        return cast(Quantiser, QUANTISER.pick({"bits": value} if isinstance(value, int) else value))
-    except ValidationError as error:
-        complaints = "; ".join(".".join(map(str, e["loc"])) + f": {e['msg']}" for e in error.errors())
-        raise MhoError(f"quantise({name}=...): {complaints}") from None
-
-
-def _quantise_digital(module: nn.Module, weights: Quantiser | None, activations: Quantiser | None) -> None:
+def _quantise_digital(module: nn.Module, method: Quantise) -> None:
     if parametrize.is_parametrized(module):
         raise MhoError(f"{type(module).__name__} is parametrized already; remove_parametrizations first")
     weight = cast(Tensor, module.weight)
-    if (q := placed(weights, "weights", weight)) is not None:
+    if (q := placed(method.weights, "weights", weight)) is not None:
         parametrize.register_parametrization(module, "weight", q)
-    module.register_module("input_quantiser", placed(activations, "activations", weight))
+    module.register_module("input_quantiser", placed(method.activations, "activations", weight))
     module.register_forward_pre_hook(_quantise_input)
     module.register_load_state_dict_pre_hook(_from_plain)
 
