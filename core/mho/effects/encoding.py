@@ -21,8 +21,9 @@ def quantise(
     rounding straight-through; `zero` is the true derivative, 0 wherever there is rounding.
     """
     if top is None:
-        low = lowest * bound
-        return z.clamp(low, bound) if isinstance(bound, float) else torch.minimum(torch.maximum(z, low), bound)
+        if isinstance(bound, float):
+            return z.clamp(lowest * bound, bound)
+        return torch.minimum(torch.maximum(z, lowest * bound), bound)
     step = bound / top
     bottom = round(lowest * top)
     code = (z / step).round().clamp(bottom, top)
