@@ -38,6 +38,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tools/codelines.py
 
 # Warnings are errors. The reference pages are written from the code while Sphinx runs.
 docs: install

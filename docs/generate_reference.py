@@ -6,12 +6,15 @@ under version control: what is not in the code cannot be in the reference.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import re
 import sys
+import tomllib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,38 +47,44 @@ PLACES = {
 }
 LINK = re.compile(r"\[([^\[\]]*)\]\(([\w./-]+)(#[\w-]+)?\)")
 
-# Modules whose public names belong together; a module that is missing here ends up under "More".
+# Where the public names of the core stand, by the module that they come from; the longest beginning counts.
 TOPICS = {
-    "Hardware": ("hardware",),
-    "Networks on tiles": ("convert", "footprints", "layers"),
-    "Training": (
-        "training",
-        "drift",
-        "calibration",
-        "direct",
-        "recipe",
-        "preactivation",
-        "quantiser",
-        "distillation",
-        "surrogate",
-    ),
-    "Chips and accuracy": ("chip", "evaluation", "checkpoint"),
-    "One matrix": ("matrix", "metrics"),
-    "Tasks": ("task",),
+    "Hardware": ("mho.config",),
+    "Networks on tiles": ("mho.use.convert", "mho.layers", "mho.fast"),
+    "Training": ("mho.use", "mho.config.recipe", "mho.effects.surrogate"),
+    "Chips and accuracy": ("mho.use.chip", "mho.use.evaluation", "mho.use.checkpoint"),
+    "One matrix": ("mho.use.matrix", "mho.use.metrics", "mho.tile"),
     "Writing a plugin": (
-        "registry",
-        "renames",
-        "hooks",
-        "schema",
-        "nonideality",
-        "site",
-        "stuck",
-        "mapping",
-        "converter",
-        "compensation",
+        "mho.effects",
+        "mho.config.registry",
+        "mho.config.hooks",
+        "mho.config.schema",
+        "mho.ground.renames",
+        "pluggy",
     ),
-    "Errors": ("errors",),
+    "Errors": ("mho.ground",),
 }
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """One of plugins/: what its pyproject.toml says."""
+
+    folder: str
+    name: str
+    families: tuple[str, ...]
+    verbs: tuple[str, ...]
+    names: dict[str, str]  # public name -> module:attribute
+
+    @classmethod
+    def of(cls, pyproject: Path) -> Distribution:
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+        groups = project.get("entry-points", {})
+        families, verbs, names = (groups.get(group, {}) for group in ("mho", "mho.commands", "mho.names"))
+        return cls(pyproject.parent.name, project["name"], tuple(families), tuple(verbs), names)
+
+
+DISTRIBUTIONS = [Distribution.of(file) for file in sorted(PLUGINS.glob("*/pyproject.toml"))]
 
 
 # --- Markdown ---
@@ -137,16 +146,35 @@ def kind_section(cls: type[Kinded], level: str = "##") -> str:
     return f"{level} {cls.KIND}\n\n{prose(cls.__doc__ or '')}\n\n{facts}\n\n{field_table(fields) if fields else 'No fields.'}\n"
 
 
-def family_page(family: str) -> str:
-    """All kinds of a plugin behind its README."""
-    kinds = [cls for kind, cls in registry.kinds().items() if kind.startswith(family + ".")]
-    return f"{readme(family)}\n## Every field\n\n" + "\n".join(kind_section(cls, "###") for cls in kinds)
+def distribution_page(of: Distribution) -> str:
+    """Its README, and then everything that it brings: kinds with every field, verbs, Python."""
+    parts = [page_of(PLUGINS / of.folder / "README.md")]
+    kinds = [cls for kind, cls in registry.kinds().items() if kind.partition(".")[0] in of.families]
+    if kinds:
+        parts += ["## Every field\n", *(kind_section(cls, "###") for cls in kinds)]
+    if of.verbs:
+        parts += ["## Commands\n", *verb_sections(of.verbs, "###")]
+    if of.names:
+        parts += [f"## Python\n\nNames that {of.name} adds to `mho`.\n", *map(name_section, *zip(*of.names.items()))]
+    return "\n".join(parts)
 
 
-def readme(family: str) -> str:
-    """The README of a plugin of this repository."""
-    file = PLUGINS / family / "README.md"
-    return page_of(file) if file.is_file() else f"# {family}\n"
+def name_section(name: str, place: str) -> str:
+    """One public name: a function, a class, or a module with what it offers."""
+    module, _, attribute = place.partition(":")
+    try:
+        value = importlib.import_module(module)
+    except mho.MhoError as error:  # it needs a package that is not a dependency
+        return f"### mho.{name}\n\n{error}\n"
+    if attribute:
+        return f"### mho.{name}\n\n{rst(directive(f'{module}.{attribute}', getattr(value, attribute)))}\n"
+    listed = [directive(f"{module}.{n}", getattr(value, n)) for n in getattr(value, "__all__", ())]
+    return f"### mho.{name}\n\n{prose(value.__doc__ or '')}\n\n{rst(*listed)}\n"
+
+
+def rst(*directives: str) -> str:
+    listed = "\n\n".join(directives)
+    return f"```{{eval-rst}}\n{listed}\n```" if directives else ""
 
 
 def page_of(file: Path) -> str:
@@ -251,18 +279,25 @@ def default_text(value: Any, unit: str = "") -> str:
 
 
 def cli_page() -> str:
-    """`--help` of every verb."""
+    """`--help` of every verb of the core, and where those of the other distributions are."""
+    others = [(f"`mho {v}`", f"[{d.name}]({d.folder}.md#mho-{v})") for d in DISTRIBUTIONS for v in d.verbs]
     parts = [
         "# Command line\n\nEvery verb answers `--help` with the text below. HW is a hardware file or a preset. Exit codes: "
         "0 done, 1 the input is wrong (the message says where), 2 the command is used wrongly.\n",
+        f"{md_table(('verb', 'comes with'), [*((f'`mho {v}`', 'mho') for v in VERBS), *others])}\n",
         f"## mho\n\n{help_block(main, None)}\n",
     ]
+    return "\n".join(parts + verb_sections(VERBS))
+
+
+def verb_sections(verbs: Iterable[str], level: str = "##") -> list[str]:
+    found = []
     with click.Context(main, info_name="mho") as top:
-        for verb in VERBS:
+        for verb in verbs:
             command = main.get_command(top, verb)
             assert command is not None
-            parts.append(f"## mho {verb}\n\n{help_block(command, top, verb)}\n")
-    return "\n".join(parts)
+            found.append(f"{level} mho {verb}\n\n{help_block(command, top, verb)}\n")
+    return found
 
 
 def help_block(command: click.Command, parent: click.Context | None, name: str = "mho") -> str:
@@ -280,32 +315,35 @@ def hooks_page() -> str:
 
 
 def python_page() -> str:
-    """Every public name, for autodoc."""
+    """Every public name of the core, for autodoc."""
+    others = [(code(f"mho.{n}"), f"[{d.name}]({d.folder}.md#python)") for d in DISTRIBUTIONS for n in d.names]
     text = (
-        "Every public name is a name of the package `mho`: `import mho`, then `mho.to_analog`. Names load on first use."
+        "Every public name is a name of the package `mho`: `import mho`, then `mho.to_analog`. Names load on first use. "
+        "Plugins add names of their own."
     )
-    parts = [f"# Python\n\n{text}\n"]
+    parts = [f"# Python\n\n{text}\n\n{md_table(('name', 'comes with'), others)}\n"]
     for topic, names in python_topics().items():
-        listed = "\n\n".join(directive(name) for name in names)
-        parts.append(f"## {topic}\n\n```{{eval-rst}}\n.. currentmodule:: mho\n\n{listed}\n```\n")
+        parts.append(
+            f"## {topic}\n\n{rst('.. currentmodule:: mho', *(directive(f'mho.{n}', getattr(mho, n)) for n in names))}\n"
+        )
     return "\n".join(parts)
 
 
 def python_topics() -> dict[str, list[str]]:
     """Topic -> public names; together they are all of `mho.__all__`."""
     topic_of = {module: topic for topic, modules in TOPICS.items() for module in modules}
-    found: dict[str, list[str]] = {topic: [] for topic in (*TOPICS, "More")}
+    found: dict[str, list[str]] = {topic: [] for topic in TOPICS}
     for name in mho.__all__:
-        found[topic_of.get(mho._MODULE_OF[name], "More")].append(name)
-    return {topic: names for topic, names in found.items() if names}
+        home = getattr(mho, name).__module__
+        found[topic_of[max((m for m in topic_of if home.startswith(m)), key=len)]].append(name)
+    return found
 
 
-def directive(name: str) -> str:
-    """The autodoc directive of a public name."""
-    value = getattr(mho, name)
+def directive(path: str, value: Any) -> str:
+    """The autodoc directive of something public."""
     if inspect.isclass(value):
-        return f".. autoclass:: mho.{name}\n   :members:"
-    return f".. autofunction:: mho.{name}" if inspect.isfunction(value) else f".. autodata:: mho.{name}"
+        return f".. autoclass:: {path}\n   :members:"
+    return f".. autofunction:: {path}" if inspect.isfunction(value) else f".. autodata:: {path}"
 
 
 # --- all of them ---
@@ -316,10 +354,9 @@ def pages() -> dict[str, Callable[[], str]]:
     failed = [p for p in registry.default().load_all() if p.state in ("failed", "conflict")]
     if failed:
         raise RuntimeError("; ".join(f"{p.family}: {p.reason}" for p in failed))
-    families = [f for f in registry.default().families() if (PLUGINS / f).is_dir()]
     found: dict[str, Callable[[], str]] = {"hardware_file": format_page, "core": core_page}
-    for family in sorted(families):
-        found[family] = lambda family=family: family_page(family)
+    for one in DISTRIBUTIONS:
+        found[one.folder] = lambda one=one: distribution_page(one)
     found |= {"presets": presets_page, "command_line": cli_page, "python": python_page, "hooks": hooks_page}
     return found | {
         name: lambda name=name: page_of(ROOT / f"{name.upper()}.md") for name in ("changelog", "contributing")

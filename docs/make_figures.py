@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from mho_circuit.ladder import sensed
+from mho_lab.run.product import MvmExperiment
 from mho_lab.studies import mvmtables
 from mho_lab.studies.mvmplots import COLOURS, INK, draw, figure, plain_numbers, write
 from mho_pcm.hermes import CELLS, polynomial
@@ -27,7 +28,6 @@ from torch import Tensor
 
 import mho
 from mho.effects.converter import quantise
-from mho.use.metrics import MvmExperiment
 
 IMG = Path(__file__).parent / "img"
 TIMES = [10.0 ** (k / 4) for k in range(31)]  # 1 s to 1 year

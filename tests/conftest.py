@@ -1,3 +1,5 @@
 """Fixtures that tests of mho share."""
 
 from mho_kit.fixtures import device, hardware, pytest_generate_tests  # noqa: F401
+
+from tests.config.conftest import plugin, plugins  # noqa: F401

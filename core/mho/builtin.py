@@ -7,7 +7,6 @@ from mho.effects.compensation import ColumnDrift, GlobalDrift, LeastSquaresDrift
 from mho.effects.converter import Adc, Dac
 from mho.effects.mapping import Direct, PerColumn, TileMax
 from mho.effects.surrogate import Saturating
-from mho.layers import LAYERS
 
 
 @hookimpl
@@ -32,4 +31,6 @@ def mho_surrogates() -> list[type]:
 
 @hookimpl
 def mho_layers() -> list[type]:
+    from mho.layers import LAYERS
+
     return list(LAYERS)

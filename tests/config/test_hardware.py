@@ -133,7 +133,7 @@ def test_a_missing_file_is_named_with_the_presets() -> None:
 
 def test_a_plugin_file_can_be_loaded_first(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "from typing import ClassVar\nfrom mho.hooks import hookimpl\nfrom mho.schema import Kinded\n"
+        "from typing import ClassVar\nfrom mho.config.hooks import hookimpl\nfrom mho.config.schema import Kinded\n"
         "class Mine(Kinded, kind='mine.noise'):\n    CATEGORY: ClassVar[str] = 'nonideality'\n"
         "@hookimpl\ndef mho_nonidealities():\n    return [Mine]\n"
     )
@@ -399,8 +399,8 @@ def test_a_broken_plugin_is_reported_where_the_file_names_it(plugin: Callable[..
 def test_a_check_of_a_plugin_that_itself_fails_is_an_error_of_the_file(plugin: Callable[..., None]) -> None:
     plugin(
         "odd",
-        "from typing import ClassVar\nfrom pydantic import model_validator\nfrom mho.hooks import hookimpl\n"
-        "from mho.schema import Kinded\nclass Odd(Kinded, kind='odd.noise'):\n"
+        "from typing import ClassVar\nfrom pydantic import model_validator\nfrom mho.config.hooks import hookimpl\n"
+        "from mho.config.schema import Kinded\nclass Odd(Kinded, kind='odd.noise'):\n"
         "    CATEGORY: ClassVar[str] = 'nonideality'\n"
         "    @model_validator(mode='after')\n    def check(self):\n        return {}['x']\n"
         "@hookimpl\ndef mho_nonidealities():\n    return [Odd]\n",

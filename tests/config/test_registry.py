@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mho.config import registry
+from mho.config import hooks, registry
+from mho.config.hooks import Door
 from mho.config.registry import Registry
 from mho.config.schema import Kinded
 from mho.ground.errors import PluginError
@@ -120,8 +121,6 @@ BROKEN = {
     "fake_bad.A has no default for depth, width; give every field one": HEAD
     + "class A(Effect, kind='bad.a'):\n    depth: float\n    width: float = Field(ge=0)\n"
     + "@hookimpl\ndef mho_nonidealities():\n    return [A]",
-    "mho_layers must return subclasses of mho.AnalogLayer; fake_bad.Effect has no 'torch_type'": HEAD
-    + "@hookimpl\ndef mho_layers():\n    return [Effect]",
     "'bad.a' is a nonideality, not a training method": HEAD
     + "class A(Effect, kind='bad.a'): ...\n@hookimpl\ndef mho_training():\n    return [A]",
     "Argument(s) {'x'} are declared in the hookimpl": HEAD + "@hookimpl\ndef mho_nonidealities(x):\n    return []",
@@ -252,13 +251,92 @@ def test_a_missing_file_is_named(found: Registry) -> None:
 
 
 def test_layers_of_plugins_come_before_those_of_the_core(plugin: Plugin, tmp_path: Path) -> None:
-    code = "from mho.hooks import hookimpl\nclass {0}:\n    torch_type = int\n@hookimpl\ndef mho_layers():\n    return [{0}]"
+    code = (
+        "from mho.config.hooks import hookimpl\nclass {0}:\n    torch_type = int\n"
+        "@hookimpl\ndef mho_layers():\n    return [{0}]"
+    )
     plugin("mho", code.format("Core"), distribution="mho", module="fake_core")
     plugin("lay", code.format("Mine"))
     with registry.using(Registry([str(tmp_path / "site")])) as found:
         found.load("mho")
         found.load("lay")
         assert [cls.__name__ for cls in registry.layer_classes()] == ["Mine", "Core"]
+
+
+DOORS = (
+    Door("mho_layers", ("layer",), needs="torch_type", what="subclasses of mho.AnalogLayer"),
+    Door("mho_tasks", ("task",), names="family.name"),
+)
+
+LATE = (
+    HEAD
+    + """
+from mho.config.hooks import hookspec
+asked = []
+
+@hookimpl
+def mho_layers():
+    asked.append("layers")
+    return [type("Wide", (), {"torch_type": int})]
+
+@hookimpl
+def mho_tasks():
+    asked.append("tasks")
+    return {"late.morse": "fake_late:asked", "late.sums": list}
+"""
+)
+
+
+@pytest.fixture
+def with_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook of names, as if it were one of ours."""
+    monkeypatch.setattr(hooks, "mho_tasks", hooks.hookspec(lambda: {}), raising=False)
+    monkeypatch.setattr(hooks, "DOORS", DOORS)
+
+
+@pytest.mark.usefixtures("with_tasks")
+def test_what_has_no_kind_is_asked_for_by_category_and_only_once(plugin: Plugin, found: Registry) -> None:
+    plugin("late", LATE)
+    assert found.named("task") == {}  # nobody has loaded it
+    late = found.load("late")
+    asked = sys.modules["fake_late"].asked
+    assert asked == []
+    assert found.named("task") == found.named("task") == {"late.morse": "fake_late:asked", "late.sums": list}
+    assert asked == ["tasks"]
+    assert registry.thing("fake_late:asked") is asked and registry.thing(list) is list
+    assert late.classes == ("task late.morse", "task late.sums", "layer Wide")
+    assert [cls.__name__ for cls in found.provided("layer")] == ["Wide"]
+
+
+@pytest.mark.usefixtures("with_tasks")
+def test_names_of_all_installed_plugins_leave_broken_ones_out(plugin: Plugin, found: Registry) -> None:
+    plugin("bad", HEAD + "@hookimpl\ndef mho_tasks():\n    return {}['x']")
+    plugin("late", LATE)
+    assert list(found.named("task", everywhere=True)) == ["late.morse", "late.sums"]
+    assert next(p.reason for p in found.providers() if p.family == "bad") == "KeyError: 'x'"
+
+
+LATE_MISTAKES = {
+    "mho_layers must return subclasses of mho.AnalogLayer; fake_bad.Effect has no 'torch_type'": ("layers", "[Effect]"),
+    "mho_layers must return classes, not 3": ("layers", "[3]"),
+    'mho_tasks must return a dict, name -> "module:attribute", not [3]': ("tasks", "[3]"),
+    "mho_tasks must return name -> \"module:attribute\" or the thing itself, not 'bad.x': 'nowhere'": (
+        "tasks",
+        "{'bad.x': 'nowhere'}",
+    ),
+    "task 'good.x': names of this plugin must start with 'bad.'": ("tasks", "{'good.x': list}"),
+    "ZeroDivisionError: division by zero": ("tasks", "1 / 0"),
+}
+
+
+@pytest.mark.usefixtures("with_tasks")
+@pytest.mark.parametrize("cause", LATE_MISTAKES)
+def test_a_hook_that_fails_when_it_is_asked_late_is_named_too(cause: str, plugin: Plugin, found: Registry) -> None:
+    hook, value = LATE_MISTAKES[cause]
+    plugin("bad", HEAD + f"@hookimpl\ndef mho_{hook}():\n    return {value}", distribution="mho-bad")
+    found.load("bad")
+    assert refusal(found.named, hook[:-1]) == f"plugin 'bad' (mho-bad 1.0) cannot be used: {cause}"
+    assert {p.family: p.reason for p in found.load_all()}["bad"] == cause
 
 
 def test_another_registry_can_be_used_for_a_while(found: Registry) -> None:

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from mho_lab.sweep.plan import Plan
+from mho_lab.sweep.plan import SweepPlan
 
 import mho
 from mho.cli import main
@@ -150,7 +150,7 @@ class Page:
 
     def _yaml(self, block: Block) -> None:
         if re.search(r"^sweep: 1", block.text, re.M):
-            assert list(Plan.from_file(block.file).points())
+            assert list(SweepPlan.from_file(block.file).points())
             return
         complete = re.search(r"^mho: 1", block.text, re.M)
         text = block.text if complete else "mho: 1\nlike: pcm.standard\n" + block.text

@@ -10,7 +10,7 @@ import pytest
 from mho_kit import run
 
 from mho.config import hooks, registry
-from mho.effects.nonideality import STAGES, TERMS
+from mho.effects import STAGES, TERMS
 from tests.docs.blocks import Page
 
 GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
@@ -83,7 +83,7 @@ def test_the_examples_it_names_exist():
 
 
 def test_the_verbs_it_names_exist():
-    from mho.cli import VERBS
+    from mho.cli import verb
 
-    for verb in re.findall(r"`?mho (new|test|mvm|plugins|doctor|cite)\b", TEXT):
-        assert verb in VERBS
+    for name in re.findall(r"`?mho (new|test|mvm|plugins|doctor|cite)\b", TEXT):
+        assert verb(name) is not None

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,23 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
+@cache
+def generator():
+    """docs/generate_reference.py as a module."""
+    spec = importlib.util.spec_from_file_location("generate_reference", DOCS / "generate_reference.py")
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def distributions():
+    return generator().DISTRIBUTIONS
+
+
 @pytest.fixture(scope="module")
 def reference():
     """Page name -> text, of what docs/generate_reference.py writes."""
-    pytest.importorskip("click")
-    spec = importlib.util.spec_from_file_location("generate_reference", DOCS / "generate_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {name: write() for name, write in module.pages().items()}
+    return {name: write() for name, write in generator().pages().items()}
 
 
 def section(page, title, level="##"):
@@ -84,9 +94,12 @@ def test_every_part_of_a_hardware_file_is_explained(reference):
 def test_every_preset_verb_hook_and_public_name_is_in_the_reference(reference):
     for name in registry.presets():
         assert "```yaml" in section(reference["presets"], name)
-    for verb in VERBS:
+    pages = dict.fromkeys(VERBS, ("command_line", "##"))
+    pages |= {verb: (d.folder, "###") for d in distributions() for verb in d.verbs}
+    assert {"check", "run", "new"} <= set(pages)
+    for verb, (page, level) in pages.items():
         command = main.get_command(None, verb)
-        text = section(reference["command_line"], f"mho {verb}")
+        text = section(reference[page], f"mho {verb}", level)
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 assert parameter.opts[0] in text, (verb, parameter.name)
@@ -94,6 +107,9 @@ def test_every_preset_verb_hook_and_public_name_is_in_the_reference(reference):
         assert "@hookimpl" in section(reference["hooks"], name)
     listed = re.findall(r"auto\w+:: mho\.(\w+)", reference["python"])
     assert sorted(listed) == sorted(mho.__all__)
+    for d in distributions():
+        for name in d.names:
+            assert section(reference[d.folder], f"mho.{name}", "###")
 
 
 @pytest.mark.parametrize("name", mho.__all__)
@@ -102,7 +118,7 @@ def test_every_public_name_has_a_docstring(name):
 
 
 def test_every_option_of_every_verb_has_a_help():
-    for verb in VERBS:
+    for verb in [*VERBS, *(v for d in distributions() for v in d.verbs)]:
         for parameter in main.get_command(None, verb).params:
             assert parameter.param_type_name == "argument" or parameter.help, f"mho {verb} {parameter.opts[0]}"
 
@@ -154,7 +170,8 @@ def test_a_source_distribution_holds_them(tmp_path):
 
 
 def test_every_environment_variable_is_documented():
-    code = "".join(f.read_text(encoding="utf-8") for f in (ROOT / "core").rglob("*.py"))
+    files = [*(ROOT / "core").rglob("*.py"), *(ROOT / "plugins").glob("*/src/**/*.py")]
+    code = "".join(f.read_text(encoding="utf-8") for f in files)
     pages = "".join(f.read_text(encoding="utf-8") for f in DOCS.glob("*.md"))
     for name in set(re.findall(r"\"(MHO_[A-Z_]+)\"", code)):
         assert name in pages, name

@@ -25,10 +25,10 @@ def bias(hardware, kind, sigma):
     white inputs."""
     w = sigma * torch.randn(512, 512, generator=torch.Generator().manual_seed(1))
     tile = mho.Tile(w, hardware(HW.replace("KIND", kind))).program(seed=0).tiles
-    start = tile.aged.clone()
+    start = tile.chip.weights.clone()
     tile.age(YEAR)
-    best = (start * tile.aged).sum() / (tile.aged**2).sum()
-    return float(tile.gain.mean() / best - 1)
+    best = (start * tile.chip.weights).sum() / (tile.chip.weights**2).sum()
+    return float(tile.chip.gain.mean() / best - 1)
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.05, 0.1, 0.246])
@@ -81,10 +81,10 @@ def arrays(layer, *changes):
 def test_fused_read_outs_without_noise_are_those_of_the_reference_path(layer, change):
     """Uneven tiles, groups, rows in the order of the codes of an image: 15 bits of weights, 7 of side products."""
     fused, reference = arrays(layer, *QUIET, f"tiles.pcm.{change}")
-    assert fused.route.fused and fused.planes is not None and not reference.route.fused
-    assert fused.reference.shape == reference.reference.shape
-    torch.testing.assert_close(fused.reference, reference.reference, atol=3e-3, rtol=3e-3)
-    torch.testing.assert_close(fused.gain, reference.gain, atol=1e-3, rtol=1e-3)
+    assert fused.backend.route.fused and "planes" in fused.chip.coded and not reference.backend.route.fused
+    assert fused.chip.reference.shape == reference.chip.reference.shape
+    torch.testing.assert_close(fused.chip.reference, reference.chip.reference, atol=3e-3, rtol=3e-3)
+    torch.testing.assert_close(fused.chip.gain, reference.chip.gain, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["mho.global_drift", "mho.least_squares_drift"])
@@ -94,7 +94,9 @@ def test_gains_of_fused_read_outs_have_the_mean_and_the_spread_of_the_reference_
     changes, gains = ["tiles.pcm.rows=32", f"tiles.pcm.compensation={kind}"], []
     for precision in ("auto", "reference"):
         tile = mho.Tile(w, mho.load("pcm.standard", set=[*changes, f"precision={precision}"]))
-        gains.append(torch.stack([tile.program(seed).age("1 day").tiles.gain[:, 0] for seed in range(60)]).double())
+        gains.append(
+            torch.stack([tile.program(seed).age("1 day").tiles.chip.gain[:, 0] for seed in range(60)]).double()
+        )
     difference = gains[0] - gains[1]
     assert (difference.mean(0).abs() < 4.42 * difference.std(0) / 60**0.5 + 1e-4).all()
     ratio = gains[0].std(0) / gains[1].std(0)  # ln of a ratio of two standard deviations: variance 1/n at most
@@ -117,5 +119,5 @@ def test_plain_inputs_are_read_out_on_the_reference_path():
         {"mho": 1, "default": "t", "tiles": {"t": {**tile, "compensation": "mho.column_drift"}}}
     )
     made = mho.Tile(torch.eye(8), hw).program(seed=0)
-    assert made.tiles.route.fused and made.tiles.planes is None
-    assert torch.allclose(made.age("1 h").tiles.gain, torch.ones(1, 8))
+    assert made.tiles.backend.route.fused and not made.tiles.chip.coded
+    assert torch.allclose(made.age("1 h").tiles.chip.gain, torch.ones(1, 8))

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mho
+from mho.config import registry
 from mho.tile import layout
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
@@ -181,7 +182,7 @@ def python_calls(f):
 def test_plugins_that_are_installed_and_not_used_cost_no_operation_and_no_call():
     """Also one that acts everywhere, at strength 0."""
     x, counts = vectors(), []
-    with mho.registry.using(mho.registry.Registry()):
+    with registry.using(registry.Registry()):
         for _ in range(2):
             tile = layer("int8").program(seed=0)
             names = evaluated(tile, x).names

@@ -15,7 +15,8 @@ import mho
 from mho import Field, Nonideality
 from mho.effects import draws
 from mho.effects.nonideality import Side, absolute, magnitude
-from mho.fast import devices, kernels as made
+from mho.fast import cells, kernels as made
+from mho.fast.backend import make_fast
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:training an analog network without mho.attach"),
@@ -58,8 +59,8 @@ def the_same_chip(eager, compiled, seed=0, t="0 s"):
 def bring_over(eager, compiled):
     """The chip of one layer to another."""
     compiled.tiles.put_chip_state(eager.tiles.chip_state())
-    compiled.tiles.planes, compiled.tiles.bound = None, None  # coded by a kernel
-    compiled.tiles.run.sample = 0
+    compiled.tiles.chip.coded.clear()  # coded by a kernel
+    compiled.tiles.session.sample = 0
 
 
 @pytest.fixture(autouse=True)
@@ -75,12 +76,12 @@ def test_small_work_stays_eager(monkeypatch):
     for vectors, kernels in ((16, set()), (17, {"epilogue"}), (31, {"DAC", "epilogue"})):
         with torch.no_grad():
             assert torch.equal(eager(inputs(vectors)), compiled(inputs(vectors)))
-        assert set(compiled.tiles.kernels.made) == kernels and not eager.tiles.kernels.made
+        assert set(compiled.tiles.backend.kernels.made) == kernels and not eager.tiles.backend.kernels.made
     monkeypatch.setattr(made, "WORTHWHILE", 50 * 30)
     compiled = tiles()[1].program(seed=0)
     with torch.no_grad():
         compiled(inputs(1))
-    assert {"weight codes", "DAC", "epilogue"} <= set(compiled.tiles.kernels.made)
+    assert {"weight codes", "DAC", "epilogue"} <= set(compiled.tiles.backend.kernels.made)
 
 
 def test_weights_of_many_tiles_are_coded_by_a_kernel_however_they_lie(monkeypatch):
@@ -88,7 +89,7 @@ def test_weights_of_many_tiles_are_coded_by_a_kernel_however_they_lie(monkeypatc
     monkeypatch.setattr(made, "_compiled", lambda function, **options: function)
     _, compiled = tiles("tiles.pcm.rows=16", "training.drop_connect=0.1", n=160)
     compiled.train()(inputs(3, 160)).sum().backward()
-    assert "weight codes" in compiled.tiles.kernels.made and not compiled.tiles.kernels.refused
+    assert "weight codes" in compiled.tiles.backend.kernels.made and not compiled.tiles.backend.kernels.refused
 
 
 @needs_compiler
@@ -101,7 +102,7 @@ def test_training_gives_the_same_bits_compiled(products):
         torch.manual_seed(2)
         x = inputs(20).requires_grad_()
         tile(x).square().sum().backward()
-        assert not tile.tiles.kernels.refused
+        assert not tile.tiles.backend.kernels.refused
         results.append([x.grad, *(p.grad for p in tile.parameters() if p.grad is not None)])
     assert len(results[0]) > 2
     for eager, compiled in zip(*results, strict=True):
@@ -124,7 +125,7 @@ def test_a_tile_may_take_turns_in_training_and_evaluation_with_one_vector_or_man
                 tile.zero_grad()
                 mode()(0.5 * inputs(vectors)).square().sum().backward()
                 found += [p.grad for p in tile.parameters() if p.grad is not None]
-        assert not tile.tiles.kernels.refused
+        assert not tile.tiles.backend.kernels.refused
         results.append(found)
     for eager, compiled in zip(*results, strict=True):
         assert torch.equal(eager, compiled)
@@ -146,7 +147,7 @@ def test_a_convolution_in_groups_of_uneven_tiles_gives_the_same_bits_compiled():
     for net in nets:
         with torch.no_grad():
             results.append([net.weight.grad, net(x)])
-        assert net.tiles.sizes == [27, 18] and not net.tiles.kernels.refused
+        assert net.tiles.layout.sizes == [27, 18] and not net.tiles.backend.kernels.refused
     for eager, compiled in zip(*results, strict=True):
         assert torch.equal(eager, compiled)
 
@@ -162,7 +163,7 @@ def test_chips_ages_and_batches_give_the_same_bits_compiled():
                 x = inputs(vectors)
                 with torch.no_grad():
                     assert torch.equal(eager(x), compiled(x))
-    names = compiled.tiles.kernels
+    names = compiled.tiles.backend.kernels
     assert {"DAC", "epilogue", "weight codes"} <= set(names.made) and not names.refused
 
 
@@ -214,7 +215,7 @@ def test_a_machine_without_a_compiler_runs_eagerly_and_says_so(monkeypatch):
     with torch.no_grad(), pytest.warns(UserWarning, match="No working C"):
         eager, compiled = (t.program(seed=0) for t in tiles())
         assert torch.equal(eager(inputs(5)), compiled(inputs(5)))
-    assert {"programming", "ageing", "DAC"} <= set(compiled.tiles.kernels.refused)
+    assert {"programming", "ageing", "DAC"} <= set(compiled.tiles.backend.kernels.refused)
 
 
 def test_every_kernel_counts_for_itself(monkeypatch):
@@ -248,10 +249,12 @@ def test_arrays_of_one_kind_share_their_kernels_and_keep_nobody(monkeypatch):
         return tile
 
     first = trained()
-    names = set(first.tiles.kernels.made)
+    names = set(first.tiles.backend.kernels.made)
     assert {"weight noise", "weight codes", "DAC", "epilogue", "gradient of the DAC"} <= names
     second, count = trained(), len(compiled)
-    assert {n for n in names if first.tiles.kernels.made[n] is not second.tiles.kernels.made[n]} == {"weight noise"}
+    assert {n for n in names if first.tiles.backend.kernels.made[n] is not second.tiles.backend.kernels.made[n]} == {
+        "weight noise"
+    }
     assert count == len(names) + 1
     for changes, n in (
         (["tiles.pcm.adc.bits=6"], 50),
@@ -265,13 +268,13 @@ def test_arrays_of_one_kind_share_their_kernels_and_keep_nobody(monkeypatch):
     gone = weakref.ref(first.tiles)
     del first
     gc.collect()
-    assert gone() is None and second.tiles.kernels.made
+    assert gone() is None and second.tiles.backend.kernels.made
 
 
 def test_copies_keep_the_switch_and_make_kernels_of_their_own():
     net = mho.to_analog(nn.Linear(6, 4), mho.load("pcm.standard", set=[*QUIET, "compile=true"]))
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
-        assert other.tiles.kernels.wanted and other.tiles.kernels is not net.tiles.kernels
+        assert other.tiles.backend.kernels.wanted and other.tiles.backend.kernels is not net.tiles.backend.kernels
 
 
 @pytest.mark.slow
@@ -337,7 +340,7 @@ def _twice(a, b):
 def test_a_kernel_that_was_first_given_one_tensor_twice_is_right_for_two():
     tile, one = tiles()[1], torch.ones(3)
     for a, b in ((one, one), (one, 0 * one), (one, 5 * one)):
-        assert torch.equal(tile.tiles.kernels.run("sum", lambda _: _twice, (a, b), lambda: None), a + 2 * b)
+        assert torch.equal(tile.tiles.backend.kernels.run("sum", lambda _: _twice, (a, b), lambda: None), a + 2 * b)
 
 
 def test_a_site_without_kernels_calls_the_function():
@@ -375,7 +378,7 @@ def test_functions_of_one_name_in_two_modules_are_two_kernels(monkeypatch):
         effects = (_Raising(kind="test.raising"), _Halving(kind="test.halving"))
         spec = tile.tiles.spec.model_copy(update={"nonidealities": effects})
         array = mho.tile.array.TileArray(30, 20, spec, tile.tiles.training_spec).eval()
-        array.use("auto", compiled=tile.tiles.compiled)
+        make_fast(array, "auto", compiled=tile.tiles.backend.compiled)
         array.remap(tile.weight)
         with torch.no_grad():
             seen.append(array(inputs(5, 20), tile.weight))
@@ -393,14 +396,14 @@ def test_one_network_may_want_more_than_eight_variants_of_a_kernel():
             the_same_chip(eager, compiled)
         for context in (torch.enable_grad, torch.no_grad, torch.inference_mode):
             for vectors in (5, 1, 7):
-                eager.tiles.run.sample = compiled.tiles.run.sample = 0
+                eager.tiles.session.sample = compiled.tiles.session.sample = 0
                 values = []
                 for tile in (eager, compiled):
                     torch.manual_seed(0)
                     with context():
                         values.append(tile.eval()(inputs(vectors)).detach())
                 assert torch.equal(*values)
-    assert not compiled.tiles.kernels.refused
+    assert not compiled.tiles.backend.kernels.refused
 
 
 @needs_compiler
@@ -412,7 +415,7 @@ def test_weight_noise_has_the_same_bits_for_any_number_of_outputs(out):
     for tile in tiles("tiles.pcm.rows=512", "training.inject={scale: 1}", n=20, out=out):
         torch.manual_seed(0)
         drawn.append(tile.train().tiles.draw(tile.weight).w.detach())
-        assert not tile.tiles.kernels.refused
+        assert not tile.tiles.backend.kernels.refused
     assert torch.allclose(*drawn, atol=1e-6)
 
 
@@ -475,14 +478,14 @@ def test_layers_of_one_kind_share_their_kernels_and_have_draws_of_their_own():
             layer.weight.fill_(0.1)
             layer.tiles.remap(layer.weight)
     chip = mho.program(net, seed=0, age="1 h")
-    made = [layer.tiles.kernels.made for layer in net]
+    made = [layer.tiles.backend.kernels.made for layer in net]
     for name in ("programming", "ageing"):
         assert made[0][name] is made[1][name] is made[2][name] is not made[3][name]
-    weights = [layer.tiles.aged.clone() for layer in net[:3]]
+    weights = [layer.tiles.chip.weights.clone() for layer in net[:3]]
     assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
     mho.program(net, seed=1).age("1 day")
     chip.put_on(net)  # regenerated from its seed, to the bit
-    assert all(torch.equal(layer.tiles.aged, w) for layer, w in zip(net, weights))
+    assert all(torch.equal(layer.tiles.chip.weights, w) for layer, w in zip(net, weights))
 
 
 class NeedsANumber(Nonideality, kind="needs.number"):
@@ -502,18 +505,18 @@ def test_a_law_that_needs_the_time_as_a_number_runs_eagerly_and_says_so():
     made_tile = mho.Tile(torch.eye(6), hw)
     with pytest.warns(UserWarning, match="its ageing cannot be compiled and runs eagerly"):
         made_tile.program(seed=0)
-    assert torch.equal(made_tile.age("1 h").tiles.aged[0], 0.5 * torch.eye(6))
+    assert torch.equal(made_tile.age("1 h").tiles.chip.weights[0], 0.5 * torch.eye(6))
 
 
 def test_halves_of_rows_are_views_wherever_there_is_room():
     array = mho.Tile(torch.eye(6), mho.load("ideal.exact")).tiles
     for n in (6, 7):
         t = torch.rand(2, 3, n)
-        for given, alone in ((t, n % 2 == 1), (devices._roomy(t.shape, t).copy_(t), False)):
-            halves = devices._halves(given)
+        for given, alone in ((t, n % 2 == 1), (cells._roomy(t.shape, t).copy_(t), False)):
+            halves = cells._halves(given)
             assert torch.equal(torch.cat(halves, -1)[:, :n].view(2, 3, n), t)
             assert (halves[0].data_ptr() != given.data_ptr()) == alone
-    assert torch.equal(devices.laid_out(array, t), t)
+    assert torch.equal(cells.laid_out(array.backend.kernels, t), t)
 
 
 @pytest.mark.parametrize(("rows", "products"), [(32, "mho.int8_products"), (64, "_int_mm")])
@@ -529,7 +532,7 @@ def test_a_graph_computes_products_where_they_are_read(rows, products):
     eager.program(seed=0)
     with torch.no_grad():
         found = torch.compile(eager, backend=look, fullgraph=True)(inputs(4))
-        eager.tiles.run.sample = 0
+        eager.tiles.session.sample = 0
         assert torch.allclose(found, eager(inputs(4)), atol=1e-5)
     used = [name for name in seen if "int8_products" in name or "_int_mm" in name]
     assert used and all(products.split(".")[-1] in name for name in used)
@@ -544,6 +547,6 @@ def test_few_outputs_of_many_tiles_are_added_in_one_order(out):
     x = inputs(33, 600)
     with torch.no_grad():
         expected = eager(x)
-        compiled.tiles.run.sample = 0
+        compiled.tiles.session.sample = 0
         assert torch.equal(expected, torch.cat([compiled(p) for p in x.split([1, 5, 27])]))
-    assert not compiled.tiles.kernels.refused
+    assert not compiled.tiles.backend.kernels.refused

@@ -67,5 +67,21 @@ def test_without_gradients_nothing_goes_round_the_tiles(case):
         expected, _ = run(layer, case, grad=False)
     assert called == {a.name for a in arrays}
     if len(values) == len(expected):
-        keep = ~cases.PADDED if "src_key_padding_mask" in case.options else ...
-        assert all(torch.allclose(a[keep], b[keep], atol=1e-5) for a, b in zip(values, expected))
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(values, expected))
+
+
+@pytest.mark.parametrize("norm", [None, torch.nn.LayerNorm(12)])
+@pytest.mark.parametrize("grad", [True, False])
+def test_padded_positions_are_what_torch_returns_for_them(norm, grad):
+    """Zeros from torch's nested tensors, and values where torch does not take them; to_digital leaves nothing behind."""
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(12, 2, 20, 0.0, batch_first=True)
+    model = torch.nn.TransformerEncoder(layer, 2, norm=norm).eval()
+    net = mho.to_analog(model, SMALL)
+    with torch.set_grad_enabled(grad):
+        for padding in (cases.PADDED, cases.PADDED.flip(1)):  # behind and in front
+            expected = model(cases.x(2, 6, 12), src_key_padding_mask=padding)
+            for other in (net, copy.deepcopy(net)):
+                assert torch.allclose(other(cases.x(2, 6, 12), src_key_padding_mask=padding), expected, atol=1e-5)
+    back = mho.to_digital(net)
+    assert back.use_nested_tensor and not back._forward_hooks and not back._forward_hooks_with_kwargs

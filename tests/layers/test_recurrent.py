@@ -114,9 +114,9 @@ def test_grouped_convolutions_draw_for_every_group_apart(hardware):
     with torch.no_grad():
         net.weight.fill_(0.5)
     mho.program(net, seed=0)
-    w = net.tiles.aged.flatten(1)
+    w = net.tiles.chip.weights.flatten(1)
     assert w.shape == (64, 9) and len(w.unique()) > 500
-    assert net.tiles.tile_count == 64
+    assert net.tiles.layout.tile_count == 64
 
 
 def test_dynamic_input_ranges_follow_every_vector(hardware):
@@ -174,7 +174,7 @@ def test_time_first_networks_evaluate_alike_in_any_batches(hardware, time, batch
         mho.evaluate(net, score_in(parts), ["1 s"], chips=1, batch_axis=1)
     assert torch.equal(outputs[0], outputs[1]) and torch.equal(outputs[0], outputs[2])
     mho.evaluate(net, score_in([2] * (batch // 2)), ["1 s"], chips=1)
-    assert not torch.equal(outputs[0], outputs[3]) and net.head.tiles.run.batch_axis == 0
+    assert not torch.equal(outputs[0], outputs[3]) and net.head.tiles.session.batch_axis == 0
     with pytest.raises(mho.MhoError, match="batch_axis is 0 for"):
         mho.evaluate(net, score_in([batch]), ["1 s"], chips=1, batch_axis=2)
 
@@ -208,7 +208,7 @@ class _Offset(mho.Nonideality):
         return module
 
     def mvm(self, x, w, site):
-        return mho.nonideality.product(x, w + site.module.p.view(w.shape))
+        return mho.product(x, w + site.module.p.view(w.shape))
 
 
 class _Sum(mho.Nonideality):

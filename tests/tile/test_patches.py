@@ -9,6 +9,7 @@ from torch import nn
 
 import mho
 from mho.fast import epilogue
+from mho.fast.epilogue import many_small
 from mho.tile import layout
 from mho.tile.patches import Patches, Window
 
@@ -49,14 +50,15 @@ def layer(hardware, name, body=FULL, rows=ROWS, extra="training: {out_scale: col
     tile = f"rows: {rows}\ncolumns: 4\ndac: {dac}\nadc: {{bits: 8, bound: 2}}\n{body}"
     made = mho.to_analog(plain(), hardware(tile, extra))
     with torch.no_grad():
-        made.tiles.input_range.copy_(torch.linspace(0.9, 1.1, made.tiles.row_tiles)[:, None])
+        made.tiles.input_range.copy_(torch.linspace(0.9, 1.1, made.tiles.layout.row_tiles)[:, None])
     return made, torch.rand(shape) * 2.2 - 1.1
 
 
 def unfolded(made):
     """From now on the same layer unfolds before it codes."""
-    made.tiles.route = replace(made.tiles.route, cells=1, unfolded="for a test")
-    made.tiles.planes = None
+    made.tiles.backend.route = replace(made.tiles.backend.route, cells=1, unfolded="for a test")
+    if made.tiles.chip is not None:
+        made.tiles.chip.coded.clear()
     return made
 
 
@@ -73,7 +75,7 @@ def gradients(made, x):
 @pytest.mark.parametrize("name", CONVS)
 def test_a_chip_gives_the_same_bits_whichever_comes_first(hardware, name):
     made, x = layer(hardware, name)
-    assert made.tiles.route.tier == "int8" and not made.tiles.route.unfolded
+    assert made.tiles.backend.route.tier == "int8" and not made.tiles.backend.route.unfolded
     mho.program(made.eval(), seed=0).age("1 h")
     with torch.no_grad():
         y = made(x)
@@ -101,22 +103,24 @@ def test_values_and_gradients_are_those_of_the_reference_path(hardware, name):
         made, x = layer(
             hardware, name, QUIET, extra=f"precision: {precision}\ntraining: {{inject: none, out_scale: column}}"
         )
-        assert made.tiles.route.tier == precision
+        assert made.tiles.backend.route.tier == precision
         found.append((gradients(made.train(), x), made))
     ((y, ours), made), ((z, theirs), _) = found
     step = 2 / 127 * 1.1 * made.tiles.gamma.max()
-    assert (y - z).abs().max() < 1.01 * len(made.tiles.sizes) * step and ((y - z).abs() > 1e-5).double().mean() < 0.2
+    assert (y - z).abs().max() < 1.01 * len(made.tiles.layout.sizes) * step and (
+        (y - z).abs() > 1e-5
+    ).double().mean() < 0.2
     for name, g in theirs.items():
         assert (ours[name] - g).norm() < 0.1 * g.norm(), name
 
 
 def test_small_tiles_at_once_give_the_bits_of_one_after_the_other(hardware, monkeypatch):
     made, x = layer(hardware, "2d, depth-wise")
-    assert made.tiles.many_small(288) and not made.tiles.many_small(1 << 20)
+    assert many_small(made.tiles.layout, 288) and not many_small(made.tiles.layout, 1 << 20)
     mho.program(made.eval(), seed=0).age("1 h")
     with torch.no_grad():
         y = made(x)
-        monkeypatch.setattr(layout, "SMALL", 0)
+        monkeypatch.setattr(epilogue, "SMALL", 0)
         mho.age(made, "1 h")
         assert torch.equal(made(x), y)
 
@@ -128,7 +132,7 @@ def test_sums_in_another_order_move_a_few_codes_in_the_other_tiers(hardware, pre
     with torch.no_grad():
         y = made(x)
         moved = (unfolded(made)(x) - y).abs() > 1e-4
-    assert made.tiles.route.tier == precision and moved.double().mean() < 0.01
+    assert made.tiles.backend.route.tier == precision and moved.double().mean() < 0.01
 
 
 @pytest.mark.parametrize("mode", ["ste", "{mode: through, products: bf16}"])
@@ -165,7 +169,7 @@ def test_chunks_of_images_and_of_lines_give_the_same_bits(hardware, monkeypatch)
 )
 def test_what_needs_the_vectors_unfolds_them_first_for_a_stated_reason(hardware, change, why):
     made, x = layer(hardware, "2d", **change)
-    assert made.tiles.route.fused and why in made.tiles.route.unfolded
+    assert made.tiles.backend.route.fused and why in made.tiles.backend.route.unfolded
     y = made.eval()(x)
     assert torch.isfinite(y).all() and y.shape == (4, 7, 9, 8)
 
@@ -314,6 +318,6 @@ def test_a_compiled_convolution_is_one_graph_with_the_same_values(hardware):
         values = []
         for f in (made, compiled):
             torch.manual_seed(0)
-            made.tiles.run.sample = 0
+            made.tiles.session.sample = 0
             values.append(f(x).detach())
         assert torch.allclose(*values, atol=1e-6)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 import mho
-from mho.effects.converter import quantise
+from mho.effects.encoding import quantise
 from mho.tile.layout import split_evenly
 
 STANDARD = """
@@ -50,7 +50,7 @@ def test_the_bias_is_digital_and_untouched_by_all_noise():
     for t in (0, "1 year"):
         y, y0 = (mho.program(net, seed=4).age(t) and net(x) for net in (with_bias, without))
         assert torch.equal(y, y0 + bias)
-    assert torch.equal(with_bias[0].tiles.programmed, without[0].tiles.programmed)
+    assert torch.equal(with_bias[0].tiles.chip.programmed, without[0].tiles.chip.programmed)
 
 
 def test_the_quantiser_has_an_odd_number_of_levels_with_zero_among_them():
@@ -134,9 +134,9 @@ def test_padding_of_uneven_tiles_never_reaches_an_output(hardware):
     a, b = (mho.Tile(w, hardware(body + r))(x) for r in ("128", "512"))
     assert torch.equal(a, b)
     uneven = mho.Tile(torch.ones(2, 11), hardware("rows: 4")).tiles
-    assert uneven.sizes == [4, 4, 3] and uneven.cut(torch.ones(11)).tolist()[2] == [1, 1, 1, 0]
+    assert uneven.layout.sizes == [4, 4, 3] and uneven.layout.cut(torch.ones(11)).tolist()[2] == [1, 1, 1, 0]
     assert torch.equal(
-        uneven.spread(torch.tensor([[1.0, 4], [2, 5], [3, 6]]))[0], torch.tensor([1.0] * 4 + [2] * 4 + [3] * 3)
+        uneven.layout.spread(torch.tensor([[1.0, 4], [2, 5], [3, 6]]))[0], torch.tensor([1.0] * 4 + [2] * 4 + [3] * 3)
     )
 
 
@@ -146,7 +146,7 @@ def test_per_column_mapping_fills_every_column_and_restores_the_weights():
     tiles = mho.Tile(w, mho.load("pcm.standard")).tiles
     n = tiles.normalised(w)
     assert torch.allclose(n.abs().amax(-1), torch.ones(2, 30))
-    assert torch.allclose(n * tiles.gamma[..., None], tiles.cut_weight(w), atol=1e-7)
+    assert torch.allclose(n * tiles.gamma[..., None], tiles.layout.cut_weight(w), atol=1e-7)
 
 
 def test_the_sigma_clip_changes_the_share_of_weights_that_a_gaussian_has_out_there(hardware):
@@ -168,7 +168,7 @@ def test_both_devices_of_a_pair_span_the_range_from_g_min(hardware):
     """docs/physics.md E14: |w| maps to g_min + |w| (g_max - g_min), the idle device sits at g_min."""
     w, x = data(5, 12)
     tile = mho.Tile(w, hardware("rows: 12\ndevice: {g_min: 9 uS, g_max: 88 uS, pair: both}")).program(seed=0)
-    g = tile.tiles.programmed
+    g = tile.tiles.chip.programmed
     assert g.shape[0] == 2 and float(g.min()) == 9.0 and abs(float(g.max()) - 88.0) < 1e-4
     assert ((g[0] == 9) | (g[1] == 9)).all()
     assert relative(tile(x), F.linear(x, w)) < 1e-5
@@ -288,12 +288,6 @@ def test_a_tile_wants_a_matrix(w):
         mho.Tile(w, "ideal.exact")
 
 
-def test_the_standard_mvm_error_is_that_of_the_paper():
-    """R003-41, R003-40: 14.5 % +- 0.4 % with whole-tile-max mapping, mean of 8 matrices (paper: 15 %)."""
-    hw = mho.load("pcm.standard", set=["tiles.pcm.mapping.kind=mho.tile_max"])
-    assert abs(mho.standard_mvm_error(hw).mean - 0.145) < 0.004
-
-
 def test_the_mvm_error_does_not_depend_on_the_scale_of_the_weights():
     """R003-40."""
     w, x = data(64, 512)
@@ -308,11 +302,11 @@ def test_a_family_is_scaled_by_one_field(hardware):
     kinds = "pcm.programming_noise, {kind: pcm.read_noise, sigma: 0.02}, {kind: circuit.output_noise, std: 0.1}"
     effects = f"nonidealities: [{kinds}]"
     scaled = hardware(f"rows: 40\n{effects}\nscale: {{pcm: 3, pcm.read_noise: 0.5}}")
-    plan = {p.effect.kind: p.effect for p in mho.Tile(w, scaled).tiles.plan.effects}
+    plan = {p.effect.kind: p.effect for p in mho.Tile(w, scaled).tiles.view.plan.effects}
     assert plan["pcm.programming_noise"].scale == 3 and plan["pcm.read_noise"].sigma == pytest.approx(0.03)
     assert plan["circuit.output_noise"].std == 0.1
     none = mho.Tile(w, hardware(f"rows: 40\n{effects}\nscale: {{pcm: 0, circuit: 0}}"))
-    assert not none.tiles.plan.effects and relative(none.program(0)(x), F.linear(x, w)) < 1e-6
+    assert not none.tiles.view.plan.effects and relative(none.program(0)(x), F.linear(x, w)) < 1e-6
     assert mho.Hardware.from_yaml(scaled.to_yaml()) == scaled
 
 

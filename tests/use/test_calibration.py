@@ -1,11 +1,12 @@
 """Calibration: input ranges by statistics or by MVM error, and conductance ranges of columns."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import mho
-from mho.tile.session import tile_arrays
+from mho.tile.array import tile_arrays
 
 LEARNED = "rows: 8\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}"
 
@@ -20,13 +21,92 @@ def inputs(n=64):
     return torch.randn(n, 16, generator=torch.Generator().manual_seed(1))
 
 
-def test_calibration_by_max_is_the_mean_over_batches_capped(hardware):
-    """R003-62."""
+def test_calibration_by_max_is_the_mean_over_batches(hardware):
+    """R003-62, however large the inputs are; the cap of 10 of the paper is one argument, and what it cuts is named."""
     net = mho.to_analog(nn.Linear(16, 3), hardware(LEARNED))
     batches = [torch.full((4, 16), 1.0), torch.full((2, 16), -4.0)]
     batches[0][:, 8:] = 200.0
     mho.calibrate(net, batches)
+    assert net.tiles.input_range.flatten().tolist() == [2.5, 102.0]
+    mho.calibrate(net, batches, cap=10)
+    assert "inputs beyond 10.0 are cut" in mho.conversion_report(net)[0].remarks[0]
     assert net.tiles.input_range.flatten().tolist() == [2.5, 10.0]
+
+
+@pytest.mark.parametrize("method", ["max", "quantile", "moving_std", "mse"])
+def test_inputs_of_any_size_are_converted_as_well(hardware, method):
+    """Pixels of 0 to 255 have the error of pixels of 0 to 1."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(64, 32), 255 * torch.rand(128, 64)
+    net = mho.to_analog(model, "ideal.quantised").eval()
+    mho.calibrate(net, [x], method)
+    assert mho.mvm_error(model(x), net(x)) < 0.06
+
+
+class Experts(nn.Module):
+    """The sign of the first input chooses."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down, self.head = nn.Linear(16, 8), nn.Linear(16, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        up = x[:, 0] > 0
+        y = x.new_zeros(len(x), 8)
+        y[up], y[~up] = self.up(x[up]), self.down(x[~up])
+        return self.head(y)
+
+
+def test_layers_that_calibration_never_saw_are_named(hardware):
+    net = mho.to_analog(Experts(), hardware(LEARNED))
+    with pytest.warns(UserWarning, match="no batch of calibration reached down: their ranges stay"):
+        mho.calibrate(net, [inputs().abs()])
+    told = {e.name: e.remarks for e in mho.conversion_report(net)}
+    assert told == {"up": (), "down": ("no batch of calibration reached it",), "head": ()}
+    assert "default; no batch of calibration reached it" in str(mho.conversion_report(net))
+    mho.calibrate(net, [inputs()])
+    assert not any(e.remarks for e in mho.conversion_report(net))
+
+
+class Keywords(nn.Module):
+    """As models of Hugging Face are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, 3)
+
+    def forward(self, values=None, scale=None):
+        return self.layer(values * scale)
+
+
+def test_batches_that_are_mappings_are_keywords(hardware):
+    net = mho.to_analog(Keywords(), hardware("rows: 16\ndac: {bits: 8}"))
+    assert mho.calibrate(net, [{"values": torch.ones(2, 16), "scale": 3.0}]) == {"layer": [3.0]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dac": "maxx"}, "dac must be one of 'max', 'quantile', 'moving_std', 'mse', None, got 'maxx'"),
+        ({"columns": "greed"}, "columns must be one of 'grid', None, got 'greed'"),
+        ({"quantile": 1.5}, "quantile must be a number above 0 and at most 1, got 1.5"),
+        ({"quantile": float("nan")}, "quantile must be a number above 0 and at most 1, got nan"),
+        ({"cap": 0}, "cap must be a number above 0, got 0"),
+        ({"cap": "10"}, "cap must be a number above 0, got '10'"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused_by_name(net, arguments, message):
+    with pytest.raises(mho.MhoError, match=message):
+        mho.calibrate(net, [inputs()], **arguments)
+
+
+def test_one_batch_in_place_of_a_list_is_refused(net):
+    with pytest.raises(mho.MhoError, match="batches must be a list"):
+        mho.calibrate(net, inputs())
+
+
+def test_scalars_of_numpy_and_torch_are_welcome(net):
+    mho.calibrate(net, [inputs()], "quantile", quantile=np.float32(0.9), cap=torch.tensor(20))
 
 
 def test_calibration_sees_exact_inputs_and_leaves_everything_else(hardware):
@@ -140,7 +220,7 @@ def test_column_ranges_lower_the_error_of_columns_with_an_outlier(hardware):
 @pytest.mark.parametrize("kind", ["Linear", "Conv2d", "LSTM"])
 def test_no_calibration_by_mvm_error_is_worse_on_its_inputs_than_its_start(kind):
     """PHYSICS 5.1, on the chips and inputs that it compares on, for every tile."""
-    from mho.use.calibration import Seen, _Trial, _watching
+    from mho.use.calibration import Seen, Trial, watching
 
     torch.manual_seed(0)
     model, x = {
@@ -154,15 +234,16 @@ def test_no_calibration_by_mvm_error_is_worse_on_its_inputs_than_its_start(kind)
     net = mho.to_analog(model, "pcm.standard").eval()
     mho.calibrate(net, [x], "quantile", quantile=0.9)
     seen = {a: Seen(a, "max", 1.0, keep=True) for a in tile_arrays(net)}
-    with _watching(net, seen), torch.no_grad():
+    with watching(net, seen), torch.no_grad():
         net(x)
 
     @torch.no_grad()
     def errors():
         found = []
         for array, weight in mho.use.chip.matrices(net):
-            with _Trial(array, weight.detach(), seen[array].sample()) as trial:
-                found.append(trial._tile_errors(array.gamma.clone()))
+            trial = Trial(array, weight.detach(), seen[array].sample())
+            found.append(trial.over_chips(array.gamma.clone())[0])
+            array.clear()
         return torch.cat(found)
 
     before = errors()
@@ -194,10 +275,10 @@ def test_calibration_leaves_the_chip_that_is_on(net):
     """Trials happen on chips of their own."""
     chip = mho.program(net.eval(), seed=3)
     chip.age("1 h")
-    aged = [a.aged.clone() for a in tile_arrays(net)]
+    aged = [a.chip.weights.clone() for a in tile_arrays(net)]
     mho.calibrate(net, [inputs()], "mse")
-    assert mho.chip_on(net) is chip and all(torch.equal(a.aged, b) for a, b in zip(tile_arrays(net), aged))
-    assert all(a.time == 3600 for a in tile_arrays(net))
+    assert mho.chip_on(net) is chip and all(torch.equal(a.chip.weights, b) for a, b in zip(tile_arrays(net), aged))
+    assert all(a.chip.time == 3600 for a in tile_arrays(net))
 
 
 def test_calibration_by_mvm_error_keeps_a_range_that_is_better_than_what_it_tries(hardware):

@@ -1,6 +1,7 @@
 """Chips: programming, ageing, determinism, and that nothing trainable is ever touched."""
 
 import copy
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 import mho
-from mho.tile.session import tile_arrays
+from mho.tile.array import tile_arrays
 from mho.use.chip import fingerprint
 
 HOUR, DAY = 3600.0, 86400.0
@@ -123,8 +124,8 @@ def test_short_term_noise_changes_per_mvm_and_long_term_noise_only_with_time(net
     weights = {}
     for t in (1.0, HOUR):
         mho.age(net, t)
-        first, again = array.aged.clone(), run(net, x)
-        assert torch.equal(array.aged, first)
+        first, again = array.chip.weights.clone(), run(net, x)
+        assert torch.equal(array.chip.weights, first)
         assert not torch.equal(run(net, x), again)  # the next samples of the stream
         weights[t] = first
     assert not torch.equal(weights[1.0], weights[HOUR])
@@ -173,24 +174,24 @@ def test_a_chip_cannot_be_regenerated_from_weights_that_have_changed(net):
 
 def test_a_chip_on_the_network_survives_training_and_is_used_again_in_eval(net, x):
     mho.program(net, seed=3)
-    first = net[3].tiles.aged.clone()
+    first = net[3].tiles.chip.weights.clone()
     net.train()
     with pytest.warns(UserWarning, match=r"without mho\.attach"):
         net(x).sum().backward()
     with torch.no_grad():
         net[3].weight.sub_(0.01 * net[3].weight.grad)
     net.eval()
-    assert torch.equal(net[3].tiles.aged, first)
+    assert torch.equal(net[3].tiles.chip.weights, first)
 
 
 def test_the_gain_at_programming_is_exactly_1_and_grows_with_drift(net):
     """R003-22."""
     mho.program(net, seed=3)
-    assert net[3].tiles.gain is None
+    assert net[3].tiles.chip.gain is None
     gains = []
     for t in ("1 h", "1 year"):
         mho.age(net, t)
-        gains.append(float(net[3].tiles.gain.mean()))
+        gains.append(float(net[3].tiles.chip.gain.mean()))
     assert 1 < gains[0] < gains[1]
 
 
@@ -206,7 +207,7 @@ def test_compensation_restores_equal_drift_exactly(hardware, kind, inputs):
     tile, x = mho.Tile(w, hw).program(seed=0), torch.rand(3, 10)
     tile.age("1 year")
     assert torch.allclose(tile(x), x @ w.T, rtol=1e-5, atol=1e-6)
-    tile.tiles.gain = None
+    tile.tiles.chip = replace(tile.tiles.chip, gain=None)
     assert not torch.allclose(tile(x), x @ w.T, rtol=1e-2)
 
 
@@ -288,13 +289,13 @@ def test_a_chip_programmed_at_an_age_is_the_one_that_has_come_to_it(compensation
         assert chip.time == 3600
         with torch.no_grad():
             found.append(net(x))
-        assert (net.tiles.reference is None) == (compensation == "none")
+        assert (net.tiles.chip.reference is None) == (compensation == "none")
     assert torch.equal(*found)
 
 
 def test_chips_of_the_same_weights_share_their_target(net, x):
     def targets():
-        return [a.target for a in tile_arrays(net)]
+        return [a.chip.target for a in tile_arrays(net)]
 
     mho.program(net, seed=1)
     first = targets()
@@ -318,7 +319,7 @@ def test_chips_of_the_same_weights_share_their_target(net, x):
         with mho.program(net, seed=1).on():
             net.double()
         mho.program(net, seed=1)
-        assert {a.target.dtype for a in tile_arrays(net)} == {torch.float64}
+        assert {a.chip.target.dtype for a in tile_arrays(net)} == {torch.float64}
         net.float()
 
     for change in (change_weights, program_array, to_double_and_back, change_signs, come_back_in_double):

@@ -1,8 +1,11 @@
 """Conversion: every layer is accounted for, and plain checkpoints load before and after."""
 
 import copy
+import json
+import math
 import pickle
 import warnings
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -441,6 +444,66 @@ def test_layers_can_be_built_by_hand():
     assert lstm(torch.randn(5, 2, 4))[0].shape == (5, 2, 3)
     attention = mho.AnalogMultiheadAttention(4, 2, hw=hw).eval()
     assert attention(*[torch.randn(5, 2, 4)] * 3)[0].shape == (5, 2, 4)
-    assert len({id(m.run) for m in attention.modules() if hasattr(m, "run")}) == 1
+    assert len({id(m.session) for m in attention.modules() if hasattr(m, "session")}) == 1
     with pytest.raises(mho.MhoError, match="no tile 'x'"):
         mho.AnalogLinear(2, 2, hw=hw, tile="x")
+
+
+def test_the_report_is_data(hardware):
+    """Numbers, and one text made of them."""
+    model = nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.Flatten(), nn.LSTM(6, 5))
+    report = mho.conversion_report(mho.to_analog(model, hardware("rows: 10\ncolumns: 20")))
+    conv, lstm = report
+    numbers = {"groups": 2, "outputs": 3, "inputs": 18, "down": 2, "across": 2, "rows": 10, "columns": 20}
+    assert [asdict(m) for m in conv.matrices] == [numbers]
+    assert (conv.matrix, conv.tiles, lstm.matrix, lstm.tiles) == ("2 of 3x18", 4, "20x6 20x5", 2)
+    data = json.loads(report.to_json())
+    assert data[0]["matrices"] == [numbers] and data[0]["matrix"] == "2 of 3x18"
+
+
+def test_the_report_is_about_the_network_as_it_is(model, hardware):
+    """A head exchanged and embeddings resized since the conversion are not on tiles."""
+    model = nn.Sequential(nn.Embedding(7, 16), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    text = "mho: 1\ndefault: t\ntiles: {t: {}}\nlayers: [{match: '1', tile: digital}]"
+    net = mho.to_analog(model, mho.Hardware.from_yaml(text))
+    assert [(e.where, e.why) for e in mho.conversion_report(net)] == [
+        ("digital", "by design"),
+        ("digital", "rule '1'"),
+        ("digital", "by design"),
+        ("analog", "default"),
+    ]
+    net[0] = nn.Embedding(9, 16)
+    net.append(net[3])
+    net[3] = nn.Linear(8, 30)
+    found = mho.conversion_report(net)
+    assert [(e.where, e.parameters) for e in found] == [
+        ("digital", 144),
+        ("digital", 136),
+        ("digital", 16),
+        ("left digital", 270),
+        ("analog", 27),
+    ]
+    assert found[3].why == "put there after the conversion"
+    with pytest.raises(mho.MhoError, match="no analog layers"):
+        mho.conversion_report(model)
+
+
+def test_layers_built_by_hand_have_a_report(hardware):
+    net = nn.Sequential(mho.AnalogLinear(4, 3, hw=hardware("rows: 8")), nn.ReLU(), nn.Linear(3, 2))
+    first, second = mho.conversion_report(net)
+    assert (first.where, first.tile, first.why, second.where) == ("analog", "t", "by hand", "left digital")
+
+
+@pytest.mark.parametrize("hw", [None, 3, nn.Linear(2, 2)])
+def test_a_hardware_that_is_none_is_refused_by_name(model, hw):
+    with pytest.raises(mho.MhoError, match="hw must be a Hardware, a file or the name of a preset"):
+        mho.to_analog(model, hw)
+    with pytest.raises(mho.MhoError, match=r"model must be a torch module, got 'pcm\.standard'"):
+        mho.to_analog("pcm.standard", model)
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(model, hardware):
+    with torch.no_grad():
+        model.head.weight[0, 0] = math.nan
+    with pytest.raises(mho.MhoError, match="layer head of this model has weights that are NaN or infinite"):
+        mho.to_analog(model, hardware("rows: 8"))

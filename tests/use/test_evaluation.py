@@ -1,7 +1,9 @@
 """Evaluation over chips and times, and the metrics."""
 
 import math
+from datetime import timedelta
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -57,7 +59,7 @@ def test_an_evaluation_repeats_bit_for_bit_and_gives_the_network_back(net):
     torch.manual_seed(99)
     b = mho.evaluate(net, score, ["1 s", "1 year"], chips=3, seed=4)
     assert a == b and a.chips == 3
-    assert mho.chip_on(net) is chip and net[0].tiles.time == 3600 and net.training
+    assert mho.chip_on(net) is chip and net[0].tiles.chip.time == 3600 and net.training
     assert mho.evaluate(net, score, ["1 s"], chips=3, seed=5).scores != a.scores
 
 
@@ -90,3 +92,59 @@ def test_the_table_of_an_evaluation_names_its_times(net):
 def test_a_score_that_is_no_number_is_a_clear_error(net, returned):
     with pytest.raises(mho.MhoError, match=r"score\(net\) must return a number, got (NoneType|str|Tensor)"):
         mho.evaluate(net, lambda model: returned, ["1 s"], chips=1)
+
+
+class Bypass(nn.Module):
+    """Reads the weight of a layer itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.proj, self.head = nn.Linear(16, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(nn.functional.linear(x, self.proj.weight))
+
+
+def test_layers_that_no_forward_entered_are_named():
+    net = mho.to_analog(Bypass(), "pcm.standard")
+    with pytest.warns(UserWarning, match="no forward entered proj while the score was computed"):
+        mho.evaluate(net, score, "1 h", chips=1)
+    assert [e.remarks for e in mho.conversion_report(net)] == [("no forward of the evaluation entered it",), ()]
+
+
+def test_a_compiled_network_is_entered_too(net):
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    mho.evaluate(net, lambda _: score(compiled), ["1 s", "1 h"], chips=2)
+    assert not any(e.remarks for e in mho.conversion_report(net))
+
+
+@pytest.mark.parametrize(
+    "times", [3600, 3600.0, "1 h", timedelta(hours=1), np.float32(3600), torch.tensor(3600), ["1 h"], np.array([3600])]
+)
+def test_one_time_or_several(net, times):
+    assert mho.evaluate(net, score, times, chips=1).times == (3600.0,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"times": []}, "times is empty"),
+        ({"times": [None]}, "expected a time"),
+        ({"times": -1}, "expected a time"),
+        ({"chips": 0}, "chips must be a whole number of at least 1, got 0"),
+        ({"chips": -1}, "chips must be a whole number of at least 1, got -1"),
+        ({"chips": 2.5}, "chips must be a whole number of at least 1, got 2.5"),
+        ({"chips": True}, "chips must be a whole number of at least 1, got True"),
+        ({"seed": "a"}, "seed must be a whole number, got 'a'"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"seed": None}, "seed must be a whole number, got None"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused_by_name(net, arguments, message):
+    with pytest.raises(mho.MhoError, match=message):
+        mho.evaluate(net, score, **{"times": ["1 s"], "chips": 1, **arguments})
+
+
+def test_scalars_of_numpy_and_torch_are_welcome(net):
+    found = mho.evaluate(net, score, ["1 s"], np.int64(2), torch.tensor(3))
+    assert found == mho.evaluate(net, score, ["1 s"], 2, 3)

@@ -104,7 +104,7 @@ def test_the_gradient_of_a_surrogate_is_that_of_its_stand_in(hardware):
 
     z, w = x.detach().clone().requires_grad_(), net.weight.detach().clone().requires_grad_()
     by_hand = net.bias.detach()
-    for rows in torch.arange(20).split(net.tiles.sizes):
+    for rows in torch.arange(20).split(net.tiles.layout.sizes):
         gamma = w.detach()[:, rows].abs().amax(1)
         by_hand = by_hand + gamma * 0.7 * torch.tanh(z[:, rows] @ w[:, rows].T / (gamma * 0.7))
     by_hand.backward(g)
@@ -203,7 +203,7 @@ def test_training_computes_with_everything_but_ageing(hardware):
     """R003-61, R003-63: mapped by column (Eq. 21), all effects of a product, no drift and no long-term read noise."""
     plain = layer(hardware(FULL))
     ageing = layer(hardware(FULL.replace("[pcm.prog", "[pcm.drift, pcm.read_noise_1f, pcm.prog")))
-    assert torch.equal(ageing.tiles.gamma, ageing.tiles.cut_weight(ageing.weight.detach()).abs().amax(-1))
+    assert torch.equal(ageing.tiles.gamma, ageing.tiles.layout.cut_weight(ageing.weight.detach()).abs().amax(-1))
     out, x = [], torch.randn(4, 20)
     for net in (plain, ageing):
         torch.manual_seed(1)
@@ -288,9 +288,9 @@ def test_the_gradients_of_the_scales_are_those_of_the_formula(hardware):
     net(x).backward(g)
     p, kappa = torch.nn.Parameter(tiles.out_scale.detach()), torch.nn.Parameter(torch.full((3, 2), 5.0))
     y = torch.zeros(7, 6)
-    for t, rows in enumerate(torch.arange(20).split(tiles.sizes)):
+    for t, rows in enumerate(torch.arange(20).split(tiles.layout.sizes)):
         analog = x[:, rows] @ (net.weight.detach()[:, rows] / tiles.gamma[t][:, None]).T
-        y = y + aws * p[t] * (kappa[t, tiles.block] / 5) * analog
+        y = y + aws * p[t] * (kappa[t, tiles.layout.block] / 5) * analog
     assert torch.allclose(y + net.bias, net(x), atol=1e-5)
     y.backward(g)
     assert torch.allclose(tiles.out_scale.grad, p.grad, atol=1e-5) and torch.allclose(
@@ -347,56 +347,6 @@ def test_a_checkpoint_computes_the_same_behind_an_adc_with_another_bound(hardwar
 def test_auto_scale_needs_something_to_scale(hardware):
     with pytest.raises(mho.ConfigError, match="out_scale: column"):
         hardware(EXACT, training(auto_scale="true"))
-
-
-# --- direct deployment (R003-80) ---
-
-
-class Normed(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.norm, self.b = nn.Linear(8, 12), nn.BatchNorm1d(12), nn.Linear(12, 3)
-
-    def forward(self, x):
-        return self.b(torch.relu(self.norm(self.a(x))))
-
-
-def test_batch_norms_are_estimated_anew_and_nothing_else_changes(hardware):
-    """R003-80 and Bhattacharjee et al. 2023: plain averages over the batches, on the chip that is on."""
-    torch.manual_seed(0)
-    net = mho.to_analog(Normed(), hardware("rows: 8\nnonidealities: [pcm.programming_noise]")).eval()
-    mho.program(net, seed=1)
-    batches = [torch.randn(16, 8) + 2 for _ in range(5)]
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    assert mho.adapt_batch_norm(net, batches) == 1
-    z = [net.a(b).detach() for b in batches]
-    assert torch.allclose(net.norm.running_mean, torch.stack([v.mean(0) for v in z]).mean(0), atol=1e-5)
-    assert torch.allclose(net.norm.running_var, torch.stack([v.var(0) for v in z]).mean(0), atol=1e-5)
-    assert not net.norm.training and net.norm.momentum == 0.1
-    assert all(
-        torch.equal(before[k], v)
-        for k, v in net.state_dict().items()
-        if not k.startswith("norm.running") and "num_b" not in k
-    )
-
-
-def test_the_direct_baseline_leaves_weights_on_tiles_and_learns_the_rest(hardware):
-    """R003-80: first half of the batches sets the ranges, second half trains what is digital, at weight lr 0 without noise."""
-    torch.manual_seed(0)
-    net = mho.to_analog(Normed(), hardware(FULL))
-    x = torch.randn(256, 8)
-    y = (x[:, 0] > 0).long()
-    batches = [(x[i : i + 16], y[i : i + 16]) for i in range(0, 256, 16)]
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    specs = [net.a.tiles.training_spec, net.b.tiles.training_spec]
-    mho.tune_digital(net, batches, lambda out, batch: F.cross_entropy(out, batch[1]), lr=0.1)
-    changed = {k for k, v in net.state_dict().items() if not torch.equal(before[k], v)}
-    assert not changed & {"a.weight", "b.weight", "a.tiles.gamma", "b.tiles.gamma"}
-    assert changed >= {"a.bias", "b.bias", "norm.weight", "norm.running_mean", "a.tiles.input_range"}
-    assert net.a.weight.requires_grad and [net.a.tiles.training_spec, net.b.tiles.training_spec] == specs
-    with pytest.raises(mho.MhoError, match="no data"):
-        mho.tune_digital(net, [], lambda out, batch: out.sum())
-    mho.tune_digital(net, batches[:1], lambda out, batch: out.square().mean())  # one batch serves for both halves
 
 
 # --- methods of plugins ---

@@ -133,7 +133,7 @@ def test_an_evaluation_gives_modes_and_chip_back_and_keeps_scoring_in_eval(hardw
     net = network(hardware(NOISY), nn.BatchNorm1d(16)).train()
     net[1].eval()
     mho.program(net, seed=3)
-    aged = net[0].tiles.aged
+    aged = net[0].tiles.chip.weights
     with torch.no_grad():
         net[0].weight.add_(0.1)  # the chip on the network cannot be regenerated now, and need not be
     modes = []
@@ -146,7 +146,7 @@ def test_an_evaluation_gives_modes_and_chip_back_and_keeps_scoring_in_eval(hardw
     mho.evaluate(net, score, ["1 s", "1 h"], chips=2)
     assert modes == [False] * 4
     assert net.training and not net[1].training
-    assert net[0].tiles.aged is aged and mho.chip_on(net).seed == 3
+    assert net[0].tiles.chip.weights is aged and mho.chip_on(net).seed == 3
 
 
 def test_a_network_is_attached_once_and_a_copy_is_not(hardware):
@@ -172,7 +172,7 @@ def test_changing_the_precision_keeps_counters_geometry_and_chip(hardware, dtype
     net.to(dtype)
     if not before:
         chip = mho.program(net, seed=1)
-    assert net[0].tiles.step.item() == 1001 and net[0].tiles.occupied.tolist() == [6, 5, 5]
+    assert net[0].tiles.step.item() == 1001 and net[0].tiles.layout.occupied.tolist() == [6, 5, 5]
     assert torch.allclose(net(X.to(dtype)).float(), exact, atol=0.05)
     if dtype == torch.float64 or not before:  # rounding the weights to half precision does change them
         with chip.on(net):
@@ -184,7 +184,7 @@ def test_stuck_cells_stay_stuck_wherever_they_are_listed(hardware, order):
     """R003-27: they neither drift nor read noisily."""
     effects = order.replace("{S}", "{kind: pcm.stuck_at, on: 0.2}")
     tile = mho.Tile(torch.full((50, 100), 0.5), hardware(f"rows: 100\nnonidealities: {effects}")).program(seed=0)
-    share = (tile.age("1 year").tiles.aged == 1).double().mean()
+    share = (tile.age("1 year").tiles.chip.weights == 1).double().mean()
     assert abs(share - 0.2) < 4.42 * math.sqrt(0.2 * 0.8 / 5000)
 
 

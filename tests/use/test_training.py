@@ -133,7 +133,7 @@ def test_the_ramp_continues_from_a_checkpoint(hardware):
     again = layer(hw)
     again.load_state_dict(net.state_dict())
     mho.attach(torch.optim.SGD(again.parameters(), lr=0.0), again)
-    assert float(again.tiles._ramp()) == pytest.approx(0.3)
+    assert float(again.tiles.ramp_share()) == pytest.approx(0.3)
 
 
 def test_weights_are_clipped_to_the_device_range_after_every_step(hardware):
@@ -145,7 +145,7 @@ def test_weights_are_clipped_to_the_device_range_after_every_step(hardware):
         optimizer.zero_grad()
         net(torch.randn(4, 20)).pow(2).sum().backward()
         optimizer.step()
-        raw = net.tiles.cut_weight(net.weight.detach()) / net.tiles.gamma[..., None]
+        raw = net.tiles.layout.cut_weight(net.weight.detach()) / net.tiles.gamma[..., None]
         assert raw.abs().max() <= 1 + 1e-6
     assert raw.abs().max() > 0.999
 

@@ -5,12 +5,41 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
+import sys
 import warnings
+from types import ModuleType
 from typing import Any
 
 import click
 
 from mho.ground.errors import MhoError, PluginError
+
+
+class _Later(ModuleType):
+    """A package that is imported at the first use of something in it; from then on it is the module that it always was."""
+
+    def __getattr__(self, name: str) -> Any:
+        assert self.__spec__ is not None and self.__spec__.loader is not None
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        self.__path__ = list(self.__spec__.submodule_search_locations or ())
+        self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def _import_when_used(name: str) -> None:
+    """Let `import torch` of anybody cost nothing, so that verbs which only look things up do not wait seconds for it.
+
+    `importlib.util.LazyLoader` would import it as soon as `inspect` asks all modules for their files, as pydantic makes it do.
+    """
+    spec = importlib.util.find_spec(name) if name not in sys.modules else None
+    if spec is not None:
+        module = _Later(name)
+        module.__spec__, module.__file__, module.__loader__, module.__package__ = spec, spec.origin, spec.loader, name
+        sys.modules[name] = module
+
+
+_import_when_used("torch")
 
 # verb -> where its command is, and what `mho --help` says about it
 VERBS = {
@@ -89,12 +118,13 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The verb, or a usage error with a suggestion."""
         from mho.config.distributions import comes_with
-        from mho.config.schema import suggest
 
         name = args[0] if args else ""
         if name and name not in VERBS and not name.startswith("-") and name not in self.list_commands(ctx):
             if distribution := comes_with(name):
                 raise MhoError(f"mho {name} comes with {distribution}: pip install {distribution}")
+            from mho.config.schema import suggest
+
             ctx.fail(f"no verb {name!r}; {suggest(name, self.list_commands(ctx), 'verbs')}")
         return super().resolve_command(ctx, args)
 

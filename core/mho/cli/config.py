@@ -108,10 +108,11 @@ def route_rows(hardware: Hardware, route: Route) -> list[tuple[str, str]]:
 def plan_rows(tile: TileSpec) -> list[tuple[str, str, str]]:
     """(stage, part, what it does there): mapping, programming, ageing, then one product."""
     from mho.effects.nonideality import Nonideality
+    from mho.effects.stages import TABLE
     from mho.tile.plan import resolve
 
     effects = tuple(e for e in tile.nonidealities if isinstance(e, Nonideality))
-    acts = [(stage, kind, f"{what}, {_WHEN[stage]}") for stage, kind, what in resolve(effects, "").explain()]
+    acts = [(stage, kind, f"{what}, {TABLE[stage].when}") for stage, kind, what in resolve(effects, "").explain()]
     kinds = {slot: str(part.KIND) for slot in SLOTS if (part := getattr(tile, slot)) is not None}
     product = [] if any(stage == "mvm" for stage, *_ in acts) else [("mvm", "", "the exact product")]
     slots = [
@@ -122,34 +123,8 @@ def plan_rows(tile: TileSpec) -> list[tuple[str, str, str]]:
     slots.append(("compensate", "compensation", "a digital gain, measured at every age"))
     rows = [*acts, *product, *((stage, kinds[slot], what) for stage, slot, what in slots if slot in kinds)]
     rows += [("off", str(e.KIND), f"{e.strength} is 0") for e in effects if not e.active]
-    return sorted(rows, key=lambda row: _ORDER.index(row[0]))
-
-
-_WHEN = {
-    "program": "once per chip",
-    "age": "once per age",
-    "fold": "once per age, into the weights",
-    "input": "per product",
-    "read": "per call, one draw for the whole batch",
-    "mvm": "instead of the product",
-    "accumulate": "per product",
-    "output": "per product",
-}
-_ORDER = (
-    "map",
-    "program",
-    "age",
-    "fold",
-    "compensate",
-    "dac",
-    "input",
-    "read",
-    "mvm",
-    "accumulate",
-    "output",
-    "adc",
-    "off",
-)
+    order = {name: i for i, name in enumerate(TABLE)}
+    return sorted(rows, key=lambda row: order.get(row[0], len(order)))
 
 
 def _kind(name: str) -> type[Kinded] | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from packaging.requirements import InvalidRequirement, Requirement
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 FAMILIES = "mho"  # entry-point group of plugins: family = module
 VERBS = "mho.commands"  # entry-point group of commands: verb = module:command
@@ -36,11 +37,15 @@ OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
             "Directions",
             "Footprint",
             "Inspection",
+            "MvmExperiment",
             "Score",
             "Task",
+            "adapt_batch_norm",
             "footprint",
             "gradient_directions",
             "inspect_layers",
+            "standard_mvm_error",
+            "tune_digital",
         ),
     ),
     "mho-kit": (
@@ -117,6 +122,8 @@ def _requirements(distribution: metadata.Distribution | None) -> Iterator[Requir
 
 
 def _parsed(text: str) -> Requirement | None:
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         return Requirement(text)
     except InvalidRequirement:

@@ -5,118 +5,30 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import math
 import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import ValidationError, field_validator
 
 from mho.config import registry
 from mho.config.changes import changed_by
 from mho.config.distributions import unmet
 from mho.config.inherit import Files
 from mho.config.recipe import Backward, TrainingSpec
-from mho.config.schema import KEY_ERROR, RULE_ERROR, Field, Kinded, Strict, kind_form, suggest
-from mho.config.slots import EFFECT, SLOTS
-from mho.config.units import MicroSiemens, Seconds
+from mho.config.schema import KEY_ERROR, RULE_ERROR, Field, Strict, kind_form, suggest
+from mho.config.tilespec import CONVERTERS, TileSpec
+from mho.config.units import Seconds
 from mho.config.yamltext import Node, dotted, parse, parse_value, read, write
 from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.ground.notebook import html_table
 
 DIGITAL = "digital"
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-
-
-# --- the schema ---
-
-
-Factor = Annotated[float, Field(ge=0)]
-
-
-class DeviceSpec(Strict):
-    """The conductance range of one device, and how many devices hold a weight."""
-
-    g_min: MicroSiemens = Field(
-        0.0,
-        ge=0,
-        unit="uS",
-        source="docs/physics.md E14",
-        description="conductance of weight 0; above 0 needs pair: both",
-    )
-    g_max: MicroSiemens = Field(
-        25.0, gt=0, unit="uS", source="R003 Table A.1", description="conductance of the largest weight"
-    )
-    pair: Literal["active", "both"] = Field(
-        "active",
-        source="docs/physics.md E14",
-        description="active: model only the device of a weight's sign; both: model the idle device too",
-    )
-
-    @model_validator(mode="after")
-    def _range_is_open(self) -> Self:
-        if self.g_max <= self.g_min:
-            raise ValueError(f"g_max ({self.g_max:g} uS) must be larger than g_min ({self.g_min:g} uS)")
-        if self.g_min > 0 and self.pair == "active":
-            raise ValueError("g_min above 0 needs 'pair: both', since the idle device conducts g_min")
-        return self
-
-
-class TileSpec(Strict):
-    """One type of crossbar tile with everything around it."""
-
-    rows: int = Field(512, ge=1, unit="1", source="R003 Table A.1", description="inputs of a tile")
-    columns: int = Field(512, ge=1, unit="1", source="R003 Table A.1", description="outputs of a tile")
-    split: Literal["channel", "row"] = Field(
-        "channel",
-        source="R003 Table 1",
-        description="cut weight matrices by whole input channels (linear layers: by rows), or always by rows",
-    )
-    device: DeviceSpec = Field(DeviceSpec(), description="the conductance range of a device")
-    mapping: Annotated[Kinded, SLOTS["mapping"]] = Field(
-        "mho.per_column", validate_default=True, source="R003 Eq. 21", description="from weights to target conductances"
-    )
-    dac: Annotated[Kinded, SLOTS["dac"]] | None = Field(
-        None, source="R003 Eq. 3", description="digital-to-analog converters of the inputs; none: ideal"
-    )
-    adc: Annotated[Kinded, SLOTS["adc"]] | None = Field(
-        None, source="R003 Eq. 5", description="analog-to-digital converters of the outputs; none: ideal"
-    )
-    nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(
-        (), description="effects in the order in which they act inside a stage"
-    )
-    scale: dict[str, Factor] = Field(
-        {},
-        source="R003-45",
-        description="factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise",
-    )
-    compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
-        None, source="R003-22", description="digital drift compensation; none: off"
-    )
-
-    @field_validator("scale", mode="before")
-    @classmethod
-    def _present_kinds(cls, value: Any) -> Any:
-        known = value.items() if isinstance(value, Mapping) else ()
-        return {registry.present_kind(k) if kind_form(k) else k: v for k, v in known} if known else value
-
-    def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """Every factor must have an effect with a strength to act on."""
-        known = [e.kind for e in self.nonidealities if e.strength]
-        families = [kind.partition(".")[0] for kind in known]
-        for name in self.scale:
-            if name not in known and name not in families:
-                names = list(dict.fromkeys([*families, *known]))
-                yield (
-                    ("scale", name),
-                    f"no effect {name!r} with a strength on this tile; {suggest(name, names, 'there are')}",
-                )
-
-    def factor(self, kind: str) -> float:
-        """The factor on the strength of effects of this kind: its own times that of its family."""
-        return self.scale.get(kind, 1.0) * self.scale.get(kind.partition(".")[0], 1.0)
 
 
 class LayerRule(Strict):
@@ -130,7 +42,9 @@ class LayerRule(Strict):
     tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
     type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
     backward: Backward | None = Field(
-        None, source="R001-03", description="how gradients pass through these layers; none: as `training:` says"
+        None,
+        source="Feng et al. 2025",
+        description="how gradients pass through these layers; none: as `training:` says",
     )
     min_params: int | None = Field(
         None, ge=0, unit="1", source="mho", description="only layers with at least this many"
@@ -138,7 +52,7 @@ class LayerRule(Strict):
     max_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at most this many")
     position: Literal["first", "last"] | None = Field(
         None,
-        source="R003-26",
+        source="Rasch et al. 2023, A.2.7",
         description="only the first or the last of the layers that the rest of the rule is about, in the order of the model",
     )
 
@@ -191,12 +105,14 @@ class Hardware(Strict):
     )
     tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
     layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")
-    training: TrainingSpec = Field(TrainingSpec(), source="R003", description="hardware-aware training")
+    training: TrainingSpec = Field(
+        TrainingSpec(), source="Rasch et al. 2023, Methods, HWA training", description="hardware-aware training"
+    )
     times: tuple[Seconds, ...] = Field(
         (1.0, 3600.0, 86_400.0, 31_536_000.0),
         ge=0,
         min_length=1,
-        source="R003 Fig. 3",
+        source="Rasch et al. 2023, Fig. 3",
         description="when to evaluate, after programming",
     )
 
@@ -232,12 +148,12 @@ class Hardware(Strict):
     @classmethod
     def from_yaml(cls, text: str, name: str = "<text>", *, set: Iterable[str] = ()) -> Self:
         """The hardware that a YAML text describes; `name` is what errors call the text."""
-        return cls._built(Files().resolved(parse(text, name), ()), set)
+        return cls.from_tree(*Files().resolved(parse(text, name), ()), set)
 
     @classmethod
-    def _built(cls, resolved: tuple[Node, Files], changes: Iterable[str]) -> Self:
-        """Apply `--set`, fetch the presets that rules name, validate, and locate every error."""
-        tree, files = resolved
+    def from_tree(cls, tree: Node, files: Files, changes: Iterable[str]) -> Self:
+        """The hardware of a tree in which everything inherited is filled in by `files`: apply `--set`, fetch the presets that
+        rules name, validate, and raise ConfigError with every error at its place."""
         tree = files.with_presets(tree)
         for change in changes:
             tree = files.with_presets(changed_by(tree, change))
@@ -247,14 +163,67 @@ class Hardware(Strict):
             raise ConfigError([*files.problems, *located(error, tree, files.problems)]) from None
         if files.problems:
             raise ConfigError(files.problems)
-        hardware._rule_marks = tuple(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
-        return hardware
+        return hardware.written_at(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
+
+    def written_at(self, rule_marks: Iterable[Mark]) -> Self:
+        """This hardware, which now knows where each of its rules is written."""
+        self._rule_marks = tuple(rule_marks)
+        return self
 
     def tile(self, name: str) -> TileSpec:
         """The tile type of that name."""
         if name not in self.tiles:
             raise MhoError(f"no tile {name!r}; {suggest(name, self.tiles, 'tiles')}")
         return self.tiles[name]
+
+    def varied(
+        self,
+        factors: Mapping[str, float] | None = None,
+        *,
+        only: str | Iterable[str] | None = None,
+        without: str | Iterable[str] = (),
+        tiles: str | Iterable[str] | None = None,
+    ) -> Self:
+        """The same hardware with other strengths or fewer parts: what "how strong may it be" and "what does it cost" ask.
+
+            hw.varied({"pcm": 3})                       every PCM effect three times as strong (R003-45)
+            hw.varied({"pcm.drift": 0}, tiles="head")   no drift on one tile
+            hw.varied(only="circuit.ir_drop")           this effect alone, ideal converters
+            hw.varied(only=())                          exact products of inputs that are cut at their range
+            hw.varied(without=["pcm.drift", "adc"])     all the rest
+
+        A name is a kind, a family (all its effects), one of several effects of a kind ("circuit.output_noise #2", see
+        `TileSpec.effect_names`), and in `only` and `without` also "dac" or "adc". First parts are chosen, then factors
+        multiply the strengths of those that are left; they are kept in `tiles.NAME.scale`, and those on effects that are
+        gone go too.
+
+        factors  name -> factor on the strength (at least 0; 0 removes the effect bit for bit), on every tile that has it
+        only     the parts that stay; None: all. An ideal DAC keeps its input range, which is the unit of everything
+                 analog, and does not round; an ideal ADC is `none`, or keeps its bound without rounding where a transfer
+                 curve is drawn relative to it
+        without  the parts that go
+        tiles    the tiles that change; None: all
+
+        Raises MhoError, with a suggestion, for a name that no chosen tile has (for factors: has with a strength) and for a
+        negative or infinite factor; ConfigError where the parts that are left do not fit together.
+        """
+        chosen = {name: self.tile(name) for name in (self.tiles if tiles is None else _listed(tiles))}
+        factors = {registry.present_kind(name): f for name, f in (factors or {}).items()}
+        kept = None if only is None else {registry.present_kind(n) for n in _listed(only)}
+        gone = {registry.present_kind(n) for n in _listed(without)}
+        _require({*(kept or ()), *gone}, "", [CONVERTERS, *(n for t in chosen.values() for n in t.names())])
+        new = {name: t.varied({}, kept, gone) for name, t in chosen.items()}
+        turnable = [n for t in new.values() for n in t.names(turnable=True)]
+        _require(factors, " with a strength", [{n for n in names if "#" not in n} for names in turnable])
+        for name, factor in factors.items():
+            if not 0 <= factor < math.inf:
+                raise MhoError(f"expected a factor of at least 0 on {name!r}, got {factor!r}")
+        try:
+            changed = {name: t.varied(factors, None, ()) for name, t in new.items()}
+            hardware = type(self).model_validate({**dict(self), "tiles": {**self.tiles, **changed}})
+        except ValidationError as error:
+            raise ConfigError(located(error, _as_tree(self), [])) from None
+        return hardware.written_at(self._rule_marks)
 
     def training_of(self, rule: int | None) -> TrainingSpec:
         """How the layers of a rule (None: of no rule) are trained (R001-03)."""
@@ -267,6 +236,11 @@ class Hardware(Strict):
             if rule.matches(name, type_name, n_params):
                 return rule.tile, i
         return self.default, None
+
+    @property
+    def rule_marks(self) -> tuple[Mark, ...]:
+        """Where the rules are written, as far as that is known."""
+        return self._rule_marks
 
     def mark_of_rule(self, i: int) -> Mark:
         """Where rule i is written."""
@@ -332,18 +306,15 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
     if isinstance(source, Hardware):
         if not set:
             return source
-        changed = Hardware._built((_as_tree(source), Files()), set)
-        changed._rule_marks = source._rule_marks  # rules still stand where they were written
-        return changed
+        changed = Hardware.from_tree(_as_tree(source), Files(), set)
+        return changed.written_at(source.rule_marks)  # rules still stand where they were written
     path, name = find(source)
     changes = [*set]
-    hardware = Hardware._built(Files().resolved(read(path), (name,) if name else ()), changes)
+    hardware = Hardware.from_tree(*Files().resolved(read(path), (name,) if name else ()), changes)
     if not (changes and hardware.description):
         return hardware
-    marks = hardware._rule_marks  # a changed preset must not go under the preset's title alone
-    hardware = hardware.model_copy(update={"description": f"{hardware.description}; changed: {', '.join(changes)}"})
-    hardware._rule_marks = marks
-    return hardware
+    title = f"{hardware.description}; changed: {', '.join(changes)}"  # it must not go under the preset's title alone
+    return hardware.model_copy(update={"description": title}).written_at(hardware.rule_marks)
 
 
 def find(source: str | Path) -> tuple[Path, str | None]:
@@ -384,6 +355,18 @@ def json_schema(families: Iterable[str] | None = None) -> dict[str, Any]:
 
 
 # --- checks across fields ---
+
+
+def _listed(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _require(asked: Iterable[str], what: str, known: Iterable[Iterable[str]]) -> None:
+    """Every name must be one of an effect."""
+    names = dict.fromkeys(name for several in known for name in sorted(several, reverse=True))
+    for name in asked:
+        if name not in names:
+            raise MhoError(f"no effect {name!r}{what} in this hardware; {suggest(name, names, 'there are')}")
 
 
 def _check_names(names: list[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:

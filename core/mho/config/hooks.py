@@ -1,12 +1,15 @@
-"""What a plugin may tell mho. Hooks run once, when the plugin is loaded, never in a forward pass.
+"""What a plugin may tell mho: the whole interface. Hooks run at most once, never in a forward pass.
 
 A plugin is a module with functions of these names, marked with `@hookimpl`; its project names the module in the
 entry-point group `mho`: `telegraph = "mho_telegraph"`. The entry point's name is the family of all its kinds.
+
+A new hook is a specification here and a row of `DOORS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import pluggy
 
@@ -204,3 +207,70 @@ def mho_quantisers() -> Iterable[type[Kinded]]:
             return [Powers]
     """
     return ()
+
+
+@hookspec
+def mho_tasks() -> Mapping[str, Any]:
+    """Tasks for `mho run` and the studies: family.name -> a subclass of `mho.Task`, or "module:Class", imported when used.
+
+    Example:
+
+        from mho import hookimpl
+
+        @hookimpl
+        def mho_tasks():
+            return {"telegraph.morse": "mho_telegraph.tasks:Morse"}  # mho run telegraph.morse pcm.standard
+    """
+    return {}
+
+
+@hookspec
+def mho_pages() -> Mapping[str, Any]:
+    """Report pages for `mho report FOLDER`: a file or folder that a result folder holds -> function (or "module:function")
+    that takes the folder and returns its page as HTML; `mho_lab.report` has the parts of pages.
+
+    Example:
+
+        from mho import hookimpl
+
+        @hookimpl
+        def mho_pages():
+            return {"telegraph.json": "mho_telegraph.page:page_of"}
+    """
+    return {}
+
+
+class Door(NamedTuple):
+    """What a hook returns: a list of classes with a kind, which YAML names; or else
+
+    needs  a list of classes without one, each of which has this attribute ...
+    what   ... and is this, for people
+    names  a dict, name -> the thing itself or "module:attribute", imported when it is used; "family.name": every name begins
+           with the family of the plugin, "name": any name will do
+
+    Hooks of kinds are asked when a plugin is loaded, the others when somebody wants their category.
+    """
+
+    hook: str
+    categories: tuple[str, ...]  # what the classes may be
+    needs: str = ""
+    what: str = ""
+    names: str = ""
+
+    @property
+    def of_kinds(self) -> bool:
+        return not (self.needs or self.names)
+
+
+DOORS = (
+    Door("mho_nonidealities", ("nonideality",)),
+    Door("mho_mappings", ("mapping",)),
+    Door("mho_converters", ("dac", "adc")),
+    Door("mho_compensations", ("compensation",)),
+    Door("mho_surrogates", ("surrogate",)),
+    Door("mho_training", ("training",)),
+    Door("mho_quantisers", ("quantiser",)),
+    Door("mho_layers", ("layer",), needs="torch_type", what="subclasses of mho.AnalogLayer"),
+    Door("mho_tasks", ("task",), names="family.name"),
+    Door("mho_pages", ("page",), names="name"),
+)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -14,23 +15,10 @@ from typing import Any
 import pluggy
 
 from mho.config import hooks
-from mho.config.schema import Kinded
+from mho.config.schema import Kinded, kind_form
 from mho.ground.errors import PluginError
 
-# Hook -> what it provides. Layers have no kind: they are not named in YAML.
-CATEGORIES = {
-    "mho_nonidealities": ("nonideality",),
-    "mho_mappings": ("mapping",),
-    "mho_converters": ("dac", "adc"),
-    "mho_compensations": ("compensation",),
-    "mho_surrogates": ("surrogate",),
-    "mho_training": ("training",),
-    "mho_quantisers": ("quantiser",),
-    "mho_layers": ("layer",),
-}
 NOUNS = {"dac": "DAC", "adc": "ADC", "training": "training method"}
-# category -> what such a class must have, and what it is
-KINDLESS = {"layer": ("torch_type", "subclasses of mho.AnalogLayer")}
 
 
 @dataclass
@@ -38,35 +26,49 @@ class Provided:
     """What one plugin provides."""
 
     kinds: dict[str, type[Kinded]] = field(default_factory=dict)
-    other: dict[str, list[type]] = field(default_factory=dict)  # category -> classes without a kind
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)  # category without kinds -> name -> thing
+    waiting: dict[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)  # the same, hooks not asked yet
+
+    def named(self, category: str) -> dict[str, Any]:
+        """Everything of a category without kinds ("layer", "task"), by name; its hook is asked the first time."""
+        if category in self.waiting:
+            self.found[category] = self.waiting[category]()
+            del self.waiting[category]
+        return self.found.get(category, {})
+
+    @property
+    def other(self) -> dict[str, list[Any]]:
+        """Category -> everything without a kind; asks all hooks."""
+        return {c: list(self.named(c).values()) for c in (*self.found, *self.waiting)}
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes without a kind, for people: layer AnalogBilinear."""
-        return tuple(f"{category} {cls.__name__}" for category, found in self.other.items() for cls in found)
+        """The same for people: layer AnalogBilinear, task telegraph.morse."""
+        things = [(c, name, thing) for c in self.other for name, thing in self.named(c).items()]
+        return tuple(f"{c} {thing.__name__ if name == name_of(thing) else name}" for c, name, thing in things)
 
 
 def provided_by(module: Any, name: str) -> Provided:
-    """What the hooks of a module return, checked. A manager of its own: a broken plugin leaves nothing behind."""
+    """What the hooks of a module return, checked. `name` is a family, or a file (whose names may have any family).
+    A manager of its own: a broken plugin leaves nothing behind."""
     manager = pluggy.PluginManager("mho")
     manager.add_hookspecs(hooks)
     manager.register(module, name=name)
     manager.check_pending()
     used = {caller.name for caller in manager.get_hookcallers(module) or ()}
     result = Provided()
-    for hook, categories in CATEGORIES.items():
-        function = getattr(module, hook, None)
+    for door in hooks.DOORS:
+        function = getattr(module, door.hook, None)
         if function is None:
             continue
-        if hook not in used:
-            raise PluginError(f"{hook} is not marked; write @hookimpl above it")
-        for cls in _returned(function, hook):
-            if categories[0] in KINDLESS:
-                _check_kindless(cls, categories[0], hook)
-                result.other.setdefault(categories[0], []).append(cls)
-                continue
+        if door.hook not in used:
+            raise PluginError(f"{door.hook} is not marked; write @hookimpl above it")
+        if not door.of_kinds:
+            result.waiting[door.categories[0]] = functools.partial(_things, door, function, name)
+            continue
+        for cls in _returned(function, door.hook):
             kind = kind_of(cls)
-            of_category(cls, *categories)
+            of_category(cls, *door.categories)
             if kind in result.kinds:
                 raise PluginError(f"kind {kind!r} is given twice: {name_of(result.kinds[kind])} and {name_of(cls)}")
             result.kinds[kind] = cls
@@ -85,10 +87,30 @@ def _returned(function: Any, hook: str) -> list[type]:
     return found
 
 
-def _check_kindless(cls: type, category: str, hook: str) -> None:
-    needed, what = KINDLESS[category]
-    if not hasattr(cls, needed):
-        raise PluginError(f"{hook} must return {what}; {name_of(cls)} has no {needed!r}")
+def _things(door: hooks.Door, function: Any, name: str) -> dict[str, Any]:
+    """What a hook without kinds returns, by name; nothing is imported."""
+    if not door.names:
+        classes = _returned(function, door.hook)
+        for cls in classes:
+            if not hasattr(cls, door.needs):
+                raise PluginError(f"{door.hook} must return {door.what}; {name_of(cls)} has no {door.needs!r}")
+        return {name_of(cls): cls for cls in classes}
+    found = function()
+    if not isinstance(found, Mapping):
+        raise PluginError(f'{door.hook} must return a dict, name -> "module:attribute", not {found!r}')
+    for key, thing in found.items():
+        if not isinstance(key, str) or not (callable(thing) or (isinstance(thing, str) and ":" in thing)):
+            wanted = 'name -> "module:attribute" or the thing itself'
+            raise PluginError(f"{door.hook} must return {wanted}, not {key!r}: {thing!r}")
+        if door.names == "family.name" and kind_form(f"{name}.x") and not key.startswith(name + "."):
+            raise PluginError(f"{door.categories[0]} {key!r}: names of this plugin must start with '{name}.'")
+    return dict(found)
+
+
+def kindless(cls: type) -> str | None:
+    """The category of a class that needs no kind ("layer"), None for all others."""
+    fitting = (d for d in hooks.DOORS if d.needs and hasattr(cls, d.needs) and not hasattr(cls, "KIND"))
+    return next((d.categories[0] for d in fitting), None)
 
 
 def kind_of(cls: Any) -> str:

@@ -15,6 +15,13 @@ from mho.config.units import Sigmas, Span
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Where the methods and their defaults come from.
+RASCH = "Rasch et al. 2023"
+FENG = "Feng et al. 2025"
+INJECTION = f"{RASCH}, Methods, Re-training with weight noise injection"
+CLIPPING = f"{RASCH}, Methods, Weight mapping and clipping"
+FACTORS = f"{RASCH}, Methods, Learning of weight-to-conductance conversion factors"
+
 
 class Backward(Strict):
     """How gradients pass through a tile; a bare word is the mode."""
@@ -23,7 +30,7 @@ class Backward(Strict):
 
     mode: Literal["through", "ste", "surrogate", "autograd"] = Field(
         "through",
-        source="R003-64, R001-02, R000-05",
+        source=f"through: {RASCH}; ste: {FENG}; autograd: Fang & Wang 2026",
         description="through: noisy weights, rounding straight-through; ste: clean weights; surrogate: those of a stand-in; "
         "autograd: every derivative",
     )
@@ -33,10 +40,12 @@ class Backward(Strict):
         description="through, on the fused path: arithmetic of the two products of a backward pass; bf16: half the time",
     )
     rounding: Literal["zero", "ste"] = Field(
-        "zero", source="R001-07", description="autograd only: derivative of rounding, 0 or straight-through"
+        "zero",
+        source=f"zero: Fang & Wang 2026; ste: {FENG}",
+        description="autograd only: derivative of rounding, 0 or straight-through",
     )
     surrogate: Annotated[Kinded, SURROGATE] | None = Field(
-        None, source="R001-02", description="surrogate only: the differentiable stand-in whose gradient is taken"
+        None, source=FENG, description="surrogate only: the differentiable stand-in whose gradient is taken"
     )
 
     @model_validator(mode="after")
@@ -59,12 +68,12 @@ class InjectSpec(Strict):
     """Programming noise on the weights while training."""
 
     scale: float = Field(
-        1.0, ge=0, unit="1", source="R003-64", description="factor on the noise that programming would make"
+        1.0, ge=0, unit="1", source=INJECTION, description="factor on the noise that programming would make"
     )
-    ramp: Span | None = Field(None, source="R003-66", description="grow linearly from 0 over this time, e.g. '1 epoch'")
+    ramp: Span | None = Field(None, source=INJECTION, description="grow linearly from 0 over this time, e.g. '1 epoch'")
     per: Literal["mini-batch", "sample"] = Field(
         "mini-batch",
-        source="R003-64",
+        source=INJECTION,
         description="one draw of the weights for a whole mini-batch, or one for each of its samples (slow: a product each)",
     )
 
@@ -121,36 +130,41 @@ class TrainingSpec(Strict):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[TrainingMethod, SECTIONS]]
 
-    backward: Backward = Field(Backward(), source="R003-65", description="how gradients pass through a tile")
-    inject: InjectSpec | None = Field(InjectSpec(), source="R003-64", description="weight noise while training")
+    backward: Backward = Field(Backward(), source=INJECTION, description="how gradients pass through a tile")
+    inject: InjectSpec | None = Field(InjectSpec(), source=INJECTION, description="weight noise while training")
     clip: float | Sigmas | None = Field(
         1.0,
         gt=0,
         unit="1",
-        source="R003-68",
+        source=CLIPPING,
         description="after every step, clip the mapped weights at this value or at this many sigma",
     )
     remap: Span | None = Field(
-        None, source="R003-69", description="map the weights anew this often, so that columns use the full range"
+        None, source=CLIPPING, description="map the weights anew this often, so that columns use the full range"
     )
     out_scale: Literal["fixed", "tile", "column", "both"] = Field(
         "fixed",
-        source="R003-71, R003-73",
+        source=FACTORS,
         description="train a digital output factor for every tile (kappa), every column of every tile, both, or none",
     )
     auto_scale: bool = Field(
         False,
-        source="R003-72",
+        source=FACTORS,
         description="learn column factors in units of sqrt(3/n), so that they have similar magnitudes everywhere",
     )
     drop_connect: float = Field(
-        0.0, ge=0, lt=1, unit="1", source="R003-67", description="share of the weights set to 0 in each mini-batch"
+        0.0,
+        ge=0,
+        lt=1,
+        unit="1",
+        source=f"{RASCH}, A.2.7",
+        description="share of the weights set to 0 in each mini-batch",
     )
     range_decay: float = Field(
         0.001,
         ge=0,
         unit="1",
-        source="R003-70",
+        source=f"{RASCH}, Methods, Learning the input range",
         description="pull on a learned input range while few inputs are clipped",
     )
     methods: tuple[Annotated[TrainingMethod, TRAINING], ...] = Field(
@@ -164,7 +178,7 @@ class TrainingSpec(Strict):
         None, source="mho", description="torch optimizer; none: the task says"
     )
     weight_decay: float | None = Field(
-        None, ge=0, unit="1", source="R003-73", description="of the optimizer; none: the task says"
+        None, ge=0, unit="1", source=FACTORS, description="of the optimizer; none: the task says"
     )
 
     @classmethod

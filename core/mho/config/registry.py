@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import importlib
 import importlib.util
 import os
 import sys
@@ -97,7 +98,13 @@ class Registry:
             return replace(about, presets=presets, state="failed", reason=self._failed[family])
         if loaded is None:
             return replace(about, presets=presets)
-        return replace(about, presets=presets, state="ok", kinds=tuple(sorted(loaded.kinds)), classes=loaded.classes)
+        return replace(
+            about,
+            presets=presets,
+            state="ok",
+            kinds=tuple(sorted(loaded.kinds)),
+            classes=() if loaded.waiting else loaded.classes,
+        )
 
     def _refusal(self, family: str) -> tuple[str, str]:
         """(state, why) if nobody may use this family, whatever its code does; ("", "") if somebody may."""
@@ -211,10 +218,12 @@ class Registry:
         return self._loaded[family]
 
     def load_all(self) -> tuple[Provider, ...]:
-        """Try to load every installed plugin; the result says which failed and why."""
+        """Try to load every installed plugin, and ask all its hooks; the result says which failed and why."""
         for family in self.claims:
             try:
-                self.load(family)
+                found = self.load(family)
+                for category in tuple(found.waiting):
+                    self._things(family, found, category)
             except PluginError:
                 continue  # kept in the provider's state
         return self.providers()
@@ -233,6 +242,9 @@ class Registry:
 
     def register(self, cls: AnyClass) -> AnyClass:
         """Make a class of a notebook or script known; usable as a decorator. A class of the same name is replaced."""
+        if (category := plugincode.kindless(cls)) is not None:
+            self.provide(category, cls)
+            return cls
         kind = plugincode.kind_of(cls)
         self._may_register(cls, kind)
         self._local.setdefault(BY_HAND, Provided()).kinds[kind] = cls
@@ -261,9 +273,10 @@ class Registry:
         module = plugincode.run_file(file)
         try:
             found = plugincode.provided_by(module, str(file))
+            nothing = not (found.kinds or found.other)
         except PluginError as error:
             raise PluginError(f"{file}: {error}") from None
-        if not found.kinds and not found.other:
+        if nothing:
             raise PluginError(
                 f"{file}: provides nothing; expected a function such as mho_nonidealities marked with @hookimpl"
             )
@@ -273,8 +286,8 @@ class Registry:
         return found
 
     def provide(self, category: str, cls: type) -> None:
-        """Make a class without a kind (a "layer") known."""
-        self._local.setdefault(BY_HAND, Provided()).other.setdefault(category, []).append(cls)
+        """Make a class without a kind (a "layer") known. A class of the same name is replaced."""
+        self._local.setdefault(BY_HAND, Provided()).found.setdefault(category, {})[name_of(cls)] = cls
 
     @property
     def files(self) -> list[Path]:
@@ -292,11 +305,37 @@ class Registry:
         found = {k: cls for f in everything for k, cls in f.kinds.items() if category in (None, cls.CATEGORY)}
         return dict(sorted(found.items()))
 
-    def provided(self, category: str) -> tuple[type, ...]:
-        """All classes without a kind ("layer") loaded so far, core's own last: what comes first counts."""
-        others = [f for name, f in self._loaded.items() if name != CORE]
-        core = [self._loaded[CORE]] if CORE in self._loaded else []
-        return tuple(cls for f in (*self._local.values(), *others, *core) for cls in f.other.get(category, ()))
+    def named(self, category: str, *, everywhere: bool = False) -> dict[str, Any]:
+        """Everything without a kind of a category ("layer", "task"), by name: what was registered by hand, then plugins loaded so
+        far (`everywhere`: of all that are installed and work), core's own last; of two with one name the first counts.
+        `thing` imports what a name stands for."""
+        if everywhere:
+            self.load_all()
+        families = sorted(self._loaded, key=CORE.__eq__)  # stable: only core's own moves
+        loaded = {f: self._loaded[f] for f in families if not (everywhere and f in self._failed)}
+        found: dict[str, Any] = {}
+        for origin, provided in {**self._local, **loaded}.items():
+            for name, what in self._things(origin, provided, category).items():
+                found.setdefault(name, what)
+        return found
+
+    def layer_classes(self) -> tuple[type, ...]:
+        """All analog layers: those of plugins loaded so far, then core's own."""
+        self.load(CORE)
+        return self.provided("layer")
+
+    def provided(self, category: str) -> tuple[Any, ...]:
+        """All classes without a kind of a category, see `named`: what comes first counts."""
+        return tuple(thing(t) for t in self.named(category).values())
+
+    def _things(self, origin: str, provided: Provided, category: str) -> dict[str, Any]:
+        """What one plugin has of a category; whoever cannot say is named, as when it is loaded."""
+        try:
+            return provided.named(category)
+        except (Exception, SystemExit) as error:
+            self._failed[origin] = str(error) if isinstance(error, PluginError) else plugincode.cause(error)
+            who = f"{origin!r} ({owners(self.claims[origin])})" if origin in self.claims else repr(origin)
+            raise PluginError(f"plugin {who} cannot be used: {self._failed[origin]}") from error
 
     def blame(self, error: BaseException) -> str:
         """Which plugin raised an exception and where, in one sentence; "" if none did."""
@@ -348,52 +387,16 @@ def using(registry: Registry) -> Iterator[Registry]:
         _stack.remove(registry)
 
 
-def resolve(kind: str, category: str | None = None) -> type[Kinded]:
-    """The class of a kind, see `Registry.resolve`."""
-    return default().resolve(kind, category)
+def thing(what: Any) -> Any:
+    """What a name of `Registry.named` stands for: imported, where it is "module:attribute"."""
+    if not isinstance(what, str):
+        return what
+    module, _, attribute = what.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
-def present_kind(kind: str) -> str:
-    """Today's name of a kind, see `Registry.present_kind`."""
-    return default().present_kind(kind)
-
-
-def register(cls: AnyClass) -> AnyClass:
-    """Make a class of a notebook or script known, see `Registry.register`."""
-    return default().register(cls)
-
-
-def load_file(path: str | Path) -> tuple[str, ...]:
-    """Run a Python file and register its effects, see `Registry.load_file`."""
-    return default().load_file(path)
-
-
-def providers() -> tuple[Provider, ...]:
-    """Every distribution that claims a family, see `Registry.providers`."""
-    return default().providers()
-
-
-def presets() -> tuple[str, ...]:
-    """Names of all presets."""
-    return default().presets()
-
-
-def preset_path(name: str) -> Path:
-    """The file of a preset."""
-    return default().preset_path(name)
-
-
-def provided(category: str) -> tuple[type, ...]:
-    """All classes of a category without kinds, see `Registry.provided`."""
-    return default().provided(category)
-
-
-def layer_classes() -> tuple[type, ...]:
-    """All analog layers: those of plugins loaded so far, then core's own."""
-    default().load(CORE)
-    return default().provided("layer")
-
-
-def kinds(category: str | None = None) -> dict[str, type[Kinded]]:
-    """All kinds loaded so far."""
-    return default().kinds(category)
+def __getattr__(name: str) -> Any:
+    """Every public method of the registry in use, as a function: `registry.resolve("pcm.drift")`."""
+    if name.startswith("_") or not hasattr(Registry, name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(default(), name)

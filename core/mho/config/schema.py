@@ -180,7 +180,7 @@ class Strict(BaseModel):
 
     @classmethod
     def known_keys(cls) -> tuple[str, ...]:
-        """What may be written here."""
+        """What may be written here. (Not `keys`: dict(model) would take that for a mapping.)"""
         return tuple(cls.model_fields)
 
     @classmethod
@@ -222,6 +222,7 @@ class Kinded(Strict):
     bibtex: ClassVar[str] = ""  # the same as BibTeX entries, for `mho cite`
     example: ClassVar[dict[str, Any]] = {}  # values with which it can be seen at work, where its defaults do nothing
     strength: ClassVar[str | None] = None
+    expected_failed_checks: ClassVar[dict[str, str]] = {}  # check of the conformance kit -> why this part may fail it
 
     kind: str = pydantic.Field(description="family.effect")
 
@@ -249,6 +250,11 @@ class Kinded(Strict):
         """Override to refuse a tile that this part does not fit into (its device range, another effect beside it), or
         evaluation times in seconds that it knows nothing of: one finished sentence each."""
         yield from ()
+
+    @classmethod
+    def drawn_in_bound(cls) -> bool:
+        """Whether this part is described relative to the output bound of the ADC, as transfer curves are."""
+        return False
 
     @classmethod
     def _adjust_fields(cls, fields: dict[str, FieldInfo]) -> None:

@@ -12,24 +12,22 @@ from typing import Annotated, Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
+from mho.ground.arguments import plain
 from mho.ground.errors import MhoError
 
+_TIME = {
+    "ns": "1e-9",
+    "us": "1e-6",
+    "ms": "1e-3",
+    "s": "1",
+    "min": "60",
+    "h": "3600",
+    "day": "86400",
+    "year": "31536000",
+}
 # dimension: (how to call it, an example, unit -> factor to the SI unit). Decimal, so that "25 uS" is exactly 25.0 uS.
 DIMENSIONS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "time": (
-        "a time",
-        "1 h",
-        {
-            "ns": "1e-9",
-            "us": "1e-6",
-            "ms": "1e-3",
-            "s": "1",
-            "min": "60",
-            "h": "3600",
-            "day": "86400",
-            "year": "31536000",
-        },
-    ),
+    "time": ("a time", "1 h", _TIME),
     "conductance": ("a conductance", "25 uS", {"nS": "1e-9", "uS": "1e-6", "mS": "1e-3", "S": "1"}),
     "resistance": ("a resistance", "0.35 ohm", {"ohm": "1", "kohm": "1e3", "Mohm": "1e6"}),
     "voltage": ("a voltage", "0.2 V", {"uV": "1e-6", "mV": "1e-3", "V": "1"}),
@@ -90,7 +88,7 @@ def seconds(value: str | float | timedelta) -> float:
     """
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    number = parse(value, "s") if isinstance(value, str) else value
+    number = parse(value, "s") if isinstance(value, str) else plain(value)
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number) or number < 0:
         raise MhoError(f"expected {expected('s')}, a timedelta or a number of seconds of at least 0, got {value!r}")
     return float(number)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from mho.config.schema import Field, Kinded
-from mho.effects.site import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mho.effects.site import Geometry
 
 
 class Compensation(Kinded):
@@ -21,7 +24,7 @@ class Compensation(Kinded):
 
     inputs: Literal["random", "one_hot"] = Field(
         "random",
-        source="R003-22",
+        source="Rasch et al. 2023, Methods, Drift compensation",
         description="read-out vectors: U(-1, 1), the same at every time, or one row after another",
     )
     vectors: int = Field(64, ge=1, unit="1", source="mho", description="number of random read-out vectors")
@@ -64,7 +67,7 @@ class LeastSquaresDrift(Compensation, kind="mho.least_squares_drift"):
 
     Sums of |y| count noise as signal: where weights are small (a spread of 0.02 of the range) their ratio is 30 % above the
     optimum after a year. Here each vector is read twice, and products of different reads have no noise in their mean:
-    alpha = <y_0, (y_t + y_t')/2>/<y_t, y_t'>, within 2 % of the optimum (tests/core/test_compensation.py).
+    alpha = <y_0, (y_t + y_t')/2>/<y_t, y_t'>, within 2 % of the optimum (tests/effects/test_compensation.py).
     """
 
     source: ClassVar[str] = "mho: least squares with two independent reads"

@@ -6,7 +6,7 @@ therefore do not depend on batch splits, thread counts or chip order, and asking
 
 The generator hashes 32-bit counters (an integer finaliser with good avalanche), two words per element for
 24-bit uniforms and Box-Muller normals. It is built for simulation, not for cryptography;
-`tests/core/test_noise.py` holds its statistics against exact distributions.
+`tests/effects/test_draws.py` holds its statistics against exact distributions.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mho.fast.tier import float_product
+from mho.effects.arithmetic import float_product
 
 
 def straight(carrier: Tensor, value: Tensor) -> Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor
 
 from mho.config.schema import Field, Kinded
 from mho.config.units import Sigmas
-from mho.effects.site import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mho.effects.site import Geometry
 
 
 class Mapping(Kinded):
@@ -24,7 +27,7 @@ class Mapping(Kinded):
     clip: Sigmas | None = Field(
         None,
         description="clip weights at this many standard deviations of the layer before mapping, e.g. '2.5 sigma'",
-        source="R003 sec. 2.2",
+        source="Rasch et al. 2023, sec. 2.2",
     )
 
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
@@ -88,7 +91,9 @@ class Direct(Mapping, kind="mho.direct"):
 
     source: ClassVar[str] = "Rasch et al. 2023, Eq. 3"
 
-    full: float = Field(1.0, gt=0, unit="1", source="R003 Eq. 3", description="weight that is mapped to g_max")
+    full: float = Field(
+        1.0, gt=0, unit="1", source="Rasch et al. 2023, Eq. 3", description="weight that is mapped to g_max"
+    )
 
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
         return w.new_full(w.shape[:-1], self.full)

@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic.fields import FieldInfo
-from torch import Tensor, nn
 
 from mho.config.schema import Field, Kinded
+from mho.effects import stages
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from mho.effects.site import Site
 
-STAGES = ("program", "age", "fold", "input", "read", "passes", "mvm", "accumulate", "output")
 TERMS = ("shift", "variance", "transfer")
 
 
@@ -81,7 +82,7 @@ def product(x: Tensor, w: Tensor) -> Tensor:
 
 def root(v: Tensor | float) -> Tensor | float:
     """The square root, with derivative 0 instead of infinity at 0: a vector of zeros has no noise, and a gradient."""
-    if not isinstance(v, Tensor):
+    if not isinstance(v, torch.Tensor):
         return v**0.5
     return torch.where(v > 0, torch.where(v > 0, v, torch.ones_like(v)).sqrt(), torch.zeros_like(v))
 
@@ -101,6 +102,7 @@ class Nonideality(Kinded):
     cellwise    True: program, age and read treat each cell alone, so the core may run them in blocks
     final       True: acts after all other effects of its stage, wherever it is listed (stuck cells)
     sides       named side products; the declared terms receive them as keywords
+    straight    True: plain methods count as the identity in backward, as declared terms do
     backward    of the declared terms in training: "straight" (identity, R003-65) or "exact" (autograd); "none": no gradient
     """
 
@@ -109,6 +111,7 @@ class Nonideality(Kinded):
     own_scale: ClassVar[bool] = False
     cellwise: ClassVar[bool] = False
     final: ClassVar[bool] = False
+    straight: ClassVar[bool] = False
     sides: ClassVar[dict[str, Side]] = {}
     backward: ClassVar[Literal["straight", "exact", "none"]] = "straight"
 
@@ -238,12 +241,15 @@ class Nonideality(Kinded):
         return any(cls.writes(t) for t in TERMS)
 
     @classmethod
+    def drawn_in_bound(cls) -> bool:
+        """A transfer curve is drawn relative to the output bound."""
+        return cls.writes("transfer")
+
+    @classmethod
     def stages(cls) -> tuple[str, ...]:
         """The stages this effect acts at, in the order of the physics."""
-        own = {s for s in STAGES if cls.writes(s)}
-        if cls.declares():
-            own.add("accumulate" if cls.sides else "output")
-        return tuple(s for s in STAGES if s in own)
+        declared = ("accumulate" if cls.sides else "output") if cls.declares() else ""
+        return tuple(s for s in stages.acting() if s == declared or cls.writes(s))
 
     def apply(self, stage: str, value: Tensor, *args: Any) -> Tensor:
         """One plain stage, with the strength mixed in: value + factor (new - value)."""

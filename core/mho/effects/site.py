@@ -9,36 +9,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from mho.effects import draws
+from mho.effects import draws, stages
 from mho.effects.draws import Key
+from mho.effects.stages import Per
 from mho.ground.errors import MhoError
 
 T = TypeVar("T")
-Per = Literal["chip", "time", "call", "vector"]
-
-# How often a draw changes, unless the effect (or converter) says otherwise.
-PER_STAGE: dict[str, Per] = {
-    "build": "chip",
-    "program": "chip",
-    "prepare": "chip",
-    "fold": "time",
-    "age": "time",
-    "read": "call",
-    "input": "vector",
-    "passes": "vector",
-    "mvm": "vector",
-    "accumulate": "vector",
-    "output": "vector",
-    "dac": "vector",
-    "adc": "vector",
-}
-
-CELL_STAGES = ("program", "age", "fold", "read")
 
 
 class Rows(NamedTuple):
@@ -224,7 +205,7 @@ class Site:
 
     def _rows(self, t: Tensor, per: Per | None, name: str) -> tuple[Tensor, Tensor]:
         """Hash words of every row of t [..., row]."""
-        per = per or PER_STAGE[self.stage]
+        per = per or stages.TABLE[self.stage].per
         if self.half is None or per == "vector":
             return _reshape(self._words(t, per, name), t.shape[:-1])
         if (per, name) not in self.half.words:
@@ -248,7 +229,7 @@ class Site:
 
     def _cells(self, t: Tensor) -> Tensor:
         """The numbers of the rows of draws for t: all of them, or of a part of the outputs in t [..., out, row]."""
-        if self.part is None or self.stage not in CELL_STAGES:
+        if self.part is None or not stages.TABLE[self.stage].cells:
             return draws.count(t.shape[:-1].numel(), t.device)
         inside = draws.count(self.columns, t.device)[self.part]
         if t.dim() < 3 or t.shape[-2] != len(inside):

@@ -27,11 +27,23 @@ class StuckAt(Nonideality):
     example: ClassVar[dict[str, Any]] = {"off": 0.03, "on": 0.03, "random": 0.03}
 
     off: float = Field(
-        0.0, ge=0, le=1, unit="1", description="share of cells stuck at the lowest conductance", source="R003 Fig. 5"
+        0.0,
+        ge=0,
+        le=1,
+        unit="1",
+        description="share of cells stuck at the lowest conductance",
+        source="Rasch et al. 2023, Fig. 5",
     )
-    on: float = Field(0.0, ge=0, le=1, unit="1", description="share of cells stuck at g_max", source="R003 Fig. 5")
+    on: float = Field(
+        0.0, ge=0, le=1, unit="1", description="share of cells stuck at g_max", source="Rasch et al. 2023, Fig. 5"
+    )
     random: float = Field(
-        0.0, ge=0, le=1, unit="1", description="share of cells stuck at U(g_min, g_max)", source="R003 Fig. 5"
+        0.0,
+        ge=0,
+        le=1,
+        unit="1",
+        description="share of cells stuck at U(g_min, g_max)",
+        source="Rasch et al. 2023, Fig. 5",
     )
 
     @classmethod

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from mho.config.schema import Kinded
 from mho.effects.nonideality import product
-from mho.effects.site import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mho.effects.site import Geometry
 
 
 class Surrogate(Kinded):
@@ -31,7 +33,7 @@ class Saturating(Surrogate, kind="mho.saturating"):
     """y = b tanh(x.w/b): the product with a soft limit at the output bound b of the ADC, so that outputs far beyond it
     pass no gradient while those at it still pass some. Without a bound it is the exact product."""
 
-    source = "R001-02"
+    source = "Feng et al. 2025"
 
     def outputs(self, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
         y, b = product(x, w), geometry.bound

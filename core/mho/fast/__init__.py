@@ -16,20 +16,7 @@ kernels    the pointwise formulas of all these, compiled
 workspace  memory that calls share
 """
 
-import importlib
-from typing import Any
-
-_HOME = {
-    "Conversion": "epilogue",
-    "Weights": "function",
-    "Route": "route",
-    "routes": "route",
-    "Precision": "tier",
-    "tier": "tier",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(name)
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+from mho.fast.backend import Fast
+from mho.fast.epilogue import Conversion
+from mho.fast.route import Route, routes
+from mho.fast.tier import Precision, chosen_tier

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mho.effects.converter import clipping, range_gradient, range_step
-from mho.fast.epilogue import Conversion
+from mho.effects.arithmetic import float_product
+from mho.effects.encoding import clipping, range_gradient, range_step
+from mho.fast.epilogue import Conversion, many_small
+from mho.fast.product import Product
 from mho.fast.source import Source, by_channel, by_pixel, spread
-from mho.fast.tier import float_product
 from mho.ground.errors import MhoError
-
-if TYPE_CHECKING:
-    from mho.fast.function import Call
-    from mho.tile.array import TileArray
 
 PATCHES = 1 << 20  # elements of patches that are written out at a time
 
@@ -48,11 +45,11 @@ class Wanted(NamedTuple):
     scale: Any
 
 
-def gradients(g: Tensor, saved: Saved, call: Call, wanted: Wanted) -> Wanted:
+def gradients(g: Tensor, saved: Saved, product: Product, wanted: Wanted) -> Wanted:
     """From the gradient g of the outputs [vector, out]: those of the inputs, weights, input ranges and digital scales."""
     if not torch._C._are_functorch_transforms_active():
-        return Backward(call, saved, wanted).run(g)
-    found = Gradients.apply(g, *saved, call, wanted)
+        return Backward(product, saved, wanted).run(g)
+    found = Gradients.apply(g, *saved, product, wanted)
     return Wanted(*(v if asked else None for v, asked in zip(found, wanted)))
 
 
@@ -61,8 +58,8 @@ class Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor, ...]:
-        g, *saved, call, wanted = args
-        found = Backward(call, Saved(*saved), wanted).run(g)
+        g, *saved, product, wanted = args
+        found = Backward(product, Saved(*saved), wanted).run(g)
         return tuple(g.new_empty(0) if v is None else v for v in found)
 
     @staticmethod
@@ -102,19 +99,19 @@ def each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
 class Backward:
     """One backward pass; `run` gives the gradients that are wanted."""
 
-    def __init__(self, call: Call, saved: Saved, wanted: Wanted) -> None:
+    def __init__(self, product: Product, saved: Saved, wanted: Wanted) -> None:
         self.saved, self.wanted = saved, wanted
-        self.array: TileArray = call.array
-        self.source: Source = call.source
-        self.cells = call.route.cells
-        self.top = call.array.spec.dac.top
+        self.product, self.layout = product, product.view.layout
+        self.source: Source = product.source
+        self.cells = product.route.cells
+        self.top = product.epilogue.top
 
     def run(self, g: Tensor) -> Wanted:
         main, clipped, _, w, alpha, _ = self.saved
         kind = torch.bfloat16 if w.dtype == torch.bfloat16 else g.dtype
         gts, gscales = self._before_adc(g, kind)
         rows = self.source.window.is_pixel
-        fresh = torch.empty_like if rows and self.array.full else torch.zeros_like
+        fresh = torch.empty_like if rows and self.layout.full else torch.zeros_like
         gx = fresh(main, dtype=g.dtype) if self.wanted.x or self.wanted.alpha else None
         gw = self._as_weights_lie(fresh, w, g.dtype) if self.wanted.w else None
         if gw is not None and torch._C._are_functorch_transforms_active():
@@ -125,18 +122,21 @@ class Backward:
             if gx is not None:
                 gx, galpha = self._before_dac(gx)
         else:
-            many = self.array.many_small(self.source.count)
+            many = many_small(self.layout, self.source.count)
             galpha = (self._patches_of_all if many else self._patches)(gts, gx, gw)
             if gx is not None:
-                gx = torch.where(clipped > 0, 0, gx / spread(self.array, alpha))
+                gx = torch.where(clipped > 0, 0, gx / self._span(alpha))
         return Wanted(gx if self.wanted.x else None, gw, galpha, torch.stack(gscales) if gscales else None)
 
     def _as_weights_lie(self, fresh: Callable[..., Tensor], w: Tensor, kind: torch.dtype) -> Tensor:
         """Memory for the gradient of w [tile, out, row] in the order of the layer's weight, whose gradient it becomes without
         a copy."""
-        dims = (1, 0) if self.array.groups == 1 else (0, 1)
+        dims = (1, 0) if self.layout.groups == 1 else (0, 1)
         lying = w.permute(*dims, 2)
         return fresh(lying, dtype=kind, memory_format=torch.contiguous_format).permute(*dims, 2)
+
+    def _span(self, alpha: Tensor) -> Tensor:
+        return spread(self.layout, self.product.route, alpha)
 
     def _once(self, values: Tensor) -> Tensor:
         """The inputs of the product, of which only codes have been kept: whoever differentiates the gradient of the weights by
@@ -146,7 +146,10 @@ class Backward:
 
     def _before_adc(self, g: Tensor, kind: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the products of every tile, [vector, out] of type `kind`, and of scale [out] where it is asked for."""
-        adc, outputs = Conversion.of(self.array.spec.adc), [self.array.outputs(t) for t in range(self.array.row_tiles)]
+        adc, outputs = (
+            Conversion.of(self.product.view.adc),
+            [self.layout.outputs(t) for t in range(self.layout.row_tiles)],
+        )
 
         def every(
             g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor, learned: bool
@@ -163,14 +166,14 @@ class Backward:
 
         arguments = (g, self.saved.codes, self.saved.alpha, self.saved.scale, bool(self.wanted.scale))
         elements = self.saved.codes.numel()
-        return self.array.kernels.run(
+        return self.product.kernels.run(
             "gradient of the ADC", lambda _: every, arguments, lambda: every(*arguments), elements
         )
 
     # -- vectors that are rows of memory ------------------------------------------------------------------------
     def _rows(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> None:
         """Write the gradients of the DAC's values gx [vector, in] and of the weights gw."""
-        for t, (gt, rows) in enumerate(zip(gts, self.array.rows_of_tiles)):
+        for t, (gt, rows) in enumerate(zip(gts, self.layout.rows_of_tiles)):
             mine = self.source.channels(t)
             if gx is not None:
                 gx[:, mine] = float_product(gt, self.saved.w[t, :, :rows].to(gt.dtype))
@@ -180,7 +183,7 @@ class Backward:
 
     def _before_dac(self, g: Tensor) -> tuple[Tensor, Tensor | None]:
         """From the gradient g of the DAC's values [vector, in]: those of x, and of alpha where it is asked for."""
-        array, top, sizes = self.array, self.top, self.array.rows_of_tiles
+        top, sizes = self.top, self.layout.rows_of_tiles
 
         def every(
             g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor, span: Tensor, decay: float, learned: bool
@@ -199,9 +202,17 @@ class Backward:
             return torch.cat(galpha, -2)
 
         _, clipped, _, _, alpha, _ = self.saved
-        span, learned = spread(array, alpha), bool(self.wanted.alpha)
-        arguments = (g, self.saved.main, clipped, alpha, span, array.decay, learned)  # no decay in evaluation
-        return array.kernels.run(
+        span, learned = self._span(alpha), bool(self.wanted.alpha)
+        arguments = (
+            g,
+            self.saved.main,
+            clipped,
+            alpha,
+            span,
+            self.product.call.decay,
+            learned,
+        )  # no decay in evaluation
+        return self.product.kernels.run(
             "gradient of the DAC", lambda _: every, arguments, lambda: every(*arguments), g.numel()
         )
 
@@ -211,7 +222,7 @@ class Backward:
         the input ranges, for which every element of a patch counts by itself."""
         main, clipped, _, w, alpha, _ = self.saved
         galpha = []
-        for t, (gt, rows) in enumerate(zip(gts, self.array.rows_of_tiles)):
+        for t, (gt, rows) in enumerate(zip(gts, self.layout.rows_of_tiles)):
             weights, sums = by_pixel(w[t, :, :rows], self.cells).to(gt.dtype).contiguous(), []
             for c in self.source.chunks(PATCHES // rows):
                 values = _values(self.source.rows(main, c, t), self.top, gt.dtype)
@@ -225,7 +236,7 @@ class Backward:
                     sums.append(clipping(*(v[:, None] for v in (part, values, self.source.rows(clipped, c, t)))))
             if self.wanted.alpha:
                 asks, outside = (torch.cat(v) for v in zip(*sums))
-                galpha.append(range_step(asks, outside, alpha[t : t + 1], self.array.decay, rows))
+                galpha.append(range_step(asks, outside, alpha[t : t + 1], self.product.call.decay, rows))
         return torch.cat(galpha) if galpha else None
 
     def _patches_of_all(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> Tensor | None:
@@ -233,7 +244,7 @@ class Backward:
         main, clipped, _, w, alpha, _ = self.saved
         kind = gts[0].dtype
         weights, sums = by_pixel(w, self.cells).to(kind), []
-        for c in self.source.chunks(PATCHES // self.array.in_features):
+        for c in self.source.chunks(PATCHES // self.layout.in_features):
             gt = torch.stack([g[c] for g in gts])  # [tile, vector, out]
             x, outside = (self.source.patches_of_all(v, c).reshape(*w.shape[::2], -1) for v in (main, clipped))
             values = (x / self.top if main.dtype == torch.int8 else x).to(kind)  # [tile, row, vector]
@@ -248,7 +259,7 @@ class Backward:
         if not self.wanted.alpha:
             return None
         asks, count = (torch.cat(v) for v in zip(*sums))
-        return range_step(asks, count, alpha, self.array.decay, w.shape[2])
+        return range_step(asks, count, alpha, self.product.call.decay, w.shape[2])
 
 
 def _values(codes: Tensor, top: int, kind: torch.dtype) -> Tensor:

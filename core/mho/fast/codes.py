@@ -8,20 +8,20 @@ their ranges.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mho.effects.site import CLOSED
+from mho.effects.converter import Dac
+from mho.effects.encoding import outside
+from mho.effects.site import Site
+from mho.fast.kernels import Kernels
+from mho.fast.route import Route
+from mho.fast.terms import Terms
 from mho.fast.workspace import workspace
 from mho.tile.layout import blocks
-
-if TYPE_CHECKING:
-    from mho.effects.site import Site
-    from mho.fast.epilogue import Constants, Epilogue
-    from mho.fast.route import Route
-    from mho.tile.array import TileArray
+from mho.tile.view import Constants, TileView
 
 HIGH, LOW = 256, 32512  # 32512 = 127 * 256
 SIDE = 127
@@ -60,23 +60,21 @@ class Inputs(NamedTuple):
         return Inputs(self.main[b], [s[b] for s in self.sides], clipped, self.poison[b])
 
 
-def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
+def code_weights(w: Tensor, terms: Terms, kernels: Kernels, shared: bool) -> Planes:
     """w [tile, out, row] as planes, in memory of their own or `shared` with other calls. Every phi is asked for with the site of
     an effect."""
-    array, route = epilogue.array, epilogue.route
+    route = terms.route
     kind = torch.float32 if route.tier == "fp32" else torch.int8
     (tiles, outputs, rows), count = w.shape, route.mains + len(route.phis)
     shape = (tiles, count * outputs, rows)
     whole = workspace("planes", shape, kind, w.device) if shared else torch.empty(shape, dtype=kind, device=w.device)
     planes = list(whole.unflatten(1, (count, outputs)).unbind(1))
 
-    Terms = type(epilogue)  # alone, since a kernel must not keep this array
-
-    def make(array: TileArray) -> Callable[..., Tensor]:
+    def make(view: TileView) -> Callable[..., Tensor]:
         def kernel(w: Tensor, planes: Sequence[Sequence[Tensor]], constants: Constants) -> Tensor:
             bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
-            sites = Terms(array, array.route, CLOSED, constants).phi_sites()
-            for parts, codes in zip(planes, codes_of(w, bound, sites, array.route)):
+            sites = Terms(view, route, None, constants).phi_sites()
+            for parts, codes in zip(planes, codes_of(w, bound, sites, route)):
                 for part, mine in zip(parts, codes.reshape(len(parts), *parts[0].shape)):
                     part.copy_(mine)
             return bound
@@ -87,13 +85,13 @@ def code_weights(w: Tensor, epilogue: Epilogue, shared: bool) -> Planes:
         bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
         alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
         for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
-            for plane, codes in zip(planes, codes_of(w[:, part], bound, epilogue.phi_sites(), route)):
+            for plane, codes in zip(planes, codes_of(w[:, part], bound, terms.phi_sites(), route)):
                 plane[:, part].copy_(codes)
         return bound
 
     # A compiler must see that planes do not overlap: of two axes it does. It works row after row where tiles come alone.
     parts = [p.unbind() if tiles <= ALONE else (p.flatten(1),) for p in planes]
-    return Planes(whole, array.kernels.run("weight codes", make, (w, parts, epilogue.constants), eager))
+    return Planes(whole, kernels.run("weight codes", make, (w, parts, terms.constants), eager))
 
 
 def codes_of(w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> Iterator[Tensor]:
@@ -113,12 +111,11 @@ def codes_of(w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> Itera
         yield phi
 
 
-def code_inputs(x: Tensor, span: Tensor, array: TileArray, keep: bool) -> Inputs:
+def code_inputs(x: Tensor, span: Tensor, dac: Dac, route: Route, kernels: Kernels, keep: bool) -> Inputs:
     """x [vector, in] through the DAC; `span` [in] or [vector, in] is the input range of each element.
 
     The codes are those of `Dac.encode`, bit by bit.
     """
-    top, route = array.spec.dac.top, array.route
     main = torch.empty(x.shape, dtype=torch.int8 if route.tier == "int8" else x.dtype, device=x.device)
     kind = torch.float32 if route.tier == "fp32" else torch.int8
     sides = [workspace(f"side {k}", tuple(x.shape), kind, x.device) for k in range(len(route.psis))]
@@ -126,21 +123,23 @@ def code_inputs(x: Tensor, span: Tensor, array: TileArray, keep: bool) -> Inputs
     inputs = Inputs(main, sides, clipped, x.new_empty(len(x), 1))
 
     def kernel(x: Tensor, span: Tensor, inputs: Inputs) -> None:
-        code(x, span, inputs, top, route)
+        code(x, span, inputs, dac, route)
 
     def eager() -> None:
         for b in blocks(*x.shape):
-            code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), top, route)
+            code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), dac, route)
 
-    array.kernels.run("DAC", lambda _: kernel, (x, span, inputs), eager, x.numel())
+    kernels.run("DAC", lambda _: kernel, (x, span, inputs), eager, x.numel())
     return inputs
 
 
-def code(x: Tensor, span: Tensor, inputs: Inputs, top: int, route: Route) -> None:
+def code(x: Tensor, span: Tensor, inputs: Inputs, dac: Dac, route: Route) -> None:
     """Fill the inputs of some vectors."""
+    top = dac.top
+    assert top is not None
     if inputs.clipped is not None:
-        inputs.clipped.copy_(torch.where(x.abs() > span, 1.0, 0.0))
-    q = (x / span).clamp_(-1, 1).mul_(top).round_()
+        inputs.clipped.copy_(torch.where(outside(x, span, dac.lowest), 1.0, 0.0))
+    q = (x / span).clamp_(dac.lowest, 1).mul_(top).round_()
     total = q.sum(1, keepdim=True)
     inputs.poison.copy_(total - total)
     if route.tier == "int8":

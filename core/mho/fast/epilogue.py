@@ -10,27 +10,29 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mho.effects import draws
-from mho.effects.converter import Adc
-from mho.effects.site import CLOSED, Site, Stream
+from mho.effects.arithmetic import float_product
+from mho.effects.converter import Adc, Dac
 from mho.fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
+from mho.fast.kernels import Kernels
 from mho.fast.route import Route, Step
 from mho.fast.source import Source, tiles_by_pixel
-from mho.fast.tier import float_product, int8_product, int8_products
+from mho.fast.terms import Terms
+from mho.fast.tier import int8_product, int8_products
 from mho.fast.workspace import stacked, workspace
-from mho.tile.layout import blocks
+from mho.tile.layout import Layout, blocks
+from mho.tile.mvm import Call
 from mho.tile.plan import Placed
-
-if TYPE_CHECKING:
-    from mho.tile.array import TileArray
+from mho.tile.view import Constants, TileView
 
 ROOM = 1 << 26  # bytes of products at a time
+SMALL = 1 << 19  # operations of a tile
+EXACT = 1024  # rows: 1024 * 128 * 128 = 2^24
 WIDE = 64  # outputs: vector code goes along them and adds the tiles of each one after the other; of fewer, in lanes
 SHORT = 64  # channels: patches of no more are gathered in half the time line by line of the kernel
 
@@ -69,9 +71,6 @@ class Conversion(NamedTuple):
         if self.top is None:
             return y.clamp_(-self.bound, self.bound)
         return y.div_(self.step).round_().clamp_(-self.top, self.top)
-
-
-Constants = dict[int, dict[str, Tensor]]  # what `prepare` has set, by number of the effect and name
 
 
 class Draws(NamedTuple):
@@ -130,41 +129,21 @@ class Ends(NamedTuple):
         return Ends(self.scale, self.out[b], alpha, codes)
 
 
-class Epilogue:
-    """One call of one array: `run` turns its products into outputs.
+class Epilogue(Terms):
+    """One call of one array: `run` turns its products into outputs."""
 
-    A compiled kernel has a closed stream, and is given the constants of the effects."""
-
-    def __init__(self, array: TileArray, route: Route, stream: Stream, constants: Constants | None = None) -> None:
-        self.array, self.route, self.stream, self.given = array, route, stream, constants
-        self.adc = Conversion.of(array.spec.adc)
-        self.sites: dict[tuple[str, int], Site] = {}
-
-    def site(self, p: Placed, stage: str, part: slice | None = None) -> Site:
-        """The site of an effect, made once per call."""
-        if (stage, p.number) not in self.sites:
-            self.sites[stage, p.number] = self._site(p, stage)
-        site = self.sites[stage, p.number]
-        return site if part is None else replace(site, part=part)
-
-    def _site(self, p: Placed, stage: str) -> Site:
-        if self.given is None:
-            return self.array._live_site(p, stage, self.stream)
-        site = Site(self.array.geometry, self.stream, p.path, stage, constants=self.given.get(p.number, {}))
-        return self.array._with_module(p, site)
-
-    def phi_sites(self) -> list[Site]:
-        return [self.site(p, "accumulate") for p in self.route.askers]
+    def __init__(self, view: TileView, route: Route, call: Call | None, constants: Constants | None = None) -> None:
+        super().__init__(view, route, call, constants)
+        self.layout, self.adc = view.layout, Conversion.of(view.adc)
 
     def behind_dac(self, inputs: Inputs) -> Inputs:
         """The inputs after plain `input` methods: the main product sees values then, side products the codes of these."""
-        array = self.array
-        if not array.plan.input:
+        if not self.view.plan.input:
             return inputs
-        x = array.cut(inputs.main)
-        for p in array.plan.input:
-            x = p.effect.apply("input", x, self.site(p, "input")) * array.used
-        x = array.join(x)
+        x = self.layout.cut(inputs.main)
+        for p in self.view.plan.input:
+            x = p.effect.apply("input", x, self.site(p, "input")) * self.layout.used
+        x = self.layout.join(x)
         code_sides(inputs.sides, x, self.route)
         return inputs._replace(main=x)
 
@@ -178,11 +157,12 @@ class Epilogue:
         scale: Tensor,
         alpha: Tensor | None,
         codes: Tensor | None,
+        kernels: Kernels,
     ) -> Tensor:
         """Outputs [vector, out] for the vectors that `source` takes from the inputs. `scale` [tile, out], and `alpha`
         [vector, tile, 1] where every vector has an input range of its own, turn converted outputs into digital ones;
         `codes` [vector, tile, out], if given, takes them down."""
-        out = source.over_window(inputs.poison).expand(source.count, self.array.out_features).clone()
+        out = source.over_window(inputs.poison).expand(source.count, self.layout.out_features).clone()
         drawn = self._draws()
         for c in self._chunks(source):
             products = Products(*self._products(source, c, inputs, w, planes), planes.bound, drawn.of(c))
@@ -195,33 +175,26 @@ class Epilogue:
                 eager = functools.partial(self._blocks, products, ends, c.start)
                 arguments = (products, ends, self.constants)
                 elements = max(inputs.main.numel(), ends.scale.numel() * len(ends.out))  # as the DAC decides, or more
-                self.array.kernels.run("epilogue", self._kernel, arguments, eager, elements)
+                kernels.run("epilogue", functools.partial(self._kernel, route=self.route), arguments, eager, elements)
         return out
 
     @staticmethod
-    def _kernel(array: TileArray) -> Callable[[Products, Ends, Constants], None]:
+    def _kernel(view: TileView, route: Route) -> Callable[[Products, Ends, Constants], None]:
         def kernel(products: Products, ends: Ends, constants: Constants) -> None:
-            Epilogue(array, array.route, CLOSED, constants).block(products, ends)
+            Epilogue(view, route, None, constants).block(products, ends)
 
         return kernel
-
-    @property
-    def constants(self) -> Constants:
-        """What `prepare` has set for the effects that a kernel asks."""
-        return {
-            p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants for p in self.route.preparing
-        }
 
     def _blocks(self, products: Products, ends: Ends, first: int) -> None:
         """Eagerly, in blocks whose temporaries stay in the cache; `first` is the number of the first vector in the call."""
         products = products._replace(draws=products.draws.hashed())
-        for b in blocks(len(ends.out), self.array.row_tiles * self.array.columns):
+        for b in blocks(len(ends.out), self.layout.row_tiles * self.layout.columns):
             self.block(products.of(b), ends.of(b), slice(first + b.start, first + b.stop))
 
     def _chunks(self, source: Source) -> list[slice]:
         """Vectors whose products fit the workspace; few, since every product packs its weights anew."""
-        per = 4 * (max(1, self.route.mains) + len(self.route.pairs)) * self.array.row_tiles * self.array.columns
-        per += 4 * self.array.in_features if self.array.groups > 1 else 0  # gathered in fp32
+        per = 4 * (max(1, self.route.mains) + len(self.route.pairs)) * self.layout.row_tiles * self.layout.columns
+        per += 4 * self.layout.in_features if self.layout.groups > 1 else 0  # gathered in fp32
         whole = self.route.whole or torch.compiler.is_compiling()
         return source.chunks(source.count if whole else max(256, ROOM // per))
 
@@ -229,10 +202,10 @@ class Epilogue:
         self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Main and side products [tile, vector, out] of some vectors."""
-        mains, route, columns = self.route.mains, self.route, self.array.columns
+        mains, route, columns = self.route.mains, self.route, self.layout.columns
         main = []
-        if not mains and not self.array.plan.mvm:
-            w = tiles_by_pixel(w, self.array.rows_of_tiles, route.cells)
+        if not mains and not self.view.plan.mvm:
+            w = tiles_by_pixel(w, self.layout.rows_of_tiles, route.cells)
             main = [self._multiplied("main product", source, c, [inputs.main], w)[:, 0]]
         found: dict[tuple[int | None, int], Tensor] = {}
         for k, joint in enumerate(route.joints):
@@ -249,7 +222,7 @@ class Epilogue:
         """Each of the codes [pixel, channel] times planes [tile, out, row] -> [tile, psi, vector, out]."""
         tiles, outputs, _ = planes.shape
         shape = (tiles, len(codes), c.stop - c.start, outputs)
-        at_once = self.array.many_small(c.stop - c.start)
+        at_once = many_small(self.layout, c.stop - c.start)
         kind = torch.int32 if codes[0].dtype == torch.int8 and not at_once else torch.float32
         if kind == torch.int32 and torch.compiler.is_compiling():
             return int8_products([_operand(source, codes, c, t) for t in range(tiles)], planes).view(shape)
@@ -258,7 +231,7 @@ class Epilogue:
             _tiles_at_once(source, c, codes, planes, y)
             return y
         multiply = int8_product if kind == torch.int32 else _product
-        for t, (rows, w, out) in enumerate(zip(self.array.rows_of_tiles, planes, y.flatten(1, 2))):
+        for t, (rows, w, out) in enumerate(zip(self.layout.rows_of_tiles, planes, y.flatten(1, 2))):
             multiply(_operand(source, codes, c, t), w[:, :rows], out)
         return y
 
@@ -271,11 +244,11 @@ class Epilogue:
             ends.codes.copy_(z)
         if ends.alpha is not None:
             z = z * ends.alpha
-        per_group = (self.array.groups, len(self.array.sizes))
-        out = ends.out.unflatten(1, (self.array.groups, -1))
+        per_group = (self.layout.groups, len(self.layout.sizes))
+        out = ends.out.unflatten(1, (self.layout.groups, -1))
         parts, scale = z.unflatten(1, per_group), ends.scale.unflatten(0, per_group)
         parts.mul_(scale)
-        if torch.compiler.is_compiling() and self.array.columns >= WIDE:
+        if torch.compiler.is_compiling() and self.layout.columns >= WIDE:
             out.add_(parts.sum(2))  # one pass
             return
         for of_tile in parts.unbind(2):  # one after the other: the order of `sum` depends on the number of vectors
@@ -297,18 +270,26 @@ class Epilogue:
 
     def _joined(self, high: Tensor, low: Tensor) -> Tensor:
         """256 high + low in fp32, rounded once: in integers where 32 bits hold it."""
-        if self.array.height * self.top * LOW < 1 << 31:
+        if self.layout.height * self.top * LOW < 1 << 31:
             return low.add(high, alpha=HIGH).to(torch.float32)
         return high.to(torch.float32).mul_(HIGH).add_(low)
 
     @property
     def top(self) -> int:
-        return self.array.spec.dac.top
+        """The largest code of the DAC."""
+        assert self.dac.top is not None
+        return self.dac.top
+
+    @property
+    def dac(self) -> Dac:
+        """There is one: the fast path has digital inputs."""
+        assert self.view.dac is not None
+        return self.view.dac
 
     def _steps(self, y: Tensor | None, m: list[Tensor], drawn: Draws, part: slice | None, plain: Any) -> Tensor:
         """The terms of all effects, in the order of the signal."""
         if y is None:
-            p = self.array.plan.mvm[0]
+            p = self.view.plan.mvm[0]
             y = p.effect.mvm(self.values(plain[0]), plain[1], self.site(p, "mvm")).clone()  # ours, and dense
         for number, step in enumerate(self.route.steps):
             p = step.effects[0]
@@ -320,7 +301,7 @@ class Epilogue:
             elif step.does == "shift":
                 y.add_(p.effect.scaled_shift(self.site(p, step.stage, part), self._named(p, m)))
             else:
-                draw = draws.quick_normal(drawn.word(number), self.array.columns).transpose(0, 1)  # as products lie
+                draw = draws.quick_normal(drawn.word(number), self.layout.columns).transpose(0, 1)  # as products lie
                 self._add_noise(y, m, step, draw, part)
         return y
 
@@ -340,14 +321,16 @@ class Epilogue:
         return {name: m[self.route.sides[p.number, name]] for name in p.effect.sides}
 
     def _draws(self) -> Draws:
-        base, device = self.stream.key("vector"), self.array.gamma.device
+        assert self.call is not None
+        stream, device = self.call.stream, self.layout.used.device
+        base = stream.key("vector")
         keys = (_noise_keys if isinstance(base.a, Tensor) else _kept_noise_keys)(base, len(self.route.steps), device)
-        return Draws(keys, *self.stream.vectors.numbers(device), draws.kept_count(self.array.row_tiles, device))
+        return Draws(keys, *stream.vectors.numbers(device), draws.kept_count(self.layout.row_tiles, device))
 
     def values(self, inputs: Inputs) -> Tensor:
         """The analog inputs [vector, tile, row] that plain methods see."""
         x = inputs.main.to(torch.float32).div_(self.top) if self.route.tier == "int8" else inputs.main
-        return self.array.cut(x)
+        return self.layout.cut(x)
 
 
 def _noise_keys(base: draws.Key, steps: int, device: torch.device) -> list[draws.Key]:
@@ -385,3 +368,10 @@ def _tiles_at_once(source: Source, c: slice, codes: list[Tensor], planes: Tensor
         patches = source.patches_of_all(v, c)
         x = workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches)
         out.copy_(torch.bmm(w, x.view(len(w), w.shape[2], -1)).mT)  # [tile, row, vector]
+
+
+def many_small(layout: Layout, vectors: int) -> bool:
+    """Whether tiles of one height are so many and small that a product of its own is too much for each; so low, too, that
+    fp32 holds sums of products of 8-bit integers exactly."""
+    small = layout.height <= EXACT and vectors * layout.height * layout.columns <= SMALL
+    return small and layout.groups > 1 and len(layout.sizes) == 1

@@ -16,12 +16,12 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-if TYPE_CHECKING:
-    from mho.tile.array import TileArray
+from mho.effects.arithmetic import possible
+from mho.tile.view import TileView
 
 T = TypeVar("T")
 _numbers = itertools.count()
@@ -32,18 +32,12 @@ VARIANTS = 64  # of one kernel, for what is compared at a call; one more, and it
 class Kernels:
     """The kernels that one array uses, made when they are first called."""
 
-    def __init__(self, array: TileArray, wanted: bool) -> None:
-        self.wanted, self._array = wanted, weakref.ref(array)  # an array is gone when nobody else has it
-        self.weights = array.out_features * array.in_features // array.groups
+    def __init__(self, view: TileView, kind: tuple[Hashable, ...], wanted: bool) -> None:
+        self.view, self.route_kind, self.wanted = view, kind, wanted
+        self.weights = view.layout.out_features * view.layout.in_features // view.layout.groups
         self.made: dict[str, Callable[..., Any]] = {}
         self.refused: dict[str, str] = {}  # name of a kernel: why it runs eagerly
         self.purpose = ""
-
-    @property
-    def array(self) -> TileArray:
-        array = self._array()
-        assert array is not None
-        return array
 
     def wants(self, elements: int = 0) -> bool:
         """Whether so much work is worth a kernel."""
@@ -52,22 +46,22 @@ class Kernels:
     def run(
         self,
         name: str,
-        make: Callable[[TileArray], Callable[..., Any]],
+        make: Callable[[TileView], Callable[..., Any]],
         args: tuple[Any, ...],
         eager: Callable[[], T],
         elements: int = 0,
         own: bool = False,
     ) -> Any:
-        """The compiled function `make(array)` of `args`, or `eager()`. It works on the weights or on more `elements`. All arrays
-        of a kind share it, so it is made of a bare array; unless it is this array's `own`, as where it draws random numbers,
-        or effects have something built for this array."""
+        """The compiled function `make(view)` of `args`, or `eager()`. It works on the weights or on more `elements`. All arrays
+        of a kind share it; unless it is this array's `own`, as where it draws random numbers, or effects have something
+        built for this array."""
         name = self.purpose + name
         if not self.wants(0 if self.purpose else elements) or name in self.refused or not possible():
             return eager()
         try:
             if name not in self.made:
-                own = own or any(p.effect.writes("build") for p in self.array.plan.effects)
-                self.made[name] = _compiled(make(self.array)) if own else _shared(name, self.array, make)
+                own = own or len(self.view.built) > 0
+                self.made[name] = _compiled(make(self.view)) if own else self._shared(name, make)
             return self.made[name](*(_detached(a) for a in args))
         except Exception as error:  # whatever a compiler says; a mistake in the formulas comes back from `eager`
             self._refuse(name, error)
@@ -83,6 +77,14 @@ class Kernels:
         finally:
             self.purpose = before
 
+    def _shared(self, name: str, make: Callable[[TileView], Callable[..., Any]]) -> Callable[..., Any]:
+        """The kernel of this kind, as long as an array has it; its view stays when the array of ours moves."""
+        kind = (name, *self.view.kind, *self.route_kind)
+        kernel = _kinds.get(kind)
+        if kernel is None:
+            _kinds[kind] = kernel = _compiled(make(self.view.bare()))
+        return kernel
+
     def _refuse(self, name: str, error: Exception) -> None:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -90,29 +92,10 @@ class Kernels:
         why = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         self.refused[name] = why
         self.made.pop(name, None)
-        warnings.warn(
-            f"layer {self.array.name!r}: its {name} cannot be compiled and runs eagerly ({why})", stacklevel=4
-        )
+        warnings.warn(f"layer {self.view.name!r}: its {name} cannot be compiled and runs eagerly ({why})", stacklevel=4)
 
 
 _kinds: weakref.WeakValueDictionary[Hashable, Callable[..., Any]] = weakref.WeakValueDictionary()
-
-
-def _shared(name: str, array: TileArray, make: Callable[[TileArray], Callable[..., Any]]) -> Callable[..., Any]:
-    """The kernel of this kind, as long as an array has it."""
-    kind = (name, *array.kind)
-    kernel = _kinds.get(kind)
-    if kernel is None:
-        _kinds[kind] = kernel = _compiled(make(array.bare()))
-    return kernel
-
-
-def possible() -> bool:
-    """A compiler that is at work already takes the formulas as they are; function transforms, and derivatives of a backward
-    pass, cannot go through a kernel."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return False
-    return not torch._C._are_functorch_transforms_active()
 
 
 def _detached(argument: Any) -> Any:

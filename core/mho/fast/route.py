@@ -1,12 +1,7 @@
 """What the fused path computes for one array, resolved once: products, pointwise steps, seams, and the reasons.
 
 Terms are an algebra: shifts and variances commute, variances of neighbours add up to one Gaussian draw; a `transfer` or
-a plain method is a barrier. A plain method costs a seam, not the path:
-
-read               the weights are coded anew for every call
-input              the main product runs in fp32
-mvm                replaces the main product
-accumulate, output called on whole outputs, between two parts of the epilogue
+a plain method is a barrier. A plain method costs a seam, not the path: the stage table says which.
 """
 
 from __future__ import annotations
@@ -14,26 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from torch import Tensor
+
+from mho.config.hardware import Hardware, TileSpec
+from mho.effects.circuits import with_circuits
 from mho.effects.converter import Adc, Dac
 from mho.effects.nonideality import TERMS, Nonideality, Side, linear
-from mho.fast.tier import Precision, Tier, tier
+from mho.effects.stages import TABLE
+from mho.fast.tier import Precision, Tier, chosen_tier
 from mho.tile.plan import Placed, Plan, resolve as resolve_plan
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mho.config.hardware import Hardware, TileSpec
-
-PER_MVM = ("input", "mvm", "accumulate", "output")  # plain methods of these stages are differentiated by autograd alone
-SEAMS = {
-    "read": "seam: the weights are coded anew for every call",
-    "input": "seam: the main product runs in fp32",
-    "mvm": "seam: replaces the main product",
-    "accumulate": "seam: called on whole outputs, between parts of the epilogue",
-    "output": "seam: called on whole outputs, between parts of the epilogue",
-}
 
 
 class Weighing(NamedTuple):
@@ -103,7 +89,7 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel
     """The route of an array with this plan; `rows` of its highest tile, `channel` rows of one input channel (0: channels are
     cut between tiles)."""
     bits = _dac_bits(spec)
-    chosen, why = tier(precision, bits, rows)
+    chosen, why = chosen_tier(precision, bits, rows)
     if chosen != "reference" and (reason := _unsupported(plan, spec)):
         chosen, why = "reference", reason
     if chosen == "reference":
@@ -129,10 +115,11 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel
 
 def routes(hw: Hardware) -> dict[str, Route]:
     """How each tile of a hardware is simulated on this machine: tier, reasons, and what happens to every effect. Nothing is
-    executed. `layer.tiles.route` tells the same of a layer."""
+    executed. `layer.tiles.backend.route` tells the same of a layer."""
     found = {}
     for name, spec in hw.tiles.items():
-        effects = tuple(e for e in spec.nonidealities if isinstance(e, Nonideality))
+        given = tuple(e for e in spec.nonidealities if isinstance(e, Nonideality))
+        effects = with_circuits(given, spec.dac, spec.adc)
         found[name] = resolve(resolve_plan(effects, "", spec.factor), spec, hw.precision, spec.rows)
     return found
 
@@ -174,9 +161,10 @@ def _no_gradient(plan: Plan) -> str:
     for p in plan.effects:
         if p.effect.writes("build"):
             return f"{p.effect.kind} has parameters of its own"
-    for stage in PER_MVM:
-        for p in getattr(plan, stage):
-            if p.effect.writes(stage):
+    # Plain methods of products are differentiated by autograd alone, unless they ask to be the identity.
+    for stage in (s for s in plan.at if TABLE[s].per == "vector"):
+        for p in plan.at[stage]:
+            if p.effect.writes(stage) and not p.effect.straight:
                 return f"{p.effect.kind} has a plain {stage}"
             if p.effect.backward == "exact":
                 return f"{p.effect.kind} declares an exact gradient"
@@ -295,10 +283,8 @@ def _notes(plan: Plan) -> tuple[tuple[str, str], ...]:
     for p in plan.effects:
         e = p.effect
         for stage in e.stages():
-            if stage in ("program", "age", "fold"):
-                notes.append((e.kind, f"{stage}: folded into the weights"))
-            elif e.writes(stage):
-                notes.append((e.kind, f"{stage}: {SEAMS[stage]}"))
+            if e.writes(stage):
+                notes.append((e.kind, f"{stage}: {TABLE[stage].seam}"))
             else:
                 terms = ", ".join(t for t in TERMS if e.writes(t))
                 notes.append((e.kind, f"{stage}: fused ({terms})"))

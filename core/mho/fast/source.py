@@ -8,18 +8,15 @@ codes and in the planes of the weights, and as [channel, kernel] everywhere else
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from mho.fast.route import Route
+from mho.tile.layout import Layout
 from mho.tile.patches import POINT, Patches, Window
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mho.tile.array import TileArray
 
 
 @dataclass(frozen=True)
@@ -121,11 +118,11 @@ class Source:
         images += total.squeeze(-1).flatten(0, 1).movedim(0, -1)
 
 
-def source(array: TileArray, x: Patches) -> tuple[Source, Tensor]:
+def source(layout: Layout, route: Route, x: Patches) -> tuple[Source, Tensor]:
     """Where the vectors of this call come from, and the [pixel, channel] that are to be coded. The planes of an array are in one
     order: whatever comes in another form is written out, and where that array wants patches, is patches of one position."""
-    cells, window = array.route.cells, x.window
-    if window != POINT and (array.route.unfolded or window.cells != cells):
+    cells, window = route.cells, x.window
+    if window != POINT and (route.unfolded or window.cells != cells):
         x, window = Patches(x.flat()), POINT
     image = x.image
     if window == POINT:
@@ -133,12 +130,12 @@ def source(array: TileArray, x: Patches) -> tuple[Source, Tensor]:
         if cells > 1:
             image, window = image.unflatten(-1, (-1, cells)).mT, Window((cells,), (1,), (1,))
     size = tuple(image.shape[1:-1])
-    return Source(window, size, image.shape[0], array.rows_of_tiles), image.reshape(-1, image.shape[-1])
+    return Source(window, size, image.shape[0], layout.rows_of_tiles), image.reshape(-1, image.shape[-1])
 
 
-def spread(array: TileArray, v: Tensor) -> Tensor:
+def spread(layout: Layout, route: Route, v: Tensor) -> Tensor:
     """v [..., tile, 1] for every tile -> [..., channel], for every input that is coded."""
-    return v.squeeze(-1).index_select(-1, array.tile_of[:: array.route.cells])
+    return v.squeeze(-1).index_select(-1, layout.tile_of[:: route.cells])
 
 
 def by_pixel(w: Tensor, cells: int) -> Tensor:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
-
-from mho.fast.kernels import possible
 
 Precision = Literal["auto", "int8", "fp32-main", "fp32", "reference"]
 Tier = Literal["int8", "fp32-main", "fp32", "reference"]
@@ -24,7 +22,7 @@ Tier = Literal["int8", "fp32-main", "fp32", "reference"]
 ROW_LIMIT = 1 << 16  # rows of a tile whose products of 8-bit numbers surely fit 32 bits
 
 
-def tier(precision: Precision, dac_bits: float, rows: int) -> tuple[Tier, str]:
+def chosen_tier(precision: Precision, dac_bits: float, rows: int) -> tuple[Tier, str]:
     """The tier of a tile on this processor, and why. `dac_bits` is inf where the inputs are not digital."""
     if precision == "reference":
         return precision, "the hardware file says precision: reference"
@@ -86,22 +84,3 @@ def _opaque_products(x: Sequence[Tensor], w: Tensor) -> Tensor:
 @_opaque_products.register_fake
 def _(x: Sequence[Tensor], w: Tensor) -> Tensor:
     return w.new_empty(len(x), len(x[0]), w.shape[1], dtype=torch.int32)
-
-
-def float_product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b; of two matrices in fp32 by oneDNN where torch has it, since MKL takes twice as long on processors of AMD."""
-    plain = a.dim() != 2 or a.dtype != torch.float32 or a.device.type != "cpu"
-    if plain or not possible() or not has_onednn() or not a.numel() * b.numel():
-        return a @ b
-    dense = b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()  # oneDNN has fast code for no other
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(a, dense.t(), None, "none", [], ""))
-
-
-@functools.cache
-def has_onednn() -> bool:
-    """Whether torch multiplies in fp32 by oneDNN: a private name again."""
-    a, b = torch.eye(3), torch.arange(6.0).view(3, 2)
-    try:
-        return torch.equal(torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], ""), b)
-    except (AttributeError, RuntimeError):
-        return False

@@ -1,11 +1,11 @@
 """Analog layers: subclasses of the torch layers they replace, with their weight matrices on tiles.
 
 The trainable parameters are torch's own, in torch's names, units and shapes, so floating-point checkpoints load before
-and after conversion; programming and ageing never touch them. Biases stay digital (R003-08).
+and after conversion; programming and ageing never touch them. Biases stay digital.
 """
 
-from mho.layers.attention import AnalogMultiheadAttention
-from mho.layers.base import AnalogLayer
+from mho.layers.attention import AnalogMultiheadAttention, close_fast_paths, open_fast_paths, order_projections
+from mho.layers.base import AnalogLayer, Placement, lost
 from mho.layers.conv import (
     AnalogConv1d,
     AnalogConv2d,
@@ -34,23 +34,3 @@ LAYERS = (
     AnalogMultiheadAttention,
     AnalogConv1D,
 )
-
-__all__ = [
-    "LAYERS",
-    "AnalogConv1D",
-    "AnalogConv1d",
-    "AnalogConv2d",
-    "AnalogConv3d",
-    "AnalogConvTranspose1d",
-    "AnalogConvTranspose2d",
-    "AnalogConvTranspose3d",
-    "AnalogGRU",
-    "AnalogGRUCell",
-    "AnalogLSTM",
-    "AnalogLSTMCell",
-    "AnalogLayer",
-    "AnalogLinear",
-    "AnalogMultiheadAttention",
-    "AnalogRNN",
-    "AnalogRNNCell",
-]

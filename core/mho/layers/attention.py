@@ -1,4 +1,4 @@
-"""Analog attention: the projections are on tiles; products of activations with activations stay digital (R003-26)."""
+"""Analog attention: the projections are on tiles; products of activations with activations stay digital."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from mho.ground.errors import MhoError
 from mho.layers.base import COMPUTED, AnalogLayer
+from mho.layers.linear import AnalogLinear
+from mho.tile.array import tile_arrays
 
 if TYPE_CHECKING:
     from mho.config.hardware import Hardware
@@ -17,21 +19,20 @@ if TYPE_CHECKING:
 
 class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
     """`nn.MultiheadAttention` with its query, key and value projections on a tile array each, though torch may keep them
-    in one parameter. `out_proj` is a Linear layer of its own, converted like any other."""
+    in one parameter: softmax(q k^T / sqrt(head_dim) + mask) v with q, k and v from the tiles, the rest digital. `out_proj`
+    is a Linear layer of its own, converted like any other.
+
+    query, key, value [position, batch, embed_dim], [batch, position, embed_dim] or [position, embed_dim], and what torch
+    returns for them. Raises `MhoError` for nested tensors.
+    """
 
     torch_type = nn.MultiheadAttention
     order = "samples"
 
-    def __init__(self, *args: Any, hw: Hardware, tile: str | None = None, **kwargs: Any) -> None:
-        from mho.layers.linear import AnalogLinear
-
-        nn.MultiheadAttention.__init__(self, *args, **kwargs)
+    def place_by_hand(self, hw: Hardware, tile: str | None) -> None:
         spec = hw.tile(tile or hw.default)
-        out = AnalogLinear.from_torch(self.out_proj, spec, hw.training, "out_proj")
-        self._modules["out_proj"] = out
-        self._place_by_hand(hw, tile)
-        out.tiles.use(hw.precision, hw.compile)
-        out.tiles.run = self.arrays()["q"].run
+        self._modules["out_proj"] = AnalogLinear.from_torch(self.out_proj, spec, hw.training, "out_proj")
+        super().place_by_hand(hw, tile)
         order_projections(self)
 
     @classmethod
@@ -46,9 +47,8 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
 
     @classmethod
     def refuses(cls, layer: Any) -> str | None:
-        names = (
-            ("in_proj_weight",) if layer._qkv_same_embed_dim else ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-        )
+        apart = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        names = ("in_proj_weight",) if layer._qkv_same_embed_dim else apart
         return None if all(isinstance(getattr(layer, n, None), nn.Parameter) for n in names) else COMPUTED
 
     def biased(self, key: str) -> bool:
@@ -77,12 +77,21 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
         if key_padding_mask is not None and single:
             key_padding_mask = key_padding_mask.unsqueeze(0)
         mask = self._mask(attn_mask, key_padding_mask, q)
-        k, v, mask = self._with_extra(k, v, mask)
-        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
-        y, weights = self._attend(q, k, v, mask, need_weights)
+        k, v = self._with_extra(k, self.bias_k), self._with_extra(v, self.bias_v)
+        if mask is not None:  # nothing masks what was appended
+            mask = F.pad(mask, (0, k.shape[1] - mask.shape[-1]))
+        q, k, v = (
+            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v)
+        )  # [batch, head, position, dim]
+        p, weights = self.dropout if self.training else 0.0, None
+        if need_weights:
+            scores = (q * self.head_dim**-0.5) @ k.mT
+            weights = F.dropout((scores if mask is None else scores + mask).softmax(-1), p)
+            y = weights @ v
+            weights = weights.mean(1) if average_attn_weights else weights
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, mask, p)
         y = self.out_proj(y.transpose(1, 2).flatten(2))
-        if weights is not None and average_attn_weights:
-            weights = weights.mean(1)
         if single:
             return y.squeeze(0), None if weights is None else weights.squeeze(0)
         return y if self.batch_first else y.transpose(0, 1), weights
@@ -103,28 +112,11 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
         masks = [_additive(m, like) for m in (attn, padding) if m is not None]
         return None if not masks else masks[0] if len(masks) == 1 else masks[0] + masks[1]
 
-    def _with_extra(self, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Append the learned key and value (`add_bias_kv`) and the zeros (`add_zero_attn`); nothing masks them."""
-        extra = []
-        if self.bias_k is not None and self.bias_v is not None:
-            extra.append((self.bias_k.expand(len(k), -1, -1), self.bias_v.expand(len(k), -1, -1)))
-        if self.add_zero_attn:
-            extra.append((torch.zeros_like(k[:, :1]), torch.zeros_like(v[:, :1])))
-        if not extra:
-            return k, v, mask
-        k, v = torch.cat([k, *(a for a, _ in extra)], 1), torch.cat([v, *(b for _, b in extra)], 1)
-        return k, v, None if mask is None else F.pad(mask, (0, len(extra)))
-
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, need_weights: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """q, k, v [batch, head, position, dim] -> mixed values, and the attention weights if asked for."""
-        p = self.dropout if self.training else 0.0
-        if not need_weights:
-            return F.scaled_dot_product_attention(q, k, v, mask, p), None
-        scores = (q * self.head_dim**-0.5) @ k.mT
-        weights = F.dropout((scores if mask is None else scores + mask).softmax(-1), p)
-        return weights @ v, weights
+    def _with_extra(self, t: Tensor, learned: Tensor | None) -> Tensor:
+        """Keys or values t [batch, position, dim], with the learned one (`add_bias_kv`) and zeros (`add_zero_attn`) behind
+        them."""
+        t = t if learned is None else torch.cat([t, learned.expand(len(t), -1, -1)], 1)
+        return F.pad(t, (0, 0, 0, 1)) if self.add_zero_attn else t
 
 
 def _additive(mask: Tensor, like: Tensor) -> Tensor:
@@ -141,29 +133,49 @@ def order_projections(net: nn.Module) -> None:
             module.out_proj.tiles.order = module.order
 
 
+# Torch's fused transformer inference: (module, the attribute that allows it and serves nothing else, its value for "off").
+FAST_PATHS = (
+    (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),
+    (nn.TransformerEncoder, "use_nested_tensor", False),
+)
+
+
 def close_fast_paths(net: nn.Module) -> None:
-    """Keep torch's fused transformer inference off: it reads weights directly, which would silently go round the tiles.
-
-    The layers take it only where `activation_relu_or_gelu` is set, the encoder only with `use_nested_tensor`; neither
-    is used for anything else.
-    """
-    from mho.tile.session import tile_arrays
-
-    switches = (
-        (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),
-        (nn.TransformerEncoder, "use_nested_tensor", False),
-    )
+    """Keep torch's fused transformer inference off, which reads weights directly and so would silently go round the tiles;
+    what it returns for padded positions stays."""
     for module in net.modules():
-        for kind, switch, off in switches:
+        for kind, switch, off in FAST_PATHS:
             if isinstance(module, kind) and hasattr(module, switch) and tile_arrays(module):
-                module.__dict__.setdefault("_fast_path_of_torch", getattr(module, switch))
+                before = getattr(module, switch)
                 setattr(module, switch, off)
+                nested = isinstance(module, nn.TransformerEncoder) and before
+                handle = module.register_forward_hook(_without_padding, with_kwargs=True) if nested else None
+                module.__dict__["fast_path_of_torch"] = before, None if handle is None else handle.id
 
 
 def open_fast_paths(net: nn.Module) -> None:
-    """Undo `close_fast_paths`."""
+    """Undo `close_fast_paths`, on a copy too (where the handle of a hook would be that of the original)."""
     for module in net.modules():
-        before = module.__dict__.pop("_fast_path_of_torch", None)
-        switch = "use_nested_tensor" if isinstance(module, nn.TransformerEncoder) else "activation_relu_or_gelu"
-        if before is not None:
-            setattr(module, switch, before)
+        before, hook = module.__dict__.pop("fast_path_of_torch", (None, None))
+        for kind, switch, _ in FAST_PATHS:
+            if before is not None and isinstance(module, kind):
+                setattr(module, switch, before)
+        module._forward_hooks.pop(hook, None)
+        module._forward_hooks_with_kwargs.pop(hook, None)
+
+
+def _without_padding(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor) -> Tensor:
+    """The outputs y [batch, position, dim] of an encoder as torch's nested tensors give them: zeros (behind the last norm)
+    at padded positions. Like torch, only in evaluation without gradients, outside of compiled graphs, and where the
+    positions in use come first."""
+    given = {**dict(zip(("src", "mask", "src_key_padding_mask"), args)), **kwargs}
+    padding = given.get("src_key_padding_mask")
+    if padding is None or given.get("mask") is not None or y.dim() != 3 or encoder.layers[0].training:
+        return y
+    if torch.is_grad_enabled() or torch.is_autocast_enabled() or torch.compiler.is_compiling():
+        return y
+    padded = padding if padding.dtype == torch.bool else padding < 0
+    if (padded[:, :-1] & ~padded[:, 1:]).any():
+        return y
+    zero = torch.zeros_like(y[:1, :1])
+    return torch.where(padded[..., None], zero if encoder.norm is None else encoder.norm(zero), y)

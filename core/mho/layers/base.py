@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from mho.tile.array import TileArray
-from mho.tile.session import Run
+from mho.fast.backend import make_fast
+from mho.tile.array import TileArray, tile_arrays
+from mho.tile.session import Session
 
 if TYPE_CHECKING:
     from mho.config.hardware import Hardware, TileSpec
@@ -23,14 +25,27 @@ HARMLESS = {"__init__", "reset_parameters", "extra_repr", "__repr__", "__setstat
 COMPUTED = "its weight is computed from other parameters (weight_norm, pruning); make it permanent first"
 
 
+@dataclass
+class Placement:
+    """What a layer knows of its conversion, for the report."""
+
+    tile: str = ""  # the name of the tile that it is on
+    why: str = "by hand"
+    waste: float = 1.0  # see `convert.range_waste`
+    remarks: dict[str, str] = field(default_factory=dict)  # who found something -> what
+
+
 class AnalogLayer(nn.Module):
-    """A torch layer whose weight matrices are on tiles. A subclass says which torch layer it replaces and where its
-    matrices are; `mho_layers` registers it. Parameters keep torch's names, shapes and units.
+    """A torch layer whose weight matrices are on tiles: its products W x become those of the tiles, everything else stays
+    torch's. A subclass says which torch layer it replaces (`torch_type`), where its matrices are (`views`) and what it
+    computes with them: `self.tiles(x, matrix)`, x [..., in] -> [..., out], in place of x W^T. `mho_layers` (or
+    `mho.register`) makes it known. Parameters keep torch's names, shapes and units.
 
     torch_type   the torch class that it replaces; its subclasses are replaced too, by a class that is also theirs
     overridable  methods of that class that take part in the product, and that a subclass may not have changed
     order        how the vectors that it gives to its tiles lie, in a network that is given [time, batch, ...]: `steps`
                  is [time, batch, ...] or [time * batch, ...], `leading` the latter, `samples` is [batch, ...] anyhow
+    tiles        a tile array, or a ModuleDict of them by the names of `views`
     """
 
     torch_type: ClassVar[type[nn.Module]]
@@ -39,7 +54,14 @@ class AnalogLayer(nn.Module):
     made_of: ClassVar[tuple[type[AnalogLayer], type[nn.Module]] | None] = None  # see `analog_class`
     weight: Any
     bias: Any
-    tiles: Any  # a TileArray, or a ModuleDict of them where there are several matrices
+    tiles: Any
+    placement: Placement
+
+    def __init__(self, *args: Any, hw: Hardware, tile: str | None = None, **kwargs: Any) -> None:
+        """The arguments of the torch layer, and `hw` with the name of one of its tiles (default: its default). Raises
+        `MhoError` where there is no such tile."""
+        cast(Any, self.torch_type).__init__(self, *args, **kwargs)
+        self.place_by_hand(hw, tile)
 
     def views(self) -> dict[str, Tensor]:
         """The weight matrices [out, in], or [group, out, in], by name; they share memory with the parameters."""
@@ -78,46 +100,54 @@ class AnalogLayer(nn.Module):
         kind = analog_class(cls, type(layer))
         new = cast(Self, kind.__new__(kind))
         new.__dict__.update({k: copy.copy(v) for k, v in layer.__dict__.items()})
-        new._place(spec, training, name, shared)
+        new.place(spec, training, name, {} if shared is None else shared)
         return new
 
-    def _place(self, spec: TileSpec, training: TrainingSpec, name: str = "", shared: Any = None) -> None:
-        """Put the weight matrices on tiles."""
-        shared = {} if shared is None else shared
-        self._own_memory()
+    def place(self, spec: TileSpec, training: TrainingSpec, name: str, shared: dict[Any, TileArray]) -> None:
+        """Put the weight matrices on tiles of this type."""
+        self.own_memory()
+        self.placement = Placement()
         arrays = {}
         for key, view in self.views().items():
             owner = view if view._base is None else view._base
             same = (id(owner), view.storage_offset(), view.shape, view.stride(), self.channel(), id(spec))
             if same not in shared:
-                full = f"{name}.{key}".strip(".")
-                shared[same] = _tile_array(view, spec, training, full, self.channel())
-                shared[same].train(self.training)
-                shared[same].order = self.order
-                _start(shared[same], view)
+                shared[same] = self._tile_array(view, spec, training, f"{name}.{key}".strip("."))
             arrays[key] = shared[same]
         self.tiles = arrays[""] if set(arrays) == {""} else nn.ModuleDict(arrays)
         self._register_load_state_dict_pre_hook(_fill_in_scales, with_module=True)
         self.register_load_state_dict_post_hook(_remap_after_load)
 
-    def _place_by_hand(self, hw: Hardware, tile: str | None) -> None:
-        """The same in a constructor: a layer of several matrices is a network of its own until it becomes part of one."""
-        self._place(hw.tile(tile or hw.default), hw.training)
-        arrays = self.arrays()
-        for array in arrays.values():
-            array.use(hw.precision, hw.compile)
+    def _tile_array(self, view: Tensor, spec: TileSpec, training: TrainingSpec, name: str) -> TileArray:
+        groups = view.shape[0] if view.dim() == 3 else 1
+        sizes = view.shape[-2] * groups, view.shape[-1] * groups
+        about: dict[str, Any] = {"name": name, "channel": self.channel(), "groups": groups}
+        array = TileArray(*sizes, spec, training, **about, device=view.device, dtype=view.dtype)
+        for method in training.all_methods.values():
+            method.convert(array, view)
+        array.train(self.training)
+        array.order = self.order
+        _start(array, view)
+        return array
+
+    def place_by_hand(self, hw: Hardware, tile: str | None) -> None:
+        """Put the matrices on the tile of that name (default: the hardware's default), in a constructor: a layer of several
+        matrices is a network of its own until it becomes part of one. Raises `MhoError` where there is no such tile."""
+        self.place(hw.tile(tile or hw.default), hw.training, "", {})
+        self.placement.tile = tile or hw.default
+        arrays, session = tile_arrays(self), Session()
+        for array in arrays:
+            make_fast(array, hw.precision, hw.compile)
+            array.session = session
         if len(arrays) > 1:
-            run = Run()
-            for array in arrays.values():
-                array.run = run
-            run.watch(self)
+            session.watch(self)
 
     def to_torch(self) -> nn.Module:
         """The plain torch layer, with the learned output scales folded into its weight."""
         self.fold_scales()
         kind = self.torch_type if self.made_of is None else self.made_of[1]
         new = kind.__new__(kind)
-        new.__dict__.update({k: copy.copy(v) for k, v in self.__dict__.items()})
+        new.__dict__.update({k: copy.copy(v) for k, v in self.__dict__.items() if k != "placement"})
         del new._modules["tiles"]
         new._load_state_dict_pre_hooks.clear()
         new._load_state_dict_post_hooks.clear()
@@ -153,32 +183,14 @@ class AnalogLayer(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._own_memory()
+        self.own_memory()
         return self
 
-    def _own_memory(self) -> None:
+    def own_memory(self) -> None:
         """Views need rows in order: undo a channels_last layout, or clip and remap would change a copy."""
         for p in self.parameters(recurse=False):
             if not p.is_contiguous():
                 p.data = p.data.contiguous()
-
-
-def _tile_array(view: Tensor, spec: TileSpec, training: TrainingSpec, name: str, channel: int) -> TileArray:
-    groups = view.shape[0] if view.dim() == 3 else 1
-    array = TileArray(
-        view.shape[-2] * groups,
-        view.shape[-1] * groups,
-        spec,
-        training,
-        name=name,
-        channel=channel,
-        groups=groups,
-        device=view.device,
-        dtype=view.dtype,
-    )
-    for method in training.all_methods.values():
-        method.convert(array, view)
-    return array
 
 
 def _start(array: TileArray, view: Tensor) -> None:
@@ -202,7 +214,7 @@ def _fill_in_scales(layer: AnalogLayer, state: dict[str, Tensor], prefix: str, *
 
 def _remap_after_load(layer: nn.Module, _: Any) -> None:
     assert isinstance(layer, AnalogLayer)
-    layer._own_memory()
+    layer.own_memory()
     for array, matrix in layer.matrices():
         if array.remap_after_load:
             _start(array, matrix)

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mho.layers.base import AnalogLayer
 
-if TYPE_CHECKING:
-    from mho.config.hardware import Hardware
-
 
 class AnalogLinear(AnalogLayer, nn.Linear):
-    """`nn.Linear` on analog tiles: y = x W^T + b with R003 Eq. 3 in place of the product.
+    """`nn.Linear` on analog tiles: y = x W^T + b, with the analog product of the tiles (Rasch et al. 2023, Eq. 3) in place
+    of x W^T; b [out_features] is added digitally.
 
-    x [..., in_features] -> [..., out_features]. `hw` is a `Hardware`; `tile` names one of its tiles (default: its default).
+    `AnalogLinear(in_features, out_features, bias=True, hw=HARDWARE, tile=NAME)`; x [..., in_features] ->
+    [..., out_features], in the units of the torch layer. A call with integers or another number of features raises
+    `MhoError`.
     """
 
     torch_type = nn.Linear
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        hw: Hardware,
-        tile: str | None = None,
-        **factory: Any,
-    ) -> None:
-        nn.Linear.__init__(self, in_features, out_features, bias, **factory)
-        self._place_by_hand(hw, tile)
 
     @classmethod
     def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -44,7 +31,8 @@ class AnalogLinear(AnalogLayer, nn.Linear):
 
 
 class AnalogConv1D(AnalogLayer):
-    """The `Conv1D` of Hugging Face's GPT-2 family, a Linear layer whose weight is stored [in, out]: y = x W + b.
+    """The `Conv1D` of Hugging Face's GPT-2 family, a Linear layer whose weight is stored [in, out]: y = x W + b,
+    x [..., in] -> [..., out].
 
     It is recognised by name and shapes, so `transformers` need not be installed, and copies of the class work too.
     """
@@ -60,7 +48,7 @@ class AnalogConv1D(AnalogLayer):
 
     @classmethod
     def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
-        from transformers.pytorch_utils import Conv1D
+        from transformers.pytorch_utils import Conv1D  # which need not be installed
 
         return Conv1D(5, 17), (torch.rand(6, 17),)
 
@@ -68,5 +56,5 @@ class AnalogConv1D(AnalogLayer):
         return {"": self.weight.t()}
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.tiles(x, self.weight.t())
+        y: Tensor = self.tiles(x, self.matrix)
         return y if self.bias is None else y + self.bias

@@ -1,13 +1,14 @@
 """Analog LSTM, GRU and RNN layers and their cells: matrix products on tiles, gates digital.
 
-Input and recurrent matrices (and an LSTM's projections) are on tile arrays of their own, for every layer and direction
-(R003 Table 1); all time steps of a root forward see the same noisy weights. Inputs are multiplied for all steps at
-once, recurrent states step by step. Packed sequences are padded, and finished ones keep their state.
+Input and recurrent matrices (and an LSTM's projections) are on tile arrays of their own, for every layer and direction;
+all time steps of a root forward see the same noisy weights. Inputs are multiplied for all steps at once, recurrent
+states step by step. Packed sequences are padded, and finished ones keep their state.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,6 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from mho.layers.base import COMPUTED, AnalogLayer
-
-if TYPE_CHECKING:
-    from mho.config.hardware import Hardware
 
 State = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM; each [batch, hidden]
 
@@ -37,47 +35,65 @@ def gru(x: Tensor, h: Tensor, state: State) -> State:
     return (n + z * (state[0] - n),)
 
 
-def rnn_tanh(x: Tensor, h: Tensor, state: State) -> State:
-    return ((x + h).tanh(),)
+GATES = {
+    "LSTM": lstm,
+    "GRU": gru,
+    "RNN_TANH": lambda x, h, _: ((x + h).tanh(),),
+    "RNN_RELU": lambda x, h, _: ((x + h).relu(),),
+}
 
 
-def rnn_relu(x: Tensor, h: Tensor, state: State) -> State:
-    return ((x + h).relu(),)
-
-
-GATES = {"LSTM": lstm, "GRU": gru, "RNN_TANH": rnn_tanh, "RNN_RELU": rnn_relu}
-
-
-class _AnalogRecurrent(AnalogLayer):
-    """Whole sequences: x [time, batch, in], [batch, time, in], [time, in] or packed; results as torch gives them."""
+class _Recurrent(AnalogLayer):
+    """What cells and whole sequences share: parameters `weight_KEY` and `bias_KEY`, with KEY ih, hh or hr and, in sequences,
+    the layer and direction behind it; and one step in time."""
 
     order = "samples"
-    mode: str
-    input_size: int
+    mode: str  # of GATES
     hidden_size: int
-    proj_size: int
-    num_layers: int
-    batch_first: bool
-    bidirectional: bool
-    dropout: float
-
-    def __init__(self, *args: Any, hw: Hardware, tile: str | None = None, **kwargs: Any) -> None:
-        cast(Any, self.torch_type).__init__(self, *args, **kwargs)
-        self._place_by_hand(hw, tile)
+    proj_size = 0
 
     @classmethod
     def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
-        return cast(Any, cls.torch_type)(7, 5), (torch.rand(3, 6, 7),)
+        sample = (3, 6, 7) if issubclass(cls, nn.RNNBase) else (6, 7)
+        return cast(Any, cls.torch_type)(7, 5), (torch.rand(*sample),)
 
     def views(self) -> dict[str, Tensor]:
         return {n: p for n, p in self._parameters.items() if n.startswith("weight") and p is not None}
 
     @classmethod
     def refuses(cls, layer: Any) -> str | None:
-        return None if set(layer._flat_weights_names) == set(layer._parameters) else COMPUTED
+        names = getattr(layer, "_flat_weights_names", ("weight_ih", "weight_hh"))
+        return None if set(names) <= set(layer._parameters) else COMPUTED
 
     def biased(self, key: str) -> bool:
         return bool(self.bias) and not key.startswith("weight_hr")
+
+    def _product(self, key: str, x: Tensor, drawn: Any = None) -> Tensor:
+        y: Tensor = self.tiles[f"weight_{key}"](x, self._parameters[f"weight_{key}"], drawn)
+        bias = self._parameters.get(f"bias_{key}")
+        return y if bias is None else y + bias
+
+    def _step(self, x: Tensor, state: State, suffix: str = "", drawn: Sequence[Any] = (None, None)) -> State:
+        """The next state from x, the product with the input [batch, gates * hidden]. `drawn` are the weights of hh and hr
+        where many steps share them."""
+        new: State = GATES[self.mode](x, self._product(f"hh{suffix}", state[0], drawn[0]), state)
+        return (self._product(f"hr{suffix}", new[0], drawn[1]), *new[1:]) if self.proj_size else new
+
+    def _parts(self, hx: Any) -> State:
+        return tuple(hx) if self.mode == "LSTM" else (hx,)
+
+    def _whole(self, parts: State) -> Any:
+        return parts if self.mode == "LSTM" else parts[0]
+
+
+class _AnalogSequence(_Recurrent):
+    """Whole sequences: x [time, batch, in], [batch, time, in], [time, in] or packed; results as torch gives them."""
+
+    input_size: int
+    num_layers: int
+    batch_first: bool
+    bidirectional: bool
+    dropout: float
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         x, lengths, single = self._batch_major(input)
@@ -90,20 +106,20 @@ class _AnalogRecurrent(AnalogLayer):
             runs = [self._run(x, f"_l{layer}{end}", start[len(last) + i], lengths) for i, end in enumerate(ends)]
             x = torch.cat([y for y, _ in runs], -1)
             last += [state for _, state in runs]
-        return self._as_given(x, input, lengths, single), self._states(last, single)
+        parts = [torch.stack(p) for p in zip(*last)]
+        return self._as_given(x, input, lengths, single), self._whole(
+            tuple(p.squeeze(1) if single else p for p in parts)
+        )
 
     def _run(self, x: Tensor, suffix: str, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         """One layer in one direction: x [batch, time, in] -> outputs [batch, time, hidden] and the last state."""
         back = suffix.endswith("_reverse")
         xs = self._product(f"ih{suffix}", _reversed(x, lengths) if back else x).unbind(1)
-        drawn = {
-            k: self.tiles[f"weight_{k}{suffix}"].draw(self._parameters[f"weight_{k}{suffix}"]) for k in self._looped
-        }
+        looped = [f"weight_{k}{suffix}" for k in ("hh", "hr")[: 2 if self.proj_size else 1]]
+        drawn = [self.tiles[name].draw(self._parameters[name]) for name in looped]
         outputs = []
         for t, step in enumerate(xs):
-            new = GATES[self.mode](step, self._product(f"hh{suffix}", state[0], drawn["hh"]), state)
-            if self.proj_size:
-                new = self._product(f"hr{suffix}", new[0], drawn["hr"]), *new[1:]
+            new = self._step(step, state, suffix, drawn)
             if lengths is not None:
                 running = (lengths > t)[:, None]
                 new = tuple(torch.where(running, a, b) for a, b in zip(new, state))
@@ -111,16 +127,6 @@ class _AnalogRecurrent(AnalogLayer):
             outputs.append(state[0])
         y = torch.stack(outputs, 1)
         return _reversed(y, lengths) if back else y, state
-
-    @property
-    def _looped(self) -> tuple[str, ...]:
-        """The matrices that are used once per time step."""
-        return ("hh", "hr") if self.proj_size else ("hh",)
-
-    def _product(self, key: str, x: Tensor, drawn: Any = None) -> Tensor:
-        y: Tensor = self.tiles[f"weight_{key}"](x, self._parameters[f"weight_{key}"], drawn)
-        bias = self._parameters.get(f"bias_{key}")
-        return y if bias is None else y + bias
 
     def _batch_major(self, input: Any) -> tuple[Tensor, Tensor | None, bool]:
         """[batch, time, in], the lengths of packed sequences, and whether there was no batch axis."""
@@ -141,8 +147,7 @@ class _AnalogRecurrent(AnalogLayer):
         widths = (self.proj_size or self.hidden_size, self.hidden_size)[: 2 if self.mode == "LSTM" else 1]
         if hx is None:
             return [tuple(x.new_zeros(x.shape[0], w) for w in widths)] * count
-        parts = hx if self.mode == "LSTM" else (hx,)
-        parts = [p.unsqueeze(1) if single else p for p in parts]
+        parts = [p.unsqueeze(1) if single else p for p in self._parts(hx)]
         for part, w in zip(parts, widths, strict=True):
             if part.shape != (count, x.shape[0], w):
                 raise RuntimeError(f"Expected hidden size {(count, x.shape[0], w)}, got {list(part.shape)}")
@@ -157,11 +162,6 @@ class _AnalogRecurrent(AnalogLayer):
         data = pack_padded_sequence(y, lengths.cpu(), batch_first=True).data
         return PackedSequence(data, input.batch_sizes, order, input.unsorted_indices)
 
-    def _states(self, last: list[State], single: bool) -> Any:
-        parts = [torch.stack(p) for p in zip(*last)]
-        parts = [p.squeeze(1) for p in parts] if single else parts
-        return tuple(parts) if self.mode == "LSTM" else parts[0]
-
 
 def _reversed(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Every sequence of x [batch, time, ...] from its own end: draws are numbered by step, whatever the padding is."""
@@ -172,84 +172,63 @@ def _reversed(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x.gather(1, torch.where(back >= 0, back, t)[..., None].expand_as(x))
 
 
-class AnalogLSTM(_AnalogRecurrent, nn.LSTM):
-    """`nn.LSTM` on analog tiles."""
+class AnalogLSTM(_AnalogSequence, nn.LSTM):
+    """`nn.LSTM` on analog tiles: c' = f c + i g, h' = o tanh(c') with the gates i, f, g, o of W_ih x + b_ih + W_hh h + b_hh.
+
+    x [time, batch, in], [batch, time, in], [time, in] or packed; outputs and states as torch gives them. The gates and
+    biases are digital. Raises what torch raises where shapes do not fit.
+    """
 
     torch_type = nn.LSTM
 
 
-class AnalogGRU(_AnalogRecurrent, nn.GRU):
-    """`nn.GRU` on analog tiles."""
+class AnalogGRU(_AnalogSequence, nn.GRU):
+    """`nn.GRU` on analog tiles: n = tanh(x_n + r h_n), h' = (1 - z) n + z h; inputs as of `AnalogLSTM`."""
 
     torch_type = nn.GRU
 
 
-class AnalogRNN(_AnalogRecurrent, nn.RNN):
-    """`nn.RNN` on analog tiles."""
+class AnalogRNN(_AnalogSequence, nn.RNN):
+    """`nn.RNN` on analog tiles: h' = tanh (or relu) of W_ih x + b_ih + W_hh h + b_hh; inputs as of `AnalogLSTM`."""
 
     torch_type = nn.RNN
 
 
-class _AnalogCell(AnalogLayer):
+class _AnalogCell(_Recurrent):
     """One time step; loop over it yourself. x [batch, in] or [in]."""
-
-    hidden_size: int
-    bias_ih: Any
-    bias_hh: Any
-
-    __init__ = _AnalogRecurrent.__init__
-
-    @classmethod
-    def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
-        return cast(Any, cls.torch_type)(7, 5), (torch.rand(6, 7),)
-
-    def views(self) -> dict[str, Tensor]:
-        return {n: cast(Tensor, getattr(self, n)) for n in ("weight_ih", "weight_hh")}
-
-    @classmethod
-    def refuses(cls, layer: Any) -> str | None:
-        return None if {"weight_ih", "weight_hh"} <= set(layer._parameters) else COMPUTED
-
-    def biased(self, key: str) -> bool:
-        return bool(self.bias)
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
         if input.dim() not in (1, 2):
             raise ValueError(f"{type(self).__name__}: expected 1-D or 2-D input, got {input.dim()}-D")
-        pair = isinstance(self, nn.LSTMCell)
         single = input.dim() == 1
         x = input.unsqueeze(0) if single else input
-        zeros = x.new_zeros(x.shape[0], self.hidden_size)
-        state = (zeros, zeros)[: 1 + pair] if hx is None else tuple(hx) if pair else (hx,)
-        state = tuple(s.unsqueeze(0) for s in state) if single and hx is not None else state
-        new = self._gates()(self._product("ih", x), self._product("hh", state[0]), state)
-        new = tuple(s.squeeze(0) for s in new) if single else new
-        return new if pair else new[0]
-
-    def _gates(self) -> Any:
-        if isinstance(self, nn.RNNCell):
-            return GATES[f"RNN_{self.nonlinearity.upper()}"]
-        return lstm if isinstance(self, nn.LSTMCell) else gru
-
-    def _product(self, key: str, x: Tensor) -> Tensor:
-        y: Tensor = self.tiles[f"weight_{key}"](x, getattr(self, f"weight_{key}"))
-        bias = getattr(self, f"bias_{key}")
-        return y if bias is None else y + bias
+        if hx is None:
+            state: State = (x.new_zeros(x.shape[0], self.hidden_size),) * (2 if self.mode == "LSTM" else 1)
+        else:
+            state = tuple(s.unsqueeze(0) if single else s for s in self._parts(hx))
+        new = self._step(self._product("ih", x), state)
+        return self._whole(tuple(s.squeeze(0) if single else s for s in new))
 
 
 class AnalogLSTMCell(_AnalogCell, nn.LSTMCell):
-    """`nn.LSTMCell` on analog tiles."""
+    """`nn.LSTMCell` on analog tiles: one step of `AnalogLSTM`; x [batch, in] or [in] -> (h, c)."""
 
     torch_type = nn.LSTMCell
+    mode = "LSTM"
 
 
 class AnalogGRUCell(_AnalogCell, nn.GRUCell):
-    """`nn.GRUCell` on analog tiles."""
+    """`nn.GRUCell` on analog tiles: one step of `AnalogGRU`; x [batch, in] or [in] -> h."""
 
     torch_type = nn.GRUCell
+    mode = "GRU"
 
 
 class AnalogRNNCell(_AnalogCell, nn.RNNCell):
-    """`nn.RNNCell` on analog tiles."""
+    """`nn.RNNCell` on analog tiles: one step of `AnalogRNN`; x [batch, in] or [in] -> h."""
 
     torch_type = nn.RNNCell
+
+    @property
+    def mode(self) -> str:  # type: ignore[override]
+        return f"RNN_{self.nonlinearity.upper()}"

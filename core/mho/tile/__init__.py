@@ -1,21 +1,10 @@
 """A weight matrix on tiles: layout, devices, the chip that is on, and the reference path of one product."""
 
-import importlib
-from typing import Any
-
-_HOME = {
-    "TileArray": "array",
-    "blocks": "layout",
-    "Patches": "patches",
-    "vectors": "patches",
-    "resolve": "plan",
-    "Run": "session",
-    "batch_size": "session",
-    "tile_arrays": "session",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(name)
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+from mho.tile.array import Drawn, TileArray, tile_arrays
+from mho.tile.layout import Layout, blocks
+from mho.tile.mvm import Call, Mvm
+from mho.tile.patches import Patches, vectors
+from mho.tile.plan import resolve
+from mho.tile.programmed import Programmed
+from mho.tile.session import Session, batch_size, stream_of
+from mho.tile.view import TileView

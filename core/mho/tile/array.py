@@ -1,170 +1,111 @@
-"""What a weight matrix on tiles computes: DAC, analog product, ADC, digital scales, and the noise that training injects.
+"""A weight matrix on analog tiles: its scales, the chip that is on, and what a call of it computes.
 
-How the matrix is cut is `layout`, its devices and its chip are `cells`.
+How the matrix is cut is `layout`, what its devices do is `devices`, one product is `mvm`. The weights stay with the layer.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from mho.config.hardware import TileSpec
+from mho.config.recipe import TrainingSpec
 from mho.effects import draws
 from mho.effects.compensation import Compensation
-from mho.effects.converter import RANGE_CAP, Adc, Dac, Rounding
+from mho.effects.converter import RANGE_CAP
 from mho.effects.gradient import CleanProduct, straight
-from mho.effects.nonideality import product
 from mho.effects.quantiser import QuantiserModule
-from mho.effects.site import Site, Stream
+from mho.effects.site import Stream
 from mho.effects.surrogate import Surrogate
-from mho.fast import function as fused
-from mho.fast.kernels import Kernels
-from mho.fast.route import Route, resolve
-from mho.fast.tier import Precision
-from mho.ground.errors import MhoError
-from mho.tile.cells import Cells
-from mho.tile.outscale import OutScale
+from mho.tile.layout import Layout
+from mho.tile.mvm import Call, Mvm
 from mho.tile.patches import Patches
-from mho.tile.plan import Placed
-from mho.tile.session import Run
-
-if TYPE_CHECKING:
-    from mho.config.hardware import TileSpec
-    from mho.config.recipe import TrainingSpec
+from mho.tile.programmed import Programmed, exactly, keeps_values
+from mho.tile.scales import Scales
+from mho.tile.session import Member, stream_of
+from mho.tile.view import TileView
 
 RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
 
 
-class TileArray(OutScale, Cells):
-    """All tiles of one weight matrix, or of `groups` equal ones (see `Layout`), with their periphery. The weights stay with
-    the layer.
+class Drawn(NamedTuple):
+    """The normalised weights w [tile, out, row] of a root forward, and what a back-end has made of them."""
 
-    State (saved): `gamma` [tile, out], `input_range` [tile, 1], the scales of `OutScale`, `step` [1], quantisers.
+    w: Tensor
+    coded: Any = None
 
-    `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias (R003-01), which
-    the layer adds digitally (R003-08); x may also be the `Patches` of an image:
-    y_i = sum_tiles alpha gamma_i s_i ADC(F(DAC(x / alpha)))_i, s = `output_factor()`.
-    With groups the weight is [group, out/groups, in/groups], and `tile` counts the tiles of all groups.
+
+class Backend(Protocol):
+    """Another way to compute what `Mvm` and `Devices` say, for the calls that it takes. It is given views and tensors, never an
+    array."""
+
+    @property
+    def quick(self) -> bool:
+        """Whether normal numbers of training have 16 bits (`draws.quick_normal`), on the reference path too."""
+
+    def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool: ...
+    def drawn(self, call: Call, weight: Tensor) -> Drawn: ...
+    def outputs(
+        self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool
+    ) -> Tensor: ...
+    def read_out(self, call: Call, x: Tensor) -> Tensor | None: ...
+    def laid_out(self, target: Tensor) -> Tensor: ...
+    def programmed(self, target: Tensor, key: draws.Key) -> Tensor | None: ...
+    def aged(self, chip: Programmed, t: float) -> Tensor | None: ...
+
+
+class TileArray(Scales, Member):
+    """All tiles of one weight matrix, or of `groups` equal ones (see `Layout`), with their periphery.
+
+    `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias (R003-01), which the layer adds
+    digitally (R003-08); x may also be the `Patches` of an image. With groups the weight is [group, out/groups, in/groups].
+
+    What belongs to the hardware file is `view` and `training_spec`; what is learned or mapped is in the state dict (`Scales`,
+    `step`, quantisers, what effects have built); the chip that is on is `chip` and is not saved with the network (`Chip.save`
+    keeps it); what the layers of a network share while it runs is `session`.
     """
 
-    step: Tensor
-    weight_key: Tensor | None
     weight_quantiser: QuantiserModule | None
     input_quantiser: QuantiserModule | None
 
     def __init__(
-        self,
-        out_features: int,
-        in_features: int,
-        spec: TileSpec,
-        training: TrainingSpec,
-        *,
-        name: str = "",
-        channel: int = 1,
-        groups: int = 1,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        factory = {"device": device, "dtype": dtype}
-        super().__init__(out_features, in_features, spec, name=name, channel=channel, groups=groups, **factory)
+        self, out_features: int, in_features: int, spec: TileSpec, training: TrainingSpec, *,
+        name: str = "", channel: int = 1, groups: int = 1, device: Any = None, dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        unit = channel if spec.split == "channel" else 1
+        self.layout = Layout(
+            out_features, in_features, rows=spec.rows, columns=spec.columns, unit=unit, groups=groups, device=device
+        )
+        self.view = TileView.of(name, spec, training.backward, self.layout, channel)
+        self.built = self.view.built.to(device=device, dtype=dtype)
         self.training_spec = training
-        self.order = "steps"  # of its inputs, see `AnalogLayer.order`
-        self.ramp = (0.0, 0.0)  # set by attach: steps before injected noise grows, and steps until it is there in full
-        start = spec.dac.start if isinstance(spec.dac, Dac) else 1.0
-        self.learns_range = isinstance(spec.dac, Dac) and spec.dac.range == "learned"
-        learned = self.learns_range and not training.backward.forward_only  # by gradient; else from statistics
-        self._make_scales(training.out_scale, factory)
-        self.input_range = nn.Parameter(torch.full((self.row_tiles, 1), start, **factory), requires_grad=learned)
+        self.name, self.path = name, self.view.path
+        self.learns_range = self.view.dac is not None and self.view.dac.range == "learned"
+        by_gradient = self.learns_range and not training.backward.forward_only  # else from statistics
+        self._make_scales(training.out_scale, by_gradient, {"device": device, "dtype": dtype})
         self.register_module("weight_quantiser", None)
         self.register_module("input_quantiser", None)
-        self.seen: Tensor | None = (
-            None  # abs-max [tile, 1] of the inputs of the last call, where ranges follow statistics
-        )
-        self.register_buffer("step", torch.zeros(1, device=device))
-        if training.backward.mode in ("ste", "surrogate") and any(p.requires_grad for p in self.built.parameters()):
-            kinds = ", ".join(p.effect.kind for p in self.plan.effects if p.effect.writes("build"))
-            raise MhoError(
-                f"{kinds}: 'backward: {training.backward.mode}' does not differentiate effects and trains none; "
-                "use through or autograd"
-            )
-        self._fixed("weight_key", None, device)
-        self.held = False  # whether the weight key came from a root forward
-        self.remap_after_load = False
+        self.chip: Programmed | None = None
+        self.backend: Backend | None = None
+        self.ramp = (0.0, 0.0)  # set by attach: steps before injected noise grows, and steps until it is there in full
         self.attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
+        self.remap_after_load = False
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
-        self.use("auto")
-
-    def use(self, precision: Precision, compiled: bool = False) -> None:
-        """Resolve how this array is simulated."""
-        self.precision, self.compiled = precision, compiled
-        self.kernels = Kernels(self, compiled)
-        self.planes = self.bound = None  # of another arithmetic
-        channel = self.channel if all(n % self.channel == 0 for n in self.sizes) else 0
-        self.route: Route = resolve(self.plan, self.spec, precision, self.height, channel)
 
     @property
-    def kind(self) -> tuple[Hashable, ...]:
-        """Arrays of which this is equal compute the same: hardware, effects, shape, arithmetic, backward pass."""
-        effects = [p.effect for p in self.plan.effects]
-        classes = tuple(map(type, (*effects, self.spec.mapping, self.spec.dac, self.spec.adc)))
-        hardware = repr(self.spec), repr(effects), classes, repr(self.training_spec.backward), self.gamma.device
-        return *hardware, self.groups, self.columns, *self.sizes, self.route.tier, self.route.cells
+    def spec(self) -> TileSpec:
+        return self.view.spec
 
-    def bare(self) -> TileArray:
-        """An array of this kind without weights, chip and network, for what others may keep."""
-        about: dict[str, Any] = {"name": self.name, "channel": self.channel, "groups": self.groups}
-        made = TileArray(
-            self.out_features, self.in_features, self.spec, self.training_spec, device=self.gamma.device, **about
-        )
-        made.use(self.precision)
-        return made
+    @property
+    def device(self) -> torch.device:
+        return self.gamma.device
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles resolve their route anew: it holds functions of plugins, and another machine has another tier."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("route", "kernels")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.use(self.precision, self.compiled)
-
-    # -- drift compensation -----------------------------------------------------------------------------------
-    @torch.no_grad()
-    def age(self, t: float) -> None:
-        """Let the cells age to t seconds, then measure the gain of the compensation: the reference is read out at age 0 s, where
-        the gain is exactly 1 (R003-22)."""
-        compensation = self.spec.compensation
-        compensates = isinstance(compensation, Compensation)
-        if compensates and t and self.reference is None:
-            self.age(0.0)
-        super().age(t)
-        if not compensates:
-            return
-        now = self._read_out(compensation, t)
-        if t:
-            self.gain = compensation.gain(self.reference, now, self.geometry)
-        else:
-            self.reference, self.gain = now, None
-
-    def _read_out(self, compensation: Compensation, t: float) -> Tensor:
-        """Digital outputs [vector, tile, out] for known inputs in DAC units, through the full noisy tile."""
-        assert self.chip_key is not None
-        if compensation.inputs == "one_hot":
-            x = torch.eye(self.height, device=self.aged.device)[:, None, :].expand(-1, self.row_tiles, -1)
-        else:
-            x = _known_inputs(self.path, compensation.vectors, self.row_tiles, self.height, self.aged.device)
-        x = (x.to(self.aged.dtype) * self.used).repeat(compensation.repeats, 1, 1)
-        stream = Run.stream(self.chip_key, draws.fold(self.chip_key, "read-out", t), t, len(x))
-        if fused.reads_out(self):
-            return fused.read_out(self, x, stream)
-        if isinstance(self.spec.dac, Dac):
-            site = self._converter_site("dac", stream)
-            x = self.spec.dac.encode(x, torch.ones_like(self.gamma[:, :1]), 0.0, site=site)
-        return self._analog(x, self.aged, stream, "through")
-
-    # -- quantisers -------------------------------------------------------------------------------------------
+    # -- mapping ----------------------------------------------------------------------------------------------
     def stored(self, weight: Tensor) -> Tensor:
         """The weights that are written to the tiles: what `weight_quantiser` makes of them, where there is one (R002-02)."""
         return weight if self.weight_quantiser is None else self.weight_quantiser(weight)
@@ -175,74 +116,171 @@ class TileArray(OutScale, Cells):
         weight.copy_(self.stored(weight))
         self.weight_quantiser = self.input_quantiser = None
 
-    # -- forward ----------------------------------------------------------------------------------------------
-    def draw(self, weight: Tensor) -> fused.Weights | None:
-        """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
-        need not draw the same noise at every step. None where there is nothing to draw."""
-        if self.exact or self.deployed or self._draws_per_sample:
-            return None
-        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        with torch.autocast(weight.device.type, enabled=False):
-            key = self.run.mini_batch(self, weight.device)
-            return fused.drawn(self, weight.to(dtype), Stream(key, key, quick=self.route.fused))
+    def on_tiles(self, weight: Tensor) -> Tensor:
+        """[out, in] or [group, out, in] -> [tile, out, row], in the units of the layer."""
+        return self.layout.cut_weight(self.stored(weight))
 
-    def forward(self, x: Tensor | Patches, weight: Tensor, drawn: fused.Weights | None = None) -> Tensor:
+    def normalised(self, weight: Tensor) -> Tensor:
+        """w / gamma, saturated at the device range, [tile, out, row]."""
+        return (self.on_tiles(weight) / self.gamma.unsqueeze(-1)).clamp(-1, 1)
+
+    def digital(self, weight: Tensor) -> Tensor:
+        """The matrix that the tiles stand for, shaped like `weight`: learned output scales included."""
+        return self.stored(weight) * self.layout.spread(self.output_factor())
+
+    @torch.no_grad()
+    def remap(self, weight: Tensor) -> None:
+        """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
+        gamma scales the conductances down exactly as it scales the outputs up."""
+        self.gamma.copy_(self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry))
+
+    @torch.no_grad()
+    def clip_(self, weight: Tensor, limit: float) -> None:
+        """|w| <= limit gamma, in place (R003-68)."""
+        bound = self.layout.spread(self.gamma * limit).to(weight.dtype)
+        weight.copy_(torch.minimum(torch.maximum(weight, -bound), bound))
+
+    # -- forward ----------------------------------------------------------------------------------------------
+    def forward(self, x: Tensor | Patches, weight: Tensor, drawn: Drawn | None = None) -> Tensor:
+        """x [..., in], weight [out, in] -> [..., out]. `drawn` are the weights of `draw`."""
         given = x if isinstance(x, Patches) else Patches(x)
-        if given.shape[-1] != self.in_features or not given.image.is_floating_point():
-            raise MhoError(
-                f"layer {self.name!r} takes floating-point inputs of {self.in_features} features, "
-                f"got {tuple(given.shape)} of {given.image.dtype}"
-            )
+        self.view.check(given.shape, given.image.dtype)
         if self.input_quantiser is not None:
             given = given.with_image(self.input_quantiser(given.image))
         if self.exact:
-            y = self.join_groups(self.split_groups(given.rows()) @ self._clean(weight).mT)
+            y = self.layout.join_groups(self.layout.split_groups(given.rows()) @ self.digital(weight).mT)
         else:
-            y = self._simulated(given, weight, drawn).to(given.image.dtype)
-        return y.reshape(*given.shape[:-1], self.out_features)
+            y = self._analog(given, weight, drawn).to(given.image.dtype)
+        return y.reshape(*given.shape[:-1], self.layout.out_features)
 
-    def _simulated(self, x: Patches, weight: Tensor, drawn: fused.Weights | None) -> Tensor:
+    def _analog(self, x: Patches, weight: Tensor, drawn: Drawn | None) -> Tensor:
         """What the tiles make of it, [vector, out], with the gradient that the training recipe asks for."""
         backward = self.training_spec.backward
-        dtype = weight.dtype if weight.dtype == torch.float64 else torch.float32
+        kind = weight.dtype if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(x.image.device.type, enabled=False):  # analog values need fp32 up to the ADC
-            x, w = x.with_image(x.image.to(dtype)), weight.to(dtype)
+            x, weight = x.with_image(x.image.to(kind)), weight.to(kind)
             if not backward.forward_only:
-                return self._value(x, w, drawn)
+                return self._outputs(x, weight, drawn)
             with torch.no_grad():
-                y = self._value(x, w, drawn)
+                y = self._outputs(x, weight, drawn)
             if not (self.training or torch.is_grad_enabled()):
                 return y  # nobody asks for the vectors
             flat = x.rows()
             self._note_range(flat)
             if backward.mode == "ste":
-                return self._with_clean_gradient(y, flat, self.stored(w))
-            return straight(self._stand_in(flat, w, cast(Surrogate, backward.surrogate)), y)
+                return self._with_clean_gradient(y, flat, self.stored(weight))
+            return straight(self._stand_in(flat, weight, cast(Surrogate, backward.surrogate)), y)
 
-    def _clean(self, weight: Tensor) -> Tensor:
-        """The digital matrix that the tiles stand for."""
-        return self.stored(weight) * self.spread(self.output_factor())
+    def _outputs(self, x: Patches, weight: Tensor, drawn: Drawn | None) -> Tensor:
+        """[vector, out], by the back-end if it takes the call, else stage after stage."""
+        call = self.call(self.session.enter(self, x.shape[:-1], x.image.device))
+        w = self.on_tiles(weight) if call.chip is None and drawn is None else None
+        differentiated = self._differentiated(x.image, weight)
+        if self.backend is not None and not self.per_sample and self.backend.takes(call, weight, differentiated):
+            return self.backend.outputs(call, x, w, drawn, differentiated)
+        if not self.per_sample:
+            return Mvm(call)(x.rows(), call.weights(w) if drawn is None else drawn.w)
+        rows, parts = x.rows(), []
+        samples = self.session.samples(len(rows))
+        for k, part in enumerate(rows.split(len(rows) // samples) if samples else [rows]):
+            one = replace(call, stream=call.stream.of_sample(k, len(part)))
+            parts.append(Mvm(one)(part, one.weights(w)))
+        return torch.cat(parts)
 
+    def call(self, stream: Stream) -> Call:
+        """The state of this array as a call sees it."""
+        chip = self.chip if self.deployed else None
+        backward, noisy = self.training_spec.backward, self.training and chip is None
+        return Call(
+            self.view, stream, chip, self.gamma,
+            self.digital_scale(),
+            self.input_range,
+            rounding=backward.rounding if backward.mode == "autograd" else "through",
+            strength=self._injection() if noisy else None,
+            drop=self.training_spec.drop_connect if noisy else 0.0,
+            decay=self.training_spec.range_decay if self.training else 0.0,
+            kernels=getattr(self.backend, "kernels", None),
+        )  # fmt: skip
+
+    def digital_scale(self) -> Tensor:
+        """[tile, out] what the periphery multiplies converted outputs by, besides the input range."""
+        if not self.deployed or self.chip is None:
+            return self.gamma * self.output_factor()
+        scale = self.chip.gamma * self.output_factor()
+        return scale if self.chip.gain is None else scale * self.chip.gain
+
+    def draw(self, weight: Tensor) -> Drawn | None:
+        """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
+        need not draw the same noise at every step. None where there is nothing to draw."""
+        if self.exact or self.deployed or self.per_sample:
+            return None
+        kind = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        with torch.autocast(weight.device.type, enabled=False):
+            key = self.session.mini_batch(self, weight.device)
+            call, w = self.call(Stream(key, key, quick=self.quick)), self.on_tiles(weight.to(kind))
+            if self.backend is not None and self.backend.takes(call, weight.to(kind), False):
+                return self.backend.drawn(call, w)
+            return Drawn(call.weights(w))
+
+    def trace(
+        self, x: Tensor, weight: Tensor, purpose: str = "trace", ranges: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in], on the chip that is on or
+        with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same noise, so
+        that settings can be compared; nothing else of the network changes.
+
+        range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog
+        units, digital [vector, tile, out] in units of the outputs, outputs [vector, out].
+        """
+        seen: dict[str, Tensor] = {}
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            xs = self.layout.cut(x.reshape(-1, self.layout.in_features))
+            key = self.chip.key if self.chip is not None else draws.key(purpose, *self.path)
+            time = self.chip.time if self.chip is not None else 0.0
+            call = self.call(stream_of(key, draws.fold(key, purpose), time, len(xs)))
+            call = call if ranges is None else replace(call, range=ranges)
+            w = call.weights(None if call.chip is not None else self.on_tiles(weight))
+            seen["outputs"] = self.layout.add_up(Mvm(call, seen).digital(xs, w))
+        return seen
+
+    @property
+    def deployed(self) -> bool:
+        """Whether a chip is in use: one is programmed, and the network is not being trained."""
+        return self.chip is not None and not self.training
+
+    @property
+    def quick(self) -> bool:
+        return self.backend is not None and self.backend.quick
+
+    def _differentiated(self, *tensors: Tensor) -> bool:
+        """Whether autograd will ask for a gradient of this call."""
+        if (
+            not torch.is_grad_enabled() or torch.compiler.is_compiling()
+        ):  # a graph cannot list parameters that just changed
+            return torch.is_grad_enabled()
+        return any(t.requires_grad for t in (*tensors, *self.parameters()))
+
+    # -- gradients of other forwards --------------------------------------------------------------------------
     def _with_clean_gradient(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """y [vector, out] with the gradient of the clean product; learned output scales take part in it."""
-        s = self.output_factor()
+        """y [vector, out] with the gradient of the clean product (`ste`, R001-02); learned output scales take part in it."""
+        layout, s = self.layout, self.output_factor()
         if s.requires_grad:
-            weight, s = weight * self.spread(s), torch.ones_like(s)
-        xs, ys = self.split_groups(x), self.split_groups(y)
-        return self.join_groups(CleanProduct.apply(xs, weight, s, self.spread, ys))
+            weight, s = weight * layout.spread(s), torch.ones_like(s)
+        xs, ys = layout.split_groups(x), layout.split_groups(y)
+        return layout.join_groups(CleanProduct.apply(xs, weight, s, layout.spread, ys))
 
     def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
-        alpha = self.used_range(xs := self.cut(x))
-        alpha = torch.ones_like(self.gamma[:, :1]) if alpha is None else alpha.detach()
-        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.geometry)
-        return self._summed(y * (self.gamma * self.output_factor() * alpha))
+        xs, dac = self.layout.cut(x), self.view.dac
+        alpha = torch.ones_like(self.gamma[:, :1]) if dac is None else dac.used_range(xs, self.input_range).detach()
+        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry)
+        return self.layout.add_up(y * (self.gamma * self.output_factor() * alpha))
 
     @torch.no_grad()
     def _note_range(self, x: Tensor) -> None:
         """Remember how large the inputs are: without a gradient, ranges follow statistics (R003-62)."""
         if self.training and self.learns_range and len(x):
-            self.seen = self.cut(x).abs().amax((0, 2))[:, None]
+            self.seen = self.layout.cut(x).abs().amax((0, 2))[:, None]
 
     @torch.no_grad()
     def follow_inputs(self) -> None:
@@ -252,235 +290,134 @@ class TileArray(OutScale, Cells):
             self.input_range.lerp_(self.seen.clamp(max=RANGE_CAP).to(self.input_range.dtype), RANGE_RATE)
             self.seen = None
 
+    # -- noise of training ------------------------------------------------------------------------------------
     @property
-    def _rounding(self) -> Rounding:
-        backward = self.training_spec.backward
-        return backward.rounding if backward.mode == "autograd" else "through"
-
-    def _value(self, x: Patches, weight: Tensor, drawn: fused.Weights | None) -> Tensor:
-        """[vector, out] on the fused path where that knows how, else stage after stage."""
-        stream = self.run.enter(self, x.shape[:-1], x.image.device)
-        if fused.takes(self, x.image, weight):
-            return fused.forward(self, x, weight, drawn, stream)
-        return self._forward(x.rows(), weight, self._rounding, drawn, stream)
-
-    def _forward(
-        self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: fused.Weights | None, stream: Stream
-    ) -> Tensor:
-        """The reference path: x [vector, in], weight [out, in] -> [vector, out]; of one mini-batch, or of one sample after the
-        other where each has noisy weights of its own."""
-        if not self._draws_per_sample:
-            return self._product(x, weight, rounding, drawn, stream)
-        samples = self.run.samples(len(x))
-        parts = x.split(len(x) // samples) if samples else (x,)
-        return torch.cat(
-            [self._product(p, weight, rounding, None, stream.of_sample(k, len(p))) for k, p in enumerate(parts)]
-        )
-
-    @property
-    def _draws_per_sample(self) -> bool:
+    def per_sample(self) -> bool:
+        """Whether every sample of a mini-batch has noisy weights of its own."""
         inject = self.training_spec.inject
         return self.training and not self.deployed and inject is not None and inject.per == "sample"
 
-    def _product(
-        self, x: Tensor, weight: Tensor, rounding: Rounding, drawn: fused.Weights | None, stream: Stream
-    ) -> Tensor:
-        """x [vector, in], weight [out, in] -> [vector, out] through the tiles."""
-        xs = self.cut(x)
-        w = self._weights(weight, stream) if drawn is None else drawn.w
-        return self._summed(self._scaled(xs, self.used_range(xs), w, rounding, stream))
-
-    @torch.no_grad()
-    def trial(self, xs: Tensor, ranges: Tensor) -> Tensor:
-        """What each tile of the chip that is on computes for xs [vector, tile, row] with other input ranges [tile, 1]:
-        [vector, tile, out]. The same noise at every call, so that ranges can be compared."""
-        assert self.chip_key is not None
-        stream = Run.stream(self.chip_key, draws.fold(self.chip_key, "trial"), self.time, len(xs))
-        return self._scaled(xs, self.used_range(xs, ranges), self.aged, "through", stream)
-
-    def _scaled(self, xs: Tensor, alpha: Tensor | None, w: Tensor, rounding: Rounding, stream: Stream) -> Tensor:
-        """From the digital inputs of each tile to its digital outputs: xs [vector, tile, row], the weights of this call w
-        [tile, out, row] -> [vector, tile, out]."""
-        for p in self.plan.read:
-            w = self._in_rows(p.effect.apply("read", w, self._live_site(p, "read", stream)))
-        y = self._analog(self._coded(xs, alpha, rounding, stream), w, stream, rounding)
-        if alpha is not None:
-            y, alpha = self._within_bound(y, xs, alpha, w, stream, rounding)
-        scale = self.digital_scale()
-        if alpha is not None:
-            scale = scale * (alpha if rounding != "through" else alpha.detach())
-        return y * scale
-
-    def _summed(self, y: Tensor) -> Tensor:
-        """Partial sums [vector, tile, out] -> [vector, out]."""
-        return y.sum(-2) if self.groups == 1 else y.unflatten(-2, (self.groups, -1)).sum(-2).flatten(1)
-
-    def digital_scale(self) -> Tensor:
-        """[tile, out] what the periphery multiplies converted outputs by, besides the input range."""
-        scale = (self.chip_gamma if self.deployed else self.gamma) * self.output_factor()
-        return scale * self.gain if self.deployed and self.gain is not None else scale
-
-    @property
-    def deployed(self) -> bool:
-        """Whether a chip is in use: one is programmed, and the network is not being trained."""
-        return self.words is not None and not self.training
-
-    def hold(self, drawn: draws.Key, by_root: bool = True) -> None:
-        """Keep the weight key of the root forward until the next one."""
-        self.weight_key = torch.stack([torch.as_tensor(v) for v in drawn]).to(self.gamma.device)
-        self.held = by_root
-
-    def used_range(self, xs: Tensor, ranges: Tensor | None = None) -> Tensor | None:
-        """The input ranges of xs [vector, tile, row], see `Dac.used_range`; those of the tiles are `ranges` [tile, 1] or
-        their own. None without a DAC."""
-        dac = self.spec.dac
-        return dac.used_range(xs, self.input_range if ranges is None else ranges) if isinstance(dac, Dac) else None
-
-    def _within_bound(
-        self, y: Tensor, xs: Tensor, alpha: Tensor, w: Tensor, stream: Stream, rounding: Rounding
-    ) -> tuple[Tensor, Tensor]:
-        """Bound management: where an output of a vector saturates the ADC, repeat the MVM with its inputs halved."""
-        halvings = cast(Dac, self.spec.dac).halvings
-        if not halvings or not isinstance(self.spec.adc, Adc):
-            return y, alpha
-        alpha = alpha.detach().expand(
-            len(xs), -1, 1
-        )  # a range that was not large enough learns from clipped inputs only
-        for k in range(halvings):
-            over = y.detach().abs().amax(-1, keepdim=True) >= self.spec.adc.limit  # [vector, tile, 1]
-            alpha = torch.where(over, 2 * alpha, alpha)
-            again = stream.of_pass(k)
-            y = torch.where(over, self._analog(self._coded(xs, alpha, rounding, again), w, again, rounding), y)
-        return y, alpha
-
-    def _coded(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding, stream: Stream) -> Tensor:
-        """The analog inputs behind the DAC."""
-        code = self._encode(xs, alpha, rounding, stream)
-        for p in self.plan.input:
-            code = p.effect.apply("input", code, self._live_site(p, "input", stream)) * self.used
-        return code
-
-    def _encode(self, xs: Tensor, alpha: Tensor | None, rounding: Rounding, stream: Stream) -> Tensor:
-        if alpha is None:
-            return xs
-        dac, site = cast(Dac, self.spec.dac), self._converter_site("dac", stream)
-        if rounding == "through":
-            return dac.encode(xs, alpha, self.decay, self.occupied, site)
-        return dac.encode_exactly(xs, alpha, rounding, site)
-
-    def _weights(self, weight: Tensor, stream: Stream) -> Tensor:
-        """The normalised weights of this call: the chip's, or the target with the noise that training injects."""
-        if self.deployed:
-            return self.aged
-        w = self.normalised(weight)
-        if not self.training:
-            return w
-        w = self._drop_connect(w, stream)
-        if not self.injects:
-            return w
-        with torch.no_grad():
-            used = self.injected(w, stream)
-        return straight(w, used)
-
-    @property
-    def injects(self) -> bool:
-        """Whether training puts programming noise on the weights."""
+    def _injection(self) -> Tensor | float | None:
+        """Strength of the noise that is injected now; None without any."""
         inject = self.training_spec.inject
-        return self.training and inject is not None and bool(inject.scale and self.plan.program)
-
-    def injected(self, w: Tensor, stream: Stream) -> Tensor:
-        """Normalised weights w [tile, out, row] with the noise of this mini-batch."""
-        return self.with_noise(w, stream, self.injection())
-
-    def injection(self) -> Tensor | float:
-        """Strength of the noise that is injected now."""
-        inject = self.training_spec.inject
-        assert inject is not None
+        if inject is None or not (inject.scale and self.view.plan.program):
+            return None
         if not self.is_attached:
-            self.run.warn_unattached()
-        return inject.scale * self._ramp()
+            self.session.warn_unattached()
+        return inject.scale * self.ramp_share()
 
-    def with_noise(self, w: Tensor, stream: Stream, strength: Tensor | float, part: slice | None = None) -> Tensor:
-        """Normalised weights w [tile, out, row], of a `part` of the outputs or of all, with programming noise."""
-        return self._signed(self._programmed(self._target(w.detach()), stream, strength, part), w)
-
-    @property
-    def decay(self) -> float:
-        """Pull on a learned input range (R003-70)."""
-        return self.training_spec.range_decay if self.training else 0.0
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether an optimizer step advances the ramp of this array."""
-        return self.attached_as == id(self)
-
-    def _drop_connect(self, w: Tensor, stream: Stream) -> Tensor:
-        """Set a share p of the weights to 0 for this mini-batch (R003-67)."""
-        p = self.training_spec.drop_connect
-        if not p:
-            return w
-        cells = draws.count(w.shape[:-1].numel(), w.device)
-        draw = draws.uniform(draws.rows_of(draws.fold(stream.chip, "drop-connect"), cells), w.shape[-1])
-        return w * (draw.view_as(w) >= p)
-
-    def _ramp(self) -> Tensor | float:
+    def ramp_share(self) -> Tensor | float:
         """Share of the injected noise at this step (R003-66): (step - first)/length, between 0 and 1."""
         first, length = self.ramp
         if not (first or length) or not self.is_attached:
             return 1.0
         return ((self.step - first) / length).clamp(0, 1) if length else (self.step >= first).float()
 
-    def _live_site(self, placed: Placed, stage: str, stream: Stream) -> Site:
-        """A site of the forward pass. Without a chip its constants belong to the mini-batch and are derived here."""
-        if self.deployed or not placed.effect.writes("prepare"):
-            return self._site(placed, stage, stream, kernels=self.kernels)
-        site = self._with_module(placed, Site(self.geometry, stream, placed.path, "prepare"))
-        placed.effect.prepare(site)
-        made = Site(self.geometry, stream, placed.path, stage, constants=site.constants, kernels=self.kernels)
-        return self._with_module(placed, made)
+    @property
+    def is_attached(self) -> bool:
+        """Whether an optimizer step advances the ramp of this array."""
+        return self.attached_as == id(self)
 
-    def _analog(self, x: Tensor, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
-        """R003 Eq. 6 and the ADC: x [vector, tile, row], w [tile, out, row] -> [vector, tile, out].
-
-        The order is that of the signal (R003-09): product, IR-drop and read noise while it accumulates, then the output
-        stage (nonlinearity, output noise), then the ADC.
-        """
-        if not self.plan.passes:
-            return self._digital(self._accumulated(x, w, stream, rounding), stream, rounding)
-        p = self.plan.passes[0]
-        parts = p.effect.passes(x, self._live_site(p, "passes", stream))
-        streams = [stream.of_pass(k) for k in range(len(parts))]
-        ys = [self._accumulated(part, w, s, rounding) for part, s in zip(parts, streams)]
-        if getattr(p.effect, "sum", "analog") == "analog":
-            return self._digital(torch.stack(ys).sum(0), stream, rounding)
-        return torch.stack([self._digital(y, s, rounding) for y, s in zip(ys, streams)]).sum(0)
-
-    def _accumulated(self, x: Tensor, w: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
-        """The product and whatever happens while it accumulates."""
-        if self.plan.mvm:
-            p = self.plan.mvm[0]
-            y = p.effect.mvm(x, w, self._live_site(p, "mvm", stream))
+    # -- a chip -----------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: str | None = None) -> None:
+        """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
+        the fingerprint `of` is kept from chip to chip."""
+        key, before, view = draws.fold_words(key, self.path), self.chip, self.view
+        if before is not None and of is not None and before.of == of and _as_target(before.target, weight):
+            gamma, target = before.gamma, before.target
         else:
-            y = product(x, w)
-        return self._staged("accumulate", y, (x, w), stream, rounding)
+            gamma, target = self.gamma.clone(), self.normalised(weight.detach())
+            target = target.contiguous() if self.backend is None else self.backend.laid_out(target)
+        stream = Stream(key, key)
+        g = None if self.backend is None else self.backend.programmed(target, key)
+        if g is None:
+            g = view.in_blocks(lambda part: view.programmed(target[:, part], stream, part=part), view.plan.program)
+        self.chip = Programmed(key, gamma, target, g, view.prepared(stream), of)
+        self.age(t)
 
-    def _digital(self, y: Tensor, stream: Stream, rounding: Rounding) -> Tensor:
-        """The output stage and the ADC."""
-        y = self._staged("output", y, (), stream, rounding)
-        if not isinstance(self.spec.adc, Adc):
+    @torch.no_grad()
+    def age(self, t: float) -> None:
+        """Let the cells age to t seconds after programming, always from the programmed conductances; then measure the gain of
+        the compensation: the reference is read out at age 0 s, where the gain is exactly 1 (R003-22)."""
+        assert self.chip is not None
+        compensation = self.spec.compensation
+        compensates = isinstance(compensation, Compensation)
+        if compensates and t and self.chip.reference is None:
+            self.age(0.0)
+        chip = self.chip.at(t, self._weights_at(self.chip, t))
+        if isinstance(compensation, Compensation):
+            now = self._read_out(chip, compensation)
+            gain = (
+                compensation.gain(chip.reference, now, self.view.geometry) if t and chip.reference is not None else None
+            )
+            chip = replace(chip, gain=gain, reference=chip.reference if t else now)
+        self.chip = chip
+
+    def _weights_at(self, chip: Programmed, t: float) -> Tensor:
+        w = None if self.backend is None else self.backend.aged(chip, t)
+        if w is not None:
+            return w
+        view, stream = self.view, Stream(chip.key, chip.key, t)
+        sites = view.on_chip(chip.constants)
+
+        def aged(part: slice) -> Tensor:
+            return sites.aged(chip.programmed[:, :, part], chip.target[:, part], t, stream, part)
+
+        return view.in_blocks(aged, (*view.plan.age, *view.plan.fold))
+
+    def _read_out(self, chip: Programmed, compensation: Compensation) -> Tensor:
+        """Digital outputs [vector, tile, out] for known inputs in DAC units, through the full noisy tile."""
+        layout, kind, device = self.layout, chip.weights.dtype, chip.weights.device
+        if compensation.inputs == "one_hot":
+            x = torch.eye(layout.height, device=device)[:, None, :].expand(-1, layout.row_tiles, -1)
+        else:
+            x = _known_inputs(self.path, compensation.vectors, layout.row_tiles, layout.height, device)
+        x = (x.to(kind) * layout.used).repeat(compensation.repeats, 1, 1)
+        stream = stream_of(chip.key, draws.fold(chip.key, "read-out", chip.time), chip.time, len(x))
+        ones = torch.ones_like(self.gamma)
+        call = Call(
+            self.view, stream, chip, self.gamma, ones, ones[:, :1], kernels=getattr(self.backend, "kernels", None)
+        )
+        y = None if self.backend is None else self.backend.read_out(call, x)
+        if y is not None:
             return y
-        return self.spec.adc.convert(y, rounding, self._converter_site("adc", stream))
+        mvm, dac = Mvm(call), self.view.dac
+        if dac is not None:
+            x = dac.encode(x, ones[:, :1], 0.0, site=self.view.converter_site("dac", stream))
+        return mvm.converted(x, chip.weights)
 
-    def _staged(self, stage: str, y: Tensor, args: tuple[Tensor, ...], stream: Stream, rounding: Rounding) -> Tensor:
-        for p in getattr(self.plan, stage):
-            new = p.effect.apply(stage, y, *args, self._live_site(p, stage, stream))
-            identity = rounding == "through" and not p.effect.writes(stage) and p.effect.backward != "exact"
-            y = straight(y, new) if identity else new
-        return y
+    def chip_weights(self, weight: Tensor) -> Tensor:
+        """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
+        everything that programming and ageing do (`chip.weights` are the same values). Random numbers are constants."""
+        assert self.chip is not None
+        w, sites = self.normalised(weight), self.view.on_chip(self.chip.constants)
+        return sites.aged(sites.programmed(w, self.chip.stream), w, self.chip.time, self.chip.stream)
+
+    # -- moving and copying -----------------------------------------------------------------------------------
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Moving to half precision must not round counters and scales of the mapping, nor conductances: those stay in fp32. A
+        chip goes with its network, unless memory comes without values: then all scales start anew."""
+        before = {n: b for n, b in self._buffers.items() if b is not None}
+        super()._apply(fn, recurse)
+        self._buffers.update((n, exactly(b, fn)) for n, b in before.items())
+        if not any(b.is_meta for b in before.values()) and keeps_values(fn, self.step.device):
+            self.chip = None if self.chip is None else self.chip.moved(fn)
+        else:
+            self.chip = None
+            self.reset_scales()
+        self.weight_key = None if self.weight_key is None else self.weight_key.to(self.gamma.device)
+        return self
 
     def extra_repr(self) -> str:
-        tiles = f"{self.row_tiles}x{self.block_count} tiles"
-        return f"{self.out_features}x{self.in_features} weights on {tiles}, {len(self.plan.effects)} effects"
+        layout = self.layout
+        tiles = f"{layout.row_tiles}x{layout.block_count} tiles, {len(self.view.plan.effects)} effects"
+        return f"{layout.out_features}x{layout.in_features} weights on {tiles}"
+
+
+def _as_target(target: Tensor, weight: Tensor) -> bool:
+    """Whether a fingerprint, which is one of fp32, tells all that the target there is was made from."""
+    return target.dtype == weight.dtype == torch.float32 and target.device == weight.device
 
 
 @functools.lru_cache(256)
@@ -490,3 +427,8 @@ def _known_inputs(path: tuple[int, int], vectors: int, tiles: int, rows: int, de
     count = torch.arange(vectors * tiles, dtype=torch.int32, device=device)
     uniform = draws.uniform(draws.rows_of(draws.fold_words(draws.key("read-out"), path), count), rows)
     return (2 * uniform - 1).view(vectors, tiles, rows)
+
+
+def tile_arrays(model: nn.Module) -> list[TileArray]:
+    """Every tile array of a model, each once, in module order."""
+    return [m for m in model.modules() if isinstance(m, TileArray)]

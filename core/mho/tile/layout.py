@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,6 @@ def split_evenly(n: int, limit: int, unit: int = 1) -> list[int]:
     return [(small + (i < extra)) * unit for i in range(parts)]
 
 
-SMALL = 1 << 19  # operations of a tile
-EXACT = 1024  # rows: 1024 * 128 * 128 = 2^24
 BLOCK = 1 << 18  # elements that are worked on at a time: temporaries stay in the cache
 
 
@@ -72,33 +70,35 @@ class Layout(nn.Module):
         self.row_tiles = len(self.sizes) * groups
         self.height = max(self.sizes)
         self.full = len(set(self.sizes)) == 1  # no padding
-        n = torch.tensor(self.sizes * groups, dtype=torch.float32)
-        j = torch.arange(self.height, dtype=torch.float32)
-        used = (j < n[:, None]).float()
-        blocks = split_evenly(self.columns, columns)
-        self.block_count = len(blocks)
-        self._fixed("occupied", n, device)
-        self._fixed("depth", j / n[:, None] * used, device)
-        self._fixed("used", used, device)
-        self._fixed("block", torch.arange(len(blocks)).repeat_interleave(torch.tensor(blocks)), device)
-        self._fixed(
-            "tile_of", torch.arange(self.row_tiles).repeat_interleave(torch.tensor(self.sizes * groups)), device
-        )
+        self.block_sizes = split_evenly(self.columns, columns)
+        self.block_count = len(self.block_sizes)
+        self._lay_out(device)
 
-    def _fixed(self, name: str, value: Tensor | None, device: Any) -> None:
-        """A buffer that is not saved with the model."""
-        self.register_buffer(name, None if value is None else value.to(device), persistent=False)
+    def _lay_out(self, device: Any) -> None:
+        """Tensors of the geometry. They follow from the sizes, so they are no state."""
+        n = torch.tensor(self.rows_of_tiles, dtype=torch.float32, device="cpu")
+        j = torch.arange(self.height, dtype=torch.float32, device="cpu")
+        used = (j < n[:, None]).float()
+        buffers = {
+            "occupied": n,
+            "depth": j / n[:, None] * used,
+            "used": used,
+            "block": _numbered(self.block_sizes),
+            "tile_of": _numbered(self.rows_of_tiles),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value.to(device), persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Wherever the array goes: exact, and right also where memory comes without values (`to_empty`)."""
+        super()._apply(fn, recurse)
+        self._lay_out(self.used.device)
+        return self
 
     @property
     def rows_of_tiles(self) -> list[int]:
         """Rows in use of every tile, of all groups."""
         return self.sizes * self.groups
-
-    def many_small(self, vectors: int) -> bool:
-        """Whether tiles of one height are so many and small that a product of its own is too much for each; so low, too, that
-        fp32 holds sums of products of 8-bit integers exactly."""
-        small = self.height <= EXACT and vectors * self.height * self.columns <= SMALL
-        return small and self.groups > 1 and len(self.sizes) == 1
 
     def outputs(self, tile: int) -> slice:
         """The outputs that a tile has a part in: those of its group."""
@@ -114,6 +114,14 @@ class Layout(nn.Module):
     def join(self, v: Tensor) -> Tensor:
         """Inputs [..., tile, row] -> [..., in]: back from `cut`."""
         return torch.cat([v[..., t, :n] for t, n in enumerate(self.rows_of_tiles)], -1)
+
+    def add_up(self, y: Tensor) -> Tensor:
+        """Partial sums [vector, tile, out] -> [vector, out]."""
+        return y.sum(-2) if self.groups == 1 else y.unflatten(-2, (self.groups, -1)).sum(-2).flatten(1)
+
+    def in_rows(self, w: Tensor) -> Tensor:
+        """w [..., tile, out, row] with nothing in the padding, whatever an effect did there."""
+        return w if self.full else w * self.used[:, None, :]
 
     def cut_weight(self, weight: Tensor) -> Tensor:
         """[out, in] or [group, out, in] -> [tile, out, row]."""
@@ -145,3 +153,8 @@ class Layout(nn.Module):
     def tile_count(self) -> int:
         """Physical tiles: row tiles of all groups times column blocks."""
         return self.row_tiles * self.block_count
+
+
+def _numbered(sizes: list[int]) -> Tensor:
+    """0 as often as the first size says, then 1, and so on."""
+    return torch.tensor([number for number, size in enumerate(sizes) for _ in range(size)], device="cpu")

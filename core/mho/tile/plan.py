@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mho.effects import draws
-from mho.effects.nonideality import STAGES, TERMS, Nonideality
+from mho.effects.nonideality import TERMS, Nonideality
+from mho.effects.stages import acting
 from mho.ground.errors import ConfigError
 
 
@@ -26,23 +27,23 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The active effects by stage, each tuple in the order of the hardware file."""
+    """The active effects: all, those that prepare constants, and by stage (`plan.read`, `plan.mvm`, ...: an attribute for
+    every stage of the table); each tuple in the order of the hardware file."""
 
     effects: tuple[Placed, ...]
-    program: tuple[Placed, ...]
     prepare: tuple[Placed, ...]
-    age: tuple[Placed, ...]
-    fold: tuple[Placed, ...]
-    input: tuple[Placed, ...]
-    read: tuple[Placed, ...]
-    passes: tuple[Placed, ...]
-    mvm: tuple[Placed, ...]
-    accumulate: tuple[Placed, ...]
-    output: tuple[Placed, ...]
+    at: dict[str, tuple[Placed, ...]]
+
+    def __post_init__(self) -> None:
+        self.__dict__.update(self.at)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, stage: str) -> tuple[Placed, ...]: ...
 
     def explain(self) -> list[tuple[str, str, str]]:
         """(stage, kind, what it does there) in the order in which they act."""
-        return [(stage, p.effect.kind, _says(p.effect, stage)) for stage in STAGES for p in getattr(self, stage)]
+        return [(stage, p.effect.kind, _says(p.effect, stage)) for stage, found in self.at.items() for p in found]
 
 
 def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str], float] = lambda kind: 1.0) -> Plan:
@@ -58,13 +59,13 @@ def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str]
         if e.active:
             placed.append(Placed(e, path, len(placed), name))
     ordered = sorted(placed, key=lambda p: p.effect.final)  # stable: final effects act after all others
-    at = {stage: tuple(p for p in ordered if stage in p.effect.stages()) for stage in STAGES}
+    at = {stage: tuple(p for p in ordered if stage in p.effect.stages()) for stage in acting()}
     for stage, what in (("mvm", "replace the product of a tile"), ("passes", "say in which passes a tile is read")):
         if len(at[stage]) > 1:
             names = " and ".join(p.effect.kind for p in at[stage])
             raise ConfigError(f"{names} both {what}; list one of them")
     prepare = tuple(p for p in placed if p.effect.writes("prepare"))
-    return Plan(effects=tuple(placed), prepare=prepare, **at)
+    return Plan(tuple(placed), prepare, at)
 
 
 def _says(effect: Nonideality, stage: str) -> str:

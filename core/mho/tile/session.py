@@ -17,7 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,23 +28,60 @@ from mho.effects import draws
 from mho.effects.site import Stream, Vectors
 from mho.tile import parallel
 
-if TYPE_CHECKING:
-    from mho.config.hardware import Hardware
-    from mho.tile.array import TileArray
-    from mho.use.chip import Chip
+
+class Member(nn.Module):
+    """A part of a network that takes part in its session: a tile array. What belongs to the session, here.
+
+    session     shared by all members of a network
+    weight_key  [2] int32 of the root forward that is under way, or was the last one; `held` if it came from one
+    order       how the vectors that it is given lie, see `AnalogLayer.order`
+    seen        abs-max [tile, 1] of the last inputs, where input ranges follow statistics
+    chip        `Programmed`: what the chip that is on holds of it
+    """
+
+    name: str
+    path: tuple[int, int]  # names its random numbers
+    chip: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session = Session()
+        self.weight_key: Tensor | None = None
+        self.held = False
+        self.order = "steps"
+        self.seen: Tensor | None = None
+
+    @property
+    def deployed(self) -> bool:
+        """Whether the chip is in use."""
+        raise NotImplementedError
+
+    @property
+    def quick(self) -> bool:
+        """Whether normal numbers of training have 16 bits."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        raise NotImplementedError
+
+    def hold(self, drawn: draws.Key, by_root: bool = True) -> None:
+        """Keep the weight key of the root forward until the next one."""
+        self.weight_key = torch.stack([torch.as_tensor(v) for v in drawn]).to(self.device)
+        self.held = by_root
 
 
-class Run:
+class Session:
     """Shared by all tile arrays of one converted network; a lone layer has one of its own."""
 
-    def __init__(self, report: Any = None, hardware: Hardware | None = None) -> None:
+    def __init__(self, report: Any = None, hardware: Any = None) -> None:
         self.report, self.hardware = report, hardware  # of the conversion
         self.active = False  # whether a root forward is under way
         self.batch_axis = 0  # of the first tensor that the root forward is given; see `evaluate`
         self.batch: int | None = None  # samples of the current root forward
         self._sample = torch.zeros((), dtype=torch.int32)
         self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
-        self.chip: Chip | None = None  # the chip that is on
+        self.chip: Any = None  # the chip that is on
         self.rank = 0  # of this process among those that train the network together
         self.warned = False
         self._hooks: tuple[RemovableHandle, ...] = ()
@@ -76,9 +113,9 @@ class Run:
         self.active = True  # set, not counted: a forward that was interrupted leaves nothing behind
         self.batch = batch_size([*args, *kwargs.values()], self.batch_axis)
         self.uses.clear()
-        arrays = [a for a in tile_arrays(root) if not a.deployed]
+        arrays = [a for a in members(root) if not a.deployed]
         if arrays:
-            drawn = draws.fresh(arrays[0].gamma.device)
+            drawn = draws.fresh(arrays[0].device)
             group = parallel.group_of(root) if root.training else None
             if group is not None:  # ranks that share their weights share the noise on them, and nothing else
                 drawn, self.rank = parallel.of_first_rank(drawn, group), group.rank()
@@ -88,7 +125,7 @@ class Run:
     def _end(self, root: nn.Module, args: Any, output: Any) -> None:
         self._bring_key_back(root, output)
         if root.training and (group := parallel.group_of(root)) is not None:
-            parallel.average_((a.seen for a in tile_arrays(root) if a.seen is not None), group)
+            parallel.average_((a.seen for a in members(root) if a.seen is not None), group)
         self.active = False
         self.sample += self.batch or 0
         self.batch = None
@@ -102,32 +139,33 @@ class Run:
         The engine works through later forwards first, so all replays of one come between its outputs and the next."""
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
-        keys = [(a, a.weight_key) for a in tile_arrays(root) if a.held and not a.deployed]
+        keys = [(a, a.weight_key) for a in members(root) if a.held and not a.deployed]
         for tensor in _tensors(output):
             if keys and tensor.grad_fn is not None:
                 tensor.grad_fn.register_prehook(functools.partial(_hold_again, keys))
 
     # -- layer calls ------------------------------------------------------------------------------------------
-    def enter(self, array: TileArray, shape: torch.Size, device: torch.device) -> Stream:
+    def enter(self, array: Member, shape: torch.Size, device: torch.device) -> Stream:
         """The keys of one layer call on input vectors [...shape]."""
         if array.deployed:
             return self._deployed(array, shape)
         return self._drawn(array, shape.numel(), device)
 
-    def _deployed(self, array: TileArray, shape: torch.Size) -> Stream:
+    def _deployed(self, array: Member, shape: torch.Size) -> Stream:
         vectors = shape.numel()
         use = self.uses[array.name]
         self.uses[array.name] = use + 1
-        chip, calls, time = array.keys
+        assert array.chip is not None
+        chip, calls, time = array.chip.keys
         call = draws.fold(calls, use)
         if not self.active:  # called on its own: every vector is a sample
             first, self.sample = self.sample, self.sample + vectors
             self.uses.clear()
-            return self.stream(chip, call, time, vectors, first=first, samples=vectors)
+            return stream_of(chip, call, time, vectors, first=first, samples=vectors)
         outer = self._outer(array, shape)
-        return self.stream(chip, call, time, vectors, first=self.sample, samples=self.batch, outer=outer)
+        return stream_of(chip, call, time, vectors, first=self.sample, samples=self.batch, outer=outer)
 
-    def _outer(self, array: TileArray, shape: torch.Size) -> int:
+    def _outer(self, array: Member, shape: torch.Size) -> int:
         """How many positions come before the samples in the inputs [...shape] of a layer, in a network that is given
         [time, batch, ...]; see `AnalogLayer.order`."""
         if not (self.batch and self.batch_axis and shape) or array.order == "samples":
@@ -136,13 +174,13 @@ class Run:
             return shape[0]
         return max(1, shape[0] // self.batch) if shape[0] % self.batch == 0 else 1
 
-    def _drawn(self, array: TileArray, vectors: int, device: torch.device) -> Stream:
+    def _drawn(self, array: Member, vectors: int, device: torch.device) -> Stream:
         call = draws.as_numbers(draws.fresh(device))
         call = draws.fold(call, "rank", self.rank) if self.rank else call  # ranks of one seed draw the same key
-        stream = self.stream(self.mini_batch(array, device), call, 0.0, vectors)
-        return replace(stream, quick=array.route.fused)
+        stream = stream_of(self.mini_batch(array, device), call, 0.0, vectors)
+        return replace(stream, quick=array.quick)
 
-    def mini_batch(self, array: TileArray, device: torch.device) -> draws.Key:
+    def mini_batch(self, array: Member, device: torch.device) -> draws.Key:
         """The key of the weights of this root forward."""
         if not self.active and not (array.held and _in_backward()):  # called on its own: a root forward of one layer
             array.hold(draws.fresh(device), by_root=False)
@@ -164,23 +202,8 @@ class Run:
             stacklevel=2,
         )
 
-    @staticmethod
-    def stream(
-        chip: draws.Key,
-        call: draws.Key,
-        t: float | draws.Key,
-        vectors: int,
-        first: int | Tensor = 0,
-        samples: int | None = None,
-        outer: int = 1,
-    ) -> Stream:
-        """Number the vectors: sample by sample where they divide into the samples of the root forward."""
-        if samples and vectors % samples == 0:
-            return Stream(chip, call, t, Vectors(first, samples, vectors // samples, outer))
-        return Stream(chip, draws.fold_words(draws.fold(call, "forward"), (first, 0)), t, Vectors(0, vectors, 1))
 
-
-def _hold_again(keys: list[tuple[TileArray, Tensor | None]], *_: Any) -> None:
+def _hold_again(keys: list[tuple[Member, Tensor | None]], *_: Any) -> None:
     for array, key in keys:
         array.weight_key, array.held = key, True
 
@@ -201,11 +224,24 @@ def _in_backward() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
-def tile_arrays(model: nn.Module) -> list[TileArray]:
-    """Every tile array of a model, each once, in module order."""
-    from mho.tile.array import TileArray
+def members(model: nn.Module) -> list[Member]:
+    """Those of a network, each once, in module order."""
+    return [m for m in model.modules() if isinstance(m, Member)]
 
-    return [m for m in model.modules() if isinstance(m, TileArray)]
+
+def stream_of(
+    chip: draws.Key,
+    call: draws.Key,
+    t: float | draws.Key,
+    vectors: int,
+    first: int | Tensor = 0,
+    samples: int | None = None,
+    outer: int = 1,
+) -> Stream:
+    """Number the vectors: sample by sample where they divide into the samples of the root forward."""
+    if samples and vectors % samples == 0:
+        return Stream(chip, call, t, Vectors(first, samples, vectors // samples, outer))
+    return Stream(chip, draws.fold_words(draws.fold(call, "forward"), (first, 0)), t, Vectors(0, vectors, 1))
 
 
 def batch_size(values: list[Any], axis: int = 0) -> int | None:

@@ -1,46 +1,22 @@
 """What a user does with a network: convert, program, age, calibrate, train, evaluate, save."""
 
-import importlib
-from typing import Any
-
-_HOME = {
-    "adapt_batch_norm": "adapt",
-    "tune_digital": "adapt",
-    "Method": "calibration",
-    "calibrate": "calibration",
-    "load_model": "checkpoint",
-    "save_model": "checkpoint",
-    "Chip": "chip",
-    "Time": "chip",
-    "age": "chip",
-    "chip_on": "chip",
-    "keeping_chip": "chip",
-    "keeping_modes": "chip",
-    "load_chip": "chip",
-    "matrices": "chip",
-    "program": "chip",
-    "run_of": "chip",
-    "unprogram": "chip",
-    "ConversionReport": "convert",
-    "conversion_report": "convert",
-    "keep_stored": "convert",
-    "to_analog": "convert",
-    "to_digital": "convert",
-    "Evaluation": "evaluation",
-    "evaluate": "evaluation",
-    "normalised_accuracy": "evaluation",
-    "one_chip": "evaluation",
-    "Tile": "matrix",
-    "MvmExperiment": "metrics",
-    "effect_table": "metrics",
-    "mvm_error": "metrics",
-    "standard_mvm_error": "metrics",
-    "Attached": "training",
-    "attach": "training",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(name)
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+from mho.use.calibration import Method, calibrate, run_batch
+from mho.use.checkpoint import load_model, save_model
+from mho.use.chip import (
+    Chip,
+    Time,
+    age,
+    chip_on,
+    keeping_chip,
+    keeping_modes,
+    load_chip,
+    matrices,
+    program,
+    session_of,
+    unprogram,
+)
+from mho.use.convert import ConversionReport, conversion_report, keep_stored, to_analog, to_digital
+from mho.use.evaluation import Evaluation, evaluate, normalised_accuracy, one_chip
+from mho.use.matrix import Tile
+from mho.use.metrics import mvm_error
+from mho.use.training import Attached, attach

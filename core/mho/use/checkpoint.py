@@ -11,12 +11,12 @@ from torch import nn
 
 import mho
 from mho.ground.errors import MhoError
-from mho.use.chip import run_of
+from mho.use.chip import session_of
 
 
 def save_model(net: nn.Module, path: str | Path) -> None:
     """Write the state of a network (analog or not) to a safetensors file; the resolved hardware travels as text."""
-    hardware = run_of(net).hardware
+    hardware = session_of(net).hardware
     about = {"mho": mho.__version__, "hardware": hardware.to_yaml() if hardware is not None else None}
     _save(net, str(path), metadata={"mho": json.dumps(about)})
 

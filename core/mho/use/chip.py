@@ -24,12 +24,11 @@ from mho.ground.errors import MhoError
 from mho.ground.notebook import html_facts
 from mho.layers import AnalogLayer
 from mho.tile import parallel
-from mho.tile.array import TileArray
-from mho.tile.session import Run, tile_arrays
+from mho.tile.array import TileArray, tile_arrays
+from mho.tile.programmed import Programmed
+from mho.tile.session import Session
 
 Time = str | float | int | timedelta
-
-STATE = ("target", "programmed", "reference", "chip_gamma")  # what a saved chip needs; the rest follows from its seed
 
 
 class Chip:
@@ -49,7 +48,7 @@ class Chip:
     def age(self, t: Time) -> Chip:
         """Let the chip age to `t` after programming; takes effect on the network if the chip is on it."""
         self.time = seconds(t)
-        if self is run_of(self.net).chip:
+        if self is session_of(self.net).chip:
             _age(self.net, self.time)
         return self
 
@@ -66,9 +65,11 @@ class Chip:
         (R003-33)."""
         with nullcontext() if chip_on(self.net) is self else self.on():
             arrays = tile_arrays(self.net)
-            state = {f"{a.name}|{k}": v.contiguous() for a in arrays for k, v in _state(a).items()}
+            state = {
+                f"{a.name}|{k}": v.contiguous() for a in arrays for k, v in (a.chip.state() if a.chip else {}).items()
+            }
         about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
-        about["layers"] = {a.name: a.signature for a in arrays}
+        about["layers"] = {a.name: a.view.signature for a in arrays}
         save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
 
     def put_on(self, net: nn.Module) -> None:
@@ -91,14 +92,14 @@ class Chip:
         else:
             for array, matrix in matrices(net):
                 array.program(matrix, self.key, self.time, self._weights)
-        run_of(net).chip = self
-        run_of(net).sample = 0
+        session_of(net).chip = self
+        session_of(net).sample = 0
 
     def _repr_html_(self) -> str:
         arrays = tile_arrays(self.net)
         facts = {"seed": self.seed, "index": self.index, "age": format_seconds(self.time), "matrices": len(arrays)}
         on = "yes" if chip_on(self.net) is self else "no"
-        return html_facts("Chip", {**facts, "tiles": sum(a.tile_count for a in arrays), "on the network": on})
+        return html_facts("Chip", {**facts, "tiles": sum(a.layout.tile_count for a in arrays), "on the network": on})
 
     def __repr__(self) -> str:
         return f"Chip(seed={self.seed}, index={self.index}, age={format_seconds(self.time)})"
@@ -122,7 +123,7 @@ def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int =
 
 def age(net: nn.Module, t: Time) -> None:
     """Let the chip on `net` age to `t` after programming ("1 h", a timedelta or seconds)."""
-    chip = run_of(net).chip
+    chip = session_of(net).chip
     if chip is None:
         raise MhoError("no chip is on this network; program one first: mho.program(net, seed=0)")
     chip.age(t)
@@ -131,26 +132,26 @@ def age(net: nn.Module, t: Time) -> None:
 def unprogram(net: nn.Module) -> None:
     """Take the chip off: in eval, `net` computes with its target weights and every per-MVM effect again."""
     for array in tile_arrays(net):
-        array.clear()
-        array.run.chip = None
+        array.chip = None
+        array.session.chip = None
 
 
 def chip_on(net: nn.Module) -> Chip | None:
     """The chip that is on the network now."""
-    return run_of(net).chip
+    return session_of(net).chip
 
 
 @contextmanager
 def keeping_chip(net: nn.Module) -> Iterator[None]:
     """Whatever chip is on before the block is on after it, to the bit, even if the weights have changed since."""
-    arrays, run = tile_arrays(net), run_of(net)
-    chip, sample, states = run.chip, run.sample, [a.chip_state() for a in arrays]
+    arrays, session = tile_arrays(net), session_of(net)
+    chip, sample, states = session.chip, session.sample, [a.chip for a in arrays]
     try:
         yield
     finally:
         for array, state in zip(arrays, states):
-            array.put_chip_state(state)
-        run.chip, run.sample = chip, sample
+            array.chip = state
+        session.chip, session.sample = chip, sample
 
 
 @contextmanager
@@ -209,12 +210,12 @@ def _sums(t: Tensor) -> list[Tensor]:
     return [(part * words[: len(part)]).sum() for part in bits.split(len(words))]
 
 
-def run_of(net: nn.Module) -> Run:
+def session_of(net: nn.Module) -> Session:
     """What the analog layers of a network share."""
-    runs = {id(a.run): a.run for a in tile_arrays(net)}
-    if len(runs) > 1:
+    found = {id(a.session): a.session for a in tile_arrays(net)}
+    if len(found) > 1:
         raise MhoError("this model holds several separately converted networks; program each of them on its own")
-    return next(iter(runs.values())) if runs else Run()
+    return next(iter(found.values())) if found else Session()
 
 
 @torch.inference_mode(False)
@@ -222,14 +223,7 @@ def run_of(net: nn.Module) -> Run:
 def _age(net: nn.Module, t: float) -> None:
     for array in tile_arrays(net):
         array.age(t)
-    run_of(net).sample = 0
-
-
-def _state(array: TileArray) -> dict[str, Tensor]:
-    state = {n: getattr(array, n) for n in STATE if getattr(array, n) is not None}
-    for index, names in enumerate(array.constants):
-        state.update({f"{index}.{n}": getattr(array, f"_{index}_{n}") for n in names})
-    return state
+    session_of(net).sample = 0
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -242,12 +236,12 @@ def _about(path: Path) -> dict[str, Any]:
 def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
     saved, layers = load_file(str(path)), _about(path).get("layers", {})
     for array in tile_arrays(net):
-        if layers.get(array.name) != array.signature:
+        if layers.get(array.name) != array.view.signature:
             raise MhoError(
-                f"{path} was saved from another network or hardware: layer {array.name!r} is {array.signature} here, "
+                f"{path} was saved from another network or hardware: layer {array.name!r} is {array.view.signature} here, "
                 f"{layers.get(array.name, 'missing')} there"
             )
         own = {
             k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name
         }
-        array.restore(chip.key, own)
+        array.chip = Programmed.restored(draws.fold_words(chip.key, array.path), own)

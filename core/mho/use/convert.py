@@ -6,8 +6,9 @@ import copy
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,14 +17,13 @@ from torch import Tensor, nn
 from mho.config import registry
 from mho.config.hardware import Hardware, load
 from mho.config.schema import suggest
+from mho.fast.backend import make_fast
 from mho.ground.errors import ConfigError, MhoError, Problem
 from mho.ground.notebook import html_table
 from mho.ground.tables import table
-from mho.layers import AnalogLayer
-from mho.layers.attention import close_fast_paths, open_fast_paths, order_projections
-from mho.layers.base import lost
-from mho.tile.array import TileArray
-from mho.tile.session import Run, tile_arrays
+from mho.layers import AnalogLayer, Placement, close_fast_paths, lost, open_fast_paths, order_projections
+from mho.tile.array import TileArray, tile_arrays
+from mho.tile.session import Session
 from mho.use.chip import matrices
 
 # Digital in every paper and every chip so far; they hold parameters but no matrix product with them.
@@ -40,7 +40,33 @@ DIGITAL_BY_DESIGN = (
 
 REFUSED = {nn.Bilinear: "a bilinear form multiplies two inputs; a crossbar multiplies one by stored weights"}
 
+Kept = dict[str, tuple[str, str, str]]  # layers that conversion left: name -> (type, where, why)
+
 WASTE = 3.0  # `range_waste` from which on conversion warns
+
+
+@dataclass(frozen=True)
+class MatrixOnTiles:
+    """How a weight matrix [out, in], or each of `groups` equal ones, lies on tiles: `down` x `across` tiles of `rows` x
+    `columns` cells each. Its inputs are cut into `down` parts, its outputs and groups into `across`."""
+
+    groups: int
+    outputs: int
+    inputs: int
+    down: int
+    across: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, array: TileArray) -> MatrixOnTiles:
+        spec, down = array.spec, len(array.layout.sizes)
+        size = array.layout.columns, array.layout.in_features // array.layout.groups
+        return cls(array.layout.groups, *size, down, array.layout.tile_count // down, spec.rows, spec.columns)
+
+    def __str__(self) -> str:
+        text = f"{self.outputs}x{self.inputs}"
+        return text if self.groups == 1 else f"{self.groups} of {text}"
 
 
 @dataclass(frozen=True)
@@ -52,10 +78,16 @@ class Converted:
     where: str  # analog | digital | left digital
     why: str
     tile: str = ""
-    matrix: str = ""
-    tiles: int = 0
+    matrices: tuple[MatrixOnTiles, ...] = ()
+    tiles: int = 0  # that it brought: a matrix shared with an earlier layer counts there
     parameters: int = 0
-    waste: float = 1.0  # see `range_waste`
+    waste: float = 1.0  # at conversion, see `range_waste`
+    remarks: tuple[str, ...] = ()  # of calibration and evaluation
+
+    @property
+    def matrix(self) -> str:
+        """The sizes of its matrices, out x in, for people: "64x512", "8 of 16x9" for groups."""
+        return " ".join(map(str, self.matrices))
 
 
 class ConversionReport(tuple[Converted, ...]):
@@ -67,7 +99,8 @@ class ConversionReport(tuple[Converted, ...]):
 
     @property
     def left_digital(self) -> list[Converted]:
-        """Layers with weights that no rule asked to keep digital, but that could not be put on tiles."""
+        """Layers with weights that no rule asked to keep digital, but that could not be put on tiles, or were put into the
+        network later."""
         return [e for e in self if e.where == "left digital"]
 
     @property
@@ -84,19 +117,25 @@ class ConversionReport(tuple[Converted, ...]):
         return html_table(head, rows, note=note)
 
     def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
+        head = ("layer", "type", "where", "tile", "matrix", "tiles", "parameters", "why")
         rows: list[tuple[str, ...]] = [
-            (e.name or "(root)", e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", e.why)
+            (shown(e), e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", why)
             for e in self
+            for why in ("; ".join((e.why, *e.remarks)),)
         ]
         share = sum(e.parameters for e in self.analog) / max(1, sum(e.parameters for e in self))
-        head = ("layer", "type", "where", "tile", "matrix", "tiles", "parameters", "why")
         return head, rows, f"{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
 
     def to_json(self) -> str:
-        return json.dumps([asdict(e) for e in self])
+        """A list of objects with the fields of `Converted`, and `matrix` for people."""
+        return json.dumps([{**asdict(e), "matrix": e.matrix} for e in self])
 
 
-def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> nn.Module:
+def shown(e: Converted) -> str:
+    return e.name or "(root)"
+
+
+def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = False) -> nn.Module:
     """A copy of `model` whose layers run on the analog tiles that `hw` (a `Hardware`, file or preset) describes.
 
     Layer rules of `hw` decide by name; everything else that can go on tiles goes on the default tile. What cannot is
@@ -104,34 +143,42 @@ def to_analog(model: nn.Module, hw: Hardware | str, *, strict: bool = False) -> 
     warning names layers where a few outlier weights set the conductance range and the noise of all others with it:
     those whose noise would fall by a factor of 3 or more without the largest 0.5 % of their weights (`range_waste`).
 
-    A module or parameter that is used in several places is on tiles once. Embeddings and norms stay digital. `model`
-    itself is not changed.
+    A module or parameter that is used in several places is on tiles once. Norms stay digital, and embeddings unless a
+    plugin brings a layer for them. `model` itself is not changed.
+
+    Raises `MhoError` for a model that is analog already, has nothing that can go on tiles, or has weights that are NaN,
+    infinite or computed from other parameters; `ConfigError` for a rule that is about no layer.
     """
+    if not isinstance(model, nn.Module):
+        raise MhoError(f"model must be a torch module, got {model!r}")
+    if not isinstance(hw, (Hardware, str, Path)):
+        raise MhoError(f"hw must be a Hardware, a file or the name of a preset such as 'pcm.standard', got {hw!r}")
     hw = load(hw)
     if tile_arrays(model):
         raise MhoError(
             "this model is analog already; convert the torch model it came from, or mho.to_digital(net) first"
         )
-    net, report = _convert(_copy(model), hw)
+    net, kept = _convert(_copy(model), hw)
+    report = _report(net, kept)
     if not report.analog:
         raise MhoError(f"nothing in this {type(model).__name__} went on analog tiles:\n{report}")
     if report.left_digital:
-        text = "left digital: " + "; ".join(f"{e.name or '(root)'} ({e.type}: {e.why})" for e in report.left_digital)
+        text = "left digital: " + "; ".join(f"{shown(e)} ({e.type}: {e.why})" for e in report.left_digital)
         if strict:
             raise MhoError(f"{text}. Give them a rule {{match: NAME, tile: digital}}, or convert without strict=True")
         warnings.warn(text, stacklevel=2)
     if report.outliers:
-        names = ", ".join(f"{e.name or '(root)'} ({e.waste:.1f} times)" for e in report.outliers)
+        names = ", ".join(f"{shown(e)} ({e.waste:.1f} times)" for e in report.outliers)
         warnings.warn(
             f"outlier weights set the conductance range and raise the noise of the others: {names}. Clip them "
             "(mapping: {clip: 2.5 sigma}), map by column, or keep the layer digital with a rule",
             stacklevel=2,
         )
-    run = Run(report, hw)
+    session = Session(kept, hw)
     for array in tile_arrays(net):
-        array.run = run
-        array.use(hw.precision, hw.compile)
-    run.watch(net)
+        array.session = session
+        make_fast(array, hw.precision, hw.compile)
+    session.watch(net)
     return net
 
 
@@ -150,12 +197,28 @@ def _copy(model: nn.Module) -> nn.Module:
 
 
 def conversion_report(net: nn.Module) -> ConversionReport:
-    """What `to_analog` did with every layer of `net`."""
+    """Where every layer of `net` is now, and why; layers that were exchanged since the conversion are as they are, and what
+    calibration or evaluation have found (no data, no forward that entered a layer) stands beside.
+
+    Raises `MhoError` for a network without analog layers.
+    """
     arrays = tile_arrays(net)
-    report = arrays[0].run.report if arrays else None
-    if not isinstance(report, ConversionReport):
-        raise MhoError("this model did not come from mho.to_analog")
-    return report
+    if not arrays:
+        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+    return _report(net, arrays[0].session.report or {})
+
+
+def remark(net: nn.Module, who: str, arrays: set[str], text: str) -> list[str]:
+    """Let the report say `text` of the layers with tile arrays of these names, in place of what `who` said before; gives the
+    names of the layers."""
+    found = []
+    for name, layer in net.named_modules():
+        if isinstance(layer, AnalogLayer):
+            layer.placement.remarks.pop(who, None)
+            if arrays & {a.name for a in layer.arrays().values()}:
+                layer.placement.remarks[who] = text
+                found.append(name or "(root)")
+    return found
 
 
 def to_digital(net: nn.Module) -> nn.Module:
@@ -163,7 +226,7 @@ def to_digital(net: nn.Module) -> nn.Module:
     ones stay so), and learned output scales are folded into them."""
     net = copy.deepcopy(net)
     for array in tile_arrays(net):
-        array.run.unwatch()
+        array.session.unwatch()
     open_fast_paths(net)
     keep_stored(net)
     _untie(net, lambda array: bool((array.output_factor() != 1).any()))
@@ -192,53 +255,87 @@ def _untie(net: nn.Module, changes: Callable[[TileArray], bool]) -> None:
                 layer._parameters[name] = own.setdefault(id(p), fresh)
 
 
-def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, ConversionReport]:
+def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, Kept]:
     """Decide about every module of `net`, then exchange those that go on tiles."""
-    classes = cast(tuple[type[AnalogLayer], ...], registry.layer_classes())
-    entries: list[Converted] = []
+    classes = layer_classes()
+    kept: Kept = {}
     new: dict[int, nn.Module] = {}
-    closed: list[str] = []  # modules whose children must stay as they are
+    names: list[str] = []
     matched: set[int] = set()
     shared: dict[Any, TileArray] = {}
     rules = _placed(hw, net, classes)
-    for name, module in net.named_modules():
+    for name, module in _holding_parameters(net, new):
         own = list(module.parameters(recurse=False))
-        if not own or any(c == "" or name.startswith(c + ".") for c in closed):
-            continue
         size, kind = _count(own), type(module).__name__
+        names.append(name)
         matched.update(i for i, rule in enumerate(rules.layers) if rule.matches(name, kind, size))
         tile, rule = rules.rule_for(name, kind, size)
         cls = next((c for c in classes if c.takes(module)), None)
-        why = _not_analog(module, cls, own)
-        if tile == "digital":
-            why = "digital", "default" if rule is None else f"rule {hw.layers[rule].match!r}"
-        if why is not None:
-            if isinstance(module, nn.MultiheadAttention):  # it reads its projection's weight directly
-                closed.append(name)
-                size = _count(list(module.parameters()))
-            entries.append(Converted(name, _type_name(module), *why, parameters=size))
+        decided = "default" if rule is None else f"rule {hw.layers[rule].match!r}"
+        stays = ("digital", decided) if tile == "digital" else _not_analog(module, cls, own)
+        if stays is not None:
+            kept[name] = (_type_name(type(module)), *stays)
             continue
         assert cls is not None
-        before = len(shared)
+        if not all(p.is_meta or p.isfinite().all() for p in own):
+            raise MhoError(f"layer {name or '(root)'} of this model has weights that are NaN or infinite")
         layer = new[id(module)] = cls.from_torch(module, hw.tile(tile), hw.training_of(rule), name, shared)
-        entries.append(
-            Converted(
-                name,
-                _type_name(module),
-                "analog",
-                "default" if rule is None else f"rule {hw.layers[rule].match!r}",
-                tile,
-                " ".join(_shape(a) for a in layer.arrays().values()),
-                sum(a.tile_count for a in list(shared.values())[before:]),
-                size,
-                range_waste(layer),
-            )
-        )
-    _refuse_idle_rules(hw, matched, [e.name for e in entries])
+        layer.placement = Placement(tile, decided, range_waste(layer))
+    _refuse_idle_rules(hw, matched, names)
     net = _replace(net, new)
     close_fast_paths(net)
     order_projections(net)
-    return net, ConversionReport(entries)
+    return net, kept
+
+
+def _holding_parameters(net: nn.Module, new: Container[int] = ()) -> Iterator[tuple[str, nn.Module]]:
+    """Every module with parameters of its own, but neither the tiles of analog layers nor the projection of an attention
+    that is digital (not one of `new`, by id): it reads the weight directly."""
+    closed: tuple[str, ...] = ()  # starts of names
+    for name, module in net.named_modules():
+        inside = f"{name}." if name else ""
+        if inside.startswith(closed):
+            continue
+        if isinstance(module, AnalogLayer):
+            closed += (f"{inside}tiles.",)
+        if any(True for _ in module.parameters(recurse=False)):
+            yield name, module
+            if _is_digital_attention(module) and id(module) not in new:
+                closed += (inside,)
+
+
+def _is_digital_attention(module: nn.Module) -> bool:
+    return isinstance(module, nn.MultiheadAttention) and not isinstance(module, AnalogLayer)
+
+
+def _report(net: nn.Module, kept: Kept) -> ConversionReport:
+    """The entry of every layer as it is; `kept` says why those of the same name and type stayed digital."""
+    classes = layer_classes()
+    entries: list[Converted] = []
+    counted: set[TileArray] = set()
+    for name, module in _holding_parameters(net):
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, AnalogLayer):
+            kind = module.torch_type if module.made_of is None else module.made_of[1]
+            arrays, about = dict.fromkeys(module.arrays().values()), module.placement
+            matrices = tuple(MatrixOnTiles.of(a) for a in module.arrays().values())
+            tiles = sum(a.layout.tile_count for a in arrays if a not in counted)
+            facts = about.why, about.tile, matrices, tiles, _count(own), about.waste, tuple(about.remarks.values())
+            entries.append(Converted(name, _type_name(kind), "analog", *facts))
+            counted.update(arrays)
+            continue
+        kind = type(module)
+        before, where, why = kept.get(name, ("", "", ""))
+        if before != _type_name(kind):
+            cls = next((c for c in classes if c.takes(module)), None)
+            where, why = _not_analog(module, cls, own) or ("left digital", "put there after the conversion")
+        size = _count(list(module.parameters()) if _is_digital_attention(module) else own)
+        entries.append(Converted(name, _type_name(kind), where, why, parameters=size))
+    return ConversionReport(entries)
+
+
+def layer_classes() -> tuple[type[AnalogLayer], ...]:
+    return cast(tuple[type[AnalogLayer], ...], registry.layer_classes())
 
 
 def _placed(hw: Hardware, net: nn.Module, classes: tuple[type[AnalogLayer], ...]) -> Hardware:
@@ -261,7 +358,7 @@ def _placed(hw: Hardware, net: nn.Module, classes: tuple[type[AnalogLayer], ...]
 
 def _not_analog(module: nn.Module, cls: type[AnalogLayer] | None, own: list[nn.Parameter]) -> tuple[str, str] | None:
     """(where it stays, why), or None if `cls` can replace the module."""
-    if isinstance(module, DIGITAL_BY_DESIGN):
+    if cls is None and isinstance(module, DIGITAL_BY_DESIGN):
         return "digital", "by design"
     if any(nn.parameter.is_lazy(p) for p in own):
         return "left digital", "its shape is not known yet; run one batch through the model before converting"
@@ -283,11 +380,6 @@ def _count(parameters: list[nn.Parameter]) -> int:
     return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters)
 
 
-def _shape(array: TileArray) -> str:
-    text = f"{array.columns}x{array.in_features // array.groups}"
-    return text if array.groups == 1 else f"{array.groups} of {text}"
-
-
 @torch.no_grad()
 def range_waste(layer: AnalogLayer) -> float:
     """How much less noise the matrices of a layer would have if their outliers were clipped: the largest, over the
@@ -303,12 +395,12 @@ def range_waste(layer: AnalogLayer) -> float:
 def _waste(array: TileArray, matrix: Tensor) -> float:
     if matrix.is_meta or not matrix.numel():
         return 1.0
-    w = array.cut_weight(matrix)
+    w = array.layout.cut_weight(matrix)
     size = w.abs().flatten(1)
-    count = (array.occupied * array.columns * 0.005).long()  # [tile]
+    count = (array.layout.occupied * array.layout.columns * 0.005).long()  # [tile]
     limit = size.topk(int(count.max()) + 1).values.gather(1, count[:, None])[..., None]
-    clipped = array.mapping.gamma(w.clamp(-limit, limit), array.geometry)
-    n = array.occupied[:, None]
+    clipped = array.view.mapping.gamma(w.clamp(-limit, limit), array.view.geometry)
+    n = array.layout.occupied[:, None]
     return float(((array.gamma**2 * n).sum() / (clipped**2 * n).sum()).sqrt())
 
 
@@ -335,6 +427,5 @@ def _refuse_idle_rules(hw: Hardware, matched: set[int], names: list[str]) -> Non
         raise ConfigError(problems)
 
 
-def _type_name(module: nn.Module) -> str:
-    name = type(module).__name__
-    return f"nn.{name}" if type(module).__module__.startswith("torch.nn") else name
+def _type_name(kind: type[nn.Module]) -> str:
+    return f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn") else kind.__name__

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,32 +13,38 @@ from torch import nn
 from tqdm import tqdm
 
 from mho.config.units import format_seconds, seconds
+from mho.ground.arguments import whole
 from mho.ground.errorbars import spread
 from mho.ground.errors import MhoError
 from mho.ground.notebook import html_table
 from mho.ground.tables import table
-from mho.tile.session import Run
-from mho.use.chip import Time, keeping_chip, keeping_modes, program, run_of
+from mho.tile.array import tile_arrays
+from mho.tile.session import Session
+from mho.use.chip import Time, keeping_chip, keeping_modes, program, session_of
+from mho.use.convert import remark
 
-TIMES = ("1 s", "1 h", "1 day", "1 year")  # R003-31
+TIMES = ("1 s", "1 h", "1 day", "1 year")  # Rasch et al. 2023
 
 
 def normalised_accuracy(score: float, reference: float, chance: float) -> float:
-    """R003 Eq. 1 with scores in place of errors: 1 - (e - e_FP)/(e_chance - e_FP); 1 = the reference, 0 = guessing (R003-42)."""
+    """How much of a reference's advantage over guessing is left, (score - chance) / (reference - chance): 1 is the reference,
+    0 is guessing (Rasch et al. 2023, Eq. 1, with scores in place of errors).
+
+    Raises `MhoError` where the reference is chance.
+    """
     if reference == chance:
         raise MhoError("normalised accuracy needs a reference that differs from chance")
     return (score - chance) / (reference - chance)
 
 
 def iso_accurate(normalised: float) -> bool:
-    """Whether the paper would call a network with this normalised accuracy as good as the digital one: above 99 %
-    (R003-43)."""
+    """Whether a network with this normalised accuracy counts as good as the digital one: above 99 % (Rasch et al. 2023)."""
     return normalised > 0.99
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores [chip][time] of independent chips, each programmed once and read at every time (R003-31, R003-32)."""
+    """Scores [chip][time] of independent chips, each programmed once and read at every time."""
 
     times: tuple[float, ...]  # seconds
     scores: tuple[tuple[float, ...], ...]
@@ -87,7 +94,7 @@ class Evaluation:
 def evaluate(
     net: nn.Module,
     score: Callable[[nn.Module], float],
-    times: Iterable[Time] | None = None,
+    times: Iterable[Time] | Time | None = None,
     chips: int = 25,
     seed: int = 0,
     *,
@@ -98,7 +105,8 @@ def evaluate(
     done: dict[int, tuple[float, ...]] | None = None,
     on_chip: Callable[[int, tuple[float, ...]], Any] | None = None,
 ) -> Evaluation:
-    """Score `net` on `chips` chips at each of `times` (default: those of the hardware file).
+    """Score `net` on `chips` chips of `seed` at each of `times` after programming: seconds, text ("1 h") or timedeltas, one
+    or several (default: those of the hardware file).
 
     `score(net)` returns a fraction, higher is better; it runs in eval mode without gradients. `reference` and `chance`
     give normalised accuracy. `batch_axis` is 1 for networks that are given [time, batch, ...]: noise is drawn by the
@@ -106,32 +114,71 @@ def evaluate(
     of chips known already, `on_chip(k, scores)` is told of new ones: that is how a run resumes. The network, the chip
     that was on it and its training mode are as before afterwards; until then the network belongs to this call (in other
     threads evaluate copies, `copy.deepcopy(net)`).
+
+    A warning, and `conversion_report(net)`, name layers on tiles that no forward has entered while the first chip was
+    scored: their weights are idle, or read past the tiles. Raises `MhoError` for a network without analog layers, a score
+    that is no number, and arguments that are none of those above.
     """
-    run = run_of(net)
-    hardware_times = run.hardware.times if run.hardware is not None else TIMES
-    at = tuple(seconds(t) for t in (hardware_times if times is None else times))
+    chips, seed, at = whole("chips", chips, least=1), whole("seed", seed), _times(net, times)
     rows: list[tuple[float, ...]] = []
-    with keeping_chip(net), keeping_modes(net), batches_along(run, batch_axis):
+    missed: set[str] | None = None
+    with keeping_chip(net), keeping_modes(net), batches_along(session_of(net), batch_axis):
         for k in tqdm(range(chips), desc="chips", disable=not progress, leave=False):
             row = (done or {}).get(k)
             if row is None:
-                row = one_chip(net, score, at, seed, k)
+                with not_entered(net) if missed is None else nullcontext(missed) as missed:
+                    row = one_chip(net, score, at, seed, k)
                 if on_chip is not None:
                     on_chip(k, row)
             rows.append(row)
+    idle = remark(net, "evaluation", missed, "no forward of the evaluation entered it") if missed is not None else []
+    if idle:
+        warnings.warn(
+            f"no forward entered {', '.join(idle)} while the score was computed: weights there are idle, or read past the tiles "
+            "(F.linear(x, layer.weight)), where nothing analog happens to them",
+            stacklevel=2,
+        )
     return Evaluation(at, tuple(rows), reference, chance)
 
 
+def _times(net: nn.Module, times: Iterable[Time] | Time | None) -> tuple[float, ...]:
+    """In seconds."""
+    hardware = session_of(net).hardware
+    if times is None:
+        times = hardware.times if hardware is not None else TIMES
+    several = isinstance(times, Iterable) and not isinstance(times, str) and getattr(times, "ndim", 1) != 0
+    at = tuple(seconds(t) for t in (times if several else (times,)))  # type: ignore[union-attr, arg-type]
+    if not at:
+        raise MhoError("times is empty: give at least one time, such as '1 h', or None for those of the hardware")
+    return at
+
+
 @contextmanager
-def batches_along(run: Run, axis: int) -> Iterator[None]:
+def not_entered(net: nn.Module) -> Iterator[set[str]]:
+    """The names of the tile arrays that no forward has entered, known after the block; empty where none entered any (the
+    score has used copies, or other processes)."""
+    missed: set[str] = set()
+    entered: set[str] = set()
+    hooks = [a.register_forward_pre_hook(lambda array, _: entered.add(array.name)) for a in tile_arrays(net)]
+    try:
+        yield missed
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if entered:
+        missed.update({a.name for a in tile_arrays(net)} - entered)
+
+
+@contextmanager
+def batches_along(session: Session, axis: int) -> Iterator[None]:
     """Root forwards find their samples along this axis of their first tensor."""
     if axis not in (0, 1):
         raise MhoError(f"batch_axis is 0 for [batch, ...] or 1 for [time, batch, ...], got {axis!r}")
-    before, run.batch_axis = run.batch_axis, axis
+    before, session.batch_axis = session.batch_axis, axis
     try:
         yield
     finally:
-        run.batch_axis = before
+        session.batch_axis = before
 
 
 @torch.no_grad()
@@ -144,12 +191,9 @@ def one_chip(
         if n:
             chip.age(t)
         net.eval()
-        row.append(_number(score(net)))
+        scored = score(net)
+        try:
+            row.append(float(scored))
+        except (TypeError, ValueError, RuntimeError):
+            raise MhoError(f"score(net) must return a number, got {type(scored).__name__}") from None
     return tuple(row)
-
-
-def _number(score: Any) -> float:
-    try:
-        return float(score)
-    except (TypeError, ValueError, RuntimeError):
-        raise MhoError(f"score(net) must return a number, got {type(score).__name__}") from None

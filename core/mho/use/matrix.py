@@ -43,8 +43,8 @@ class Tile(AnalogLinear):
         spec, on = self.tiles.spec, chip.chip_on(self)
         facts = {
             "weights": f"{self.out_features} x {self.in_features}",
-            "tiles": f"{self.tiles.tile_count} of {spec.rows} x {spec.columns}",
-            "nonidealities": ", ".join(p.effect.kind for p in self.tiles.plan.effects) or "none",
+            "tiles": f"{self.tiles.layout.tile_count} of {spec.rows} x {spec.columns}",
+            "nonidealities": ", ".join(p.effect.kind for p in self.tiles.view.plan.effects) or "none",
             "chip": repr(on) if on is not None else "not programmed",
         }
         return html_facts("Tile", facts)

@@ -1,111 +1,11 @@
-"""How large the error of an analog product is: MVM error (R003 Eq. 20) and the standard experiment."""
+"""How large the error of an analog product is: MVM error (R003 Eq. 20)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, cast
-
-import torch
 from torch import Tensor
-
-from mho.effects.nonideality import Nonideality
-from mho.use.chip import Time
-from mho.use.matrix import Tile
-
-if TYPE_CHECKING:
-    from mho.config.hardware import Hardware
 
 
 def mvm_error(exact: Tensor, analog: Tensor) -> float:
     """R003 Eq. 20: mean_k |y_k - y~_k| / mean_k |y_k| over vectors k, y [vector, out] (R003-40)."""
     error = (exact - analog).detach().double().norm(dim=-1).mean()
     return float(error / exact.detach().double().norm(dim=-1).mean())
-
-
-class MvmExperiment(NamedTuple):
-    """The standard experiment of R003-41: random weights, uniform inputs, input range 1."""
-
-    size: int = 512
-    vectors: int = 128
-    sigma: float = 0.246
-    matrices: int = 8
-    seed: int = 0
-
-    def draw(self, k: int) -> tuple[Tensor, Tensor]:
-        """W ~ N(0, sigma), x ~ U(-1, 1) of the k-th repetition."""
-        g = torch.Generator().manual_seed(1000 * self.seed + k)
-        w = self.sigma * torch.randn(self.size, self.size, generator=g)
-        return w, 2 * torch.rand(self.vectors, self.size, generator=g) - 1
-
-
-class MvmResult(NamedTuple):
-    """Mean and standard error over the matrices of an experiment."""
-
-    mean: float
-    sem: float
-
-
-def standard_mvm_error(
-    hw: Hardware,
-    t: Time | None = None,
-    experiment: MvmExperiment | None = None,
-    tick: Callable[[], object] = lambda: None,
-) -> MvmResult:
-    """MVM error of a hardware's default tile on the standard experiment (R003-41), each matrix on a chip of its own.
-
-    `t` None is programming time: long-term read noise is there, drift is the identity (docs/physics.md E12).
-    """
-    e = experiment or MvmExperiment()
-    errors = []
-    for k in range(e.matrices):
-        w, x = e.draw(k)
-        tile = Tile(w, hw).program(seed=1000 * e.seed + k)
-        if t is not None:
-            tile.age(t)
-        with torch.no_grad():
-            errors.append(mvm_error(x @ w.T, tile(x)))
-        tick()
-    values = torch.tensor(errors, dtype=torch.float64)
-    sem = float(values.std() / len(errors) ** 0.5) if len(errors) > 1 else float("nan")
-    return MvmResult(float(values.mean()), sem)
-
-
-class EffectError(NamedTuple):
-    """One row of the table of `effect_table`."""
-
-    time: float | None
-    what: str
-    mean: float
-    sem: float
-
-
-def effect_table(
-    hw: Hardware,
-    t: float | None = None,
-    experiment: MvmExperiment | None = None,
-    tick: Callable[[], object] = lambda: None,
-) -> list[EffectError]:
-    """Standard MVM error of all effects together, of each alone (ideal converters), and with each removed."""
-    tile = hw.tile(hw.default)
-    ideal = tile.model_copy(update={"nonidealities": (), "dac": None, "adc": None})
-    cases = [("all", tile), ("converters alone", tile.model_copy(update={"nonidealities": ()}))]
-    names = _distinct([e.kind for e in tile.nonidealities])
-    for e, name in zip(cast(tuple[Nonideality, ...], tile.nonidealities), names):
-        # A transfer curve is drawn relative to the output bound, so it keeps the bound and loses only the rounding.
-        adc = tile.adc.model_copy(update={"bits": None}) if e.writes("transfer") and tile.adc is not None else None
-        cases.append((f"{name} alone", ideal.model_copy(update={"nonidealities": (e,), "adc": adc})))
-    for i, name in enumerate(names):
-        rest = tuple(e for j, e in enumerate(tile.nonidealities) if j != i)
-        cases.append((f"without {name}", tile.model_copy(update={"nonidealities": rest})))
-    out = []
-    for what, spec in cases:
-        result = standard_mvm_error(
-            hw.model_copy(update={"tiles": {**hw.tiles, hw.default: spec}}), t, experiment, tick
-        )
-        out.append(EffectError(t, what, *result))
-    return out
-
-
-def _distinct(kinds: list[str]) -> list[str]:
-    """Number the kinds that occur more than once."""
-    return [k if kinds.count(k) == 1 else f"{k} #{kinds[:i].count(k) + 1}" for i, k in enumerate(kinds)]

@@ -22,8 +22,8 @@ def uniform(*shape, seed=0):
 
 def site_of(t):
     """A site as the programmed tile `t` makes it for its effects."""
-    key = t.tiles.chip_key
-    return Site(t.tiles.geometry, Stream(key, key), (0, 0), "fold")
+    key = t.tiles.chip.key
+    return Site(t.tiles.view.geometry, Stream(key, key), (0, 0), "fold")
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ def folded(tile):
 
     def make(effect, w, **settings):
         t = tile(torch.zeros_like(w), **settings).program(seed=0)
-        site = Site(t.tiles.geometry, Stream(t.tiles.chip_key, t.tiles.chip_key), (0, 0), "fold")
-        return effect.fold(t.tiles.cut_weight(w), site)
+        site = Site(t.tiles.view.geometry, Stream(t.tiles.chip.key, t.tiles.chip.key), (0, 0), "fold")
+        return effect.fold(t.tiles.layout.cut_weight(w), site)
 
     return make
 

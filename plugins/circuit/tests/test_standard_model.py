@@ -197,7 +197,7 @@ def test_ir_drop_comes_before_the_nonlinearity_wherever_it_is_listed(tile):
 
 def bent(tile, y, **fields):
     """f(y) of one column with b_out = 10, in front of the ADC that would clip it."""
-    geometry = tile(torch.ones(1, 1), adc="{bits: none, bound: 10}").tiles.geometry
+    geometry = tile(torch.ones(1, 1), adc="{bits: none, bound: 10}").tiles.view.geometry
     site = Site(geometry, Stream(Key(0, 0), Key(0, 0)), (0, 0), "prepare")
     effect = AdcSCurve(**fields)
     effect.prepare(site)

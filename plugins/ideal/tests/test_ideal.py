@@ -22,7 +22,7 @@ def test_the_exact_preset_is_the_matrix_product():
 def test_levels_are_equally_spaced_from_0_to_g_max(tile):
     """R003-52"""
     w = torch.linspace(-1, 1, 201)[None]
-    g = tile(w, "{kind: ideal.device, levels: 5}").program(seed=0).tiles.programmed
+    g = tile(w, "{kind: ideal.device, levels: 5}").program(seed=0).tiles.chip.programmed
     assert g.unique().tolist() == pytest.approx([0, 6.25, 12.5, 18.75, 25])
     assert (g[0, 0] / 25 - w.abs()).abs().max() <= 0.125 + 1e-6
 
@@ -30,7 +30,7 @@ def test_levels_are_equally_spaced_from_0_to_g_max(tile):
 def test_a_device_without_levels_holds_what_it_was_given(tile):
     w = uniform(8, 8)
     t = tile(w, "ideal.device").program(seed=0)
-    assert torch.equal(t.tiles.programmed[0, 0], w.abs() * 25)
+    assert torch.equal(t.tiles.chip.programmed[0, 0], w.abs() * 25)
 
 
 def test_the_quantised_preset_rounds_and_saturates_and_nothing_else():

@@ -1,7 +1,8 @@
-"""A deliberately bad mapping, converter, compensation, layer or training method for every check that their kits add."""
+"""A deliberately bad mapping, converter, compensation, layer, training method or quantiser for every check of their kits."""
 
 import copy
 import random
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -12,16 +13,17 @@ from mho_kit import (
     LayerContract,
     MappingContract,
     NonidealityContract,
+    QuantiserContract,
     SurrogateContract,
     TrainingContract,
     contract_of,
 )
-from mho_kit.description import DescriptionChecks
-from mho_kit.ontiles import TileChecks
-from mho_kit.paths import PathChecks
+from mho_kit.checks.description import DescriptionChecks
+from mho_kit.checks.paths import PathChecks
+from mho_kit.checks.tiles import TileChecks
 from torch import nn
 
-from mho import Adc, AnalogLayer, Compensation, Dac, Field, Mapping, TrainingMethod
+from mho import Adc, AnalogLayer, Compensation, Dac, Field, Mapping, Quantiser, QuantiserModule, TrainingMethod
 from mho.config.schema import Kinded
 from mho.effects.compensation import GlobalDrift, ratio
 from mho.effects.gradient import straight
@@ -448,7 +450,7 @@ class LooksAtThePath(Good):
     """It corrects its outputs on one of the paths."""
 
     def forward(self, a, b):
-        return super().forward(a, b) * (1.01 if self.tiles.route.fused else 1.0)
+        return super().forward(a, b) * (1.01 if self.tiles.backend.route.fused else 1.0)
 
 
 @caught("trains", "")
@@ -463,35 +465,41 @@ class OnlyInEval(Good):
 # --- training methods ---
 
 
-class GoodHook(TrainingMethod, kind="bad.hook"):
+class GoodMethod(TrainingMethod, kind="bad.good_method"):
     """Pulls all weights a little towards zero."""
 
-    source = "a test"
+    source = "an example"
+    share: float = Field(0.001, ge=0, le=1, unit="1", description="what goes in every step")
 
     def after_step(self, array, weight, step):
-        weight.mul_(0.999)
+        weight.mul_(1 - self.share)
 
 
-@caught("overrides_a_hook", "it does nothing")
-class Misspelt(TrainingMethod, kind="bad.misspelt"):
-    """It misspells the hook that it overrides."""
+@caught("inherits_from_its_base", "must inherit from mho.TrainingMethod")
+class NoMethod(Kinded, kind="bad.no_method"):
+    """It says it is a training method, and is none."""
 
-    source = "a test"
-
-    def after_steps(self, array, weight, step):
-        weight.mul_(0.999)
+    CATEGORY: ClassVar[str] = "training"
 
 
-@caught("hooks_take_the_right_arguments", "write after_step(self, array, weight, step)")
-class FewArguments(GoodHook, kind="bad.few"):
+@caught("methods_take_the_right_arguments", "write after_step(self, array, weight, step)")
+class FewArguments(GoodMethod, kind="bad.few_arguments"):
     """It forgets the step."""
 
     def after_step(self, array, weight):
         weight.mul_(0.999)
 
 
-@caught("changes_weights_in_place", "change it in place")
-class NotInPlace(GoodHook, kind="bad.copies"):
+@caught("starts_with_hooks", "inherits from mho.TrainingHooks")
+class StartsWithSomething(GoodMethod, kind="bad.starts"):
+    """It starts with what has no hooks."""
+
+    def start(self, training):
+        return SimpleNamespace(detach=lambda: None, before_forward=lambda step: None)
+
+
+@caught("does_something", "in place")
+class NotInPlace(GoodMethod, kind="bad.not_in_place"):
     """It makes a new weight, which nobody sees."""
 
     def after_step(self, array, weight, step):
@@ -499,39 +507,197 @@ class NotInPlace(GoodHook, kind="bad.copies"):
 
 
 @caught("keeps_weights_finite", "where all are 0")
-class DividesByTheLargest(GoodHook, kind="bad.divides"):
+class DividesByTheLargest(GoodMethod, kind="bad.divides"):
     """It divides by the largest weight."""
 
     def after_step(self, array, weight, step):
         weight.div_(weight.abs().max()).mul_(0.3)
 
 
-class RandomHook(GoodHook, kind="bad.random_hook"):
+@caught("the_loss_is_a_finite_number", "one finite number")
+class LossOfEachSample(GoodMethod, kind="bad.loss_of_each"):
+    """It gives the loss of every sample."""
+
+    def loss(self, value, logits, teacher):
+        return value + logits().square().mean(-1)
+
+
+@caught("the_loss_is_a_finite_number", "without detach")
+class LossWithoutGradient(GoodMethod, kind="bad.loss_without_gradient"):
+    """It gives a number."""
+
+    def loss(self, value, logits, teacher):
+        return value.detach()
+
+
+class RandomMethod(GoodMethod, kind="bad.random_method"):
     """Adds noise from torch's generator."""
 
     def after_step(self, array, weight, step):
         weight.add_(0.01 * torch.randn_like(weight))
 
 
-caught("the_same_steps_give_the_same_weights", "mho.effects.draws")(RandomHook)
-caught("leaves_global_generators_alone", "torch's generator")(RandomHook)
+caught("the_same_steps_give_the_same_weights", "mho.effects.draws")(RandomMethod)
+caught("leaves_global_generators_alone", "torch's generator")(RandomMethod)
 
 
 @caught("leaves_the_tiles_alone", "change the weight alone")
-class ChangesGamma(GoodHook, kind="bad.gamma"):
+class ChangesGamma(GoodMethod, kind="bad.changes_gamma"):
     """It changes scales that the mapping sets."""
 
     def after_step(self, array, weight, step):
         array.gamma.mul_(1.01)
 
 
-@caught("takes_off_what_it_put_on", "remove their handles")
-class StaysOn(GoodHook, kind="bad.stays"):
-    """It doubles what the network gives, for ever."""
+@caught("detach_leaves_nothing_behind", "remove in detach()")
+class Stays(GoodMethod, kind="bad.stays"):
+    """It puts a hook on the network and leaves it there."""
 
     def start(self, training):
-        training.net.register_forward_hook(lambda net, x, y: 2 * y)
+        training.net.register_forward_hook(lambda net, inputs, outputs: 2 * outputs)
         return self
+
+
+@caught("keeps_no_state", "what start(training) returns")
+class CountsSteps(GoodMethod, kind="bad.counts_steps"):
+    """It counts in its class."""
+
+    calls: ClassVar[list[int]] = [0]
+
+    def after_step(self, array, weight, step):
+        self.calls[0] += 1
+        weight.mul_(0.999)
+
+
+# --- quantisers ---
+
+
+class GoodQuantiser(Quantiser, kind="bad.good_quantiser"):
+    """Rounds to multiples of a step."""
+
+    source = "an example"
+    step: float = Field(0.125, gt=0, unit="1", description="between two levels")
+
+    def rounded(self, v):
+        return straight(v, (v / self.step).round() * self.step)
+
+
+def rounding(**changes):
+    """A quantiser whose modules have these methods."""
+    return type("Module", (QuantiserModule,), changes)
+
+
+@caught("inherits_from_its_base", "must inherit from mho.Quantiser")
+class NoQuantiser(Kinded, kind="bad.no_quantiser"):
+    """It says it is a quantiser, and is none."""
+
+    CATEGORY: ClassVar[str] = "quantiser"
+
+
+@caught("methods_take_the_right_arguments", "write rounded(self, v)")
+class RoundsNothing(GoodQuantiser, kind="bad.rounds_nothing"):
+    """It forgets the values."""
+
+    def rounded(self):
+        return 0
+
+
+@caught("makes_modules", "must be a mho.QuantiserModule")
+class PlainModule(GoodQuantiser, kind="bad.plain_module"):
+    """Its module is any module."""
+
+    def module(self, what):
+        return nn.Identity()
+
+
+@caught("keeps_the_shape", "become")
+class FlatQuantiser(GoodQuantiser, kind="bad.flat_quantiser"):
+    """It gives a list of values."""
+
+    def rounded(self, v):
+        return super().rounded(v).flatten()
+
+
+@caught("keeps_the_dtype", "into torch.float32")
+class SingleQuantiser(GoodQuantiser, kind="bad.single_quantiser"):
+    """It computes in single precision and stays there."""
+
+    def rounded(self, v):
+        return super().rounded(v).float()
+
+
+@caught("is_finite_where_everything_is_zero", "NaN or infinity")
+class RelativeQuantiser(GoodQuantiser, kind="bad.relative"):
+    """Its step is a share of the largest value."""
+
+    def rounded(self, v):
+        step = v.detach().abs().max() / 7
+        return straight(v, (v / step).round() * step)
+
+
+@caught("rounds", "nothing is rounded")
+class NoRounding(GoodQuantiser, kind="bad.no_rounding"):
+    """It lets everything pass."""
+
+    def rounded(self, v):
+        return 1 * v
+
+
+@caught("levels_stay", "rounding twice")
+class ShrinkingLevels(GoodQuantiser, kind="bad.shrinking"):
+    """Its levels are no fixed points."""
+
+    def rounded(self, v):
+        return 0.8 * super().rounded(v)
+
+
+@caught("leaves_its_inputs_alone", "in place")
+class QuantisesInPlace(GoodQuantiser, kind="bad.quantises_in_place"):
+    """It rounds where the values lie."""
+
+    def rounded(self, v):
+        with torch.no_grad():
+            v.div_(self.step).round_().mul_(self.step)
+        return v
+
+
+@caught("gradient_reaches_the_values", "mho.effects.straight")
+class RoundsBare(GoodQuantiser, kind="bad.rounds_bare"):
+    """It rounds without saying what the gradient is."""
+
+    def rounded(self, v):
+        return (v / self.step).round() * self.step
+
+
+@caught("lets_values_pass_when_it_is_off", "override quantised(v)")
+class AlwaysOn(GoodQuantiser, kind="bad.always_on"):
+    """It ignores the switch."""
+
+    def module(self, what):
+        return rounding(forward=lambda self, v: self.quantised(v))(self, what)
+
+
+@caught("state_is_saved", "keep state in buffers")
+class KeepsAnAttribute(GoodQuantiser, kind="bad.attribute"):
+    """Its range is an attribute of the module."""
+
+    def module(self, what):
+        def start_from(self, mean, top, lowest):
+            self.top = float(top)
+
+        def quantised(self, v):
+            return straight(v, (v / self.top * 7).round() * self.top / 7)
+
+        return rounding(start_from=start_from, quantised=quantised, top=2.5)(self, what)
+
+
+@caught("works_on_tiles", "")
+class TwoAxes(GoodQuantiser, kind="bad.two_axes"):
+    """It knows matrices only."""
+
+    def rounded(self, v):
+        rows, columns = v.shape
+        return super().rounded(v).reshape(rows, columns)
 
 
 # What no part can get wrong by itself.
@@ -544,6 +710,7 @@ BEYOND = {
 @pytest.fixture(autouse=True)
 def _fresh():
     Counter.calls[:] = [0]
+    CountsSteps.calls[:] = [0]
     random.seed(0)
     yield
 
@@ -559,7 +726,15 @@ def test_a_bad_part_is_caught(check, cls, words):
 
 @pytest.mark.parametrize(
     "kit",
-    [MappingContract, ConverterContract, CompensationContract, SurrogateContract, LayerContract, TrainingContract],
+    [
+        MappingContract,
+        ConverterContract,
+        CompensationContract,
+        SurrogateContract,
+        LayerContract,
+        TrainingContract,
+        QuantiserContract,
+    ],
 )
 def test_every_check_of_a_kit_catches_something(kit):
     """Checks that all kits share are caught on effects, in test_catches.py."""
@@ -571,7 +746,7 @@ def test_every_check_of_a_kit_catches_something(kit):
 def test_the_good_ones_pass():
     from mho_kit import run
 
-    for part in (Good, GoodHook()):
+    for part in (Good, GoodMethod(), GoodQuantiser()):
         assert [o for o in run(contract_of(part)) if o.state == "failed"] == []
 
 

@@ -48,7 +48,15 @@ class Undocumented(Nonideality, kind="telegraph.silent"):
 def test_a_failure_may_be_declared_with_a_reason():
     declared = contract_of(Undocumented(), expected_failed_checks={"documents_itself": "a private experiment"})
     (outcome,) = [o for o in run(declared) if o.check == "documents_itself"]
-    assert outcome.state == "skipped" and "a private experiment" in outcome.message
+    assert outcome.state == "expected" and "a private experiment" in outcome.message
+
+
+def test_the_class_of_a_part_may_declare_it_too():
+    class Declared(Undocumented, kind="telegraph.declared"):
+        expected_failed_checks = {"documents_itself": "a private experiment"}
+
+    (outcome,) = [o for o in run(contract_of(Declared())) if o.check == "documents_itself"]
+    assert outcome.state == "expected" and "a private experiment" in outcome.message
 
 
 def test_a_declared_failure_that_passes_is_an_error():

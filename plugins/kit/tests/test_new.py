@@ -6,6 +6,7 @@ import tomllib
 
 import pytest
 from click.testing import CliRunner
+from mho_kit.fixtures import needs
 from mho_kit.new import FILES
 
 from mho.cli import main
@@ -48,7 +49,7 @@ def test_the_project_lints(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("pcm", "is taken by mho-pcm"),
+        pytest.param("pcm", "is taken by mho-pcm", marks=needs("mho-pcm")),
         ("mho", "reserved"),
         ("digital", "reserved"),
         ("class", "cannot be a family"),

@@ -22,15 +22,15 @@ def drift_statistics(r):
 
 def exponents(t, time):
     """nu of every device, from the slope of log g against log (t + t0)."""
-    start = t.age(0).tiles.aged.double()
-    later = t.age(time).tiles.aged.double()
+    start = t.age(0).tiles.chip.weights.double()
+    later = t.age(time).tiles.chip.weights.double()
     return -(later.log() - start.log()) / math.log((time + 20) / 20)
 
 
 def test_drift_is_the_identity_at_0_s(tile):
     """R003-18"""
     t = tile(torch.full((64, 64), 0.4), "pcm.programming_noise", "pcm.drift").program(seed=0)
-    assert torch.equal(t.tiles.aged, t.tiles.programmed[0] / 25)
+    assert torch.equal(t.tiles.chip.weights, t.tiles.chip.programmed[0] / 25)
 
 
 def test_every_device_drifts_along_a_straight_line_in_log_log(tile):
@@ -63,7 +63,7 @@ def test_the_target_conductance_decides_on_the_drift(tile):
     """R003-19: programming noise changes no nu"""
     w = torch.full((64, 64), 0.1)
     noisy = tile(w, "pcm.programming_noise", "pcm.drift").program(seed=0)
-    kept = noisy.tiles.programmed > 0
+    kept = noisy.tiles.chip.programmed > 0
     clean = tile(w, "pcm.drift").program(seed=0)
     assert torch.allclose(exponents(noisy, YEAR)[kept[0]], exponents(clean, YEAR)[kept[0]], atol=1e-6)
 
@@ -76,8 +76,8 @@ def test_the_strength_of_drift_multiplies_nu(tile):
 
 def relative_noise(t, time, q):
     """Standard deviation of (g - g_D)/(g_D q) over the devices."""
-    clean = t.tiles.programmed[0].double() / 25
-    return float(((t.age(time).tiles.aged.double() / clean - 1) / q).std())
+    clean = t.tiles.chip.programmed[0].double() / 25
+    return float(((t.age(time).tiles.chip.weights.double() / clean - 1) / q).std())
 
 
 @pytest.mark.parametrize(("time", "factor"), [(0.0, 4.184), (YEAR, 5.637)])
@@ -105,7 +105,7 @@ def test_long_term_read_noise_multiplies_the_drifted_conductance(tile):
     left = (YEAR / 20 + 1) ** -0.049
     for option, base in (("drifted", left), ("target", 1.0)):
         t = tile(w, drift, f"{{kind: pcm.read_noise_1f, conductance: {option}}}").program(seed=0)
-        deviation = t.age(YEAR).tiles.aged.double() - 0.8 * left
+        deviation = t.age(YEAR).tiles.chip.weights.double() - 0.8 * left
         expected = 0.8 * base * 0.0088 * 0.8**-0.65 * spread
         assert float(deviation.std()) == pytest.approx(expected, rel=Z / math.sqrt(2 * N))
 
@@ -114,7 +114,7 @@ def test_the_two_readings_of_eq_10_agree_without_drift(tile):
     """R003-20, E3"""
     w = torch.full((64, 64), 0.8)
     aged = [
-        tile(w, f"{{kind: pcm.read_noise_1f, conductance: {option}}}").program(seed=0).age("1 day").tiles.aged
+        tile(w, f"{{kind: pcm.read_noise_1f, conductance: {option}}}").program(seed=0).age("1 day").tiles.chip.weights
         for option in ("drifted", "target")
     ]
     assert torch.allclose(*aged, atol=1e-7)
@@ -123,7 +123,7 @@ def test_the_two_readings_of_eq_10_agree_without_drift(tile):
 def test_long_term_read_noise_is_redrawn_at_every_time_and_constant_within_one(tile):
     """R003-20: the noises of two times are uncorrelated, n = 262,144"""
     t = tile(torch.ones(512, 512), "pcm.read_noise_1f").program(seed=0)
-    first, again, other = (t.age(time).tiles.aged.double() - 1 for time in (10.0, 10.0, 11.0))
+    first, again, other = (t.age(time).tiles.chip.weights.double() - 1 for time in (10.0, 10.0, 11.0))
     assert torch.equal(first, again)
     correlation = float((first * other).mean() / (first.std() * other.std()))
     assert abs(correlation) < Z / math.sqrt(N)
@@ -134,7 +134,7 @@ def test_long_term_read_noise_is_redrawn_at_every_time_and_constant_within_one(t
 def test_ageing_has_no_memory_of_the_route(tile):
     """R003-18, R003-20"""
     t = tile(torch.full((64, 64), 0.4), "pcm.programming_noise", "pcm.drift", "pcm.read_noise_1f").program(seed=0)
-    direct = t.age("1 year").tiles.aged.clone()
+    direct = t.age("1 year").tiles.chip.weights.clone()
     for time in ("1 h", "2 days", "1 s"):
         t.age(time)
-    assert torch.equal(t.age("1 year").tiles.aged, direct)
+    assert torch.equal(t.age("1 year").tiles.chip.weights, direct)

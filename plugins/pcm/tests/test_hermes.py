@@ -32,7 +32,7 @@ def chip(tile):
 @pytest.mark.parametrize("r", [0.1, 0.3, 0.5, 0.75, 1.0])
 def test_the_programming_error_is_the_polynomial(chip, devices, r):
     """Le Gallo et al. 2023: n = 262,144, standard error 0.14 %"""
-    g = chip(r, devices, "programming_noise").tiles.programmed.double()
+    g = chip(r, devices, "programming_noise").tiles.chip.programmed.double()
     sigma = sum(c * r**k for k, c in enumerate(SIGMA[devices]))
     assert float(g.std()) == pytest.approx(sigma, rel=0.01)
     assert float(g.mean()) == pytest.approx(G_MAX[devices] * r, abs=Z * sigma / 512 + 0.001 * sigma)
@@ -41,17 +41,17 @@ def test_the_programming_error_is_the_polynomial(chip, devices, r):
 def test_two_devices_are_programmed_better_than_one(chip):
     """Relative to g_max, at every level above a tenth"""
     for r in (0.2, 0.5, 0.9):
-        one, two = (chip(r, d, "programming_noise").tiles.programmed.std() / G_MAX[d] for d in (1, 2))
+        one, two = (chip(r, d, "programming_noise").tiles.chip.programmed.std() / G_MAX[d] for d in (1, 2))
         assert two < one
 
 
 def test_the_programming_error_scales_with_g_max(chip):
     chips = {g: chip(0.5, 2, "programming_noise", size=64, device=f"{{g_max: {g} uS}}") for g in (20.7, 9)}
-    assert torch.allclose(*(t.tiles.programmed / g for g, t in chips.items()), atol=1e-6)
+    assert torch.allclose(*(t.tiles.chip.programmed / g for g, t in chips.items()), atol=1e-6)
 
 
 def exponents(t, devices, time=YEAR):
-    start, later = (t.age(s).tiles.aged.double().log() for s in (0, time))
+    start, later = (t.age(s).tiles.chip.weights.double().log() for s in (0, time))
     return -(later - start) / math.log((time + T0[devices]) / T0[devices])
 
 
@@ -77,7 +77,7 @@ def test_drift_coefficients_follow_the_fits(chip, devices, r, mean, std):
 def test_a_cell_keeps_its_drift_coefficient(chip, devices):
     t = chip(0.4, devices, "drift", size=64)
     assert torch.allclose(exponents(t, devices, 3600.0), exponents(t, devices), atol=1e-5)
-    assert torch.equal(t.age(0).tiles.aged, t.tiles.programmed[0] / G_MAX[devices])
+    assert torch.equal(t.age(0).tiles.chip.weights, t.tiles.chip.programmed[0] / G_MAX[devices])
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_long_term_read_noise_follows_the_fits(chip, devices, r, q):
     t = chip(r, devices, "read_noise_1f")
     for time in (0.0, YEAR):
         factor = math.sqrt(math.log((time + T0[devices] + 512e-9) / (2 * 512e-9)))
-        relative = t.age(time).tiles.aged.double() / r - 1
+        relative = t.age(time).tiles.chip.weights.double() / r - 1
         assert float(relative.std()) == pytest.approx(q * factor, rel=Z / math.sqrt(2 * N))
 
 

@@ -29,7 +29,7 @@ def programmed(tile):
     """programmed(r, ...) -> conductances in µS of 512 x 512 devices with the target r g_max."""
 
     def make(r, *effects, seed=0, **settings):
-        return tile(torch.full((512, 512), r), *effects, **settings).program(seed=seed).tiles.programmed.double()
+        return tile(torch.full((512, 512), r), *effects, **settings).program(seed=seed).tiles.chip.programmed.double()
 
     return make
 
@@ -70,7 +70,7 @@ def test_conductances_have_a_floor_and_no_ceiling(tile):
     w = torch.full((256, 512), 0.02)
     w[:128] = 1.0
     t = tile(w, "pcm.programming_noise", "pcm.drift", "pcm.read_noise_1f").program(seed=0)
-    for conductances in (t.tiles.programmed, t.tiles.aged * 25, t.age("1 h").tiles.aged * 25):
+    for conductances in (t.tiles.chip.programmed, t.tiles.chip.weights * 25, t.age("1 h").tiles.chip.weights * 25):
         assert conductances.min() >= 0
         assert conductances.max() > 25
 
@@ -80,21 +80,21 @@ def test_no_weight_changes_its_sign(tile):
     w = 2 * torch.rand(256, 512, generator=torch.Generator().manual_seed(0)) - 1
     t = tile(w, "pcm.programming_noise", "pcm.drift", "pcm.read_noise_1f").program(seed=0)
     for time in (0, "1 year"):
-        assert (t.age(time).tiles.aged[0] * w).min() >= 0
+        assert (t.age(time).tiles.chip.weights[0] * w).min() >= 0
 
 
 def test_a_chip_is_programmed_once_and_serves_all_times(tile):
     """R003-31"""
     t = tile(torch.full((64, 64), 0.5), "pcm.programming_noise", "pcm.drift", "pcm.read_noise_1f").program(seed=0)
-    before = t.tiles.programmed.clone()
+    before = t.tiles.chip.programmed.clone()
     for time in ("1 s", "1 h", "1 day", "1 year"):
-        assert torch.equal(t.age(time).tiles.programmed, before)
+        assert torch.equal(t.age(time).tiles.chip.programmed, before)
 
 
 def test_the_share_of_stuck_cells_is_what_was_asked_for(tile):
     """R003-27: binomial, 4.5 sigma, n = 262,144"""
     t = tile(torch.full((512, 512), 0.5), "{kind: pcm.stuck_at, off: 0.01, on: 0.02, random: 0.05}").program(seed=0)
-    g = t.tiles.programmed
+    g = t.tiles.chip.programmed
     between = (g > 0) & (g < 25) & (g != 12.5)
     for cells, share in ((g == 0, 0.01), (g == 25, 0.02), (between, 0.05)):
         assert abs(int(cells.sum()) - share * N) < 4.5 * math.sqrt(N * share * (1 - share))
@@ -107,7 +107,7 @@ def test_stuck_cells_lie_elsewhere_on_another_chip(tile):
     """R003-27: random locations, two chips agree on a share f^2"""
     f = 0.1
     t = tile(torch.full((512, 512), 0.3), f"{{kind: pcm.stuck_at, off: {f}}}")
-    a, b = (t.program(seed=s).tiles.programmed == 0 for s in (0, 1))
+    a, b = (t.program(seed=s).tiles.chip.programmed == 0 for s in (0, 1))
     assert abs(int((a & b).sum()) - f * f * N) < 4.5 * math.sqrt(N * f * f)
 
 
@@ -115,7 +115,7 @@ def test_a_cell_stuck_at_0_stays_at_0(tile):
     """R003-27: after drift and read noise, at every time"""
     effects = ("pcm.programming_noise", "{kind: pcm.stuck_at, off: 0.1}", "pcm.drift", "pcm.read_noise_1f")
     t = tile(torch.full((256, 256), 0.7), *effects).program(seed=0)
-    stuck = t.tiles.programmed[0] == 0
+    stuck = t.tiles.chip.programmed[0] == 0
     assert stuck.any()
     for time in (0, "1 s", "1 h", "1 year"):
-        assert not t.age(time).tiles.aged[stuck].any()
+        assert not t.age(time).tiles.chip.weights[stuck].any()

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from mho_lab.run.product import standard_mvm_error
 
 import mho
-from mho.use.metrics import standard_mvm_error
 
 
 def standard(ir_drop_scale=1.0):

@@ -133,7 +133,9 @@ def test_quantised_networks_become_plain_again():
     plain = mho.unquantise(net)
     assert set(plain.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert torch.equal(plain[0].weight, net[0].weight) and len(plain[0].weight.unique()) <= 7
-    assert mho.conversion_report(mho.to_analog(plain, "ideal.exact")).analog
+    assert mho.conversion_report(
+        mho.to_analog(plain, mho.Hardware.from_yaml("mho: 1\ndefault: t\ntiles:\n  t: {rows: 8}\n"))
+    ).analog
 
 
 def test_a_plain_checkpoint_loads_into_a_quantised_network():
@@ -193,8 +195,8 @@ def test_a_chip_is_programmed_with_the_quantised_weights(hardware):
     torch.manual_seed(0)
     net = analog(hardware, nn.Linear(20, 6)).eval()
     mho.program(net, seed=0)
-    programmed = net.tiles.target * net.tiles.gamma[..., None]
-    assert torch.allclose(programmed, net.tiles.cut_weight(net.tiles.weight_quantiser(net.weight)), atol=1e-6)
+    programmed = net.tiles.chip.target * net.tiles.gamma[..., None]
+    assert torch.allclose(programmed, net.tiles.layout.cut_weight(net.tiles.weight_quantiser(net.weight)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -219,10 +221,10 @@ def test_clip_and_remap_act_on_the_weights_behind_the_quantiser(hardware):
     mho.attach(optimizer, net)
     with torch.no_grad():
         net.weight.mul_(3)
-    bound = net.tiles.spread(net.tiles.gamma)
+    bound = net.tiles.layout.spread(net.tiles.gamma)
     optimizer.step()
     assert (net.weight.abs() <= bound).all() and (net.weight.abs() == bound).any()
-    top = net.tiles.cut_weight(net.tiles.stored(net.weight.detach())).abs().amax(-1)
+    top = net.tiles.layout.cut_weight(net.tiles.stored(net.weight.detach())).abs().amax(-1)
     assert torch.equal(net.tiles.gamma, torch.where(top > 0, top, torch.ones_like(top)))
 
 

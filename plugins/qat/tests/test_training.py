@@ -59,7 +59,7 @@ def test_attach_follows_a_schedule_in_any_loop(hardware):
     for _ in range(12):
         net(torch.randn(3, 20)).sum().backward()
         shares.append(attached.methods[0].noise.share)
-        ramps.append(float(net.tiles._ramp()))
+        ramps.append(float(net.tiles.ramp_share()))
         on.append(net.tiles.weight_quantiser.on)
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()

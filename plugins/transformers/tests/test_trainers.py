@@ -4,22 +4,23 @@ import os
 
 import pytest
 import torch
+from mho_kit import Bench, Witness
 from torch import nn
 
 import mho
+from mho.use import matrices
 
-HW = ["tiles.pcm.rows=16", "training.inject.ramp=1 epochs", "training.clip=0.5"]
 
-
-def hardware(**changes):
-    return mho.load("pcm.standard", set=[*HW, *(f"{k.replace('__', '.')}={v}" for k, v in changes.items())])
+def hardware(**training):
+    """Tiles of 16 rows whose programming is noisy, and a recipe that clips and ramps."""
+    inject = {"ramp": "1 epochs", **training.pop("inject", {})}
+    tile = {"rows": 16, "columns": 64, "dac": {"bits": 8, "range": "learned"}, "adc": {"bits": 8, "bound": 10.0}}
+    return Bench().hardware(Witness(size=0.05), tile=tile, clip=0.5, inject=inject, **training)
 
 
 def within(net):
     """Whether all weights are where the clip leaves them."""
-    from mho.use.chip import matrices
-
-    return all((w.abs() <= a.spread(0.5 * a.gamma) * (1 + 1e-6)).all() for a, w in matrices(net))
+    return all((w.abs() <= a.layout.spread(0.5 * a.gamma) * (1 + 1e-6)).all() for a, w in matrices(net))
 
 
 # -- Hugging Face ---------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def test_amp_trains_like_fp32(mode):
     """Inside autocast a tile computes in fp32 up to the ADC, so only digital operations lose digits."""
     results = []
     for amp in (False, True):
-        net = network(training__backward=mode)
+        net = network(backward=mode)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         mho.attach(optimizer, net, steps_per_epoch=4)
         torch.manual_seed(5)
@@ -167,7 +168,7 @@ def test_a_network_in_bfloat16_trains_and_keeps_its_scales_in_fp32():
 
 
 def test_micro_batches_of_accumulated_gradients_have_noise_of_their_own_and_are_one_step():
-    net = network(training__inject__scale=3)
+    net = network(inject={"scale": 3})
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     mho.attach(optimizer, net, steps_per_epoch=1)
     x, keys = torch.randn(8, 12), []

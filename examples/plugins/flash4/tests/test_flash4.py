@@ -3,8 +3,7 @@
 import pytest
 import torch
 from mho_flash4 import ChargeLoss, Levels
-from mho_kit import NonidealityContract
-from mho_kit.bench import Bench
+from mho_kit import Bench, NonidealityContract
 
 
 class TestLevels(NonidealityContract):

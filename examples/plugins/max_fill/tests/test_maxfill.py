@@ -36,7 +36,7 @@ def tile(w, k, equal="false", effects="[]", pair="active"):
 def test_the_sum_is_the_target_and_at_most_one_device_is_between(k, pair):
     w = torch.randn(40, 60, generator=torch.Generator().manual_seed(0))
     t = tile(w, k, pair=pair).program(seed=0)
-    g = t.tiles.programmed
+    g = t.tiles.chip.programmed
     between = ((g > 1e-4) & (g < 25 - 1e-4)).sum(0)
     assert len(g) == k * (2 if pair == "both" else 1) and int(between.max()) <= 1
     assert torch.allclose(t(torch.eye(60)), w.T, atol=1e-5)
@@ -54,7 +54,7 @@ def test_the_error_follows_from_the_noise_law(equal):
     k, level = 4, 0.9
     w = torch.full((200, 200), level)
     w[:, 0] = 1.0
-    g = tile(w, k, equal, "[pcm.programming_noise]").program(seed=0).tiles.aged[0, :, 1:]
+    g = tile(w, k, equal, "[pcm.programming_noise]").program(seed=0).tiles.chip.weights[0, :, 1:]
     shares = [level] * k if equal == "true" else [min(max(k * level - i, 0), 1) for i in range(k)]
     expected = sum(sigma(r) ** 2 for r in shares) ** 0.5 / (25 * k)
     assert float(g.std()) == pytest.approx(expected, rel=0.02)

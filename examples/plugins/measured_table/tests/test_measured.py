@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from mho_kit import NonidealityContract
-from mho_kit.bench import Bench
+from mho_kit import Bench, NonidealityContract
 from mho_measured import MeasuredDevice, read_table
 
 import mho

@@ -44,5 +44,5 @@ def test_dead_columns_do_not_move_the_gain():
     reference = torch.ones(4, 2, 10)
     now = 0.5 * reference
     now[:, :, :3] = 0  # three columns died
-    gain = MedianDrift().gain(reference, now, tile("none")[1].tiles.geometry)
+    gain = MedianDrift().gain(reference, now, tile("none")[1].tiles.view.geometry)
     assert torch.equal(gain, torch.full((2, 10), 2.0))

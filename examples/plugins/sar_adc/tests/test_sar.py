@@ -3,8 +3,7 @@
 import mho_sar
 import pytest
 import torch
-from mho_kit import ConverterContract
-from mho_kit.bench import Bench
+from mho_kit import Bench, ConverterContract
 from mho_sar import SarAdc
 
 import mho

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from mho_kit import NonidealityContract
-from mho_kit.bench import Bench
+from mho_kit import Bench, NonidealityContract
 from mho_markov import MarkovTelegraph
 
 SPEC = MarkovTelegraph(depth=0.2, occupancy=0.3, tau=2.0)

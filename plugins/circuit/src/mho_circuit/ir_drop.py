@@ -28,9 +28,9 @@ class IRDrop(Nonideality, kind="circuit.ir_drop"):
     bibtex = RASCH_BIBTEX
     sides: ClassVar[dict[str, Side]] = {"a": Side(magnitude, absolute), "p": Side(by_depth, linear)}
 
-    r_wire: Ohms = Field(0.35, ge=0, description="wire resistance between two cells", source="R003 Table A.1")
+    r_wire: Ohms = Field(0.35, ge=0, description="wire resistance between two cells", source=f"{RASCH}, Table A.1")
     g_line: MicroSiemens = Field(
-        5.0, ge=0, description="conductance that stands for w = 1 on the line", source="R003 Eq. 16, E5"
+        5.0, ge=0, description="conductance that stands for w = 1 on the line", source=f"{RASCH}, Eq. 16"
     )
 
     def shift(self, site: Site, a: Tensor, p: Tensor) -> Tensor:

@@ -36,21 +36,21 @@ class IRDropLadder(Nonideality, kind="circuit.ir_drop_ladder"):
     source = f"{RASCH}, Eq. 15"
     bibtex = RASCH_BIBTEX
 
-    r_wire: Ohms = Field(0.35, ge=0, description="wire resistance between two cells", source="R003 Table A.1")
+    r_wire: Ohms = Field(0.35, ge=0, description="wire resistance between two cells", source=f"{RASCH}, Table A.1")
     g_line: MicroSiemens = Field(
-        5.0, ge=0, description="conductance that stands for w = 1 on the line", source="R003 Eq. 16, E5"
+        5.0, ge=0, description="conductance that stands for w = 1 on the line", source=f"{RASCH}, Eq. 16"
     )
     input_encoding: Literal["gated", "driven"] = Field(
         "gated",
         description="rows conduct only while their pulse is on, or are always held at a voltage",
-        source="docs/physics.md E6",
+        source=f"{RASCH}, Eq. 16 (gated), Eq. 15 (driven)",
     )
     slots: int | None = Field(
         None,
         ge=1,
         unit="count",
         description="time slots of the pulse window in which gated lines are solved; none: once, with the mean load",
-        source="R003 Methods, IR-drop",
+        source=f"{RASCH}, Methods, IR-drop",
     )
 
     @classmethod

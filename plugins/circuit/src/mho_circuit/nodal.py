@@ -33,7 +33,7 @@ class IRDropNodal(Nonideality, kind="circuit.ir_drop_nodal"):
     r_driver: Ohms = Field(0.0, ge=0, description="output resistance of a row driver", source="ideal driver")
     r_sense: Ohms = Field(0.0, ge=0, description="input resistance of a sense amplifier", source="ideal virtual ground")
     g_line: MicroSiemens = Field(
-        5.0, ge=0, description="conductance that stands for w = 1 on the line", source="R003 Eq. 16, E5"
+        5.0, ge=0, description="conductance that stands for w = 1 on the line", source=f"{RASCH}, Eq. 16"
     )
 
     def fold(self, w: Tensor, site: Site) -> Tensor:

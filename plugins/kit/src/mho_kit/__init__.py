@@ -1,22 +1,35 @@
-"""Tests that plugin authors inherit: `class TestMyEffect(NonidealityContract): spec = MyEffect(...)`."""
+"""Tests that plugin authors inherit: `class TestMyEffect(NonidealityContract): spec = MyEffect(...)`.
 
-from mho_kit.compensations import CompensationContract
-from mho_kit.contract import NonidealityContract, Outcome, contract_of, run
-from mho_kit.converters import ConverterContract
-from mho_kit.hooks import TrainingContract
-from mho_kit.layers import LayerContract
-from mho_kit.mappings import MappingContract
-from mho_kit.surrogates import SurrogateContract
+One module holds the contract of each kind of part, `checks` what they share, `bench` the tile on which parts are tried.
+Names load on first use, so that `mho new` needs no torch.
+"""
 
-__all__ = [
-    "CompensationContract",
-    "ConverterContract",
-    "LayerContract",
-    "MappingContract",
-    "NonidealityContract",
-    "Outcome",
-    "SurrogateContract",
-    "TrainingContract",
-    "contract_of",
-    "run",
-]
+import importlib
+from typing import Any
+
+_HOME = {
+    "Bench": "bench",
+    "CompensationContract": "compensations",
+    "ConverterContract": "converters",
+    "LayerContract": "layers",
+    "MappingContract": "mappings",
+    "NonidealityContract": "effects",
+    "Outcome": "outcomes",
+    "QuantiserContract": "quantisers",
+    "SurrogateContract": "surrogates",
+    "TrainingContract": "training",
+    "Witness": "bench",
+    "contract_of": "outcomes",
+    "run": "outcomes",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mho_kit' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mho_kit.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,8 +1,11 @@
-"""The bench on which the checks put an effect: a small uneven tile, sites as the core makes them, the same inputs always."""
+"""The bench on which the checks put a part: a small uneven tile, sites as the core makes them, the same inputs always."""
 
 from __future__ import annotations
 
 import unittest
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
@@ -10,20 +13,30 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import Field, Hardware, parse
-from mho.effects import PER_STAGE, Adc, Dac, Geometry, Nonideality, Per, Site, Stream, draws, product
-from mho.fast import Precision
-from mho.tile import Run, resolve
-from mho.use import Tile
+from mho.effects import TABLE, Adc, Dac, Geometry, Nonideality, Per, Site, Stream, draws, product
+from mho.fast import Precision, Route
+from mho.tile import tile_arrays
+from mho.use import Tile, to_analog
 
 # 17 inputs on tiles of at most 7 rows are 6 + 6 + 5: the third is padded. 10 outputs are 3 blocks of columns.
 OUTPUTS, INPUTS, VECTORS = 10, 17, 6
 TILE: dict[str, Any] = {"rows": 7, "columns": 4, "dac": {"bits": 8, "range": 1.0}, "adc": {"bits": None, "bound": 10.0}}
 PER_VECTOR = ("input", "mvm", "accumulate", "output")
+OF_DEVICES = ("program", "age")  # stages that see conductances
 
 
 def skip(reason: str) -> NoReturn:
-    """Leave a check that does not apply to this effect."""
+    """Leave a check that does not apply to this part."""
     raise unittest.SkipTest(reason)
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Torch's generator at `seed`, and no warnings; afterwards the generator is where it was."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        yield
 
 
 @dataclass
@@ -32,9 +45,13 @@ class Recorder(Site):
 
     asked: list[str] = field(default_factory=list)
 
-    def _rows(self, t: Tensor, per: Per | None, name: str) -> tuple[Tensor, Tensor]:
-        self.asked.append(per or PER_STAGE[self.stage])
-        return super()._rows(t, per, name)
+    def randn_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
+        self.asked.append(per or TABLE[self.stage].per)
+        return super().randn_like(t, per, name)
+
+    def rand_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
+        self.asked.append(per or TABLE[self.stage].per)
+        return super().rand_like(t, per, name)
 
 
 class Witness(Nonideality, kind="witness.noise"):
@@ -58,19 +75,29 @@ class Witness(Nonideality, kind="witness.noise"):
 
 
 class Bench:
-    """Everything a check needs around one part."""
+    """Everything a check needs around one part.
+
+    weight    [out, in] and `x` [vector, in] of a layer
+    geometry  of its tiles
+    w, g      what is to be written to them: normalised weights [tile, out, row], conductances [dev, tile, out, row] in µS
+    """
 
     def __init__(self, tile: str = "", dtype: torch.dtype = torch.float64, precision: Precision = "auto") -> None:
         self.changes = parse(tile, "tile").data if tile.strip() else {}
         self.dtype, self.precision = dtype, precision
         self.weight = self.random(OUTPUTS, INPUTS, number=1) * 0.3
         self.x = self.random(VECTORS, INPUTS, number=2)
-        self.array = self.tile().tiles
+        made = self.tile()
+        self.spec, self.geometry = made.tiles.spec, geometry_of(made)
+        self.w = targets(made.program(seed=0)).to(dtype)
+        pair = self.spec.device.pair
+        self.g = self.spec.mapping.conductances(self.w, pair, self.geometry)
+        self.on_tiles = self.spec.mapping.weights(self.g, self.w.sign(), pair, self.geometry)
 
     def random(self, *shape: int, number: int) -> Tensor:
         """U(-1, 1), the same on every call."""
-        draws = torch.rand(shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
-        return (2 * draws - 1).to(self.dtype)
+        u = torch.rand(shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
+        return (2 * u - 1).to(self.dtype)
 
     # -- tiles ------------------------------------------------------------------------------------------------
     def hardware(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> Hardware:
@@ -93,8 +120,6 @@ class Bench:
 
     def network(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> nn.Module:
         """A converted convolution and a linear layer."""
-        from mho.use import to_analog
-
         torch.manual_seed(3)
         model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(20, 3))
         return to_analog(model.to(self.dtype), self.hardware(*effects, tile=tile, **training))
@@ -103,27 +128,28 @@ class Bench:
         return self.random(VECTORS, 2, 4, 4, number=4)
 
     # -- single stages ----------------------------------------------------------------------------------------
-    def target(self) -> Tensor:
-        """µS [dev, tile, out, row]"""
-        return self.array._physical(self.array._target(self.array.normalised(self.weight)))
+    def arguments(self, stage: str, leading: tuple[int, ...] = ()) -> tuple[Tensor, ...]:
+        """What the core passes to a stage, time and site left out; `leading` axes follow the vectors."""
+        used = self.geometry.rows.used
+        x, w = self.random(VECTORS, *leading, *used.shape, number=2) * used.to(self.dtype), self.on_tiles
+        match stage:
+            case "program" | "age":
+                return (self.g,)
+            case "fold" | "read":
+                return (w,)
+            case "input" | "passes":
+                return (x,)
+            case "mvm":
+                return x, w
+            case "accumulate":
+                return product(x, w), x, w
+        return (product(x, w),)
 
-    def arguments(self, stage: str, leading: tuple[int, ...] = (), dtype: torch.dtype | None = None) -> tuple[Any, ...]:
-        """What the core passes to a stage, the site left out; `leading` axes follow the vectors."""
-        dtype = dtype or self.dtype
-        w = self.array._signed(self.target(), self.array.normalised(self.weight)).to(dtype)
-        x = self.array.cut(self.random(VECTORS, *leading, INPUTS, number=2)).to(dtype)
-        tensors = {
-            "program": (self.target(),),
-            "age": (self.target(),),
-            "fold": (w,),
-            "read": (w,),
-            "input": (x,),
-            "passes": (x,),
-            "mvm": (x, w),
-            "accumulate": (product(x, w), x, w),
-            "output": (product(x, w),),
-        }[stage]
-        return tuple(t.to(dtype) for t in tensors)
+    def built(self, effect: Nonideality, layer: str = "layer") -> nn.Module:
+        """What the effect learns in this layer, as the core asks for it."""
+        path = draws.words(layer, effect.kind, 0)
+        key = draws.fold_words(draws.key("build"), path)
+        return effect.build(Site(self.geometry, Stream(key, key), path, "build"))
 
     def site(
         self,
@@ -133,39 +159,27 @@ class Bench:
         *,
         t: float = 0.0,
         layer: str = "layer",
-        call: int = 0,
         target: Tensor | None = None,
     ) -> Recorder:
         """A site as the core makes it for chip number `chip`; constants are prepared."""
-        target = self.target() if target is None else target
-        geometry = on_device(self.array.geometry, target.device)
-        path = resolve((effect,), layer).effects[0].path
-        key = draws.fold_words(draws.key("chip", chip), draws.words("layer", layer))
-        prepared = Site(geometry, Stream(key, key), path, "prepare")
+        target = self.g if target is None else target
+        geometry = on_device(self.geometry, target.device)
+        path, stream = draws.words(layer, effect.kind, 0), _stream(chip, layer, t)
         module = None
         if effect.writes("build"):
-            first = draws.fold_words(draws.key("build"), path)
-            module = effect.build(Site(geometry, Stream(first, first), path, "build"))
-            prepared.module = module = self.teach(module.to(device=target.device, dtype=self.dtype))
+            module = self.teach(self.built(effect, layer).to(device=target.device, dtype=self.dtype))
+        prepared = Site(geometry, stream, path, "prepare", module=module)
         effect.prepare(prepared)
-        stream = Run.stream(key, draws.fold(key, "call", t, call), t, VECTORS, samples=VECTORS)
-        return Recorder(
-            geometry,
-            stream,
-            path,
-            stage,
-            target=target if stage in ("program", "age") else None,
-            programmed=target if stage == "age" else None,
-            constants=prepared.constants,
-            module=module,
-        )
+        devices = {"target": target if stage in OF_DEVICES else None, "programmed": target if stage == "age" else None}
+        return Recorder(geometry, stream, path, stage, **devices, constants=prepared.constants, module=module)
 
-    def converter_site(self, converter: Dac | Adc, chip: int = 0, *, call: int = 0, device: str = "cpu") -> Recorder:
+    def converter_site(
+        self, part: Dac | Adc, chip: int = 0, *, call: int = 0, vectors: int = VECTORS, device: str = "cpu"
+    ) -> Recorder:
         """A site as the core makes it for the converters of chip number `chip`."""
-        key = draws.fold_words(draws.key("chip", chip), draws.words("layer", "layer"))
-        stream = Run.stream(key, draws.fold(key, "call", 0.0, call), 0.0, VECTORS, samples=VECTORS)
-        geometry = on_device(self.array.geometry, torch.device(device))
-        return Recorder(geometry, stream, draws.words("layer", converter.kind, 0), converter.CATEGORY)
+        geometry = on_device(self.geometry, torch.device(device))
+        stream = _stream(chip, "layer", 0.0, call, vectors)
+        return Recorder(geometry, stream, draws.words("layer", part.kind, 0), part.CATEGORY)
 
     def call(
         self,
@@ -180,12 +194,11 @@ class Bench:
     ) -> Tensor:
         """One stage of the effect, strength mixed in, as the core calls it."""
         values = self.arguments(stage) if arguments is None else arguments
-        if stage in ("program", "age"):
+        if stage in OF_DEVICES:
             where.setdefault("target", values[0])
         site = site or self.site(effect, stage, chip, t=t, **where)
         if stage == "mvm":
-            x, w = values
-            return effect.mvm(x, w, site)
+            return effect.mvm(*values, site)
         if stage == "passes":
             return torch.stack(effect.passes(values[0], site)).sum(0)
         return effect.apply(stage, values[0], *((t,) if stage == "age" else values[1:]), site)
@@ -198,7 +211,47 @@ class Bench:
         return {stage: site.asked for stage, site in sites.items()}
 
 
-def on_device(geometry: Geometry, device: torch.device) -> Geometry:
+def _stream(chip: int, layer: str, t: float, call: int = 0, vectors: int = VECTORS) -> Stream:
+    """The keys of a layer call on a chip at t seconds, whose vectors are samples."""
+    key = draws.fold_words(draws.key("chip", chip), draws.words("layer", layer))
+    return Stream(key, draws.fold(key, "call", t, call), t).of_sample(0, vectors)
+
+
+def on_device(geometry: Geometry, device: torch.device | str) -> Geometry:
     """A geometry whose tensors are on that device."""
     rows = type(geometry.rows)(*(v.to(device) for v in geometry.rows))
     return geometry._replace(rows=rows, blocks=geometry.blocks.to(device))
+
+
+# -- what the checks look at inside of a tile -----------------------------------------------------------------------
+def geometry_of(tile: Tile) -> Geometry:
+    return tile.tiles.view.geometry
+
+
+def targets(tile: Tile) -> Tensor:
+    """The normalised weights that were to be written, [tile, out, row]."""
+    return tile.tiles.chip.target
+
+
+def conductances(tile: Tile) -> Tensor:
+    """As they were programmed, µS [dev, tile, out, row]."""
+    return tile.tiles.chip.programmed
+
+
+def weights(tile: Tile) -> Tensor:
+    """What the conductances are now, [tile, out, row]; 1 = the mapped range."""
+    return tile.tiles.chip.weights
+
+
+def output_scale(tile: Tile) -> Tensor:
+    """What the periphery multiplies converted outputs by, [tile, out]."""
+    return tile.tiles.digital_scale().detach()
+
+
+def routes_of(net: nn.Module) -> list[Route]:
+    """How the matrices of a network are simulated."""
+    return [array.backend.route for array in tile_arrays(net)]
+
+
+def route_of(tile: Tile) -> Route:
+    return routes_of(tile)[0]

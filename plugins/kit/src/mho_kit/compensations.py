@@ -10,7 +10,8 @@ from torch import Tensor
 from mho.config import Kinded
 from mho.effects import Compensation, Nonideality, Site
 from mho_kit.bench import Bench, on_device
-from mho_kit.parts import Call, PartChecks
+from mho_kit.checks.base import Call
+from mho_kit.checks.parts import PartChecks
 
 
 class Fade(Nonideality, kind="witness.fade"):
@@ -34,20 +35,20 @@ class CompensationContract(PartChecks):
 
     def _read_outs(self, bench: Bench) -> Tensor:
         """[vector, tile, out] as the core takes them, repeats included."""
-        y = bench.random(16, bench.array.row_tiles, bench.array.columns, number=8) + 0.1
+        y = bench.random(16, *bench.w.shape[:2], number=8) + 0.1
         return y.repeat(self.spec.repeats, 1, 1)
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
-        geometry = on_device(bench.array.geometry, torch.device(device))
+        geometry = on_device(bench.geometry, device)
         y = self._read_outs(bench)
         return {"gain": (lambda reference, now: self.spec.gain(reference, now, geometry), (y, 0.8 * y))}
 
     def _gain(self, factor: float) -> Tensor:
         y = self._read_outs(self.bench)
-        return self.spec.gain(y, factor * y, self.bench.array.geometry)
+        return self.spec.gain(y, factor * y, self.bench.geometry)
 
     def test_gives_a_gain_for_every_column_of_every_tile(self) -> None:
-        gain, wanted = self._gain(0.8), tuple(self.bench.array.gamma.shape)
+        gain, wanted = self._gain(0.8), tuple(self.bench.w.shape[:2])
         assert tuple(gain.shape) == wanted, f"gain gives {tuple(gain.shape)}, the core needs [tile, out] = {wanted}"
 
     def test_the_gain_is_one_where_nothing_has_changed(self) -> None:
@@ -70,7 +71,7 @@ class CompensationContract(PartChecks):
         dead = y.clone()
         dead[..., :2] = 0
         for reference, now in ((y, dead), (dead, y), (dead, dead)):
-            gain = self.spec.gain(reference, now, self.bench.array.geometry)
+            gain = self.spec.gain(reference, now, self.bench.geometry)
             assert torch.isfinite(gain).all() and (gain >= 0).all(), (
                 "a dead column gives a gain that is NaN, infinite or negative; see mho.compensation.ratio"
             )

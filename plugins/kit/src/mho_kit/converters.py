@@ -9,9 +9,10 @@ from torch import Tensor
 
 from mho.config import Kinded
 from mho.effects import Adc, Converter, Dac, Rounding
-from mho_kit.base import same
 from mho_kit.bench import VECTORS, Bench, Recorder, skip
-from mho_kit.parts import Call, PartChecks
+from mho_kit.checks.base import Call, same
+from mho_kit.checks.parts import PartChecks
+from mho_kit.checks.randomness import does_not_mix_vectors
 
 SWEEP = 4001
 ROUNDINGS: tuple[Rounding, ...] = ("through", "zero", "ste")
@@ -51,29 +52,29 @@ class ConverterContract(PartChecks):
 
     def _values(self, bench: Bench) -> Tensor:
         """[vector, tile, out] or [vector, tile, row], a little beyond the full range."""
-        last = bench.array.columns if isinstance(self.spec, Adc) else bench.array.height
-        return 1.3 * self._full * bench.random(VECTORS, bench.array.row_tiles, last, number=7)
+        tiles, columns, height = bench.w.shape
+        last = columns if isinstance(self.spec, Adc) else height
+        return 1.3 * self._full * bench.random(VECTORS, tiles, last, number=7)
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
-        site = bench.converter_site(self.spec, device=device)  # type: ignore[arg-type]
-        values = self._values(bench)
+        site, values = bench.converter_site(self.spec, device=device), (self._values(bench),)
         named = "convert" if isinstance(self.spec, Adc) else "encode"
-        calls: dict[str, Call] = {named: (lambda v: self._convert(v, site), (values,))}
-        calls["rounding zero"] = (lambda v: self._convert(v, site, "zero"), (values,))
-        return calls
+        return {
+            named: (lambda v: self._convert(v, site), values),
+            "rounding zero": (lambda v: self._convert(v, site, "zero"), values),
+        }
 
-    def _sweep(self, low: float, high: float) -> Tensor:
-        """[SWEEP, tile, 1 column or row], the same values for all."""
-        v = torch.linspace(low, high, SWEEP, dtype=torch.float64)
-        shape = self._values(self.bench).shape[1:]
-        return v[:, None, None].expand(SWEEP, *shape)
+    def _converted(self, low: float, high: float) -> tuple[Tensor, Tensor, set[str]]:
+        """Values [SWEEP, tile, out or row] from low to high in units of the full range, what they become on chip 0, and how
+        often the draws of that change."""
+        v = self._full * torch.linspace(low, high, SWEEP, dtype=torch.float64)
+        v = v[:, None, None].expand(SWEEP, *self._values(self.bench).shape[1:])
+        site = self.bench.converter_site(self.spec, vectors=SWEEP)
+        return v, self._convert(v, site), set(site.asked)
 
-    def _site(self, chip: int = 0, vectors: int = VECTORS) -> Recorder:
-        site = self.bench.converter_site(self.spec, chip)  # type: ignore[arg-type]
-        site.stream = type(site.stream)(
-            site.stream.chip, site.stream.call, 0.0, site.stream.vectors._replace(samples=vectors)
-        )
-        return site
+    @property
+    def _bounded(self) -> bool:
+        return not (isinstance(self.spec, Adc) and self.spec.bound is None)
 
     def test_keeps_the_shape(self) -> None:
         for name, (call, (values,)) in self.calls(self.bench).items():
@@ -82,57 +83,56 @@ class ConverterContract(PartChecks):
 
     def test_saturates(self) -> None:
         """R003-03: on both sides, whatever comes."""
-        if isinstance(self.spec, Adc) and self.spec.bound is None:
+        if not self._bounded:
             skip("it has no bound")
-        v = self._sweep(-1e4 * self._full, 1e4 * self._full)
-        top = float(self._convert(v, self._site(vectors=SWEEP)).abs().max())
+        top = float(self._converted(-1e4, 1e4)[1].abs().max())
         assert top <= self._full * (1 + 1e-6), f"values up to {top:.4g} come out; the range ends at {self._full:g}"
 
     def test_has_as_many_levels_as_its_bits(self) -> None:
         """b bits are at most 2^b levels, for each converter; draws per vector are left out."""
-        bits, site = self.spec.bits, self._site(vectors=SWEEP)
-        new = self._convert(self._sweep(-1.2 * self._full, 1.2 * self._full), site)
-        if bits is None or (isinstance(self.spec, Adc) and self.spec.bound is None):
+        bits = self.spec.bits
+        _, new, asked = self._converted(-1.2, 1.2)
+        if bits is None or not self._bounded:
             skip("it does not round")
-        if {"vector", "call"} & set(site.asked):
+        if {"vector", "call"} & asked:
             skip("it adds noise of its own to every conversion")
         levels = max(len(column.unique()) for column in new.flatten(1).T)
         assert levels <= 2**bits, f"{levels} different values come out of {bits} bits; round to 2^bits - 1 levels"
 
     def test_values_keep_their_unit(self) -> None:
         """An ADC gives analog units again, a DAC x / alpha: inside the range the error is a fraction of the range."""
-        v = self._sweep(-0.9 * self._full, 0.9 * self._full)
-        error = float((self._convert(v, self._site(vectors=SWEEP)) - v).square().mean().sqrt())
+        v, new, _ = self._converted(-0.9, 0.9)
+        error = float((new - v).square().mean().sqrt())
         assert error < 0.3 * self._full, (
             f"values inside the range come out wrong by {error:.3g} (RMS; range {self._full:g}); check units and sign"
         )
 
     def test_larger_values_give_larger_codes(self) -> None:
         """On the whole: mismatch may make single steps go down."""
-        v = self._sweep(-self._full, self._full)
-        new = self._convert(v, self._site(vectors=SWEEP))[: SWEEP - 1].unflatten(0, (8, -1)).mean(1)
+        new = self._converted(-1.0, 1.0)[1][: SWEEP - 1].unflatten(0, (8, -1)).mean(1)
         assert (new.diff(dim=0) > 0).all(), "the mean code of larger values is not larger; check the order of the bits"
 
     def test_all_roundings_give_the_same_values(self) -> None:
-        values, site = self._values(self.bench), self._site()
-        results = [self._convert(values, site, r) for r in ROUNDINGS]
-        close = all(torch.allclose(results[0], r, atol=1e-9) for r in results[1:])
-        assert close, "the rounding mode changes values; it may change gradients only"
+        values, site = self._values(self.bench), self.bench.converter_site(self.spec)
+        first, *others = (self._convert(values, site, r) for r in ROUNDINGS)
+        assert all(torch.allclose(first, r, atol=1e-9) for r in others), (
+            "the rounding mode changes values; it may change gradients only"
+        )
 
     def test_gradient_passes_inside_the_range(self) -> None:
         values = (0.5 * self._values(self.bench)).requires_grad_()
-        self._convert(values, self._site()).sum().backward()
+        self._convert(values, self.bench.converter_site(self.spec)).sum().backward()
         g = values.grad
         assert g is not None and torch.isfinite(g).all() and g.abs().mean() > 0.1, (
-            "rounding through: hardly any gradient passes; use mho.gradient.straight, or super()'s"
+            "rounding through: hardly any gradient passes; use mho.effects.straight, or super()'s"
         )
 
     def test_gradient_stops_where_it_saturates(self) -> None:
         """R003-65: a saturated code has no gradient, or training would push weights further out."""
-        if isinstance(self.spec, Adc) and self.spec.bound is None:
+        if not self._bounded:
             skip("it has no bound")
         values = (100 * self._full * torch.ones_like(self._values(self.bench))).requires_grad_()
-        new = self._convert(values, self._site())
+        new = self._convert(values, self.bench.converter_site(self.spec))
         if new.requires_grad:
             new.sum().backward()
         g = values.grad
@@ -140,23 +140,19 @@ class ConverterContract(PartChecks):
 
     def test_a_chip_keeps_its_errors(self) -> None:
         """Errors that are drawn per chip are the same in every call and at every time, and differ between chips."""
-        values = self._values(self.bench)
-        site = self._site()
-        self._convert(values, site)
+        values, site = self._values(self.bench), self.bench.converter_site(self.spec)
+        one = self._convert(values, site)
         if "chip" not in site.asked:
             skip("it draws nothing for each chip")
-        a, other = (self._convert(values, self._site(chip)) for chip in (0, 1))
-        later = self.bench.converter_site(self.spec, call=1)  # type: ignore[arg-type]
-        assert not same(a, other), "it draws numbers for each chip, but two chips are the same; use what you draw"
+        other, later = (
+            self._convert(values, self.bench.converter_site(self.spec, **at)) for at in ({"chip": 1}, {"call": 1})
+        )
+        assert not same(one, other), "it draws numbers for each chip, but two chips are the same; use what you draw"
         if not {"vector", "call"} & set(site.asked):
-            assert same(a, self._convert(values, later)), "one chip has other errors in another call; draw per='chip'"
+            assert same(one, later), "one chip has other errors in another call; draw per='chip'"
 
     def test_does_not_mix_vectors(self) -> None:
         """Outputs do not depend on how the vectors are cut into batches."""
-        tile = self.made().program(seed=0)
-        whole = tile.age(60.0)(self.bench.x)
-        tile.age(60.0)
-        parts = torch.cat([tile(x) for x in self.bench.x.split([1, 3, 2])])
-        assert torch.allclose(whole, parts, rtol=1e-9, atol=1e-9), (
+        assert does_not_mix_vectors(self), (
             "outputs depend on how the vectors are cut into batches; no mean or maximum over axis 0"
         )

@@ -1,9 +1,17 @@
 """Fixtures for tests: devices, and small hardware descriptions made in Python. A conftest.py imports them."""
 
+import importlib.util
+
 import pytest
 import torch
 
 import mho
+
+
+def needs(*distributions):
+    """A mark: the test skips visibly where one of these plugins (mho-pcm) is not installed."""
+    missing = [d for d in distributions if importlib.util.find_spec(d.replace("-", "_")) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 
 def pytest_generate_tests(metafunc):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +15,10 @@ from torch import Tensor, nn
 from mho.config import registry
 from mho.fast import Precision
 from mho.layers import AnalogLayer
-from mho.tile import tile_arrays
 from mho.use import load_model, program, save_model, to_analog, to_digital
-from mho_kit.base import Checks, same
-from mho_kit.bench import Bench, Witness, skip
-from mho_kit.paths import EXACT
+from mho_kit.bench import Bench, Witness, routes_of, seeded, skip
+from mho_kit.checks.base import Checks, documented, same
+from mho_kit.checks.paths import EXACT
 
 
 class LayerContract(Checks):
@@ -39,9 +37,7 @@ class LayerContract(Checks):
         fresh = registry.Registry()
         fresh.load(registry.CORE)
         fresh.provide("layer", self.layer)
-        with registry.using(fresh), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
+        with registry.using(fresh), seeded():
             yield
 
     @contextmanager
@@ -80,9 +76,7 @@ class LayerContract(Checks):
         assert issubclass(cls, cls.torch_type), f"{cls.__name__} must inherit from {cls.torch_type.__name__} too"
 
     def test_documents_itself(self) -> None:
-        assert len((vars(self.layer).get("__doc__") or "").split()) >= 4, (
-            "it needs a docstring: what is on tiles, shapes"
-        )
+        documented(self.layer, "what is on tiles, shapes")
 
     def test_is_found_by_conversion(self) -> None:
         with self._nets() as (_, analog, _):
@@ -162,7 +156,7 @@ class LayerContract(Checks):
 
     def _on_a_chip(self, digital: Around, inputs: tuple[Any, ...], precision: Precision) -> list[Tensor]:
         net = to_analog(digital, Bench(self.tile, torch.float32, precision).hardware(tile={"adc": None}))
-        routes = [array.route for array in tile_arrays(net)]
+        routes = routes_of(net)
         if precision != "reference" and not any(r.fused for r in routes):
             skip(f"it runs on the reference path: {routes[0].why}")
         program(net, seed=0)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
-from mho.config import Hardware, Kinded
+from mho.config import Kinded
 from mho.effects import Surrogate
-from mho.use import Tile
 from mho_kit.bench import Bench, on_device
-from mho_kit.parts import Call, PartChecks
+from mho_kit.checks.base import Call
+from mho_kit.checks.parts import PartChecks
 
 
 class SurrogateContract(PartChecks):
@@ -24,21 +23,11 @@ class SurrogateContract(PartChecks):
     BASE: ClassVar[type[Kinded]] = Surrogate
     METHODS: ClassVar[tuple[str, ...]] = ("outputs",)
 
-    @property
-    def _training(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         return {"backward": {"mode": "surrogate", "surrogate": self.spec}}
 
-    def made(self, bench: Bench | None = None, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
-        return (bench or self.bench).tile(tile=tile, **{**training, **self._training})
-
-    def network(self) -> nn.Module:
-        return self.bench.network(**self._training)
-
-    def hardware(self) -> Hardware:
-        return self.bench.hardware(**self._training)
-
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
-        geometry = on_device(bench.array.geometry, torch.device(device))
+        geometry = on_device(bench.geometry, device)
         return {"outputs": (lambda x, w: self.spec.outputs(x, w, geometry), bench.arguments("mvm"))}
 
     def test_keeps_the_shape(self) -> None:
@@ -48,7 +37,7 @@ class SurrogateContract(PartChecks):
 
     def test_both_arguments_get_a_gradient(self) -> None:
         x, w = (a.requires_grad_() for a in self.bench.arguments("mvm"))
-        self.spec.outputs(x, w, self.bench.array.geometry).square().sum().backward()
+        self.spec.outputs(x, w, self.bench.geometry).square().sum().backward()
         for name, v in (("x", x), ("w", w)):
             assert v.grad is not None and torch.isfinite(v.grad).all() and v.grad.any(), (
                 f"no finite gradient reaches {name}"

@@ -1,1 +1,53 @@
-"""The commands of mho: runs, studies, sweeps, reports and fits."""
+"""The commands of mho: runs, studies, sweeps, reports and fits.
+
+What plugins build on is offered here, imported when it is used: `Task` and `Score`; `Study` with `study_options` for a study
+with a verb of its own, `Subject` and `scores` for what it measures, `Page` and `Part` for what it shows; the sub-packages
+`report` (pages), `sweep` (many items in a folder that survives interruptions) and `fit`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from mho import hookimpl
+
+# name -> sub-module; a sub-package is offered as it is
+_HOME = {
+    "Page": "studies.shown",
+    "Part": "studies.shown",
+    "Score": "run.task",
+    "Study": "studies.study",
+    "Subject": "studies.subject",
+    "Task": "run.task",
+    "network": "studies.subject",
+    "scores": "studies.subject",
+    "study_options": "studies.study",
+    "task_of": "studies.subject",
+}
+
+__all__ = ["fit", "report", "sweep", *_HOME]  # noqa: PLE0604 (names of the table)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@hookimpl
+def mho_tasks() -> dict[str, str]:
+    """The built-in tasks; their family may be left out: `mho run digits ...`."""
+    return {"lab.digits": "mho_lab.run.digits:Digits"}
+
+
+@hookimpl
+def mho_pages() -> dict[str, str]:
+    """Pages that were kept as data (studies, footprints), of runs, and of sweeps."""
+    return {
+        "page.json": "mho_lab.report.blocks:kept_page",
+        "summary.json": "mho_lab.run.page:run_page",
+        "plans": "mho_lab.sweep.page:sweep_page",
+    }

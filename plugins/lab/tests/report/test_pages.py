@@ -7,7 +7,7 @@ import torch
 from click.testing import CliRunner
 from mho_lab import sweep
 from mho_lab.report import report_of
-from mho_lab.sweep.plan import Plan, parsed_arms
+from mho_lab.sweep.plan import SweepPlan, parsed_arms
 from report_page import HOSTILE, Page
 from torch import nn
 
@@ -20,7 +20,7 @@ pytest.importorskip("jinja2")
 
 def a_sweep(folder, arms=("a:", f"{HOSTILE[:20]}: tiles.pcm.adc.bits=3"), grid=None):
     """A folder as `mho sweep run` leaves it, with made-up scores: 0.8, or 0.9 for the first arm; 2 seeds, 2 chips."""
-    plan = Plan.checked(
+    plan = SweepPlan.checked(
         task="digits", hardware="pcm.standard", seeds=2, chips=2, times=("1 s", "1 h"), arms=parsed_arms(arms),
         grid=grid or {"tiles.pcm.rows": (256, 512)},
     )  # fmt: skip

@@ -38,8 +38,15 @@ HWA = variant("hwa", [[0.94, 0.93], [0.94, 0.94], [0.94, 0.95]])
 
 
 def layer(name: str, where: str = "analog", **changes: Any) -> dict[str, Any]:
-    entry = {"name": name, "type": "nn.Linear", "where": where, "why": "default", "tile": "pcm", "matrix": "64x512"}
-    return {**entry, "tiles": 2, "parameters": 32832, **changes}
+    entry = {"name": name, "type": "nn.Linear", "where": where, "why": "default", "tile": "pcm"}
+    on_tiles = {"matrix": "64x512", "matrices": [matrix(1, 64, 512, 2, 1)], "tiles": 2}
+    return {**entry, **on_tiles, "parameters": 32832, **changes}
+
+
+def matrix(groups: int, outputs: int, inputs: int, down: int, across: int) -> dict[str, int]:
+    """On tiles of 256 rows and 128 columns."""
+    found = {"groups": groups, "outputs": outputs, "inputs": inputs, "down": down, "across": across}
+    return {**found, "rows": 256, "columns": 128}
 
 
 def folder_of(folder: Path, *variants: dict[str, Any], **changes: Any) -> Path:
@@ -220,22 +227,21 @@ def test_utilisation_follows_from_matrix_and_tile_size(tmp_path: Path) -> None:
     """64x512 on two tiles of 256 rows and 128 columns: every row, half of the columns."""
     layers = [
         layer("halved"),
-        layer("gates", matrix="128x256 128x128", tiles=2),  # 1 and 1/2
-        layer("unclear", matrix="128x256 128x128", tiles=7),
-        layer("elsewhere", tile="gone"),
-        layer("<many>", matrix="1280x2560", tiles=100),
+        layer("gates", matrix="128x256 128x128", matrices=[matrix(1, 128, 256, 1, 1), matrix(1, 128, 128, 1, 1)]),
+        layer("shared", tiles=0),  # its tiles count where the matrix came up first
+        layer("<many>", matrix="1280x2560", matrices=[matrix(1, 1280, 2560, 10, 10)], tiles=100),
     ]
     text = page_of(tmp_path, DIRECT, layers=layers)[0].text
     assert "halved nn.Linear analog pcm 64×512 2 50.0 %" in text
     assert "gates nn.Linear analog pcm 128×256 128×128 2 75.0 %" in text
-    assert "unclear nn.Linear analog pcm 128×256 128×128 7 –" in text
-    assert "elsewhere nn.Linear analog gone 64×512 2 –" in text
+    assert "shared nn.Linear analog pcm 64×512 – –" in text
     assert "<many> 1280 × 2560, 100 tiles (10 × 10), 100 % used" in text
 
 
 def test_grouped_layers_lie_on_tiles_of_their_own(tmp_path: Path) -> None:
     """A depthwise convolution: 8 matrices of 1x9 on 8 tiles of 256 rows and 128 columns."""
-    text = page_of(tmp_path, DIRECT, layers=[layer("depthwise", matrix="8 of 1x9", tiles=8)])[0].text
+    depthwise = layer("depthwise", matrix="8 of 1x9", matrices=[matrix(8, 1, 9, 1, 8)], tiles=8)
+    text = page_of(tmp_path, DIRECT, layers=[depthwise])[0].text
     assert "depthwise 8 of 1 × 9, 8 tiles (1 × 8), 0 % used" in text
 
 

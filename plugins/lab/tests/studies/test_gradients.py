@@ -1,4 +1,4 @@
-"""Gradients under hardware on one linear layer with squared loss: the closed forms R000-10 ... R000-16, and what is derived.
+"""GradientDraws under hardware on one linear layer with squared loss: the closed forms R000-10 ... R000-16, and what is derived.
 
 With C = X^T X / B and D = Y^T X / B the clean gradient is g = W C - D. Effects act on the weights at `read`, where nothing
 is cut at 0. The mapping is `direct` with the largest weight below 1, so that normalised weights are the weights.
@@ -166,7 +166,7 @@ def test_programming_and_ageing_are_differentiated_in_mode_autograd():
     chip.age("1 h")
     array, step = net.tiles, 1e-3
     w = layer.weight.detach().clone().requires_grad_()
-    torch.testing.assert_close(array.chip_weights(w), array.aged)
+    torch.testing.assert_close(array.chip_weights(w), array.chip.weights)
     (slope,) = torch.autograd.grad(array.chip_weights(w).sum(), w)
     for i, j in ((0, 0), (0, 1), (1, 2)):
         e = torch.zeros(2, 3)

@@ -5,12 +5,12 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from mho_lab.run.product import MvmExperiment
 from mho_lab.studies.mvmtables import STUDIES, equal_error
 from mho_lab.studies.mvmverb import STUDY_NAMES
 
 import mho
 from mho.cli import main
-from mho.use.metrics import MvmExperiment
 
 SMALL = ("--size", "64", "--matrices", "2")
 TILE_MAX = ("--set", "tiles.pcm.mapping.kind=mho.tile_max")
@@ -135,4 +135,4 @@ def test_a_plot_without_matplotlib_says_how_to_get_it(monkeypatch, tmp_path):
 
     monkeypatch.setattr(builtins, "__import__", without)
     result = invoke("pcm.standard", *SMALL, "--plot", str(tmp_path / "x.svg"))
-    assert result.exit_code == 1 and "pip install 'mho[report]'" in result.output
+    assert result.exit_code == 1 and "pip install 'mho-lab[report]'" in result.output

@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from mho_lab.measure.statistics import Effort
-from mho_lab.studies import variants
 from mho_lab.studies.budget import budget_study
-from mho_lab.studies.diagnose import EVERYTHING, Diagnosis, Point, Recovery, Rules, Setting, diagnose, under
+from mho_lab.studies.diagnose import EVERYTHING, Diagnosis, Diagnostics, Recovery, Rules, Setting, diagnose, under
 from mho_lab.studies.gradients import Direction
 from mho_lab.studies.layers import layer_study
 from mho_lab.studies.rounds import one_after_the_other
@@ -81,14 +80,14 @@ def test_thresholds_hold_below_and_fail_above(blobs, standard):
         new, old = (column([scores(replace(blobs, seed=5).chips(h, 0, 12, HOUR))]) for h in (hw, standard))
         return sum((a - 0.25) - 0.99 * (b - 0.25) for a, b in zip(new, old)) / 12
 
-    assert margin(variants.scaled(standard, "pcm", limit.low / 1.5)) > -0.002
-    assert margin(variants.scaled(standard, "pcm", limit.high * 1.5)) < 0
+    assert margin(standard.varied({"pcm": limit.low / 1.5})) > -0.002
+    assert margin(standard.varied({"pcm": limit.high * 1.5})) < 0
     assert found.ranked("net", HOUR) == [limit] and found.relative(limit) is None
 
 
 def test_what_fails_at_the_first_step_is_interpolated_from_the_present_state(blobs, standard):
     """Noise of 20 times the file's: any more is too much, and the threshold lies just above 1."""
-    harsh = variants.scaled(standard, "pcm.read_noise", 20.0)
+    harsh = standard.varied({"pcm.read_noise": 20.0})
     found = sensitivity(
         {"net": blobs}, harsh, [HOUR], one_after_the_other, only=["pcm.read_noise"], boosts=False, effort=Effort((3,))
     )
@@ -124,8 +123,8 @@ def test_unknown_effects_are_refused(blobs, standard):
 
 
 def test_a_single_cause_has_no_interaction(blobs, standard):
-    only = variants.only(standard, "pcm.programming_noise")
-    harsh = variants.scaled(only, "pcm.programming_noise", 8.0)
+    only = standard.varied(only="pcm.programming_noise")
+    harsh = only.varied({"pcm.programming_noise": 8.0})
     found = budget_study(blobs, harsh, [HOUR], one_after_the_other, chips=4, what_if=["times=[1 h]"])
     effects, layers = found.budgets
     (share,) = effects.shares
@@ -152,7 +151,7 @@ def direction(mode="autograd", cosine=0.95, variance=1.0, expected=0.95, dead=0.
 
 
 def point(stage=1.0, strength=1.0, exponent=None, ratio=(1.0, 1.0), still=(0.0, 0.0), **d):
-    return Point(Setting("c", strength, stage), "autograd", (direction(**d),), exponent, 1.0, 0.1, ratio, still)
+    return Diagnostics(Setting("c", strength, stage), "autograd", (direction(**d),), exponent, 1.0, 0.1, ratio, still)
 
 
 @pytest.mark.parametrize(("change", "fails"), [

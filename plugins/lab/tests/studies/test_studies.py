@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from mho_lab.run.product import MvmExperiment, effect_table
 from mho_lab.studies import mvm
 from torch import nn
 
 import mho
 from mho.use.evaluation import iso_accurate
-from mho.use.metrics import MvmExperiment, effect_table
 
 SMALL = MvmExperiment(size=256, vectors=64, matrices=2)
 
@@ -93,17 +93,17 @@ def test_every_parameter_of_fig_4_and_5_is_one_field_of_the_hardware_file(hardwa
 
 def test_boosting_a_family_boosts_all_its_effects(standard):
     """R003-45, R003-50: the total PCM noise."""
-    effects = {e.kind: e for e in mvm.boosted(standard, "pcm", 3.0).tiles["pcm"].nonidealities}
-    assert effects["pcm.drift"].scale == 3 and effects["pcm.programming_noise"].scale == 3
-    assert effects["pcm.read_noise"].sigma == pytest.approx(3 * 0.0175) and effects["circuit.ir_drop"].scale == 1
-    with pytest.raises(mho.MhoError, match="no effect 'fefet' with a strength"):
-        mvm.boosted(standard, "fefet", 2.0)
+    tile = standard.varied({"pcm": 3.0}, tiles="pcm").tiles["pcm"]
+    assert tile.factor("pcm.drift") == tile.factor("pcm.programming_noise") == tile.factor("pcm.read_noise") == 3
+    assert tile.factor("circuit.ir_drop") == 1
+    with pytest.raises(mho.MhoError, match="'fefet' with a strength"):
+        mvm.equal_error_boost(standard, "fefet", experiment=SMALL)
 
 
 def test_the_equal_error_boost_hits_its_target(standard):
     """R003-44: output noise adds in squares to the rest, so its factor follows from two errors in closed form."""
     factor = mvm.equal_error_boost(standard, "circuit.output_noise", experiment=SMALL)
-    error = mho.standard_mvm_error(mvm.boosted(standard, "circuit.output_noise", factor), None, SMALL).mean
+    error = mho.standard_mvm_error(standard.varied({"circuit.output_noise": factor}), None, SMALL).mean
     assert error == pytest.approx(0.20, abs=0.002)
     rows = {r.what: r.mean for r in effect_table(standard, None, SMALL)}
     predicted = math.sqrt(0.2**2 - rows["without circuit.output_noise"] ** 2) / rows["circuit.output_noise alone"]

@@ -67,7 +67,7 @@ def test_bits_are_taken_away_where_there_are_that_many(standard):
 
 def test_unknown_names_are_refused(standard):
     with pytest.raises(mho.MhoError, match=r"did you mean 'pcm\.drift'"):
-        variants.scaled(standard, "pcm.drif", 2)
+        standard.varied({"pcm.drif": 2})
 
 
 @pytest.mark.parametrize("layer", ["2", "a.b", "odd[1]", "star*", ""])
@@ -81,15 +81,13 @@ def test_a_rule_for_one_layer_matches_that_layer_only(standard, layer):
 def test_without_any_cause_the_products_are_exact(blobs, standard):
     """Input ranges may cut inputs off; wide ones do not."""
     wide = mho.load(standard, set=["tiles.pcm.dac.range=50"])
-    exact, digital = one_after_the_other(
-        [blobs.chips(variants.only(wide, None), 0, 1, 3600.0), blobs.item(None)], scores
-    )
+    exact, digital = one_after_the_other([blobs.chips(wide.varied(only=()), 0, 1, 3600.0), blobs.item(None)], scores)
     assert column([exact]) == column([digital])
 
 
 def test_only_and_without_are_complements(standard):
     for cause in variants.causes(standard):
-        alone, rest = variants.only(standard, cause).tiles["pcm"], variants.without(standard, cause).tiles["pcm"]
+        alone, rest = standard.varied(only=cause).tiles["pcm"], standard.varied(without=cause).tiles["pcm"]
         kinds = [e.kind for e in standard.tiles["pcm"].nonidealities]
         assert [e.kind for e in alone.nonidealities] == [k for k in kinds if k == cause]
         assert [e.kind for e in rest.nonidealities] == [k for k in kinds if k != cause]
@@ -100,17 +98,17 @@ def test_only_and_without_are_complements(standard):
 
 def test_a_transfer_curve_keeps_the_bound_it_is_drawn_in():
     hw = mho.load("pcm.standard", set=["tiles.pcm.nonidealities=[{kind: circuit.adc_s_curve, mean: 0.2}]"])
-    adc = variants.only(hw, "circuit.adc_s_curve").tiles["pcm"].adc
+    adc = hw.varied(only="circuit.adc_s_curve").tiles["pcm"].adc
     assert (adc.bits, adc.bound) == (None, 10.0)
-    assert variants.without(hw, "adc").tiles["pcm"].adc.bits is None
+    assert hw.varied(without="adc").tiles["pcm"].adc.bits is None
 
 
 def test_device_noise_in_no_layer_leaves_the_other_effects(blobs, standard):
     """R003-50: scale 0 for all is the hardware without the family, bit for bit."""
-    quiet = variants.scaled(standard, "pcm", 0.0)
+    quiet = standard.varied({"pcm": 0.0})
     bare = standard
     for kind in ("pcm.programming_noise", "pcm.drift", "pcm.read_noise_1f", "pcm.read_noise"):
-        bare = variants.without(bare, kind)
+        bare = bare.varied(without=kind)
     a, b = one_after_the_other([blobs.chips(h, 0, 3, 3600.0) for h in (quiet, bare)], scores)
     assert a == b
 
@@ -141,7 +139,7 @@ def test_a_network_on_its_own_hardware_is_the_deployed_one(blobs, standard, tmp_
 def test_a_network_is_carried_onto_other_tiles(blobs, standard):
     """Another size or mapping: mapped and calibrated anew, the digital function unchanged."""
     for change in ("tiles.pcm.rows=7", "tiles.pcm.mapping.kind=mho.tile_max", "tiles.pcm.dac.range=dynamic"):
-        exact = variants.only(mho.load(standard, set=[change]), None)
+        exact = mho.load(standard, set=[change]).varied(only=())
         assert (
             abs(scores(blobs.chips(exact, 0, 1, 0.0))["scores"][0][0] - scores(blobs.item(None))["scores"][0][0]) < 0.02
         )

@@ -37,7 +37,7 @@ def test_layers_writes_a_hardware_file_that_checks(call, tmp_path):
     assert mho.load(tmp_path / "layers/mixed.yaml").default == "pcm"
     assert CliRunner().invoke(main, ["check", str(tmp_path / "layers/mixed.yaml")]).exit_code == 0
     page = report(tmp_path / "layers")
-    assert "R003-50" in page and "<script" not in page
+    assert "Fig. 7A" in page and "<script" not in page
     data = json.loads((tmp_path / "layers/study.json").read_text())
     assert data["deployment"]["met"] is True and data["versions"]["mho"]
 
@@ -67,7 +67,7 @@ def test_sensitivity_prints_thresholds(call, tmp_path):
 def test_robustness_and_diagnose_write_reports(call, tmp_path):
     found = call("robustness", "--no-train", "--no-walk", "--repeats", "1")
     assert found.exit_code == 0, found.output
-    assert "Midpoint noise levels" in found.output and "R002-11" in report(tmp_path / "robustness")
+    assert "Midpoint noise levels" in found.output and "Products on this hardware" in report(tmp_path / "robustness")
     found = call(
         "diagnose", "--cause", "pcm.programming_noise", "--strength", "1", "--stage", "1", "--chips", "2", "--steps", "0",
         "--epochs", "2", checkpoint=False,

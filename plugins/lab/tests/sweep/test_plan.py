@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from mho_lab import sweep
 from mho_lab.sweep.arms import outcomes, read_plan, short_names
-from mho_lab.sweep.plan import Plan, parsed_arms, parsed_grid
+from mho_lab.sweep.plan import SweepPlan, parsed_arms, parsed_grid
 from mho_lab.sweep.points import run_plan
 
 import mho
@@ -72,7 +72,7 @@ def swept(tmp_path_factory):
     (folder / "blobs.py").write_text(TASK)
     (folder / "hw.yaml").write_text(HW)
     (folder / "plan.yaml").write_text(FILE)
-    run_plan(Plan.from_file(folder / "plan.yaml"), folder / "out")
+    run_plan(SweepPlan.from_file(folder / "plan.yaml"), folder / "out")
     return folder / "out"
 
 
@@ -82,7 +82,7 @@ def invoke(*args):
 
 # -- plans ----------------------------------------------------------------------------------------------------------
 def test_options_and_a_file_say_the_same(files):
-    given = Plan.checked(
+    given = SweepPlan.checked(
         task="blobs.py",
         hardware="hw.yaml",
         seeds=2,
@@ -96,10 +96,10 @@ def test_options_and_a_file_say_the_same(files):
         ),
         grid=parsed_grid(["tiles.pcm.adc.bits=4,8"]),
     )
-    read = Plan.from_file("plan.yaml")
+    read = SweepPlan.from_file("plan.yaml")
     assert given.arms == read.arms and given.grid == read.grid
     (files / "again.yaml").write_text(given.to_yaml())
-    assert Plan.from_file("again.yaml") == read
+    assert SweepPlan.from_file("again.yaml") == read
 
 
 def test_values_of_a_grid_are_read_as_yaml_and_brackets_keep_their_commas():
@@ -139,7 +139,7 @@ def test_mistakes_of_a_sweep_file_are_located(files, line, complaint):
     kept = re.sub(rf"^{key}:.*\n(?:  .*\n)*", "", FILE, flags=re.M)
     (files / "wrong.yaml").write_text(kept + line + "\n")
     with pytest.raises(ConfigError) as caught:
-        Plan.from_file("wrong.yaml")
+        SweepPlan.from_file("wrong.yaml")
     assert complaint in str(caught.value) and f"wrong.yaml:{len(kept.splitlines()) + 1}:" in str(caught.value)
 
 
@@ -149,7 +149,7 @@ def test_a_setting_that_the_hardware_does_not_have_is_an_error_before_anything_r
 
 
 def test_train_with_needs_training(files):
-    plan = Plan.checked(task="blobs.py", hardware="hw.yaml", arms=parsed_arms(["a: train training.inject=none"]))
+    plan = SweepPlan.checked(task="blobs.py", hardware="hw.yaml", arms=parsed_arms(["a: train training.inject=none"]))
     with pytest.raises(MhoError, match="add train: true"):
         list(plan.points())
 
@@ -225,10 +225,10 @@ def test_training_without_an_effect_does_not_take_it_off_the_chips(swept):
 def test_a_folder_with_other_settings_shows_only_what_these_ask_for(files):
     """Chips of other hardware or at other times are not in the tables, and are not measured again when they come back."""
     common = {"task": "blobs.py", "hardware": "hw.yaml"}
-    first = Plan.checked(**common, chips=2, times=("1 s",))
+    first = SweepPlan.checked(**common, chips=2, times=("1 s",))
     run_plan(first, "out")
     before, made = outcomes("out"), sweep.read("out").rows
-    run_plan(Plan.checked(**common, set={"tiles.pcm.adc.bits": 2}, times=("1 year",), chips=1), "out")
+    run_plan(SweepPlan.checked(**common, set={"tiles.pcm.adc.bits": 2}, times=("1 year",), chips=1), "out")
     (found,) = outcomes("out")
     assert (found.chips, found.time) == (1, seconds("1 year")) and len(sweep.read("out")) == 1
     assert [s.planned for s in sweep.status("out")] == [1, 1, 1]
@@ -240,7 +240,7 @@ def test_a_folder_with_other_settings_shows_only_what_these_ask_for(files):
 
 @pytest.mark.slow
 def test_a_removed_network_is_made_again(files):
-    plan = Plan.checked(task="blobs.py", hardware="hw.yaml", chips=1, times=("1 s",))
+    plan = SweepPlan.checked(task="blobs.py", hardware="hw.yaml", chips=1, times=("1 s",))
     run_plan(plan, "out")
     (file,) = (files / "out").glob("networks/*/network.safetensors")
     before = file.read_bytes()
@@ -251,7 +251,7 @@ def test_a_removed_network_is_made_again(files):
 
 @pytest.mark.slow
 def test_shards_do_not_share_a_network_and_together_are_everything(files, swept):
-    plan = Plan.from_file("plan.yaml").model_copy(update={"seeds": 1, "chips": 1})
+    plan = SweepPlan.from_file("plan.yaml").model_copy(update={"seeds": 1, "chips": 1})
     made = []
     for i in (1, 2):
         run_plan(plan, "out", shard=(i, 2))
@@ -278,7 +278,7 @@ def test_a_sweep_through_the_command_line(files):
 
 
 def test_one_seed_is_compared_chip_by_chip(files):
-    plan = Plan.checked(
+    plan = SweepPlan.checked(
         task="blobs.py",
         hardware="hw.yaml",
         chips=3,
@@ -300,7 +300,7 @@ def test_a_checkpoint_is_deployed_as_it_is_instead_of_a_digital_training(files):
     task = load_task("blobs.py")
     model = task.model()
     mho.save_model(model, files / "net.safetensors")
-    plan = Plan.checked(task="blobs.py", hardware="ideal.exact", checkpoint="net.safetensors", seeds=2, chips=1)
+    plan = SweepPlan.checked(task="blobs.py", hardware="ideal.exact", checkpoint="net.safetensors", seeds=2, chips=1)
     run_plan(plan, "out")
     with torch.no_grad():
         want = float(task.score(model))
@@ -335,7 +335,7 @@ def test_mistakes_end_with_one_message(files, args, said):
 
 
 def test_the_mean_of_nothing_is_told(files):
-    plan = Plan.from_file("plan.yaml")
+    plan = SweepPlan.from_file("plan.yaml")
     (files / "out").mkdir()
     (files / "out" / "sweep.yaml").write_text(plan.to_yaml())
     assert outcomes("out") == [] and read_plan("out").chips == 2 and math.isfinite(plan.at[0])
@@ -344,7 +344,7 @@ def test_the_mean_of_nothing_is_told(files):
 @pytest.mark.slow
 def test_loky_and_the_worker_process_give_the_table_of_this_process(files):
     pytest.importorskip("joblib")
-    plan = Plan.from_file("plan.yaml").model_copy(update={"seeds": 1})
+    plan = SweepPlan.from_file("plan.yaml").model_copy(update={"seeds": 1})
     for name, executor in (("here", "serial"), ("process", "process"), ("loky", "loky")):
         run_plan(plan, name, executor, workers=2)
     tables = {name: sweep.read(name).to_csv() for name in ("here", "process", "loky")}

@@ -43,9 +43,9 @@ class ProgrammingNoise(Nonideality, kind="pcm.programming_noise"):
     bibtex = RASCH_BIBTEX
     cellwise = True
 
-    c0: MicroSiemens = Field(0.26348, description="constant term at g_max = 25 uS", source="R003 Eq. 7")
-    c1: MicroSiemens = Field(1.9650, description="linear coefficient in r", source="R003 Eq. 7")
-    c2: MicroSiemens = Field(-1.1731, description="quadratic coefficient in r", source="R003 Eq. 7")
+    c0: MicroSiemens = Field(0.26348, description="constant term at g_max = 25 uS", source=f"{RASCH}, Eq. 7")
+    c1: MicroSiemens = Field(1.9650, description="linear coefficient in r", source=f"{RASCH}, Eq. 7")
+    c2: MicroSiemens = Field(-1.1731, description="quadratic coefficient in r", source=f"{RASCH}, Eq. 7")
 
     def program(self, g: Tensor, site: Site) -> Tensor:
         return g + self.sigma(site.target, site.g_max) * site.randn_like(g)
@@ -63,15 +63,18 @@ class ProgrammingNoise(Nonideality, kind="pcm.programming_noise"):
     fit_fields: ClassVar[tuple[str, ...]] = ("c0", "c1", "c2")
 
     def log_prob(self, data: Measurements) -> Tensor:
+        """ln p of every reading: ln N(g; g_target, sigma(r)), without the floor at 0."""
         sigma = self.scale * self.sigma(data["g_target"], data.g_max)
         return normal_log_density(data["g"], data["g_target"], sigma.clamp(min=1e-9))
 
     def residuals(self, data: Measurements) -> Residuals:
+        """Phi((g - g_target)/sigma(r)) of every reading, over the target conductance."""
         sigma = self.scale * self.sigma(data["g_target"], data.g_max).clamp(min=1e-9)
         u = normal_distribution(data["g"], data["g_target"], sigma)
         return Residuals(u, data["g_target"], "target conductance, uS")
 
     def simulate(self, data: Measurements, seed: int) -> dict[str, Tensor]:
+        """Programmed conductances `g`, µS, for the targets of the data."""
         return {"g": self.apply("program", data["g_target"], data.site(self, "program", seed, data["g_target"]))}
 
 
@@ -87,7 +90,7 @@ class Drift(Nonideality, kind="pcm.drift"):
     cellwise = True
     own_scale = True  # scales nu: the drift in log-log
 
-    t0: Seconds = Field(20.0, gt=0, description="time of the first read after programming", source="R003 Eq. 8")
+    t0: Seconds = Field(20.0, gt=0, description="time of the first read after programming", source=f"{RASCH}, Eq. 8")
     nu_mean: float = Field(1.0, ge=0, unit="1", description="factor on the mean of nu", source="mho")
     nu_std: float = Field(1.0, ge=0, unit="1", description="factor on the spread of nu", source="mho")
 
@@ -148,6 +151,7 @@ class Drift(Nonideality, kind="pcm.drift"):
         return Residuals(torch.cat([u, scatter]), torch.cat([r, r[many]]), "target conductance, uS")
 
     def simulate(self, data: Measurements, seed: int, noise: float) -> dict[str, Tensor]:
+        """Readings `g`, µS, at the times of the data, with a relative error `noise` of each reading."""
         site = data.site(self, "age", seed, data.mean_by("device", data["g_target"]))
         nu = self.scale * self.exponent(site)[data["device"]]
         g = data["g_target"] * ((data["t"] + self.t0) / self.t0) ** -nu
@@ -189,12 +193,17 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
     bibtex = RASCH_BIBTEX
     cellwise = True
 
-    t0: Seconds = Field(20.0, ge=0, description="time of the first read after programming", source="R003 Eq. 10, E4")
-    t_read: Seconds = Field(250e-9, gt=0, description="duration of a read", source="R003 Table A.1")
+    t0: Seconds = Field(
+        20.0,
+        ge=0,
+        description="time of the first read after programming",
+        source=f"{RASCH}, Eq. 8; the clock of Eq. 10 starts with it",
+    )
+    t_read: Seconds = Field(250e-9, gt=0, description="duration of a read", source=f"{RASCH}, Table A.1")
     conductance: Literal["drifted", "target"] = Field(
         "drifted",
         description="what the noise multiplies: the drifted conductance, or the target as Eq. 10 is printed",
-        source="docs/physics.md E3",
+        source=f"{RASCH}, Eqs. 10, 12",
     )
 
     def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
@@ -221,7 +230,7 @@ class ReadNoise(Nonideality, kind="pcm.read_noise"):
         ge=0,
         unit="1",
         description="noise of one fully-on row through one full weight",
-        source="R003 Table A.1, E15",
+        source=f"{RASCH}, Table A.1",
     )
 
     def variance(self, site: Site, s: Tensor) -> Tensor:

@@ -19,23 +19,35 @@ from mho.tile import tile_arrays
 from mho_qat.distillation import distillation_loss
 from mho_qat.preactivation import PreactivationNoise
 
+# Where the methods and their defaults come from.
+RASCH = "Rasch et al. 2023"
+WANG = "Wang et al. 2025"
+INJECTION = f"{RASCH}, Methods, Re-training with weight noise injection"
+TEACHER = f"{RASCH}, Methods, Distilling with floating-point teacher"
+VARIANCE_AWARE = f"variance-aware noisy training, by the group of {WANG}"
+EPOCHS = f"schedule of the group of {WANG}"
+
 
 class Noise(TrainingMethod, kind="qat.noise"):
     """Gaussian noise on pre-activations while training: noisy training, and variance-aware training with alpha and theta."""
 
     source: ClassVar[str] = "Wang et al. 2025"
     sigma: float = Field(
-        0.1, ge=0, unit="1", source="R002-03", description="standard deviation, in units of the pre-activation"
+        0.1, ge=0, unit="1", source=WANG, description="standard deviation, in units of the pre-activation"
     )
     mode: Literal["additive", "multiplicative", "mixed"] = Field(
-        "additive", source="R002-01", description="y + sigma xi, y (1 + sigma xi), or both with draws of their own"
+        "additive", source=WANG, description="y + sigma xi, y (1 + sigma xi), or both with draws of their own"
     )
     layers: str | tuple[str, ...] = Field(
-        "all", source="R002-01", description="all (global), or names or shell patterns of the noisy layers (walking)"
+        "all", source=WANG, description="all (global), or names or shell patterns of the noisy layers (walking)"
     )
-    alpha: float = Field(1.0, ge=0, unit="1", source="R002-04", description="each sample draws N(alpha sigma, theta^2)")
-    theta: float = Field(0.0, ge=0, unit="1", source="R002-04", description="spread of the drawn standard deviation")
-    ramp: Span | None = Field(None, source="R003-66", description="grow linearly from 0 over this time, e.g. '1 epoch'")
+    alpha: float = Field(
+        1.0, ge=0, unit="1", source=VARIANCE_AWARE, description="each sample draws N(alpha sigma, theta^2)"
+    )
+    theta: float = Field(
+        0.0, ge=0, unit="1", source=VARIANCE_AWARE, description="spread of the drawn standard deviation"
+    )
+    ramp: Span | None = Field(None, source=INJECTION, description="grow linearly from 0 over this time, e.g. '1 epoch'")
 
     def start(self, training: Any) -> TrainingHooks:
         ramp = 0.0 if self.ramp is None else training.steps(self.ramp, "training.noise.ramp")
@@ -62,9 +74,9 @@ class Distill(TrainingMethod, kind="qat.distill"):
     """A digital teacher beside the labels, see `mho.distillation_loss`."""
 
     source: ClassVar[str] = "Hinton et al. 2015"
-    temperature: float = Field(10.0, gt=0, unit="1", source="R003-75", description="softens both distributions")
+    temperature: float = Field(10.0, gt=0, unit="1", source=TEACHER, description="softens both distributions")
     weight: float = Field(
-        0.75, ge=0, le=1, unit="1", source="R003-75", description="share of the teacher; the task's loss has the rest"
+        0.75, ge=0, le=1, unit="1", source=TEACHER, description="share of the teacher; the task's loss has the rest"
     )
 
     def loss(self, value: Tensor, logits: Callable[[], Tensor], teacher: Callable[[], Tensor]) -> Tensor:
@@ -85,12 +97,12 @@ class Schedule(TrainingMethod, kind="qat.schedule"):
     """
 
     source: ClassVar[str] = "Wang et al. 2025"
-    quantise_from: int = Field(11, ge=1, unit="1", source="R002-05", description="first epoch with quantisers on")
-    noise_from: int = Field(21, ge=1, unit="1", source="R002-05", description="epoch in which noise begins to grow")
-    noise_full: int = Field(121, ge=1, unit="1", source="R002-05", description="first epoch of full noise")
-    epochs: int = Field(300, ge=1, unit="1", source="R002-05", description="last epoch")
-    lr: float = Field(1e-3, gt=0, unit="1", source="R002-05", description="learning rate at the start")
-    lr_end: float = Field(1e-6, ge=0, unit="1", source="R002-05", description="learning rate at the end, a cosine away")
+    quantise_from: int = Field(11, ge=1, unit="1", source=EPOCHS, description="first epoch with quantisers on")
+    noise_from: int = Field(21, ge=1, unit="1", source=EPOCHS, description="epoch in which noise begins to grow")
+    noise_full: int = Field(121, ge=1, unit="1", source=EPOCHS, description="first epoch of full noise")
+    epochs: int = Field(300, ge=1, unit="1", source=EPOCHS, description="last epoch")
+    lr: float = Field(1e-3, gt=0, unit="1", source=EPOCHS, description="learning rate at the start")
+    lr_end: float = Field(1e-6, ge=0, unit="1", source=EPOCHS, description="learning rate at the end, a cosine away")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -22,6 +22,9 @@ QUANTISER = Slot("quantiser", "qat.uniform")
 MOMENTUM = 0.1  # of the running abs-max of activations, as in torch's batch norm
 SMALLEST = 1e-8  # a step is never 0 or negative
 
+# Where the methods and their defaults come from.
+WANG = "Wang et al. 2025"
+
 
 class Uniform(Quantiser, kind="qat.uniform"):
     """Equal steps: q(v) = s clip(round(v/s), low, high), straight-through where it does not clip.
@@ -37,12 +40,12 @@ class Uniform(Quantiser, kind="qat.uniform"):
     """
 
     source: ClassVar[str] = "Esser et al. 2020; Wang et al. 2025"
-    bits: int = Field(4, ge=2, le=8, unit="bit", source="R002-02", description="resolution: 2^bits - 1 levels (signed)")
+    bits: int = Field(4, ge=2, le=8, unit="bit", source=WANG, description="resolution: 2^bits - 1 levels (signed)")
     range: float | Literal["learned", "statistics"] = Field(
         "learned",
         gt=0,
         unit="1",
-        source="R002-02",
+        source=WANG,
         description="largest value: learned (LSQ gradient), from statistics (abs-max), or a constant",
     )
 
@@ -118,12 +121,13 @@ class UniformModule(QuantiserModule):
 class Quantise(TrainingMethod, kind="qat.quantise"):
     """Quantisation-aware training of the layers on tiles."""
 
+    example: ClassVar[dict[str, Any]] = {"weights": {"bits": 4}}
     source: ClassVar[str] = "Wang et al. 2025"
     weights: Annotated[Quantiser, QUANTISER] | None = Field(
-        None, source="R002-02", description="quantise the weights; none: leave them"
+        None, source=WANG, description="quantise the weights; none: leave them"
     )
     activations: Annotated[Quantiser, QUANTISER] | None = Field(
-        None, source="R002-02", description="quantise the inputs of the layers, in front of the DAC; none: leave them"
+        None, source=WANG, description="quantise the inputs of the layers, in front of the DAC; none: leave them"
     )
 
     def convert(self, array: Any, weight: Tensor) -> None:

@@ -187,6 +187,7 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
         return norm - 0.5 * (nu + 1) * torch.log1p(y * y / nu)
 
     def residuals(self, data: Measurements) -> Residuals:
+        """Student-t probability of every reading's change, over the programmed conductance."""
         from scipy import stats
 
         location, scale, nu = self._laws(data)
@@ -195,6 +196,7 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
         return Residuals(u, data["g_programmed"], "programmed conductance, uS")
 
     def simulate(self, data: Measurements, seed: int) -> dict[str, Tensor]:
+        """Readings `g`, µS, at the times of the data."""
         programmed = data.mean_by("device", data["g_programmed"])
         g = torch.zeros_like(data["g"])
         for t in data["t"].unique().tolist():

@@ -86,6 +86,7 @@ class Variability(Nonideality, kind="rram.variability"):
         return Residuals(normal_distribution(y, d * mean, std), data["g_target"], "target conductance, uS")
 
     def simulate(self, data: Measurements, seed: int) -> dict[str, Tensor]:
+        """Programmed conductances `g`, µS, for the targets of the data."""
         site = data.site(self, "program", seed, data["g_target"])
         d, c = self._spreads(data)
         devices = torch.zeros(int(data["device"].max()) + 1, dtype=torch.float64)

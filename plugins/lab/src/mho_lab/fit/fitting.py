@@ -492,7 +492,7 @@ def figure(result: Fit, path: str | Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MhoError("a figure needs matplotlib; try: pip install 'mho[report]'") from None
+        raise MhoError("a figure needs matplotlib; try: pip install 'mho-lab[report]'") from None
     r = result.residuals
     drawing = Figure(figsize=(9, 4), layout="constrained")
     left, right = drawing.subplots(1, 2)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mho.ground import MhoError
 from mho_lab.measure import pools, work
-from mho_lab.measure.identity import code_of
+from mho_lab.measure.identity import OURS, code_of
 from mho_lab.measure.state import Item, Record, State, need_plans
 from mho_lab.measure.work import Measure
 
@@ -82,7 +82,7 @@ def key_of(item: Item, measure: Measure, identity: dict[str, Any] | None = None)
 def _with_code(identity: dict[str, Any] | None, measure: Measure) -> dict[str, Any]:
     """An identity with the code of a measure function; that of mho's own has a version."""
     module = work.describe(measure)["name"].partition(":")[0]
-    if module.partition(".")[0] == "mho":
+    if module.partition(".")[0] in OURS:
         return identity or {}
     code = code_of(sys.modules[module])
     return {**(identity or {}), "measure": hashlib.sha256(code).hexdigest()[:16]}

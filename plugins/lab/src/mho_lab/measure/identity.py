@@ -10,21 +10,24 @@ from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import mho
-from mho.config import registry
+from mho.config import Hardware, registry
 from mho.ground import MhoError
 
-if TYPE_CHECKING:
-    from mho.config import Hardware
-    from mho_lab.run.task import Task
-
+OURS = {"mho", "mho_lab"}  # packages whose versions say what their code is
 INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that have versions
 
 
+class HasCode(Protocol):
+    """A `mho.Task`: it knows a hash of its code and data."""
+
+    def fingerprint(self) -> str: ...
+
+
 def identity(
-    task: Task | None = None, checkpoint: str | Path | None = None, hardware: Hardware | None = None
+    task: HasCode | None = None, checkpoint: str | Path | None = None, hardware: Hardware | None = None
 ) -> dict[str, Any]:
     """What results depend on besides their item: the code and data version of a task, the bytes of a checkpoint, the
     precision of the simulation on this processor (of `hardware`, where all results are for one), and the versions of mho,
@@ -39,10 +42,10 @@ def identity(
 
 def _precision(hardware: Hardware | None) -> dict[str, str]:
     """The tier of every tile; without a hardware, what the precisions that depend on the processor come down to."""
-    from mho.fast import routes, tier
+    from mho.fast import chosen_tier, routes
 
     if hardware is None:
-        return {"auto": tier("auto", 8, 1)[0], "int8": tier("int8", 8, 1)[0]}
+        return {"auto": chosen_tier("auto", 8, 1)[0], "int8": chosen_tier("int8", 8, 1)[0]}
     return {name: r.tier for name, r in routes(hardware).items()}
 
 
@@ -112,7 +115,7 @@ def _imported(file: Path, package: str) -> Iterator[str]:
 def _own(name: str, folder: Path) -> Iterator[tuple[Path, str]]:
     """The files of a module and of the packages around it that lie under `folder`, each with its package. Imports nothing."""
     parts, within = name.split("."), None
-    if parts[0] == "mho" or parts[0] in sys.stdlib_module_names:
+    if parts[0] in OURS or parts[0] in sys.stdlib_module_names:
         return
     for n in range(1, len(parts) + 1):
         part = ".".join(parts[:n])

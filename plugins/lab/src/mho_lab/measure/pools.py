@@ -101,7 +101,7 @@ def by_joblib(tasks: Sequence[Task], tick: Tick, backend: str, workers: int | No
     try:
         from joblib import Parallel, delayed
     except ImportError:
-        raise MhoError(f"executor {backend!r} needs joblib: pip install 'mho[sweep]'") from None
+        raise MhoError(f"executor {backend!r} needs joblib: pip install 'mho-lab[sweep]'") from None
     with _configured(backend, workers) as jobs:
         try:
             given = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(

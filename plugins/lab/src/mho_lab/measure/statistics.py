@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mho.ground import t_quantile
+from mho.ground import spread, t_quantile
 
 
 class Interval(NamedTuple):
@@ -21,7 +21,8 @@ class Interval(NamedTuple):
 
     @property
     def half(self) -> float:
-        return (self.high - self.low) / 2
+        """Half of its width; nan for a single value."""
+        return (self.high - self.low) / 2 if math.isfinite(self.high) else math.nan
 
     @property
     def clear(self) -> bool:
@@ -40,11 +41,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 def standard_error(values: Sequence[float]) -> float:
     """std / sqrt(n) with n - 1 in the variance; nan for a single value."""
-    n = len(values)
-    if n < 2:
-        return math.nan
-    mean = math.fsum(values) / n
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    return spread([[v] for v in values])["sem"][0]
 
 
 # --- sequential decisions ---

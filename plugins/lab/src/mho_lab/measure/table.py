@@ -45,7 +45,7 @@ class Table:
         try:
             import pandas
         except ImportError:
-            raise MhoError("this needs pandas: pip install 'mho[tables]'") from None
+            raise MhoError("this needs pandas: pip install 'mho-lab[tables]'") from None
         return pandas.DataFrame(list(self.rows), columns=list(self.columns))
 
     def _repr_html_(self) -> str:

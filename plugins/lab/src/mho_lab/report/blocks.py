@@ -21,6 +21,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from mho import ground
 from mho.ground import MhoError, write_atomically
 from mho_lab.report import figures, words
 from mho_lab.report.figures import Drawing, Series, TileGrid
@@ -237,8 +238,9 @@ def write_page(
     return write_atomically(Path(file), page(title, blocks, headline=headline, note=note))
 
 
-def kept_page(file: Path) -> str:
-    """The page whose data `write_page` has kept in a file."""
+def kept_page(folder: Path) -> str:
+    """The page whose data `write_page` has kept in a folder."""
+    file = folder / PAGE
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         blocks = [_made_again(call) for call in data["blocks"]]
@@ -251,28 +253,23 @@ def _plain(value: Any) -> Any:
     return asdict(value) if isinstance(value, TileGrid) else str(value)
 
 
-def render(template: str, **values: Any) -> str:
-    """A template of this package."""
-    return str(_environment().get_template(template).render(**values)) + "\n"
-
-
-def _environment() -> Any:
+def render(template: str, package: str = __package__, **values: Any) -> str:
+    """A template in the folder templates/ of a package, which may extend those of this one."""
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError:
         raise figures.missing() from None
 
-    def source(name: str) -> str:
-        return resources.files("mho_lab.report").joinpath(f"templates/{name}").read_text(encoding="utf-8")
+    def source(name: str) -> str | None:
+        places = (resources.files(p).joinpath("templates", name) for p in (package, __package__))
+        return next((f.read_text(encoding="utf-8") for f in places if f.is_file()), None)
 
     made = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(source)
     )
     made.globals.update(figures=figures, words=words)
-    made.filters.update(
-        percent=words.percent, number=words.plain_number, decimals=words.decimals, plain=words.printable
-    )
-    return made
+    made.filters.update(percent=words.percent, number=ground.number, decimals=words.decimals, plain=words.printable)
+    return str(made.get_template(template).render(**values)) + "\n"
 
 
 # -- numbers and names ----------------------------------------------------------------------------------------------
@@ -289,7 +286,7 @@ def shown(value: Any, percent: bool = False) -> str:
         return f"{value:,}"
     if value is None or isinstance(value, (int, float)):
         known = number(value)
-        return words.NONE if known is None else words.percent(known) if percent else words.digits(known)
+        return ground.NONE if known is None else words.percent(known) if percent else words.digits(known)
     return words.printable(value)
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mho.ground import MhoError
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-
-    from mho_lab.report.results import Curve, Product, Study
 
 WIDTH = 4.5  # inches: 324 user units, so that a font size of 10 is about 10 px on a phone
 SERIES = 5  # colours in the style sheet
@@ -29,76 +27,33 @@ HOLLOW = ("○", "□", "△", "◇", "▽")  # the second time round
 TILES_DRAWN = 144  # of one layer; larger ones are drawn as one area
 CARDS = 40  # layers that are drawn each on its own; of more, equal ones are drawn once
 
-# matplotlib takes no CSS colour, so it draws with placeholders that `_finish` replaces by variables of the style sheet.
+# matplotlib takes no CSS colour, so it draws with placeholders that `finish` replaces by variables of the style sheet.
 INK, MUTED, GRID, PANEL = "#00fe01", "#00fe02", "#00fe03", "#00fe04"
 CSS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)", PANEL: "var(--panel)"} | {
     f"#00ff{i:02x}": f"var(--c{i})" for i in range(SERIES)
 }
 DASHES: Any = ("solid", (0, (5, 2)), (0, (1, 1)), (0, (4, 1, 1, 1)), (0, (7, 1)))
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a `$` in a name is a `$`
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-}
 
 
-def drift_curve(study: Study, label: str) -> str:
-    """Score over the logarithm of time: single chips faint, means with standard errors, references as lines."""
-    x = log_positions(study.times)
-    with _figure(3.0) as figure:
-        ax = figure.add_subplot()
-        for i, curve in enumerate(study.curves):
-            _chip_lines(ax, x, curve, _colour(i))
-        for i, curve in enumerate(study.curves):
-            _mean_line(ax, x, curve, i)
-        _reference_lines(ax, study, ax.axhline, ax.get_ylim)
-        _time_axis(ax, x, study)
-        ax.set_ylabel("score")
-        ax.yaxis.set_major_formatter(_as_percent)
-        return _finish(figure, "drift", label)
+def style(ink: str, muted: str, line: str, **more: Any) -> dict[str, Any]:
+    """matplotlib's settings for figures of text, muted axes and faint lines in these colours."""
+    return {
+        "svg.fonttype": "none",
+        "text.parse_math": False,  # a `$` in a name is a `$`
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.linewidth": 0.8,
+        "grid.color": line,
+        **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), muted),
+        **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"), ink),
+        **more,
+    }
 
 
-def chip_spread(study: Study, label: str) -> str:
-    """Every chip at the last time: points, and a box of quartiles and median for each variant."""
-    with _figure(0.9 + 0.55 * max(len(study.curves), 1)) as figure:
-        ax = figure.add_subplot()
-        for i, curve in enumerate(study.curves):
-            _strip(ax, -i, curve, i)
-        _reference_lines(ax, study, ax.axvline, ax.get_xlim)
-        _names_axis(ax, [c.name for c in study.curves], 16)
-        ax.set_xlabel("score")
-        ax.xaxis.set_major_formatter(_as_percent)
-        ax.locator_params(axis="x", nbins=5)
-        return _finish(figure, "chips", label)
-
-
-def effect_bars(product: Product, label: str) -> str:
-    """MVM error of each cause alone, and of all together, at each time."""
-    count, height = max(len(product.times), 1), 0.8 / max(len(product.times), 1)
-    with _figure(0.7 + 0.24 * count * len(product.causes)) as figure:
-        ax = figure.add_subplot()
-        for k in range(len(product.times)):
-            at = [-i + 0.4 - (k + 0.5) * height for i in range(len(product.causes))]
-            ax.barh(at, [c.alone[k] or 0.0 for c in product.causes], height=0.9 * height, color=_colour(k))
-        _names_axis(ax, [c.name for c in product.causes])
-        ax.set_xlabel("MVM error")
-        ax.xaxis.set_major_formatter(_as_percent)
-        ax.locator_params(axis="x", nbins=5)
-        return _finish(figure, "product", label)
+STYLE = style(INK, MUTED, GRID, **{"axes.grid.axis": "y"})
 
 
 @dataclass(frozen=True)
@@ -125,52 +80,50 @@ class Drawing:
 
 def curves(drawing: Drawing, series: Sequence[Series], name: str, label: str) -> str:
     """Lines with markers and error bars."""
-    with _figure(3.0) as figure:
+    with canvas(3.0) as figure:
         ax = figure.add_subplot()
         for i, s in enumerate(series):
             points = [(a, b, e or 0.0) for a, b, e in zip(s.x, s.y, s.sem) if b is not None]
             at, y, sem = zip(*points) if points else ((), (), ())
-            ax.errorbar(
-                at, y, sem, color=_colour(i), linewidth=1.8, capsize=3, elinewidth=1.2, markersize=5, **_mark(i)
-            )
+            ax.errorbar(at, y, sem, color=colour(i), linewidth=1.8, capsize=3, elinewidth=1.2, markersize=5, **_mark(i))
         for level in drawing.levels.values():
             ax.axhline(level, color=INK, linewidth=1.1, linestyle=(0, (5, 3)))
         _scales(ax, drawing)
         ax.set_xlabel(short(drawing.x, 60))
         ax.set_ylabel(short(drawing.y, 40))
-        return _finish(figure, name, label)
+        return finish(figure, name, label)
 
 
 def bars(drawing: Drawing, values: dict[str, tuple[float | None, float | None]], name: str, label: str) -> str:
     """Horizontal bars with error bars."""
-    with _figure(0.7 + 0.28 * max(len(values), 1)) as figure:
+    with canvas(0.7 + 0.28 * max(len(values), 1)) as figure:
         ax = figure.add_subplot()
         for i, (value, sem) in enumerate(values.values()):
             if value is not None:
-                ax.barh(-i, value, height=0.7, color=_colour(1), xerr=sem, ecolor=INK, capsize=2)
-        _names_axis(ax, list(values))
+                ax.barh(-i, value, height=0.7, color=colour(1), xerr=sem, ecolor=INK, capsize=2)
+        names_axis(ax, list(values))
         if "x" in drawing.log:
             ax.set_xscale("log")
             plain_numbers(ax.xaxis)
         ax.set_xlabel(short(drawing.y, 60))
         if drawing.percent:
-            ax.xaxis.set_major_formatter(_as_percent)
+            ax.xaxis.set_major_formatter(as_percent)
         if not drawing.log:
             ax.locator_params(axis="x", nbins=5)
-        return _finish(figure, name, label)
+        return finish(figure, name, label)
 
 
 def steps(edges: Sequence[float], shares: dict[str, list[float]], x: str, name: str, label: str) -> str:
     """Histograms as outlines over common bins."""
-    with _figure(2.6) as figure:
+    with canvas(2.6) as figure:
         ax = figure.add_subplot()
         for i, values in enumerate(shares.values()):
-            ax.stairs(values, edges, color=_colour(i), linewidth=1.6, linestyle=DASHES[i % len(DASHES)])
+            ax.stairs(values, edges, color=colour(i), linewidth=1.6, linestyle=DASHES[i % len(DASHES)])
         ax.set_ylim(bottom=0)
         ax.set_xlabel(short(x, 60))
         ax.set_ylabel("share")
-        ax.yaxis.set_major_formatter(_as_percent)
-        return _finish(figure, name, label)
+        ax.yaxis.set_major_formatter(as_percent)
+        return finish(figure, name, label)
 
 
 def glyph(i: int) -> str:
@@ -188,6 +141,14 @@ class TileGrid:
     across: int  # tiles side by side: its columns (outputs), and the groups of a grouped convolution
     rows: float  # share of the rows of each tile that hold weights
     columns: float  # share of its columns
+
+    @classmethod
+    def of(
+        cls, name: str, groups: int, outputs: int, inputs: int, down: int, across: int, rows: int, columns: int
+    ) -> TileGrid:
+        """`groups` matrices [outputs, inputs] on `down` x `across` tiles of `rows` x `columns` cells."""
+        matrix = f"{outputs}x{inputs}" if groups == 1 else f"{groups} of {outputs}x{inputs}"
+        return cls(name, matrix, down, across, inputs / down / rows, groups * outputs / across / columns)
 
     @property
     def used(self) -> float:
@@ -270,7 +231,7 @@ def short(name: str, length: int) -> str:
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
-def _colour(i: int) -> str:
+def colour(i: int) -> str:
     return f"#00ff{i % SERIES:02x}"
 
 
@@ -279,7 +240,7 @@ def _mark(i: int) -> dict[str, Any]:
     hollow = i // SERIES % 2 == 1
     return {
         "marker": MARKERS[i % len(MARKERS)],
-        "markerfacecolor": "none" if hollow else _colour(i),
+        "markerfacecolor": "none" if hollow else colour(i),
         "linestyle": (0, (4, 2)) if hollow else "solid",
     }
 
@@ -290,7 +251,7 @@ def _scales(ax: Axes, drawing: Drawing) -> None:
         (ax.set_xscale if axis == "x" else ax.set_yscale)("log", nonpositive="mask")
     if "x" in drawing.log and drawing.settings and drawing.settings[0][0] <= 0:
         ax.set_xscale("symlog", linthresh=min((v for v, _ in drawing.settings if v > 0), default=1.0))
-    kept = _apart([v for v, _ in drawing.settings], "x" in drawing.log)
+    kept = apart([v for v, _ in drawing.settings], "x" in drawing.log)
     if kept and len(drawing.settings) <= 12:
         ax.set_xticks([drawing.settings[i][0] for i in kept], [drawing.settings[i][1] for i in kept])
         ax.set_xticks([], minor=True)
@@ -299,7 +260,7 @@ def _scales(ax: Axes, drawing: Drawing) -> None:
     if "y" in drawing.log:
         plain_numbers(ax.yaxis)
     if drawing.percent:
-        ax.yaxis.set_major_formatter(_as_percent)
+        ax.yaxis.set_major_formatter(as_percent)
 
 
 def plain_numbers(axis: Axis) -> None:
@@ -310,7 +271,7 @@ def plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _apart(values: Sequence[float], log: bool) -> list[int]:
+def apart(values: Sequence[float], log: bool) -> list[int]:
     """Which of these ascending settings have room for their name."""
     x = log_positions(values) if log and min(values, default=1) >= 0 else list(values)
     span = max(x) - min(x) if x else 0.0
@@ -321,7 +282,7 @@ def _apart(values: Sequence[float], log: bool) -> list[int]:
     return kept
 
 
-def _names_axis(ax: Axes, names: Sequence[str], length: int = 24) -> None:
+def names_axis(ax: Axes, names: Sequence[str], length: int = 24) -> None:
     """Names from top to bottom beside horizontal bars."""
     ax.set_yticks([-i for i in range(len(names))], [short(n, length) for n in names])
     ax.set_ylim(0.6 - max(len(names), 1), 0.6)
@@ -330,70 +291,13 @@ def _names_axis(ax: Axes, names: Sequence[str], length: int = 24) -> None:
     ax.grid(visible=False, axis="y")
 
 
-def _known(x: Sequence[float], y: Sequence[float | None]) -> tuple[list[float], list[float]]:
-    pairs = [(a, b) for a, b in zip(x, y) if b is not None]
-    return [a for a, _ in pairs], [b for _, b in pairs]
-
-
-def _chip_lines(ax: Axes, x: Sequence[float], curve: Curve, colour: str) -> None:
-    alpha = max(0.12, min(0.5, 4 / max(len(curve.chips), 1)))
-    for row in curve.chips:
-        ax.plot(*_known(x, row), color=colour, alpha=alpha, linewidth=0.7, marker="." if len(x) == 1 else None)
-
-
-def _mean_line(ax: Axes, x: Sequence[float], curve: Curve, i: int) -> None:
-    colour, marker = _colour(i), MARKERS[i % len(MARKERS)]
-    ax.plot(*_known(x, curve.mean), color=colour, linewidth=1.8, marker=marker, markersize=5)
-    bars = [(a, m, s) for a, m, s in zip(x, curve.mean, curve.sem) if m is not None and s is not None]
-    if bars:
-        at, mean, sem = zip(*bars)
-        ax.errorbar(at, mean, yerr=sem, fmt="none", ecolor=colour, elinewidth=1.4, capsize=4)
-
-
-def _reference_lines(ax: Axes, study: Study, draw: Any, limits: Any) -> None:
-    """Digital score dashed; chance dotted, only where the data reach it."""
-    if study.reference is not None:
-        draw(study.reference, color=INK, linewidth=1.1, linestyle=(0, (5, 3)))
-    low, high = limits()
-    if study.chance is not None and low <= study.chance <= high:
-        draw(study.chance, color=MUTED, linewidth=1.1, linestyle=(0, (1, 2)))
-
-
-def _time_axis(ax: Axes, x: list[float], study: Study) -> None:
-    """Ticks at the times that were measured, as far as their names have room."""
-    span = max(x) - min(x) if x else 0.0
-    pad = 0.06 * span or 0.5
-    ax.set_xlim(min(x, default=0) - pad, max(x, default=0) + pad)
-    kept = _apart(x, log=False)
-    ax.set_xticks([x[i] for i in kept], [study.time_names[i] for i in kept])
-    ax.set_xlabel("time after programming (logarithmic)")
-
-
-def _strip(ax: Axes, y: float, curve: Curve, i: int) -> None:
-    colour, box = _colour(i), curve.spread()
-    if box is None:
-        return
-    jitter = [0.17 * (2 * (k * 0.618034 % 1) - 1) for k in range(len(curve.last))]
-    dots: Any = {"linestyle": "", "marker": MARKERS[i % len(MARKERS)], "markersize": 3.5, "alpha": 0.55}
-    ax.plot(curve.last, [y + j for j in jitter], color=colour, **dots)
-    _, lower, median, upper, _ = box
-    if len(curve.last) > 1:
-        ax.plot(
-            [lower, upper, upper, lower, lower],
-            [y - 0.28, y - 0.28, y + 0.28, y + 0.28, y - 0.28],
-            color=INK,
-            linewidth=1,
-        )
-    ax.plot([median, median], [y - 0.28, y + 0.28], color=INK, linewidth=2)
-
-
-def _as_percent(value: float, _position: float) -> str:
+def as_percent(value: float, _position: float) -> str:
     return f"{round(100 * value, 6):g} %".replace("-", "−")
 
 
 def missing() -> MhoError:
     """What to install."""
-    return MhoError("the report needs matplotlib and jinja2: pip install 'mho[report]'")
+    return MhoError("the report needs matplotlib and jinja2: pip install 'mho-lab[report]'")
 
 
 def markup(svg: str) -> Any:
@@ -407,8 +311,8 @@ def markup(svg: str) -> Any:
 
 # -- matplotlib to SVG ------------------------------------------------------------------------------------------------
 @contextmanager
-def _figure(height: float, layout: Literal["constrained"] | None = "constrained") -> Iterator[Figure]:
-    """An empty figure; matplotlib's settings are those of the report inside and as before outside."""
+def canvas(height: float, width: float = WIDTH, settings: dict[str, Any] = STYLE) -> Iterator[Figure]:
+    """An empty figure, in inches; matplotlib's settings are these inside and as before outside."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -417,11 +321,11 @@ def _figure(height: float, layout: Literal["constrained"] | None = "constrained"
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's browser has the glyphs
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield Figure((WIDTH, height), layout=layout)
+        matplotlib.rcParams.update(settings)
+        yield Figure((width, height), layout="constrained")
 
 
-def _finish(figure: Figure, name: str, label: str) -> str:
+def finish(figure: Figure, name: str, label: str) -> str:
     """The figure as an <svg> element for inline use, with ids of its own, page colours and a text alternative."""
     import matplotlib
 

@@ -20,6 +20,7 @@ class Digits(Task):
     epochs = 30
     hwa_epochs = 30
     hwa_lr = 1e-3
+    range_cap = 10.0
     batch_size = 64
 
     @cached_property
@@ -28,7 +29,7 @@ class Digits(Task):
         try:
             from sklearn.datasets import load_digits
         except ImportError:
-            raise MhoError("the digits task needs scikit-learn: pip install scikit-learn") from None
+            raise MhoError("the digits task needs scikit-learn: pip install 'mho-lab[tasks]'") from None
         raw = load_digits()
         x = torch.tensor(raw.images, dtype=torch.float32).unsqueeze(1) / 16
         y = torch.tensor(raw.target)

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mho.config import format_seconds, seconds
-from mho.effects import Adc, Dac, draws
-from mho.ground import html_table, table
-from mho.tile import Run, TileArray, vectors
+from mho.ground import MhoError, html_table, table
+from mho.layers import AnalogLayer
+from mho.tile import TileArray, vectors
 from mho.use import Time, keeping_chip, keeping_modes, matrices, program
 
 BINS = 24
 VECTORS = 4096  # looked at per layer and call
+
+
+def parameters_on_tiles(net: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters whose matrices are on tiles, by the names of their layers."""
+    found: dict[str, nn.Parameter] = {}
+    for prefix, layer in net.named_modules():
+        if not isinstance(layer, AnalogLayer):
+            continue
+        held = {v.untyped_storage().data_ptr() for v in layer.views().values()}
+        for name, p in layer.named_parameters(recurse=False):
+            if p.untyped_storage().data_ptr() in held and not any(p is q for q in found.values()):
+                found[(prefix or "(root)") if name == "weight" else f"{prefix}.{name}".strip(".")] = p
+    if not found:
+        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+    return found
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,7 @@ def inspect_layers(
     """
     data, at = list(batches), tuple(seconds(t) for t in times)
     run: Callable[[nn.Module, Any], Any] = forward or (lambda net, batch: net(batch))
-    arrays = [(a, w) for a, w in matrices(net)]
+    arrays = list(matrices(net))
     seen: dict[TileArray, list[_Probe]] = {a: [] for a, _ in arrays}
     with keeping_chip(net), keeping_modes(net):
         chip = program(net, seed)
@@ -118,27 +133,19 @@ class _Probe:
         assert isinstance(array, TileArray)
         x, weight = vectors(args[0]), args[1]
         flat = x.reshape(-1, x.shape[-1])[:VECTORS].to(weight.dtype)
-        exact = array.join_groups(array.split_groups(flat) @ array._clean(weight).mT).double()
+        exact = array.layout.join_groups(array.layout.split_groups(flat) @ array.digital(weight).mT).double()
         difference = y.reshape(-1, y.shape[-1])[:VECTORS].double() - exact
         self.error += float(difference.norm(dim=-1).sum())
         self.norm += float(exact.norm(dim=-1).sum())
-        self._converters(array, array.cut(flat))
+        self._converters(array, flat, weight)
 
-    def _converters(self, array: TileArray, xs: Tensor) -> None:
-        alpha = array.used_range(xs)
-        if alpha is not None and isinstance(array.spec.dac, Dac):
-            self._count("dac", (xs.abs() > alpha).sum(), len(xs) * float(array.occupied.sum()))
-        if not isinstance(array.spec.adc, Adc) or array.spec.adc.bound is None:
-            return
-        assert array.chip_key is not None
-        stream = Run.stream(array.chip_key, draws.fold(array.chip_key, "inspect"), array.time, len(xs))
-        code, w = array._encode(xs, alpha, "through", stream), array.aged
-        for p in array.plan.input:
-            code = p.effect.apply("input", code, array._live_site(p, "input", stream)) * array.used
-        for p in array.plan.read:
-            w = array._in_rows(p.effect.apply("read", w, array._live_site(p, "read", stream)))
-        y = array._analog(code, w, stream, "through")
-        self._count("adc", (y.abs() >= array.spec.adc.limit * (1 - 1e-6)).sum(), y.numel())
+    def _converters(self, array: TileArray, x: Tensor, weight: Tensor) -> None:
+        seen, adc, xs = array.trace(x, weight, "inspect"), array.view.adc, array.layout.cut(x)
+        if "range" in seen:
+            self._count("dac", (xs.abs() > seen["range"]).sum(), len(xs) * float(array.layout.occupied.sum()))
+        if adc is not None and adc.bound is not None:
+            y = seen["converted"]
+            self._count("adc", (y.abs() >= adc.limit * (1 - 1e-6)).sum(), y.numel())
 
     def _count(self, what: str, hits: Tensor, of: float) -> None:
         self.clipped[what][0] += float(hits)
@@ -150,7 +157,7 @@ def _share(part: float, whole: float) -> float:
 
 
 def _layer(array: TileArray, weight: Tensor, probes: list[_Probe]) -> LayerInspection:
-    beyond = array.cut_weight(array.stored(weight)).abs() > array.gamma.unsqueeze(-1) * (1 + 1e-6)
+    beyond = array.on_tiles(weight).abs() > array.gamma.unsqueeze(-1) * (1 + 1e-6)
     target, programmed = _magnitudes(array)[:2]
     return LayerInspection(
         layer=array.name,
@@ -165,10 +172,11 @@ def _layer(array: TileArray, weight: Tensor, probes: list[_Probe]) -> LayerInspe
 def _magnitudes(array: TileArray) -> tuple[Tensor, Tensor, Tensor]:
     """Target, programmed and aged conductances of the cells in use, µS."""
     device = array.spec.device
-    used = (array.used[:, None, :] > 0).expand_as(array.target)
-    programmed = array._signed(array.programmed, array.target)
+    assert array.chip is not None
+    used = (array.layout.used[:, None, :] > 0).expand_as(array.chip.target)
+    programmed = array.view.weights(array.chip.programmed, array.chip.target)
     span = device.g_max - device.g_min
-    target, programmed, aged = (w[used].abs() * span for w in (array.target, programmed, array.aged))
+    target, programmed, aged = (w[used].abs() * span for w in (array.chip.target, programmed, array.chip.weights))
     return target, programmed, aged
 
 
@@ -179,3 +187,25 @@ def _distributions(arrays: list[TileArray]) -> tuple[tuple[float, ...], dict[str
     top = max(float(v.max()) for v in values) or 1.0
     counts = {n: tuple(torch.histc(v, BINS, 0.0, top).tolist()) for n, v in zip(names, values)}
     return tuple(top * i / BINS for i in range(BINS + 1)), counts
+
+
+def excess_kurtosis(w: Tensor) -> float:
+    """Fourth standardised moment minus 3 (R003-48, R003-49): 0 for a Gaussian, large for long tails."""
+    centred = w.detach().double().flatten() - w.detach().double().mean()
+    return float((centred**4).mean() / (centred**2).mean() ** 2 - 3)
+
+
+class LayerKurtosis(NamedTuple):
+    """Excess kurtosis of one layer's weights, scaled by one global maximum, and of its conductances as mapped."""
+
+    layer: str
+    weights: float
+    conductances: float
+
+
+def kurtosis_by_layer(net: nn.Module) -> list[LayerKurtosis]:
+    """How compact the mapping makes each layer's weight distribution (R003-49, Fig. 6C)."""
+    return [
+        LayerKurtosis(array.name, excess_kurtosis(w), excess_kurtosis(w / array.layout.spread(array.gamma)))
+        for array, w in matrices(net)
+    ]

@@ -8,35 +8,31 @@ from typing import Any
 from mho.config import format_seconds
 from mho_lab.report import figures, words
 from mho_lab.report.blocks import Block, drawn, heatmap, histogram, render
-from mho_lab.report.results import Product, Study, read_study
+from mho_lab.run import drawings, findings
+from mho_lab.run.results import Product, RunResults, read_results
 
 
 def run_page(folder: Path) -> str:
     """From summary.json, results.jsonl and hardware.yaml of a folder that `mho run` has written."""
-    study = read_study(folder)
-    return render("report.html.j2", study=study, **_parts(study))
+    run = read_results(folder)
+    return render("run.html.j2", __package__, run=run, **_parts(run))
 
 
-def _parts(study: Study) -> dict[str, Any]:
-    """What the template shows besides the study itself. Figures are markup that escaped its texts already."""
-    last = study.time_names[-1] if study.times else ""
-    grids = [g for x in study.layers for g in x.grids]
-    spread = (
-        f"Scores of single chips after {last} for {len(study.curves)} variants. The numbers are in the table below."
-    )
-    bars = (
-        figures.effect_bars(study.product, _product_label(study.product))
-        if study.product and study.product.causes
-        else ""
-    )
+def _parts(run: RunResults) -> dict[str, Any]:
+    """What the template shows besides the run itself. Figures are markup that escaped its texts already."""
+    last = run.time_names[-1] if run.times else ""
+    grids = [g for x in run.layers for g in x.grids]
+    spread = f"Scores of single chips after {last} for {len(run.curves)} variants. The numbers are in the table below."
+    bars = drawings.effect_bars(run.product, _product_label(run.product)) if run.product and run.product.causes else ""
     return {
+        "findings": findings,
         "effect_bars": figures.markup(bars),
-        "drift_curve": figures.markup(figures.drift_curve(study, _curve_label(study))),
-        "chip_spread": figures.markup(figures.chip_spread(study, spread)),
+        "drift_curve": figures.markup(drawings.drift_curve(run, _curve_label(run))),
+        "chip_spread": figures.markup(drawings.chip_spread(run, spread)),
         "tile_cards": figures.tile_cards(grids),
-        "inside": drawn(inspection_blocks(study.inside)) if study.inside else [],
+        "inside": drawn(inspection_blocks(run.inside)) if run.inside else [],
         "last": last,
-        "parameters": max(sum(x.parameters for x in study.layers), 1),
+        "parameters": max(sum(x.parameters for x in run.layers), 1),
     }
 
 
@@ -65,14 +61,14 @@ def inspection_blocks(inside: dict[str, Any]) -> list[Block]:
     ]
 
 
-def _curve_label(study: Study) -> str:
+def _curve_label(run: RunResults) -> str:
     """The drift curve in one sentence for those who do not see it."""
     runs = [
-        f"{c.name} from {words.percent(c.mean[0])} after {study.time_names[0]} to {words.percent(c.mean[-1])}"
-        for c in study.curves
+        f"{c.name} from {words.percent(c.mean[0])} after {run.time_names[0]} to {words.percent(c.mean[-1])}"
+        for c in run.curves
         if c.mean
     ]
-    end = f" after {study.time_names[-1]}" if study.times else ""
+    end = f" after {run.time_names[-1]}" if run.times else ""
     return f"Mean score over time: {'; '.join(runs)}{end}. The numbers are in the table of scores."
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import math
 import sys
@@ -16,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mho.config import registry
 from mho.ground import MhoError
 from mho_lab.measure.identity import code_of
 
-BUILT_IN = {"digits": "mho_lab.run.digits:Digits"}
+FAMILY = "lab"  # of tasks without a dot in their name
 
 
 class Score(float):
@@ -45,6 +45,7 @@ class Task:
 
     chance         the score of guessing, for normalised accuracy (R003 Eq. 1)
     epochs, lr     plain training; `hwa_epochs`, `hwa_lr` hardware-aware training; `training:` in YAML overrides the latter
+    range_cap      no input range that is set from data is larger, see `mho.calibrate`; Rasch et al. 2023 use 10
     data_version   changes when the data do, so that old results are not mixed with new ones
     """
 
@@ -54,6 +55,7 @@ class Task:
     lr: float = 1e-3
     hwa_epochs: int = 20
     hwa_lr: float = 1e-3
+    range_cap: float | None = None
     data_version: str = "1"
 
     def model(self) -> nn.Module:
@@ -117,20 +119,24 @@ class Task:
 
 
 def load_task(name: str | Path | Task) -> Task:
-    """A built-in task by name, or the one `Task` subclass that a Python file defines."""
+    """A task of a plugin by its name (`lab.digits`, or `digits` for those of mho-lab), or the one `Task` subclass that a
+    Python file defines. Raises `MhoError` where there is no such task, or where it cannot be used."""
     if isinstance(name, Task):
         return name
-    if isinstance(name, str) and name in BUILT_IN:
-        module, _, cls = BUILT_IN[name].partition(":")
-        return getattr(importlib.import_module(module), cls)()
     path = Path(name)
-    if path.suffix != ".py":
-        raise MhoError(
-            f"no task {str(name)!r}; built in: {', '.join(BUILT_IN)}; or give a Python file that defines a mho.Task"
-        )
-    if not path.is_file():
-        raise MhoError(f"no such task file: {path}")
-    return _from_file(path)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise MhoError(f"no such task file: {path}")
+        return _from_file(path)
+    full = str(name) if "." in str(name) else f"{FAMILY}.{name}"
+    family = full.partition(".")[0]
+    if full not in registry.named("task") and family in registry.default().claims:
+        registry.default().load(family)
+    tasks = registry.named("task")
+    if full not in tasks:
+        known = ", ".join(t.removeprefix(f"{FAMILY}.") for t in tasks) or "none"
+        raise MhoError(f"no task {str(name)!r}; built in: {known}; or give a Python file that defines a mho.Task")
+    return _made(registry.thing(tasks[full]), full, f"task {full!r}")
 
 
 def _from_file(path: Path) -> Task:
@@ -151,9 +157,15 @@ def _from_file(path: Path) -> Task:
     if len(found) != 1:
         names = ", ".join(c.__name__ for c in found) or "none"
         raise MhoError(f"{path} must define exactly one subclass of mho.Task, found: {names}")
-    task = found[0]()
-    missing = [m for m in ("model", "train_batches", "score") if getattr(found[0], m) is getattr(Task, m)]
+    return _made(found[0], path.stem, str(path))
+
+
+def _made(cls: Any, name: str, where: str) -> Task:
+    """An instance of a class of a plugin or file, which must be a whole task; `name` where it has none."""
+    if not (isinstance(cls, type) and issubclass(cls, Task)):
+        raise MhoError(f"{where}: expected a subclass of mho.Task, got {cls!r}")
+    missing = [m for m in ("model", "train_batches", "score") if getattr(cls, m) is getattr(Task, m)]
     if missing:
-        raise MhoError(f"{path}: {found[0].__name__} does not write {', '.join(missing)}; see mho.Task")
-    type(task).name = type(task).name or path.stem
-    return task
+        raise MhoError(f"{where}: {cls.__name__} does not write {', '.join(missing)}; see mho.Task")
+    cls.name = cls.name or name
+    return cls()

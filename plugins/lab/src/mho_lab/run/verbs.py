@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import subprocess
@@ -15,26 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mho.cli.config import JSON, SET
-from mho.config import load
-from mho.ground import MhoError, json_text, table
+from mho.config import load, registry
+from mho.ground import MhoError, json_text, percent, table, with_error
+from mho_lab.options import CHIPS, EXISTING, OUT, SEED, THREADS, at_most, default_folder, several, switch
 
 if TYPE_CHECKING:
     from mho_lab.run.job import Job
     from mho_lab.run.seeds import Trainings
-
-
-OUT = click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results [mho-runs/TASK-HW-...]."
-)
-SEED = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
-THREADS = click.option(
-    "--threads",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Threads of torch; results are bit-equal only for the same number.",
-)
-CHIPS = click.option("--chips", default=25, show_default=True, type=click.IntRange(1), help="Simulated chips.")
 
 
 @click.command()
@@ -43,25 +29,16 @@ CHIPS = click.option("--chips", default=25, show_default=True, type=click.IntRan
 @SET
 @CHIPS
 @SEED
-@click.option("--seeds", type=click.IntRange(2), help="Train this many times, with seeds --seed, --seed + 1, ...")
-@click.option("--jobs", type=click.IntRange(1), help="Trainings at the same time [one more than there are cores].")
+@at_most("--seeds", "Train this many times, with seeds --seed, --seed + 1, ...", least=2)
+@at_most("--jobs", "Trainings at the same time [one more than there are cores].")
 @OUT
 @THREADS
-@click.option("--no-report", is_flag=True, help="Skip the HTML report.")
+@switch("--no-report", "Skip the HTML report.")
 @JSON
 def run(
-    task: str,
-    hw: str,
-    changes: tuple[str, ...],
-    chips: int,
-    seed: int,
-    seeds: int | None,
-    jobs: int | None,
-    out: Path | None,
-    threads: int,
-    no_report: bool,
-    as_json: bool,
-) -> None:
+    task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, seeds: int | None, jobs: int | None,
+    out: Path | None, threads: int, no_report: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Train TASK digitally, deploy it on HW as it is, train it hardware-aware, deploy that, and compare the accuracies
     of many simulated chips over drift time.
 
@@ -106,26 +83,19 @@ def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | N
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("checkpoint", type=EXISTING)
 @click.argument("task")
 @click.argument("hw")
 @SET
 @CHIPS
 @SEED
-@click.option("--time", "times", multiple=True, metavar="TIME", help="When, e.g. '1 day' [the hardware's times].")
+@several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")
 @THREADS
 @JSON
 def evaluate(
-    checkpoint: Path,
-    task: str,
-    hw: str,
-    changes: tuple[str, ...],
-    chips: int,
-    seed: int,
-    times: tuple[str, ...],
-    threads: int,
-    as_json: bool,
-) -> None:
+    checkpoint: Path, task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, times: tuple[str, ...],
+    threads: int, as_json: bool,
+) -> None:  # fmt: skip
     """Score CHECKPOINT, a safetensors file of TASK's network, on many chips of HW over drift time.
 
     The file may come from `mho train` or be a plain digital checkpoint; the input ranges of the latter are calibrated on
@@ -173,8 +143,8 @@ def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
     """Each training in a process of its own, `jobs` at the same time; `job.run` then finds their results."""
     from tqdm import tqdm
 
-    files = click.get_current_context().find_root().params.get("files", ())
-    start = [sys.executable, "-c", "from mho.cli import main; main()", *(f"--plugin={f}" for f in files), "run"]
+    plugins = [f"--plugin={file}" for file in registry.default().files]
+    start = [sys.executable, "-c", "from mho.cli import main; main()", *plugins, "run"]
 
     todo = job.todo()
 
@@ -199,35 +169,23 @@ def _resumable(work: Callable[[], Any], folder: Path) -> Any:
         raise
 
 
-def default_folder(task: str, hardware: str, digest: str, seed: int | None = None) -> Path:
-    """mho-runs/digits-pcm.standard-1a2b3c4d-s0: one folder for each hardware content and seed, or for several seeds."""
-    name = Path(hardware).stem if hardware.endswith((".yaml", ".yml")) else hardware
-    return Path("mho-runs") / f"{task}-{name}-{digest[:8]}-{'seeds' if seed is None else f's{seed}'}"
-
-
-def _score(mean: float, sem: float) -> str:
-    """In percent; a single chip has no standard error."""
-    return f"{100 * mean:.2f}" if math.isnan(sem) else f"{100 * mean:.2f} ± {100 * sem:.2f}"
-
-
-def _figure(mean: float, sem: float) -> str:
-    return f"{mean:.3f}" if math.isnan(sem) else f"{mean:.3f} ± {sem:.3f}"
-
-
 def _table(summary: dict[str, Any]) -> str:
     from mho.config import format_seconds
 
     rows = []
     for v in summary["variants"]:
-        rows.append((v["name"], "accuracy %", *(_score(m, s) for m, s in zip(v["mean"], v["sem"]))))
-        rows.append(("", "normalised %", *(f"{100 * n:.1f}" for n in v["normalised"])))
+        rows.append(
+            (v["name"], "accuracy %", *(with_error(m, s, 2, in_percent=True) for m, s in zip(v["mean"], v["sem"])))
+        )
+        rows.append(("", "normalised %", *(percent(n) for n in v["normalised"])))
         for name, e in v["extra"].items():
-            rows.append(("", name, *(_figure(m, s) for m, s in zip(e["mean"], e["sem"]))))
+            rows.append(("", name, *(with_error(m, s, 3) for m, s in zip(e["mean"], e["sem"]))))
     if gain := summary.get("difference"):
-        rows.append((gain["of"], "95 % interval", *(_score(m, h) for m, h in zip(gain["mean"], gain["half"]))))
+        pairs = zip(gain["mean"], gain["half"])
+        rows.append((gain["of"], "95 % interval", *(with_error(m, h, 2, in_percent=True) for m, h in pairs)))
     head = ("variant", "", *(format_seconds(t) for t in summary["times"]))
     about = "\n".join(f"{v['name']}: {v['about']}" for v in summary["variants"])
-    title = f"{summary['task']} on {summary['hardware']}\ndigital reference {100 * summary['reference']:.2f} %"
+    title = f"{summary['task']} on {summary['hardware']}\ndigital reference {percent(summary['reference'], 2)} %"
     extra = "".join(f", {name} {v:.3g}" for name, v in summary["reference_extra"].items())
     return f"\n{title}{extra}, {_how_many(summary)}\n\n{table(head, rows)}\n\n{about}"
 

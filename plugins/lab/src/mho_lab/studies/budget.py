@@ -11,6 +11,7 @@ from mho.config import Hardware, load
 from mho_lab.measure.statistics import Interval, interval
 from mho_lab.studies import variants
 from mho_lab.studies.layers import layers_on_tiles
+from mho_lab.studies.shown import plain
 from mho_lab.studies.subject import Measurer, Subject, column, scores
 
 
@@ -84,10 +85,10 @@ def budget_study(
     layers = [x.name for x in layers_on_tiles(subject, hw)]
     effects = variants.causes(hw)
     asked = [(c,) if isinstance(c, str) else tuple(c) for c in what_if]
-    hardwares: dict[Any, Hardware] = {"all": hw, "exact": variants.only(hw, None)}
+    hardwares: dict[Any, Hardware] = {"all": hw, "exact": hw.varied(only=())}
     for e in effects:
-        hardwares["effect", "alone", e] = variants.only(hw, e)
-        hardwares["effect", "removed", e] = variants.without(hw, e)
+        hardwares["effect", "alone", e] = hw.varied(only=e)
+        hardwares["effect", "removed", e] = hw.varied(without=e)
     for x in layers if len(layers) > 1 else ():
         hardwares["layer", "alone", x] = variants.digital(hw, [y for y in layers if y != x])
         hardwares["layer", "removed", x] = variants.digital(hw, [x])
@@ -127,27 +128,4 @@ def _budget(
 
 def as_data(s: BudgetStudy) -> dict[str, Any]:
     """Plain data of everything that was found."""
-    return {
-        "study": "budget",
-        "digital": s.digital,
-        "exact": s.exact,
-        "chips": s.chips,
-        "confidence": s.confidence,
-        "scores": [{"time": t, **i._asdict()} for t, i in s.scores.items()],
-        "budgets": [
-            {
-                "what": b.what,
-                "time": b.time,
-                "total": b.total._asdict(),
-                "interaction": b.interaction._asdict(),
-                "shares": [
-                    {"cause": x.cause, "alone": x.alone._asdict(), "removed": x.removed._asdict()} for x in b.shares
-                ],
-            }
-            for b in s.budgets
-        ],
-        "what_if": [
-            {"changes": list(w.changes), "time": w.time, "score": w.score._asdict(), "gain": w.gain._asdict()}
-            for w in s.what_if
-        ],
-    }
+    return {"study": "budget", **plain(s), "scores": [{"time": t, **plain(i)} for t, i in s.scores.items()]}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 from typing import Any, NamedTuple
@@ -20,20 +20,23 @@ from mho.effects import draws
 from mho.ground import MhoError
 from mho.tile import tile_arrays
 from mho.use import keeping_chip, keeping_modes, one_chip, program
+from mho_lab.measure.statistics import standard_error
+from mho_lab.run.inspection import parameters_on_tiles
 from mho_lab.run.task import Task
 from mho_lab.studies import variants
 from mho_lab.studies.gradients import (
     EXPECTED,
     MODES,
     Direction,
-    Gradients,
+    GradientDraws,
     backward_by,
     directions,
     loss_on_chip,
     moved,
-    parameters_on_tiles,
+    off_diagonal,
     sample_gradients,
 )
+from mho_lab.studies.shown import plain
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, network, scores, task_of
 from mho_lab.studies.training import states
 
@@ -65,7 +68,7 @@ class Setting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Point:
+class Diagnostics:
     """The diagnostics of one mode at one setting.
 
     directions   D1 and D2 in the whole network ("all") and in every layer
@@ -145,19 +148,19 @@ class Diagnosis:
     strengths: tuple[float, ...]
     stages: tuple[float, ...]
     time: float
-    points: tuple[Point, ...]
+    points: tuple[Diagnostics, ...]
     recoveries: tuple[Recovery, ...]
 
     def verdicts(self, reference: str = "clean") -> list[Verdict]:
         """One for every cause, strength and mode."""
-        found: dict[tuple[str, float, str], list[Point]] = {}
+        found: dict[tuple[str, float, str], list[Diagnostics]] = {}
         for p in self.points:
             found.setdefault((p.setting.cause, p.setting.strength, p.mode), []).append(p)
         shares = {(r.cause, r.strength, r.mode): r.share for r in self.recoveries}
         return [self._verdict(key, points, reference, shares.get(key)) for key, points in found.items()]
 
     def _verdict(
-        self, key: tuple[str, float, str], points: list[Point], reference: str, share: float | None
+        self, key: tuple[str, float, str], points: list[Diagnostics], reference: str, share: float | None
     ) -> Verdict:
         failing = []
         for p in points:
@@ -202,7 +205,7 @@ def diagnose(
     wanted = _chosen(variants.causes(hw), causes)
     settings = [Setting(c, s, t) for c in wanted for s in _possible(hw, c, strengths) for t in stages]
     trained = _stages(subject, measured, out, stages, seeds, epochs)
-    bare = variants.only(hw, None)
+    bare = hw.varied(only=())
 
     def item(s: Setting, k: int) -> Item:
         more = {"chips": chips, "time": time, "batch": batch, "modes": list(modes), "clean": bare.to_data()}
@@ -220,25 +223,16 @@ def diagnose(
 def under(hw: Hardware, cause: str, strength: float) -> Hardware:
     """`hw` with a cause alone (or with everything), this much stronger. An ADC keeps its bound."""
     if cause == EVERYTHING:
-        for family in dict.fromkeys(e.kind for e in variants.effects_of(hw) if e.strength and e.active):
-            hw = variants.scaled(hw, family, strength)
-        return hw
-    alone = variants.only(hw, cause)
-    knob = next((k for k in variants.knobs(alone, highest=math.inf) if k.name in (cause, f"{cause}.bits")), None)
-    if strength == 1 or knob is None:
-        return alone
-    return knob.turned(alone, math.log2(strength))
+        return hw.varied({e.kind: strength for e in variants.effects_of(hw) if e.strength and e.active})
+    alone = hw.varied(only=cause)
+    knob = variants.knob_of(alone, cause)
+    return alone if strength == 1 or knob is None else knob.turned(alone, math.log2(strength))
 
 
 def _possible(hw: Hardware, cause: str, strengths: Sequence[float]) -> list[float]:
     """The strengths that the fields of a cause allow; 1 where it has none."""
-    if cause == EVERYTHING:
-        return [1.0]
-    alone = variants.only(hw, cause)
-    knob = next((k for k in variants.knobs(alone, highest=math.inf) if k.name in (cause, f"{cause}.bits")), None)
-    if knob is None:
-        return [1.0]
-    return [s for s in strengths if math.log2(s) <= knob.highest] or [1.0]
+    knob = None if cause == EVERYTHING else variants.knob_of(hw.varied(only=cause), cause)
+    return [s for s in strengths if knob is not None and math.log2(s) <= knob.highest] or [1.0]
 
 
 def _chosen(known: list[str], asked: Sequence[str]) -> list[str]:
@@ -258,7 +252,7 @@ def _stages(
     return {(t, k): Subject(subject.task, f[f"{t:g}"], s) for k, (f, s) in enumerate(zip(files, names)) for t in stages}
 
 
-def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Point:
+def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Diagnostics:
     """The means over trainings."""
     mine = [v["modes"][mode] for v in values[s]]
     layers = [Direction(*(_merged(rows))) for rows in zip(*(m["directions"] for m in mine))]
@@ -269,7 +263,7 @@ def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Point:
         exponent = _exponent(
             _mean([Direction(*d).variance for d in before]), layers[0].variance, s.strength / weaker.strength
         )
-    return Point(
+    return Diagnostics(
         s,
         mode,
         tuple(layers),
@@ -358,14 +352,14 @@ def _batch(task: Task, size: int) -> Any:
     return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
 
 
-def _slope(net: nn.Module, loss: Any, g: Gradients, mode: str, item: Item) -> tuple[float, float]:
+def _slope(net: nn.Module, loss: Any, g: GradientDraws, mode: str, item: Item) -> tuple[float, float]:
     """How the expected perturbed loss changes along the mean gradient of a mode: its directional derivative by central
     differences on every chip, over the length of its gradient; with the standard error over chips."""
     along = [g.draws[mode][n].mean(0) for n in g.clean]
     length = math.sqrt(sum(float(v.double() @ v.double()) for v in along))
     if not length:
         return 0.0, 0.0
-    steep = math.sqrt(max(0.0, sum(_square(g.draws[EXPECTED][n]) for n in g.clean)))
+    steep = math.sqrt(max(0.0, sum(off_diagonal(d.double() @ d.double().T) for d in g.draws[EXPECTED].values())))
     parameters = list(parameters_on_tiles(net).values())
     size = 3e-3 * math.sqrt(sum(float(p.detach().double().square().sum()) for p in parameters))
     found = []
@@ -377,16 +371,7 @@ def _slope(net: nn.Module, loss: Any, g: Gradients, mode: str, item: Item) -> tu
                 with moved(parameters, [v * (sign * size / length) for v in along]):
                     ends.append(loss_on_chip(net, loss, item["time"], item["seed"], chip))
             found.append((ends[0] - ends[1]) / (2 * size))
-    mean = _mean(found)
-    sem = math.sqrt(sum((f - mean) ** 2 for f in found) / max(1, len(found) - 1) / len(found))
-    return (mean / steep, sem / steep) if steep else (0.0, 0.0)
-
-
-def _square(draws: Tensor) -> float:
-    """|E g|^2 without Monte Carlo bias."""
-    gram = draws.double() @ draws.double().T
-    n = len(gram)
-    return float((gram.sum() - gram.diagonal().sum()) / (n * (n - 1)))
+    return (_mean(found) / steep, standard_error(found) / steep) if steep else (0.0, 0.0)
 
 
 def _sensitivity(
@@ -435,7 +420,7 @@ def _recoveries(
     """R000-06: accuracy before; where a point or more is lost, after training in each mode. Clean are tiles without any
     cause, see `gradients_at`."""
     cases = list(dict.fromkeys((s.cause, s.strength) for s in settings))
-    clean = column(measured([subject.chips(variants.only(hw, None), 0, 1, time)], scores))[0]
+    clean = column(measured([subject.chips(hw.varied(only=()), 0, 1, time)], scores))[0]
     unseen = replaced_seed(subject)
     before = measured([unseen.chips(under(hw, c, s), 0, chips, time) for c, s in cases], scores)
     lost = [(c, s, _mean(column([v]))) for (c, s), v in zip(cases, before)]
@@ -488,33 +473,11 @@ def _step(net: nn.Module, task: Task, example: Any, optimizer: Any, item: Item, 
 
 def as_data(d: Diagnosis) -> dict[str, Any]:
     """Plain data of everything that was found; nan and infinity are null."""
-
-    def plain(values: dict[str, Any]) -> dict[str, Any]:
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-
-    return {
-        "study": "diagnose",
-        "rules": asdict(d.rules),
-        "time": d.time,
-        "stages": list(d.stages),
-        "strengths": list(d.strengths),
-        "points": [
-            {
-                **p.setting._asdict(),
-                "mode": p.mode,
-                "layers": [plain(x._asdict()) for x in p.directions],
-                "exponent": p.exponent,
-                "slope": p.slope,
-                "slope_sem": p.slope_sem,
-                "ratio": list(p.ratio),
-                "still": list(p.still),
-                "passes": p.passes(d.rules),
-                "passes_expected": p.passes(d.rules, "expected"),
-            }
-            for p in d.points
-        ],
-        "verdicts": [
-            plain({**v._asdict(), "agrees": v.agrees(d.rules)}) for r in ("clean", "expected") for v in d.verdicts(r)
-        ],
-        "recoveries": [plain({**r._asdict(), "share": r.share}) for r in d.recoveries],
-    }
+    points = []
+    for p in d.points:
+        found = plain(p)
+        passes = {"passes": p.passes(d.rules), "passes_expected": p.passes(d.rules, "expected")}
+        points.append({**found.pop("setting"), "layers": found.pop("directions"), **found, **passes})
+    verdicts = [{**plain(v), "agrees": v.agrees(d.rules)} for r in ("clean", "expected") for v in d.verdicts(r)]
+    recoveries = [{**plain(r), "share": r.share} for r in d.recoveries]
+    return {"study": "diagnose", **plain(d), "points": points, "verdicts": verdicts, "recoveries": recoveries}

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from mho.effects import straight
-from mho.fast import Weights
 from mho.ground import MhoError, table
-from mho.layers import AnalogLayer
-from mho.tile import tile_arrays
-from mho.use import Time, keeping_chip, keeping_modes, matrices, program, run_of
+from mho.tile import Drawn, tile_arrays
+from mho.use import Time, keeping_chip, keeping_modes, matrices, program, session_of
+from mho_lab.run.inspection import parameters_on_tiles
 
 MODES = ("autograd", "through", "ste")
 EXPECTED = "expected"  # the true derivative of everything but rounding, which passes straight through
@@ -30,7 +29,7 @@ Loss = Callable[[nn.Module], Tensor]
 
 @contextmanager
 def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
-    """Gradients of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
+    """GradientDraws of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
     ageing included; rounding has derivative 0: R000's vanilla), `expected` (the same, but rounding passes straight through),
     `through` (R003-65) or `ste` (R001-02)."""
     name, rounding = ("autograd", "ste") if mode == EXPECTED else (mode, "zero")
@@ -43,14 +42,16 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
         if mode != "ste":
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
-                weights = array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.aged)
+                weights = (
+                    array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.chip.weights)
+                )
                 stack.callback(array.register_forward_pre_hook(_using(weights)).remove)
         yield
 
 
 def _using(weights: Tensor) -> Any:
     """A hook that makes a tile array compute with these weights."""
-    return lambda array, args: (*args[:2], Weights(weights))
+    return lambda array, args: (*args[:2], Drawn(weights))
 
 
 @contextmanager
@@ -67,23 +68,8 @@ def exact_products(net: nn.Module) -> Iterator[None]:
             a.exact = was
 
 
-def parameters_on_tiles(net: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters whose matrices are on tiles, by the names of their layers."""
-    found: dict[str, nn.Parameter] = {}
-    for prefix, layer in net.named_modules():
-        if not isinstance(layer, AnalogLayer):
-            continue
-        owners = {id(v if v._base is None else v._base) for v in layer.views().values()}
-        for name, p in layer.named_parameters(recurse=False):
-            if id(p) in owners and not any(p is q for q in found.values()):
-                found[(prefix or "(root)") if name == "weight" else f"{prefix}.{name}".strip(".")] = p
-    if not found:
-        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
-    return found
-
-
 @dataclass(frozen=True)
-class Gradients:
+class GradientDraws:
     """The clean gradient of every layer [weights], and draws [draw, weights] of every estimator."""
 
     clean: dict[str, Tensor]
@@ -99,8 +85,8 @@ def sample_gradients(
     time: Time = 0.0,
     seed: int = 0,
     clean: Sequence[Tensor] | None = None,
-) -> Gradients:
-    """Gradients of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
+) -> GradientDraws:
+    """GradientDraws of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
     products, is measured too where it is not given."""
     parameters = parameters_on_tiles(net)
 
@@ -117,11 +103,11 @@ def sample_gradients(
         for k in range(chips):
             program(net, seed, index=k).age(time)
             for mode in modes:
-                run_of(net).sample = 0  # every mode sees the same noise
+                session_of(net).sample = 0  # every mode sees the same noise
                 with backward_by(net, mode):
                     draws[mode].append(gradient())
     stacked = {m: {n: torch.stack(rows) for n, rows in zip(parameters, zip(*d))} for m, d in draws.items()}
-    return Gradients(dict(zip(parameters, clean)), stacked)
+    return GradientDraws(dict(zip(parameters, clean)), stacked)
 
 
 class Direction(NamedTuple):
@@ -181,7 +167,7 @@ def gradient_directions(
     return directions(sample_gradients(net, loss, modes=wanted, chips=chips, time=time, seed=seed), modes)
 
 
-def directions(g: Gradients, modes: Sequence[str] = MODES) -> Directions:
+def directions(g: GradientDraws, modes: Sequence[str] = MODES) -> Directions:
     """The statistics of gradients that were sampled with the mode `expected` among them."""
     layers = [[n] for n in g.clean]
     groups = {ALL: list(g.clean), **{names[0]: names for names in layers}}
@@ -204,7 +190,7 @@ class _Products(NamedTuple):
         return _Products(self.clean[keep], own, cross, expected, self.norm)
 
 
-def _direction(layer: str, mode: str, g: Gradients, names: Sequence[str]) -> Direction:
+def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) -> Direction:
     mine, true = ([g.draws[m][n].double() for n in names] for m in (mode, EXPECTED))
     clean = [g.clean[n].double() for n in names]
     p = _Products(
@@ -214,7 +200,7 @@ def _direction(layer: str, mode: str, g: Gradients, names: Sequence[str]) -> Dir
         sum((b @ b.T for b in true), torch.zeros(())),
         float(sum(c @ c for c in clean)),
     )
-    square = _off_diagonal(p.own)
+    square = off_diagonal(p.own)
     spread = float(p.own.diagonal().mean()) - square
     apart = max(0.0, square - 2 * float(p.clean.mean()) + p.norm)
     each = p.clean / (p.own.diagonal() * p.norm).sqrt().clamp(min=1e-300)
@@ -234,18 +220,18 @@ def _direction(layer: str, mode: str, g: Gradients, names: Sequence[str]) -> Dir
     )
 
 
-def _off_diagonal(gram: Tensor) -> float:
+def off_diagonal(gram: Tensor) -> float:
     """The mean product of different draws: an unbiased estimate of the product of the expectations."""
     n = len(gram)
     return float((gram.sum() - gram.diagonal().sum()) / (n * (n - 1)))
 
 
 def _with_clean(p: _Products) -> float:
-    return _cosine(float(p.clean.mean()), _off_diagonal(p.own), p.norm, p.own)
+    return _cosine(float(p.clean.mean()), off_diagonal(p.own), p.norm, p.own)
 
 
 def _with_expected(p: _Products) -> float:
-    return _cosine(_off_diagonal(p.cross), _off_diagonal(p.own), _off_diagonal(p.expected), p.own)
+    return _cosine(off_diagonal(p.cross), off_diagonal(p.own), off_diagonal(p.expected), p.own)
 
 
 def _cosine(product: float, a: float, b: float, own: Tensor) -> float:

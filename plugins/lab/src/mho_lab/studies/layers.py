@@ -12,6 +12,7 @@ from mho.ground import MhoError
 from mho.use import conversion_report
 from mho_lab.measure.statistics import Ask, Decision, Effort, Interval, Search, decide, interval
 from mho_lab.studies import rounds, variants
+from mho_lab.studies.shown import plain
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, network, scores
 
 SCALE = 15.0  # R003-50
@@ -92,16 +93,16 @@ def layer_study(
     if not families:
         raise MhoError("no effect of this hardware comes with its devices; say whose noise to scale with --family")
     layers = layers_on_tiles(subject, hw)
-    bench = _Bench(subject, time, target, column(measured([subject.item(None)], scores))[0], measured)
-    quiet, *alone = bench.accuracies(
-        [_quiet(hw, families), *(variants.one_noisy_layer(hw, x.name, x.tile, families, scale) for x in layers)], chips
-    )
+    search = _Search(subject, time, target, column(measured([subject.item(None)], scores))[0], measured)
+    nowhere = hw.varied(dict.fromkeys(families, 0.0))
+    noisy = [variants.one_noisy_layer(hw, x.name, x.tile, families, scale) for x in layers]
+    quiet, *alone = search.accuracies([nowhere, *noisy], chips)
     ranked = sorted((Alone(x, a) for x, a in zip(layers, alone)), key=lambda a: a.accuracy.mean)
     order = [a.layer.name for a in ranked]
-    exemptions = _exemptions(bench, hw, layers, order, chips)
-    deployment = _deployment(bench, hw, layers, order, effort or Effort((4, 8, 16, 32)), verify)
+    exemptions = _exemptions(search, hw, layers, order, chips)
+    deployment = _deployment(search, hw, layers, order, effort or Effort((4, 8, 16, 32)), verify)
     return LayerStudy(
-        tuple(layers), families, scale, time, target, bench.digital, quiet, tuple(ranked), exemptions, deployment
+        tuple(layers), families, scale, time, target, search.digital, quiet, tuple(ranked), exemptions, deployment
     )  # fmt: skip
 
 
@@ -111,14 +112,8 @@ def layers_on_tiles(subject: Subject, hw: Hardware) -> list[OnTiles]:
     return [OnTiles(e.name, e.tile, e.parameters) for e in report.analog]
 
 
-def _quiet(hw: Hardware, families: Sequence[str]) -> Hardware:
-    for family in families:
-        hw = variants.scaled(hw, family, 0.0)
-    return hw
-
-
 @dataclass(frozen=True)
-class _Bench:
+class _Search:
     """Measures normalised accuracies of one network at one time."""
 
     subject: Subject
@@ -151,11 +146,11 @@ class _Bench:
 
 
 def _exemptions(
-    bench: _Bench, hw: Hardware, layers: list[OnTiles], order: list[str], chips: int
+    search: _Search, hw: Hardware, layers: list[OnTiles], order: list[str], chips: int
 ) -> tuple[Exemption, ...]:
     """R003-51: exempt layers from the most to the least sensitive; without any layer on tiles nothing is lost."""
     cuts = [tuple(order[:k]) for k in range(len(order))]
-    found = bench.accuracies([variants.digital(hw, c) for c in cuts], chips)
+    found = search.accuracies([variants.digital(hw, c) for c in cuts], chips)
     whole = Exemption(tuple(order), 1.0, Interval(1.0, 1.0, 1.0, chips))
     return (*(Exemption(c, _share(layers, c), a) for c, a in zip(cuts, found)), whole)
 
@@ -166,28 +161,24 @@ def _share(layers: list[OnTiles], names: Sequence[str]) -> float:
 
 
 def _deployment(
-    bench: _Bench, hw: Hardware, layers: list[OnTiles], order: list[str], effort: Effort, verify: int
+    search: _Search, hw: Hardware, layers: list[OnTiles], order: list[str], effort: Effort, verify: int
 ) -> Deployment:
     """The first candidate that meets the target in the search and on new chips."""
     every = len(layers) <= EXHAUSTIVE
-    for names in _subsets(layers) if every else _prefixes(order):
+    for names in _subsets(layers) if every else [tuple(order[:k]) for k in range(len(order) + 1)]:
         if len(names) == len(layers):
             break
-        if bench.meets(variants.digital(hw, names), effort).sign <= 0:
+        if search.meets(variants.digital(hw, names), effort).sign <= 0:
             continue
-        kept = names if every else _pruned(bench, hw, layers, names, effort)
-        mixed = variants.digital(hw, kept) if kept else hw
-        seen = verified(bench.subject, mixed, bench, verify)
-        if seen.low >= bench.target:
+        kept = names if every else _pruned(search, hw, layers, names, effort)
+        mixed = variants.digital(hw, kept)
+        # on chips of another seed than the search used; one-sided at 95 %, so 90 % between both ends
+        fresh = replace(search, subject=replace(search.subject, seed=search.subject.seed + 1))
+        seen = fresh.accuracies([mixed], verify, confidence=0.90)[0]
+        if seen.low >= search.target:
             return Deployment(kept, _share(layers, kept), mixed, seen, True, every)
     everything = variants.digital(hw, [x.name for x in layers])
-    return Deployment(tuple(order), 1.0, everything, Interval(1.0, 1.0, 1.0, verify), bench.target <= 1.0, every)
-
-
-def verified(subject: Subject, hw: Hardware, bench: _Bench, chips: int) -> Interval:
-    """The accuracy on chips of another seed than the search used; one-sided at 95 %, so 90 % between both ends."""
-    fresh = replace(bench, subject=replace(subject, seed=subject.seed + 1))
-    return fresh.accuracies([hw], chips, confidence=0.90)[0]
+    return Deployment(tuple(order), 1.0, everything, Interval(1.0, 1.0, 1.0, verify), search.target <= 1.0, every)
 
 
 def _subsets(layers: list[OnTiles]) -> Iterator[tuple[str, ...]]:
@@ -197,38 +188,20 @@ def _subsets(layers: list[OnTiles]) -> Iterator[tuple[str, ...]]:
         yield tuple(x.name for x in c)
 
 
-def _prefixes(order: list[str]) -> Iterator[tuple[str, ...]]:
-    for k in range(len(order) + 1):
-        yield tuple(order[:k])
-
-
 def _pruned(
-    bench: _Bench, hw: Hardware, layers: list[OnTiles], names: tuple[str, ...], effort: Effort
+    search: _Search, hw: Hardware, layers: list[OnTiles], names: tuple[str, ...], effort: Effort
 ) -> tuple[str, ...]:
     """Put back on tiles whatever can go back, the largest layer first."""
     for x in sorted((x for x in layers if x.name in names), key=lambda x: -x.parameters):
         fewer = tuple(n for n in names if n != x.name)
-        if bench.meets(variants.digital(hw, fewer) if fewer else hw, effort).sign > 0:
+        if search.meets(variants.digital(hw, fewer), effort).sign > 0:
             names = fewer
     return names
 
 
 def as_data(s: LayerStudy) -> dict[str, Any]:
     """Plain data of everything that was found."""
-    return {
-        "study": "layers",
-        "time": s.time,
-        "families": list(s.families),
-        "scale": s.scale,
-        "target": s.target,
-        "digital": s.digital,
-        "quiet": s.quiet._asdict(),
-        "layers": [{**a.layer._asdict(), "alone": a.accuracy._asdict()} for a in s.alone],
-        "exemptions": [{"layers": list(e.layers), "share": e.share, "accuracy": e.accuracy._asdict()} for e in s.exemptions],
-        "deployment": {
-            **s.deployment._asdict(),
-            "layers": list(s.deployment.layers),
-            "hardware": s.deployment.hardware.to_data(),
-            "accuracy": s.deployment.accuracy._asdict(),
-        },
-    }  # fmt: skip
+    found = {"study": "layers", **plain(s)}
+    found["layers"] = [{**plain(a.layer), "alone": plain(a.accuracy)} for a in s.alone]
+    del found["alone"]
+    return found

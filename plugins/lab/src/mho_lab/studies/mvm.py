@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, cast
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mho.config import load
-from mho.effects import Dac, Nonideality
+from mho.effects import Dac
 from mho.ground import MhoError
-from mho.use import MvmExperiment, Tile, Time, calibrate, matrices, mvm_error, standard_mvm_error
+from mho.use import Tile, Time, calibrate, mvm_error
+from mho_lab.measure.statistics import standard_error
+from mho_lab.run.product import MvmExperiment, standard_mvm_error
 
 if TYPE_CHECKING:
-    from mho.config import Hardware, TileSpec
+    from mho.config import Hardware
 
 
-class Point(NamedTuple):
+class ErrorAt(NamedTuple):
     """One point of a study: the setting, the error there, its standard error."""
 
     x: float
     error: float
     sem: float = math.nan
+
+    @classmethod
+    def of(cls, x: float, errors: Sequence[float]) -> ErrorAt:
+        return cls(x, fmean(errors), standard_error(errors))
+
+    @classmethod
+    @torch.no_grad()
+    def over_matrices(cls, x: float, e: MvmExperiment, error: Callable[[int], float], tick: Tick) -> ErrorAt:
+        """From the error of every matrix of an experiment."""
+        errors = []
+        for k in range(e.matrices):
+            errors.append(error(k))
+            tick()
+        return cls.of(x, errors)
 
 
 Tick = Callable[[], object]  # told after every matrix, for a progress bar
@@ -33,21 +50,9 @@ def _silent() -> None:
     """Nobody watches the progress."""
 
 
-def boosted(hw: Hardware, what: str, factor: float) -> Hardware:
-    """`hw` with the strength of some effects of its default tile multiplied: a kind (`circuit.ir_drop`), or a whole family
-    (`pcm`: the total PCM noise of R003-45)."""
-    tile = hw.tile(hw.default)
-    effects = cast(tuple[Nonideality, ...], tile.nonidealities)
-    chosen = [e for e in effects if e.kind == what or e.kind.startswith(what + ".")]
-    if not any(e.strength for e in chosen):
-        known = ", ".join(dict.fromkeys(e.kind for e in effects if e.strength))
-        raise MhoError(f"no effect {what!r} with a strength on tile {hw.default!r}; it has: {known or 'none'}")
-    new = tuple(e.boosted(factor) if e in chosen else e for e in effects)
-    return with_tile(hw, tile.model_copy(update={"nonidealities": new}))
-
-
-def with_tile(hw: Hardware, tile: TileSpec) -> Hardware:
-    """`hw` with another default tile."""
+def with_tile(hw: Hardware, **changes: Any) -> Hardware:
+    """`hw` with changes of its default tile."""
+    tile = hw.tile(hw.default).model_copy(update=changes)
     return hw.model_copy(update={"tiles": {**hw.tiles, hw.default: tile}})
 
 
@@ -67,7 +72,7 @@ def equal_error_boost(
     """
 
     def error(factor: float) -> float:
-        return standard_mvm_error(boosted(hw, what, factor), t, experiment, tick).mean
+        return standard_mvm_error(hw.varied({what: factor}, tiles=hw.default), t, experiment, tick).mean
 
     low, high = 1.0, 2.0
     if (now := error(low)) >= target:
@@ -87,18 +92,14 @@ def equal_error_boost(
 def fixed_point_error(bits: int, *, weights: bool, experiment: MvmExperiment | None = None) -> float:
     """MVM error of b-bit weights (or inputs) with max scaling and everything else exact (R003-52, Fig. 3D)."""
     e = experiment or MvmExperiment()
-    top = 2 ** (bits - 1) - 1
+
+    def rounded(v: Tensor) -> Tensor:
+        step = v.abs().max() / (2 ** (bits - 1) - 1)
+        return (v / step).round() * step
+
     errors = []
-    for k in range(e.matrices):
-        w, x = e.draw(k)
-        exact = x @ w.T
-        if weights:
-            step = w.abs().max() / top
-            w = (w / step).round() * step
-        else:
-            step = x.abs().max() / top
-            x = (x / step).round() * step
-        errors.append(mvm_error(exact, x @ w.T))
+    for w, x in map(e.draw, range(e.matrices)):
+        errors.append(mvm_error(x @ w.T, x @ rounded(w).T if weights else rounded(x) @ w.T))
     return sum(errors) / len(errors)
 
 
@@ -108,32 +109,30 @@ def input_range_study(
     rho: float = 0.0,
     experiment: MvmExperiment | None = None,
     tick: Tick = _silent,
-) -> list[Point]:
+) -> list[ErrorAt]:
     """MVM error against the input range alpha for x ~ N(0, 1), correlated with the weights as training makes them:
     x' = rho w_k + (1 - rho) x (R003-53, Fig. 3E)."""
     e = experiment or MvmExperiment()
-    tile = hw.tile(hw.default)
-    if not isinstance(tile.dac, Dac):
+    dac = hw.tile(hw.default).dac
+    if not isinstance(dac, Dac):
         raise MhoError(f"tile {hw.default!r} has no DAC, so there is no input range to study")
     points = []
     for alpha in alphas:
-        fixed = with_tile(hw, tile.model_copy(update={"dac": tile.dac.model_copy(update={"range": float(alpha)})}))
-        errors = []
-        for k in range(e.matrices):
+        fixed = with_tile(hw, dac=dac.model_copy(update={"range": float(alpha)}))
+
+        def error(k: int, fixed: Hardware = fixed) -> float:
             w, _ = e.draw(k)
-            g = torch.Generator().manual_seed(10_000 + k)
-            x = torch.randn(e.vectors, e.size, generator=g)
+            x = torch.randn(e.vectors, e.size, generator=torch.Generator().manual_seed(10_000 + k))
             x = rho * w[torch.arange(e.vectors) % e.size] / e.sigma + (1 - rho) * x
-            with torch.no_grad():
-                errors.append(mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x)))
-            tick()
-        points.append(_point(alpha, errors))
+            return mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x))
+
+        points.append(ErrorAt.over_matrices(alpha, e, error, tick))
     return points
 
 
 def dynamic_range_study(
     hw: Hardware, spreads: Iterable[float], experiment: MvmExperiment | None = None, tick: Tick = _silent
-) -> list[tuple[Point, Point]]:
+) -> list[tuple[ErrorAt, ErrorAt]]:
     """What noise and bound management add to a static input range (R003-54, sec. A.1): MVM errors without and with both,
     for vectors exp(spread N) U(-1, 1) whose sizes differ as those of tokens do. x of a point is the spread.
 
@@ -142,12 +141,12 @@ def dynamic_range_study(
     the factor mean_k max_j |x_kj| / alpha.
     """
     e = experiment or MvmExperiment()
-    tile = hw.tile(hw.default)
-    if not isinstance(tile.dac, Dac) or tile.dac.range == "dynamic":
+    dac = hw.tile(hw.default).dac
+    if not isinstance(dac, Dac) or dac.range == "dynamic":
         raise MhoError(f"tile {hw.default!r} needs a DAC with a learned or fixed range to study what dynamic ones add")
-    managed = tile.dac.model_copy(update={"noise_management": True, "halvings": max(3, tile.dac.halvings)})
-    plain = tile.dac.model_copy(update={"noise_management": False, "halvings": 0})
-    both = [with_tile(hw, tile.model_copy(update={"dac": dac})) for dac in (plain, managed)]
+    managed = {"noise_management": True, "halvings": max(3, dac.halvings)}
+    plain = {"noise_management": False, "halvings": 0}
+    both = [with_tile(hw, dac=dac.model_copy(update=changes)) for changes in (plain, managed)]
     points = []
     for spread in spreads:
         errors = []
@@ -155,7 +154,7 @@ def dynamic_range_study(
             errors.append(_managed_errors(both, *sized_vectors(e, k, spread), k))
             tick()
         static, dynamic = zip(*errors)
-        points.append((_point(spread, list(static)), _point(spread, list(dynamic))))
+        points.append((ErrorAt.of(spread, static), ErrorAt.of(spread, dynamic)))
     return points
 
 
@@ -193,12 +192,6 @@ def generalised_normal(shape: tuple[int, ...], beta: float, generator: torch.Gen
     return (magnitude * sign).float().view(shape)
 
 
-def excess_kurtosis(w: Tensor) -> float:
-    """Fourth standardised moment minus 3 (R003-48, R003-49): 0 for a Gaussian, large for long tails."""
-    centred = w.detach().double().flatten() - w.detach().double().mean()
-    return float((centred**4).mean() / (centred**2).mean() ** 2 - 3)
-
-
 def theoretical_kurtosis(beta: float) -> float:
     """Of the generalised normal: Gamma(5/beta) Gamma(1/beta) / Gamma(3/beta)^2 - 3 (R003-48)."""
     return math.exp(math.lgamma(5 / beta) + math.lgamma(1 / beta) - 2 * math.lgamma(3 / beta)) - 3
@@ -206,33 +199,32 @@ def theoretical_kurtosis(beta: float) -> float:
 
 def weight_shape_study(
     hw: Hardware, betas: Iterable[float], t: Time = "1 h", experiment: MvmExperiment | None = None, tick: Tick = _silent
-) -> list[Point]:
+) -> list[ErrorAt]:
     """MVM error against the shape of the weight distribution, from long tails (beta = 0.5) to uniform, the largest weight
     on g_max (R003-48, Fig. 6A). x of a point is beta."""
     e = experiment or MvmExperiment()
     hw = load(hw, set=[f"tiles.{hw.default}.mapping.kind=mho.tile_max"])
     points = []
     for beta in betas:
-        errors = []
-        for k in range(e.matrices):
+
+        def error(k: int, beta: float = beta) -> float:
             g = torch.Generator().manual_seed(20_000 + k)
             w = generalised_normal((e.size, e.size), beta, g)
             x = 2 * torch.rand(e.vectors, e.size, generator=g) - 1
-            chip = Tile(w, hw).program(seed=k).age(t)
-            with torch.no_grad():
-                errors.append(mvm_error(x @ w.T, chip(x)))
-            tick()
-        points.append(_point(beta, errors))
+            return mvm_error(x @ w.T, Tile(w, hw).program(seed=k).age(t)(x))
+
+        points.append(ErrorAt.over_matrices(beta, e, error, tick))
     return points
 
 
-def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, level: float = 1.0) -> list[Point]:
+@torch.no_grad()
+def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, level: float = 1.0) -> list[ErrorAt]:
     """Fig. 3C (R003-15): one column whose weights run from -1 to 1 in order, read with a constant input; the ideal output
     is 0. Returns the mean absolute output for each ordered fraction of the column (the rest is shuffled)."""
-    tile = hw.tile(hw.default)
-    only = with_tile(
-        hw, tile.model_copy(update={"rows": rows, "dac": None, "adc": None, "nonidealities": _ir_drops(tile)})
-    )
+    drops = tuple(e for e in hw.tile(hw.default).nonidealities if e.kind.startswith("circuit.ir_drop"))
+    if not drops:
+        raise MhoError("the graded column shows IR-drop, and this tile has none; add circuit.ir_drop")
+    only = with_tile(hw, rows=rows, dac=None, adc=None, nonidealities=drops)
     points = []
     for fraction in fractions:
         outputs = []
@@ -241,35 +233,6 @@ def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, lev
             w = torch.linspace(-1, 1, rows)
             moved = torch.randperm(rows, generator=g)[: round((1 - fraction) * rows)]
             w[moved] = w[moved[torch.randperm(len(moved), generator=g)]]
-            with torch.no_grad():
-                outputs.append(float(Tile(w[None], only)(torch.full((1, rows), level)).abs()))
-        points.append(_point(fraction, outputs))
+            outputs.append(float(Tile(w[None], only)(torch.full((1, rows), level)).abs()))
+        points.append(ErrorAt.of(fraction, outputs))
     return points
-
-
-class LayerKurtosis(NamedTuple):
-    """Excess kurtosis of one layer's weights, scaled by one global maximum, and of its conductances as mapped."""
-
-    layer: str
-    weights: float
-    conductances: float
-
-
-def kurtosis_by_layer(net: nn.Module) -> list[LayerKurtosis]:
-    """How compact the mapping makes each layer's weight distribution (R003-49, Fig. 6C)."""
-    return [
-        LayerKurtosis(array.name, excess_kurtosis(w), excess_kurtosis(w / array.spread(array.gamma)))
-        for array, w in matrices(net)
-    ]
-
-
-def _ir_drops(tile: TileSpec) -> tuple[Nonideality, ...]:
-    found = tuple(e for e in cast(tuple[Nonideality, ...], tile.nonidealities) if e.kind.startswith("circuit.ir_drop"))
-    if not found:
-        raise MhoError("the graded column shows IR-drop, and this tile has none; add circuit.ir_drop")
-    return found
-
-
-def _point(x: float, values: list[float]) -> Point:
-    v = torch.tensor(values, dtype=torch.float64)
-    return Point(x, float(v.mean()), float(v.std() / len(values) ** 0.5) if len(values) > 1 else math.nan)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import textwrap
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,40 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 from mho.config import format_seconds
 from mho.ground import MhoError
-from mho_lab.report.figures import plain_numbers
+from mho_lab.report.figures import MARKERS, canvas, plain_numbers, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mho_lab.studies.mvmtables import Row, StudyTable
+    from mho_lab.studies.mvmtables import StudyTable
 
 COLOURS = ("#1f5fbf", "#c2570c", "#1a7f4b", "#a8327a", "#7a6a00")  # those of the report's light style
-MARKERS = ("o", "s", "^", "D", "v")
 INK, MUTED, LINE = "#1b1f26", "#5b6472", "#dde1e7"
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mho",  # the same file from the same numbers
-    "text.parse_math": False,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "grid.color": LINE,
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "figure.facecolor": "white",
-}
+LIGHT = style(
+    INK,
+    MUTED,
+    LINE,
+    **{
+        "svg.hashsalt": "mho",  # the same file from the same numbers
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "legend.frameon": False,
+        "figure.facecolor": "white",
+    },
+)
 
 
 def need_matplotlib() -> None:
@@ -53,12 +40,13 @@ def need_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise MhoError("plots need matplotlib: pip install 'mho[report]'") from None
+        raise MhoError("plots need matplotlib: pip install 'mho-lab[report]'") from None
 
 
 def save(tables: Sequence[StudyTable], file: Path) -> None:
     """One panel below the other, written to an .svg or .png."""
-    heights = [_height(t) for t in tables]
+    bars = [len(t.rows) if _named(t) else 0 for t in tables]
+    heights = [1.0 + 0.22 * n if n else 3.2 for n in bars]  # inches: room for every bar, or a panel of curves
     with figure(6.2, sum(heights)) as f:
         panels = f.subplots(len(tables), 1, squeeze=False, height_ratios=heights)[:, 0]
         for ax, table in zip(panels, tables):
@@ -68,8 +56,7 @@ def save(tables: Sequence[StudyTable], file: Path) -> None:
 
 def draw(ax: Axes, table: StudyTable) -> None:
     """One study on one panel."""
-    bars = any(isinstance(r.x, str) for r in table.rows)
-    (_bars if bars else _curves)(ax, table)
+    (_bars if _named(table) else _curves)(ax, table)
     ax.set_title(textwrap.fill(table.title, 62))
 
 
@@ -77,14 +64,8 @@ def draw(ax: Axes, table: StudyTable) -> None:
 def figure(width: float, height: float) -> Iterator[Figure]:
     """An empty figure in mho's style; matplotlib's own settings are as before afterwards."""
     need_matplotlib()
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield Figure((width, height), layout="constrained")
+    with canvas(height, width, LIGHT) as made:
+        yield made
 
 
 def write(f: Figure, file: Path) -> None:
@@ -96,11 +77,9 @@ def write(f: Figure, file: Path) -> None:
         raise MhoError(f"cannot write {file}: {error.strerror}") from None
 
 
-def _height(table: StudyTable) -> float:
-    """Inches: a panel of curves, or room for every bar."""
-    if not any(isinstance(r.x, str) for r in table.rows):
-        return 3.2
-    return 1.0 + 0.22 * len(table.rows)
+def _named(table: StudyTable) -> bool:
+    """Whether its settings are names, to be drawn as bars."""
+    return any(isinstance(r.x, str) for r in table.rows)
 
 
 def _curves(ax: Axes, table: StudyTable) -> None:
@@ -142,7 +121,13 @@ def _bars(ax: Axes, table: StudyTable) -> None:
     scale = 100 if table.percent else 1
     several = len({r.series for r in table.rows}) > 1
     for i, row in enumerate(table.rows):
-        _bar(ax, -i, row, scale)
+        if row.value is None:
+            at = (0, -i)
+            ax.annotate(" does not reach it", at, xycoords=("axes fraction", "data"), va="center", color=MUTED)
+            continue
+        error = scale * row.sem if math.isfinite(row.sem) else None
+        bar = ax.barh(-i, scale * row.value, height=0.65, color=COLOURS[0], xerr=error, ecolor=INK)
+        ax.bar_label(bar, [f"{round(scale * row.value, 3):.3g}"], padding=3, fontsize=8, color=MUTED)
     names = [f"{r.x}, {r.series}" if several else str(r.x) for r in table.rows]
     ax.set_yticks([-i for i in range(len(names))], names)
     ax.grid(visible=False, axis="y")
@@ -153,12 +138,3 @@ def _bars(ax: Axes, table: StudyTable) -> None:
     ax.set_ylim(0.5 - len(names), 0.5)
     ax.margins(x=0.12)
     ax.set_xlabel(f"{table.y} (%)" if table.percent else table.y)
-
-
-def _bar(ax: Axes, y: float, row: Row, scale: float) -> None:
-    if row.value is None:
-        ax.annotate(" does not reach it", (0, y), xycoords=("axes fraction", "data"), va="center", color=MUTED)
-        return
-    error = scale * row.sem if math.isfinite(row.sem) else None
-    bar = ax.barh(y, scale * row.value, height=0.65, color=COLOURS[0], xerr=error, ecolor=INK)
-    ax.bar_label(bar, [f"{round(scale * row.value, 3):.3g}"], padding=3, fontsize=8, color=MUTED)

@@ -13,10 +13,11 @@ import click
 from mho.cli.config import JSON, SET
 from mho.config import load
 from mho.ground import MhoError, table
+from mho_lab.options import count, file, several
 
 if TYPE_CHECKING:
     from mho.config import Hardware
-    from mho.use import MvmExperiment
+    from mho_lab.run.product import MvmExperiment
     from mho_lab.studies.mvmtables import StudyTable
 
 STUDY_NAMES = ("fixed-point", "input-range", "dynamic-range", "weight-shape", "graded-column", "equal-error", "drift")
@@ -26,45 +27,22 @@ BOOST = 2.0
 @click.command()
 @click.argument("hw")
 @SET
-@click.option(
-    "--matrices",
-    default=8,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Random matrices, each on a chip of its own.",
-)
-@click.option(
-    "--size", default=512, show_default=True, type=click.IntRange(1), help="Rows and columns of the matrices."
-)
-@click.option("--time", "times", multiple=True, metavar="TIME", help="Also at this age, e.g. '1 year' (repeatable).")
-@click.option(
-    "--boost",
-    "boosts",
-    multiple=True,
-    metavar="WHAT[=FACTOR]",
-    help=f"Also with this effect or family of effects stronger, e.g. circuit.ir_drop=11.7 [factor {BOOST:g}] (repeatable).",
-)
-@click.option(
-    "--study", "names", multiple=True, type=click.Choice(STUDY_NAMES), help="Run a study instead (repeatable)."
-)
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it too, as .svg or .png."
-)
+@count("--matrices", 8, "Random matrices, each on a chip of its own.")
+@count("--size", 512, "Rows and columns of the matrices.")
+@several("--time", "times", "TIME", "Also at this age, e.g. '1 year' (repeatable).")
+@several(
+    "--boost", "boosts", "WHAT[=FACTOR]",
+    f"Also with this effect or family of effects stronger, e.g. circuit.ir_drop=11.7 [factor {BOOST:g}] (repeatable).",
+)  # fmt: skip
+@several("--study", "names", None, "Run a study instead (repeatable).", type=click.Choice(STUDY_NAMES))
+@file("--plot", "Draw it too, as .svg or .png.", metavar="FILE")
 @click.option("--seed", default=0, show_default=True, help="Same seed, same matrices and chips.")
 @JSON
 def mvm(
-    hw: str,
-    changes: tuple[str, ...],
-    matrices: int,
-    size: int,
-    times: tuple[str, ...],
-    boosts: tuple[str, ...],
-    names: tuple[str, ...],
-    plot: Path | None,
-    seed: int,
-    as_json: bool,
-) -> None:
-    """Standard MVM error of HW's default tile (R003 Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
+    hw: str, changes: tuple[str, ...], matrices: int, size: int, times: tuple[str, ...], boosts: tuple[str, ...],
+    names: tuple[str, ...], plot: Path | None, seed: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Standard MVM error of HW's default tile (Rasch et al. 2023, Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
 
     The total, each effect alone (between ideal converters), and each effect removed. Without --time: right after
     programming, long-term read noise included.
@@ -79,7 +57,7 @@ def mvm(
       dynamic-range  what noise and bound management add where vectors differ in size (A.1)
       weight-shape   error over the shape of the weight distribution (Fig. 6A)
     """
-    from mho.use import MvmExperiment
+    from mho_lab.run.product import MvmExperiment
     from mho_lab.studies.mvmtables import need_analog
 
     if names and (times or boosts):

@@ -9,13 +9,14 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from mho_qat.preactivation import Mode, PreactivationNoise
+from mho_qat import Mode, PreactivationNoise
 
 from mho.config import Hardware
 from mho.ground import MhoError
 from mho.tile import tile_arrays
 from mho.use import program
 from mho_lab.studies.midpoint import Midpoint, fit_midpoint
+from mho_lab.studies.shown import plain
 from mho_lab.studies.signals import ErrorSplit, Signal, error_by_layer, signals
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, network, task_of
 from mho_lab.studies.training import bounded, hookable, noisy_network
@@ -45,7 +46,7 @@ class Level(NamedTuple):
         return math.fsum(self.scores) / len(self.scores)
 
 
-class Curve(NamedTuple):
+class NoiseCurve(NamedTuple):
     """Accuracy over the noise in one place, and its midpoint; None with the reason where there is none."""
 
     place: Place
@@ -61,13 +62,13 @@ class Robustness:
     mode: str
     trained_with: dict[str, float]
     signals: dict[str, tuple[Signal, ...]]
-    curves: tuple[Curve, ...]
+    curves: tuple[NoiseCurve, ...]
     errors: dict[str, ErrorSplit]  # of the products on the hardware, by matrix
 
-    def curve(self, network: str, layer: str = ALL) -> Curve:
+    def curve(self, network: str, layer: str = ALL) -> NoiseCurve:
         return next(c for c in self.curves if c.place == Place(network, layer))
 
-    def walking(self, network: str) -> list[Curve]:
+    def walking(self, network: str) -> list[NoiseCurve]:
         """The curves of single layers, the most sensitive first."""
         mine = [c for c in self.curves if c.place.network == network and c.place.layer != ALL]
         return sorted(mine, key=lambda c: c.midpoint.mu if c.midpoint else math.inf)
@@ -115,7 +116,7 @@ def robustness(
 
 def _curves(
     networks: dict[str, Subject], measured: Measurer, mode: str, repeats: int, walking: bool, hw: Hardware | None = None
-) -> list[Curve]:
+) -> list[NoiseCurve]:
     """Accuracies in rounds: a coarse scan, then around where half is lost; further out where that is not in sight."""
     strengths = measured([n.item(hw) for n in networks.values()], signal_strengths)
     unit = {
@@ -166,13 +167,13 @@ def on_grid(sigma: float) -> float:
     return float(f"{2 ** (round(2 * math.log2(sigma)) / 2):.3g}")
 
 
-def _fitted(place: Place, found: dict[float, tuple[float, ...]], chance: float) -> Curve:
+def _fitted(place: Place, found: dict[float, tuple[float, ...]], chance: float) -> NoiseCurve:
     levels = tuple(Level(s, found[s]) for s in sorted(found))
     try:
         points = [(lv.sigma, s) for lv in levels for s in lv.scores]
-        return Curve(place, levels, fit_midpoint([p[0] for p in points], [p[1] for p in points], chance))
+        return NoiseCurve(place, levels, fit_midpoint([p[0] for p in points], [p[1] for p in points], chance))
     except MhoError as why:
-        return Curve(place, levels, None, str(why))
+        return NoiseCurve(place, levels, None, str(why))
 
 
 # --- what is measured ---
@@ -209,16 +210,11 @@ def product_errors(item: Item) -> Value:
 def as_data(r: Robustness) -> dict[str, Any]:
     """Plain data of everything that was found."""
 
-    def midpoint(c: Curve) -> dict[str, Any]:
+    def midpoint(c: NoiseCurve) -> dict[str, Any]:
         m = c.midpoint
         found = {} if m is None else {"mu": m.mu, "low": m.low, "high": m.high, "k": m.k, "a0": m.a0}
-        return {**c.place._asdict(), **found, "note": c.note, "levels": [[v.sigma, v.mean] for v in c.levels]}
+        return {**plain(c.place), **found, "note": c.note, "levels": [[v.sigma, v.mean] for v in c.levels]}
 
-    return {
-        "study": "robustness",
-        "mode": r.mode,
-        "trained_with": r.trained_with,
-        "midpoints": [midpoint(c) for c in r.curves],
-        "signals": {n: [s._asdict() for s in rows] for n, rows in r.signals.items()},
-        "errors": {n: e._asdict() for n, e in r.errors.items()},
-    }
+    found = {"study": "robustness", **plain(r), "midpoints": [midpoint(c) for c in r.curves]}
+    del found["curves"]
+    return found

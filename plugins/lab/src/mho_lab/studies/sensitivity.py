@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from mho.config import Hardware
 from mho.ground import MhoError
-from mho.use import MvmExperiment, standard_mvm_error
 from mho_lab.measure.statistics import Ask, Effort, Interval, Threshold, interval, threshold
+from mho_lab.run.product import MvmExperiment, standard_mvm_error
 from mho_lab.studies import rounds, variants
 from mho_lab.studies.mvm import equal_error_boost
+from mho_lab.studies.shown import plain
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, scores
 from mho_lab.studies.variants import Knob
 
@@ -120,8 +121,7 @@ def sensitivity(
         return (1 - level) * (mean - networks[case.network].chance)
 
     searches = {
-        c: threshold(effort, k.highest, k.step, TOLERANCE if k.bits is None else 1.0, start(c))
-        for c, k in cases.items()
+        c: threshold(effort, k.highest, 2.0, TOLERANCE if k.bits is None else 1.0, start(c)) for c, k in cases.items()
     }
     found = rounds.search(searches, item, margins, scores, measured)
     limits = tuple(_limit(c, cases[c], found[c]) for c in cases)
@@ -204,7 +204,7 @@ def _boosts(
     reached = [k for k in knobs if values[k]["value"] is not None]
     cases = [(k, n) for k in reached for n in networks]
     turned = [
-        networks[n].chips(k.turned(hw, _position(k, values[k]["value"])), 0, min(chips, len(base[n, time])), time)
+        networks[n].chips(k.turned(hw, k.position(values[k]["value"])), 0, min(chips, len(base[n, time])), time)
         for k, n in cases
     ]
     after = dict(zip(cases, measured(turned, scores)))
@@ -226,26 +226,19 @@ def _boosts(
     )
 
 
-def _position(knob: Knob, value: float) -> float:
-    """Where a value is on the scale of a knob."""
-    return math.log2(value) if knob.bits is None else knob.bits - value
-
-
 def as_data(s: Sensitivity) -> dict[str, Any]:
     """Plain data of everything that was found."""
+    thresholds = []
+    for m in s.limits:
+        found = plain(m)
+        unit = "bits" if found.pop("bits") else "factor"
+        thresholds.append({**found.pop("case"), "unit": unit, "relative": s.relative(m), **found})
     return {
         "study": "sensitivity",
         "level": s.level,
         "times": list(s.times),
         "networks": {n: x.checkpoint for n, x in s.networks.items()},
-        "scores": [{"network": n, "time": t, **i._asdict()} for (n, t), i in s.base.items()],
-        "thresholds": [
-            {**m.case._asdict(), "unit": "bits" if m.bits else "factor", "x": m.x, "low": m.low, "high": m.high,
-             "tried": m.tried, "chips": m.chips, "relative": s.relative(m), "points": [list(p) for p in m.points]}
-            for m in s.limits
-        ],
-        "equal_error": [
-            {"knob": b.knob, "value": b.value, "loss": {n: i._asdict() for n, i in b.loss.items()}, "note": b.note}
-            for b in s.boosts
-        ],
-    }  # fmt: skip
+        "scores": [{"network": n, "time": t, **plain(i)} for (n, t), i in s.base.items()],
+        "thresholds": thresholds,
+        "equal_error": plain(s.boosts),
+    }

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from mho_qat.preactivation import noisy_modules
+from mho_qat import noisy_modules
 from torch import Tensor, nn
 
 from mho.ground import MhoError

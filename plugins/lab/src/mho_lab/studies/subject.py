@@ -125,7 +125,7 @@ def carried(task: str, checkpoint: str, hw: Hardware) -> nn.Module:
 @torch.no_grad()
 def _taken_over(array: TileArray, before: TileArray | None) -> bool:
     """Give an array the scales and input ranges that it had; False where they do not fit."""
-    if before is None or before.sizes != array.sizes or before.mapping != array.mapping:
+    if before is None or before.layout.sizes != array.layout.sizes or before.view.mapping != array.view.mapping:
         return False
     array.gamma.copy_(before.gamma * before.output_factor().abs())  # as folding the scales does
     kept = isinstance(before.spec.dac, Dac)
@@ -138,7 +138,7 @@ def _taken_over(array: TileArray, before: TileArray | None) -> bool:
 def _calibrated(task: str, checkpoint: str, changed: int, hw: Hardware) -> dict[str, list[float]]:
     base = trained(task, checkpoint)
     net, owner = to_analog(to_digital(base) if tile_arrays(base) else base, hw), task_of(task)
-    return calibrate(net, owner.calibration_batches(), forward=owner.predict)
+    return calibrate(net, owner.calibration_batches(), cap=owner.range_cap, forward=owner.predict)
 
 
 @functools.lru_cache(64)

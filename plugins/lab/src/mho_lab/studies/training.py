@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mho_qat.preactivation import CLOSED, PreactivationNoise
+from mho_qat import CLOSED, PreactivationNoise
 from torch import nn
 
 from mho.config import Hardware
@@ -20,7 +20,6 @@ from mho.use import attach, calibrate, save_model, to_analog
 from mho_lab.measure.identity import identity
 from mho_lab.run.task import Task
 from mho_lab.studies.subject import Item, Value, task_of
-from mho_lab.studies.variants import only
 
 # Tiles that are nothing but a matrix product.
 EXACT = Hardware.from_yaml("mho: 1\ndefault: t\ntiles: {t: {}}\ntraining: {clip: none, inject: none}", "exact tiles")
@@ -75,7 +74,7 @@ def noisy_network(item: Item) -> Value:
     net, epochs = task.model(), task.epochs if item["epochs"] is None else item["epochs"]
     if bound is not None:
         net = to_analog(net, bounded(Hardware.from_data(item["hardware"]), bound))
-        calibrate(net, task.calibration_batches(), forward=task.predict)
+        calibrate(net, task.calibration_batches(), cap=task.range_cap, forward=task.predict)
     net = hookable(net)
     noisy = PreactivationNoise(0.0, item["mode"])
 
@@ -97,7 +96,7 @@ def hookable(net: nn.Module) -> nn.Module:
 
 def bounded(hw: Hardware, bound: float) -> Hardware:
     """`hw` with exact tiles, but that outputs saturate at the bound."""
-    data = only(hw, None).to_data()
+    data = hw.varied(only=()).to_data()
     for tile in data["tiles"].values():
         tile["adc"] = {"kind": "mho.adc", "bits": None, "bound": bound}
     return Hardware.from_data(data)

@@ -10,16 +10,16 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from mho.config import format_seconds
-from mho.ground import MhoError, table
+from mho.ground import MhoError, table, with_error
 from mho_lab.measure.state import Record, State
 from mho_lab.measure.statistics import Interval, interval, standard_error
 from mho_lab.measure.table import SHOWN
-from mho_lab.sweep.plan import Plan
+from mho_lab.sweep.plan import SweepPlan
 
 Scores = dict[tuple[int, int], float]  # (seed, chip) -> score
 
 
-class Outcome(NamedTuple):
+class ArmScore(NamedTuple):
     """One arm at one point of the grid and one time.
 
     `mean` and `sem` are over seeds, each the mean over its chips; over chips where there is one seed (`over` says which).
@@ -44,15 +44,15 @@ class Outcome(NamedTuple):
         return {**self._asdict(), "sem": self.sem if math.isfinite(self.sem) else None, "difference": ends}
 
 
-def read_plan(folder: str | Path) -> Plan:
+def read_plan(folder: str | Path) -> SweepPlan:
     """The plan of a folder that `mho sweep run` has written."""
     file = Path(folder) / "sweep.yaml"
     if not file.is_file():
         raise MhoError(f"{folder} holds no sweep of `mho sweep run`: there is no sweep.yaml in it")
-    return Plan.from_file(file)
+    return SweepPlan.from_file(file)
 
 
-def outcomes(folder: str | Path) -> list[Outcome]:
+def outcomes(folder: str | Path) -> list[ArmScore]:
     """Every arm, point and time of a folder that has results, in the order of the plan."""
     plan, state = read_plan(folder), State(Path(folder))
     records = [r for p in state.plans() for k in p["items"] if (r := state.record(k)) and r["status"] == "done"]
@@ -70,13 +70,13 @@ def outcomes(folder: str | Path) -> list[Outcome]:
     return found
 
 
-def _outcome(item: dict[str, Any], t: float, scores: Scores, base: Scores | None, references: Any) -> Outcome:
+def _outcome(item: dict[str, Any], t: float, scores: Scores, base: Scores | None, references: Any) -> ArmScore:
     by_seed = _by_seed(scores)
     over = "seeds" if len(by_seed) > 1 else "chips"
     values = list(by_seed.values()) if over == "seeds" else list(scores.values())
     shares = [_normalised(v, references.get(seed)) for seed, v in by_seed.items()]
     known = [s for s in shares if s is not None]
-    return Outcome(
+    return ArmScore(
         arm=item["arm"],
         grid=item["grid"],
         time=t,
@@ -158,8 +158,10 @@ def summary(folder: str | Path) -> str:
         lines = [[arm, *(str(v) for v in json.loads(grid).values())], [""] * (1 + len(names))]
         for t in times:
             o = at.get(t)
-            lines[0].append(_score(o) if o else "")
-            lines[1].append(_signed(o.difference) if o and o.difference else "")
+            lines[0].append(with_error(o.mean, o.sem, 2, in_percent=True) if o else "")
+            lines[1].append(
+                with_error(d.mean, d.half, 2, in_percent=True, sign=True) if o and (d := o.difference) else ""
+            )
         rows += lines if any(lines[1]) else lines[:1]
     if not found:
         return "no results yet"
@@ -172,16 +174,8 @@ def summary(folder: str | Path) -> str:
     return f"{table(head, rows[: 10 * SHOWN])}{more}\n\n{note}"
 
 
-def _points(found: Sequence[Outcome]) -> dict[tuple[str, str], dict[float, Outcome]]:
-    points: dict[tuple[str, str], dict[float, Outcome]] = {}
+def _points(found: Sequence[ArmScore]) -> dict[tuple[str, str], dict[float, ArmScore]]:
+    points: dict[tuple[str, str], dict[float, ArmScore]] = {}
     for o in found:
         points.setdefault((o.arm, json.dumps(o.grid)), {})[o.time] = o
     return points
-
-
-def _score(o: Outcome) -> str:
-    return f"{100 * o.mean:.2f}" if math.isnan(o.sem) else f"{100 * o.mean:.2f} ± {100 * o.sem:.2f}"
-
-
-def _signed(d: Interval) -> str:
-    return f"{100 * d.mean:+.2f} ± {100 * d.half:.2f}" if math.isfinite(d.half) else f"{100 * d.mean:+.2f}"

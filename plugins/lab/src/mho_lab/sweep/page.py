@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mho.config import format_seconds
+from mho.ground import NONE, number
 from mho_lab.measure.state import Record, State, Status, status
 from mho_lab.measure.statistics import Interval
 from mho_lab.measure.table import read
 from mho_lab.report import words
 from mho_lab.report.blocks import Block, code, facts, heatmap, lines, page, shown, table
-from mho_lab.sweep.arms import Outcome, outcomes, read_plan, short_names
-from mho_lab.sweep.plan import Plan
+from mho_lab.sweep.arms import ArmScore, outcomes, read_plan, short_names
+from mho_lab.sweep.plan import SweepPlan
 
 SHOWN = 500  # rows of a generic table on the page
 
@@ -47,7 +48,7 @@ def _cell(value: Any) -> Any:
 
 
 # -- words ----------------------------------------------------------------------------------------------------------
-def _headline(plan: Plan, found: list[Outcome]) -> str:
+def _headline(plan: SweepPlan, found: list[ArmScore]) -> str:
     """The best and the worst, and how far the best is from the baseline."""
     last = [o for o in found if o.time == max(f.time for f in found)]
     if not last:
@@ -59,7 +60,7 @@ def _headline(plan: Plan, found: list[Outcome]) -> str:
     return said + "."
 
 
-def _note(found: list[Outcome], progress: list[Status]) -> str:
+def _note(found: list[ArmScore], progress: list[Status]) -> str:
     planned, done = sum(s.planned for s in progress), sum(s.done for s in progress)
     said = [
         f"{done:,} of {planned:,} items are measured; they took {words.duration(sum(s.seconds for s in progress))}."
@@ -71,24 +72,24 @@ def _note(found: list[Outcome], progress: list[Status]) -> str:
     return " ".join(said)
 
 
-def _label(plan: Plan, o: Outcome) -> str:
+def _label(plan: SweepPlan, o: ArmScore) -> str:
     names = short_names(list(plan.grid))
     at = [f"{names[p]} {shown(v)}" for p, v in o.grid.items()]
     return ", ".join([f"“{o.arm}”"] * (len(plan.all_arms) > 1 or not at) + at)
 
 
-def _score(o: Outcome) -> str:
+def _score(o: ArmScore) -> str:
     return words.with_error(o.mean, o.sem if math.isfinite(o.sem) else None)
 
 
 # -- blocks ---------------------------------------------------------------------------------------------------------
-def _outcomes(plan: Plan, found: list[Outcome]) -> Block:
+def _outcomes(plan: SweepPlan, found: list[ArmScore]) -> Block:
     names = short_names(list(plan.grid))
     head = ["Arm", *names.values(), "Time", "Score", "Normalised"]
     head += [f"Difference from “{plan.compared_with}”, points"] * (plan.compared_with is not None)
     rows: list[list[Any]] = []
     for o in found:
-        row = [o.arm, *(_cell(v) for v in o.grid.values()), format_seconds(o.time), _score(o), _share(o.normalised)]
+        row = [o.arm, *(_cell(v) for v in o.grid.values()), format_seconds(o.time), _score(o), number(o.normalised)]
         rows.append(row + [_points(o.difference)] * (plan.compared_with is not None))
     note = "Normalised: 1 is the digital score of the same seed, 0 is guessing (Rasch et al. 2023, Eq. 1)."
     if plan.compared_with is not None:
@@ -96,18 +97,11 @@ def _outcomes(plan: Plan, found: list[Outcome]) -> Block:
     return table("Scores", head, rows, note=note)
 
 
-def _share(value: float | None) -> str:
-    return words.plain_number(value)
-
-
 def _points(d: Interval | None) -> str:
-    if d is None:
-        return words.NONE
-    mean = words.signed_points(d.mean, 2)
-    return mean if math.isinf(d.half) else f"{mean}{words.SPACE}±{words.SPACE}{100 * d.half:.2f}"
+    return NONE if d is None else words.points(d.mean, d.half if math.isfinite(d.half) else None, places=2)
 
 
-def _over_time(plan: Plan, found: list[Outcome]) -> list[Block]:
+def _over_time(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
     """Drift curves of the arms, at the first point of the grid."""
     if len({o.time for o in found}) < 2:
         return []
@@ -119,7 +113,7 @@ def _over_time(plan: Plan, found: list[Outcome]) -> list[Block]:
     return [lines("Score over time", series, x_names=format_seconds, note=f"At {note}." if note else "", **options)]
 
 
-def _over_grid(plan: Plan, found: list[Outcome]) -> list[Block]:
+def _over_grid(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
     """Score over each setting of the grid whose values are numbers, others at their first value, at the last time."""
     names, last = short_names(list(plan.grid)), max((o.time for o in found), default=0.0)
     blocks = []
@@ -136,14 +130,14 @@ def _over_grid(plan: Plan, found: list[Outcome]) -> list[Block]:
     return blocks
 
 
-def _series(found: list[Outcome], name: Any, x: Any) -> dict[str, list[tuple[Any, ...]]]:
+def _series(found: list[ArmScore], name: Any, x: Any) -> dict[str, list[tuple[Any, ...]]]:
     series: dict[str, list[tuple[Any, ...]]] = {}
     for o in found:
         series.setdefault(name(o), []).append((x(o), o.mean, o.sem))
     return series
 
 
-def _maps(plan: Plan, found: list[Outcome]) -> list[Block]:
+def _maps(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
     """Arms x grid, or the two settings of the grid against each other for each arm, at the last time."""
     last = [o for o in found if o.time == max(f.time for f in found)]
     names = short_names(list(plan.grid))

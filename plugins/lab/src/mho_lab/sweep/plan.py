@@ -29,7 +29,7 @@ class Arm(Strict):
     """Further changes of the hardware in training only: the chips do not have them."""
 
 
-class Plan(Strict):
+class SweepPlan(Strict):
     """A sweep file: `mho sweep run FILE`."""
 
     sweep: Literal[1]
@@ -124,7 +124,7 @@ class Plan(Strict):
     def time_names(self) -> tuple[str, ...]:
         return tuple(format_seconds(t) for t in self.at)
 
-    def points(self) -> Iterator[Point]:
+    def points(self) -> Iterator[GridPoint]:
         """Every arm at every point of the grid; errors of any setting come up here."""
         for name, arm in self.all_arms.items():
             for values in itertools.product(*self.grid.values()):
@@ -133,11 +133,11 @@ class Plan(Strict):
                 trained = self.train if arm.train is None else arm.train
                 if arm.train_with and not trained:
                     raise MhoError(f"arm {name!r} has train_with, but does not train; add train: true")
-                yield Point(name, at, trained, hw, load(hw, set=changes(arm.train_with)))
+                yield GridPoint(name, at, trained, hw, load(hw, set=changes(arm.train_with)))
 
 
 @dataclass(frozen=True)
-class Point:
+class GridPoint:
     """An arm at a point of the grid."""
 
     arm: str

@@ -26,12 +26,14 @@ from mho_lab.measure.work import Measure, folder
 from mho_lab.run.job import Job
 from mho_lab.run.task import Score
 from mho_lab.studies.subject import carried, hardware_of, task_of, trained
-from mho_lab.sweep.plan import Plan, Point
+from mho_lab.sweep.plan import GridPoint, SweepPlan
 
 CHIPS = "mho_lab.sweep.points:chip"
 
 
-def run_plan(plan: Plan, where: str | Path, executor: str = "serial", *, shard: Any = None, **options: Any) -> None:
+def run_plan(
+    plan: SweepPlan, where: str | Path, executor: str = "serial", *, shard: Any = None, **options: Any
+) -> None:
     """Do whatever of a plan is not done yet; `options` as for `mho.sweep.run`.
 
     All chips of a network belong to the same shard, so that no two shards train the same network for its hardware.
@@ -67,13 +69,13 @@ def run_plan(plan: Plan, where: str | Path, executor: str = "serial", *, shard: 
 
 
 # -- items --------------------------------------------------------------------------------------------------------
-def _start(plan: Plan, seed: int, about: dict[str, Any]) -> Item:
+def _start(plan: SweepPlan, seed: int, about: dict[str, Any]) -> Item:
     """The network that all arms of a seed start from."""
     common = {"task": plan.task, "identity": _hash(about)}
     return {**common, "checkpoint": plan.checkpoint} if plan.checkpoint else {**common, "seed": seed}
 
 
-def _network(p: Point, seed: int, start: Item) -> Item:
+def _network(p: GridPoint, seed: int, start: Item) -> Item:
     """That network on its hardware, trained for it or not. Arms with equal settings share it."""
     return {
         "task": start["task"],
@@ -86,7 +88,7 @@ def _network(p: Point, seed: int, start: Item) -> Item:
     }
 
 
-def _chip(p: Point, seed: int, k: int, name: str, plan: Plan) -> Item:
+def _chip(p: GridPoint, seed: int, k: int, name: str, plan: SweepPlan) -> Item:
     return {
         "arm": p.arm,
         "grid": p.grid,

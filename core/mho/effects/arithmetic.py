@@ -1,0 +1,36 @@
+"""Products of matrices in fp32, as fast as torch has them; and when private kernels may run at all."""
+
+from __future__ import annotations
+
+import functools
+from typing import cast
+
+import torch
+from torch import Tensor
+
+
+def possible() -> bool:
+    """A compiler that is at work already takes the formulas as they are; function transforms, and derivatives of a backward
+    pass, cannot go through a kernel."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    return not torch._C._are_functorch_transforms_active()
+
+
+def float_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b; of two matrices in fp32 by oneDNN where torch has it, since MKL takes twice as long on processors of AMD."""
+    plain = a.dim() != 2 or a.dtype != torch.float32 or a.device.type != "cpu"
+    if plain or not possible() or not has_onednn() or not a.numel() * b.numel():
+        return a @ b
+    dense = b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()  # oneDNN has fast code for no other
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(a, dense.t(), None, "none", [], ""))
+
+
+@functools.cache
+def has_onednn() -> bool:
+    """Whether torch multiplies in fp32 by oneDNN: a private name again."""
+    a, b = torch.eye(3), torch.arange(6.0).view(3, 2)
+    try:
+        return torch.equal(torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], ""), b)
+    except (AttributeError, RuntimeError):
+        return False

@@ -1,0 +1,283 @@
+"""The fast path of one array: forward and backward pass as `torch.autograd.Function`s.
+
+Saved for backward (see `backward`) are integers, masks, and the weights that the forward saw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mho.effects import draws
+from mho.effects.arithmetic import possible
+from mho.effects.site import Stream
+from mho.fast import cells
+from mho.fast.backward import Saved, Wanted, each, gradients
+from mho.fast.codes import Planes, code_inputs, code_weights
+from mho.fast.kernels import Kernels
+from mho.fast.product import Product
+from mho.fast.route import Route, resolve
+from mho.fast.source import source, spread, tiles_by_pixel
+from mho.fast.tier import Precision
+from mho.tile.array import Drawn, TileArray
+from mho.tile.layout import blocks
+from mho.tile.mvm import Call
+from mho.tile.patches import Patches
+from mho.tile.programmed import Programmed
+from mho.tile.view import TileView
+
+
+class Fast:
+    """What `Mvm` computes, in integers where the hardware has them and with one pointwise epilogue: the back-end of arrays
+    (`mho.tile.array.Backend`) on a processor. `route` says how, and why not.
+
+    precision, compiled   of the hardware file
+    """
+
+    def __init__(self, view: TileView, precision: Precision = "auto", compiled: bool = False) -> None:
+        self.view, self.precision, self.compiled = view, precision, compiled
+        layout, channel = view.layout, view.channel
+        channel = channel if all(n % channel == 0 for n in layout.sizes) else 0
+        self.route: Route = resolve(view.plan, view.spec, precision, layout.height, channel)
+        self.kernels = Kernels(view, (self.route.tier, self.route.cells), compiled)
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles resolve their route anew: it holds functions of plugins, and another machine has another tier."""
+        return Fast, (self.view, self.precision, self.compiled)
+
+    @property
+    def quick(self) -> bool:
+        return self.route.fused
+
+    def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool:
+        """Whether this call runs here; gradients that only autograd knows come from the reference path."""
+        return self._can(weight) and not (differentiated and self._by_reference)
+
+    def _can(self, weight: Tensor) -> bool:
+        return self.route.fused and weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+    @property
+    def _by_reference(self) -> bool:
+        return bool(self.route.by_reference) or self.view.backward.mode == "autograd"
+
+    def product(self, call: Call, keep: bool, **about: Any) -> Product:
+        return Product(call, self.route, self.kernels, keep, self._by_reference, **about)
+
+    def outputs(
+        self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool
+    ) -> Tensor:
+        """x of [vector, in], weight [tile, out, row] (None on a chip) -> [vector, out], as `TileArray` documents it."""
+        origin, pixels = source(self.view.layout, self.route, x)
+        product = self.product(call, differentiated, source=origin)
+        w, planes = drawn or self._weights(call, weight)
+        for p in self.view.plan.read:
+            w = self.view.in_rows(p.effect.apply("read", w, call.site(p, "read")))
+        if planes is None:
+            planes = Planes(*CodedWeights.apply(w, replace(product, shares=True)))
+        arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
+        if not differentiated and not torch._C._are_functorch_transforms_active():
+            with torch.no_grad():
+                return TileProduct.forward(*arguments)[0]  # what autograd does around it takes a while
+        return TileProduct.apply(*arguments)[0]
+
+    def drawn(self, call: Call, weight: Tensor) -> Drawn:
+        """The weights of a root forward, for layers that use them at every time step."""
+        w, planes = self._weights(call, weight)
+        if planes is None and not self.view.plan.read:
+            planes = Planes(*CodedWeights.apply(w, self.product(call, False)))
+        return Drawn(w, planes)
+
+    def _weights(self, call: Call, weight: Tensor | None) -> Drawn:
+        """The weights of a call: of the chip, whose planes are made once per age; or of this mini-batch."""
+        if call.chip is not None:  # with `read` effects they are coded after every read
+            return Drawn(call.chip.weights, None if self.view.plan.read else self._planes(call))
+        if call.drop:
+            return Drawn(call.weights(weight))
+        return Drawn(MiniBatchWeights.apply(weight, call.gamma, self.product(call, False)))
+
+    def _planes(self, call: Call) -> Planes:
+        """Those of the chip that is on, made once per age."""
+        assert call.chip is not None
+        kept = call.chip.coded
+        if "planes" not in kept:
+            kept["planes"], kept["bound"] = CodedWeights.apply(call.chip.weights, self.product(call, False))
+        return Planes(kept["planes"], kept["bound"])
+
+    def _ranges(self, call: Call, pixels: Tensor) -> Tensor:
+        """Input ranges [tile, 1], or [vector, tile, 1] where they are dynamic."""
+        dac = self.view.dac
+        if dac is None:
+            return torch.ones_like(call.range)
+        return dac.used_range(self.view.layout.cut(pixels.detach()) if dac.range == "dynamic" else pixels, call.range)
+
+    # -- a chip -----------------------------------------------------------------------------------------------
+    def read_out(self, call: Call, x: Tensor) -> Tensor | None:
+        """Converted outputs [vector, tile, out] of the chip that is on for inputs x [vector, tile, row] in DAC units; None where
+        it takes the reference path. Plain `input` methods take no part in a read-out."""
+        assert call.chip is not None
+        w = call.chip.weights
+        if not self._can(w) or self.view.plan.input:
+            return None
+        origin, pixels = source(self.view.layout, self.route, Patches(self.view.layout.join(x)))
+        product = self.product(call, True, source=origin, shares=True)
+        planes = Planes(*CodedWeights.apply(w, product)) if self.view.plan.read else self._planes(call)
+        with self.kernels.apart("read-out"):
+            codes = TileProduct.forward(pixels, w, call.range, call.factor, *planes, product)[3]
+        return codes.to(torch.float32) * product.epilogue.adc.step
+
+    def laid_out(self, target: Tensor) -> Tensor:
+        return cells.laid_out(self.kernels, target)
+
+    def programmed(self, target: Tensor, key: draws.Key) -> Tensor | None:
+        return cells.programmed(self.kernels, target, key)
+
+    def aged(self, chip: Programmed, t: float) -> Tensor | None:
+        return cells.aged(self.kernels, chip, t)
+
+
+def make_fast(array: TileArray, precision: Precision, compiled: bool) -> None:
+    """Let an array compute on the fast path as far as that takes its calls."""
+    array.backend = Fast(array.view, precision, compiled)
+
+
+class CodedWeights(torch.autograd.Function):
+    """`Planes` of w, which have no gradient: a Function for the sake of its vmap rule."""
+
+    @staticmethod
+    def forward(w: Tensor, product: Product) -> tuple[Tensor, Tensor]:
+        planes, bound = code_weights(w, product.epilogue, product.kernels, product.shares)
+        return tiles_by_pixel(planes, product.view.layout.rows_of_tiles, product.route.cells), bound
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *g: Any) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, w: Tensor, product: Product) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        product = replace(product, shares=False)
+        coded = [CodedWeights.apply(v, product) for v in each(w, in_dims[0], info.batch_size)]
+        planes, bounds = zip(*coded)
+        return (torch.stack(planes), torch.stack(bounds)), (0, 0)
+
+
+class MiniBatchWeights(torch.autograd.Function):
+    """w/gamma, saturated at the device range, with the programming noise that training injects (R003-64): one pass over
+    blocks of outputs. The gradient is that of w/gamma where it does not saturate."""
+
+    @staticmethod
+    def forward(weight: Tensor, gamma: Tensor, product: Product) -> Tensor:
+        view, call = product.view, product.call
+        strength = call.strength
+
+        def of(
+            weight: Tensor, gamma: Tensor, key: draws.Key, strength: Tensor | float | None, part: slice | None = None
+        ) -> Tensor:
+            w = (weight / gamma.unsqueeze(-1)).clamp_(-1, 1)
+            return w if strength is None else view.noisy(w, Stream(key, key, quick=True), strength, part)
+
+        def kernel(*arguments: Any) -> Tensor:
+            return of(*arguments).contiguous()  # as its codes will lie
+
+        def eager() -> Tensor:
+            if strength is not None and not view.cellwise(view.plan.program):
+                return of(weight, gamma, call.stream.chip, strength)
+            out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
+            for part in blocks(weight.shape[1], weight.shape[0] * weight.shape[2]):
+                out[:, part] = of(weight[:, part], gamma[:, part], call.stream.chip, strength, part)
+            return out
+
+        key = draws.as_tensors(call.stream.chip, weight.device)
+        arguments = (weight, gamma, key, None if strength is None else torch.as_tensor(strength))
+        return product.kernels.run("weight noise", lambda _: kernel, arguments, eager, own=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        weight, gamma, ctx.product = inputs
+        ctx.save_for_backward(weight, gamma)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        weight, gamma = ctx.saved_tensors
+        product: Product = ctx.product
+
+        if (
+            product.view.plan.read or product.by_reference or not possible()
+        ):  # effects, derivatives, transforms may see g too
+            g = g.clone()
+
+        def of(g: Tensor, weight: Tensor, gamma: Tensor) -> None:
+            full = gamma.unsqueeze(-1)
+            g.div_(full).masked_fill_(weight.abs() > full, 0)
+
+        def eager() -> None:
+            for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
+                of(g[:, part], weight[:, part], gamma[:, part])
+
+        product.kernels.run("gradient of the weights", lambda _: of, (g, weight, gamma), eager)
+        return g, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, weight: Tensor, gamma: Tensor, product: Product) -> tuple[Tensor, int]:
+        pairs = zip(each(weight, in_dims[0], info.batch_size), each(gamma, in_dims[1], info.batch_size))
+        return torch.stack([MiniBatchWeights.apply(w, c, product) for w, c in pairs]), 0
+
+
+class TileProduct(torch.autograd.Function):
+    """The vectors of x [pixel, channel] (see `Source`) through DAC, tiles and ADC, scaled and summed over row tiles ->
+    [vector, out].
+
+    w       [tile, out, row] the weights that the products see; their integers are `planes` and `bound` (`Planes`)
+    alpha   [tile, 1] or [vector, tile, 1] input ranges
+    scale   [tile, out] digital scales besides alpha
+
+    Gradients: of x and w as the module says; of alpha by R003-70, as `EncodeInput` has it; of scale exactly.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, w: Tensor, alpha: Tensor, scale: Tensor, planes: Tensor, bound: Tensor, product: Product
+    ) -> tuple[Tensor, ...]:
+        """Outputs, and what a backward pass needs: inputs of the product, their clip mask, codes of the ADC."""
+        epilogue, route, kernels = product.epilogue, product.route, product.kernels
+        adc = epilogue.adc
+        span = spread(product.view.layout, route, alpha)
+        inputs = epilogue.behind_dac(code_inputs(x, span, epilogue.dac, route, kernels, product.keep))
+        shape = (product.source.count, *scale.shape) if product.keep else (0,)
+        codes = torch.empty(shape, dtype=adc.kind, device=x.device)
+        own = alpha if alpha.dim() == 3 else None
+        full = scale * adc.step if own is not None else scale * alpha * adc.step
+        kept = codes if product.keep else None
+        out = epilogue.run(product.source, inputs, w, Planes(planes, bound), full, own, kept, kernels)
+        clipped = inputs.clipped if inputs.clipped is not None else torch.empty(0, dtype=torch.int8, device=x.device)
+        return out, inputs.main, clipped, codes
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, w, alpha, scale, _, _, product = inputs
+        _, main, clipped, codes = output
+        ctx.product = product
+        ctx.mark_non_differentiable(main, clipped, codes)
+        ctx.set_materialize_grads(False)
+        half = product.view.backward.products == "bf16"
+        ctx.save_for_backward(main, clipped, codes, w.to(torch.bfloat16) if half else w, alpha, scale)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if g is None:
+            return (None,) * 7
+        found = gradients(g, Saved(*ctx.saved_tensors), ctx.product, Wanted(*ctx.needs_input_grad[:4]))
+        return *found, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """A loop: on a processor as fast as one batched product (PERFORMANCE.md, trap 4)."""
+        tensors = [each(a, d, info.batch_size) for a, d in zip(args[:-1], in_dims)]
+        results = [TileProduct.apply(*each, args[-1]) for each in zip(*tensors)]
+        return tuple(torch.stack(parts) for parts in zip(*results)), (0, 0, 0, 0)

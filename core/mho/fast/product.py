@@ -1,0 +1,33 @@
+"""What the steps of one fused product know of its call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mho.fast.epilogue import Epilogue
+from mho.fast.kernels import Kernels
+from mho.fast.route import Route
+from mho.tile.mvm import Call
+from mho.tile.view import TileView
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a fused product knows besides tensors; without `source` it codes weights only."""
+
+    call: Call
+    route: Route
+    kernels: Kernels
+    keep: bool  # whether a backward pass may follow
+    by_reference: bool  # whether gradients come from the reference path
+    source: Any = None  # Source
+    shares: bool = False  # whether the codes of the weights are done with before the next call
+
+    @property
+    def view(self) -> TileView:
+        return self.call.view
+
+    @property
+    def epilogue(self) -> Epilogue:
+        return Epilogue(self.view, self.route, self.call)

@@ -1,0 +1,162 @@
+"""What a tile array is apart from its weights, its chip and its network: fixed when it is built.
+
+The reference path, back-ends and kernels are given this view, never the array itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mho.config.hardware import TileSpec
+from mho.config.recipe import Backward
+from mho.effects import draws
+from mho.effects.circuits import with_circuits
+from mho.effects.converter import Adc, Dac
+from mho.effects.nonideality import Nonideality
+from mho.effects.site import Geometry, Rows, Site, Stream
+from mho.ground.errors import MhoError
+from mho.tile.devices import Devices
+from mho.tile.layout import Layout, blocks
+from mho.tile.plan import Placed, Plan, resolve
+
+Constants = dict[int, dict[str, Tensor]]  # what `prepare` has set, by number of the effect and name
+
+
+@dataclass(frozen=True, eq=False)
+class TileView(Devices):
+    """Geometry, hardware and effects of one weight matrix on tiles.
+
+    name     of the layer; with the kinds of its parts it names their random numbers (`path`)
+    channel  rows of one input channel
+    built    what effects have built: parameters that are trained, and parts of the array
+    constants  what effects have set in `prepare`, for views of one chip (`on_chip`)
+    """
+
+    name: str
+    spec: TileSpec
+    backward: Backward
+    plan: Plan
+    layout: Layout
+    built: nn.ModuleDict
+    path: tuple[int, int]
+    channel: int = 1
+    constants: Constants = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, spec: TileSpec, backward: Backward, layout: Layout, channel: int) -> TileView:
+        """The view of a new array, with everything that its effects build."""
+        effects = with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc)
+        plan = resolve(effects, name, spec.factor)
+        view = cls(name, spec, backward, plan, layout, nn.ModuleDict(), draws.words("layer", name), channel)
+        for p in plan.effects:
+            if p.effect.writes("build"):
+                view.built[p.name] = view.build(p)
+        trains = any(q.requires_grad for q in view.built.parameters())
+        if backward.forward_only and trains:
+            kinds = ", ".join(p.effect.kind for p in plan.effects if p.effect.writes("build"))
+            raise MhoError(
+                f"{kinds}: 'backward: {backward.mode}' does not differentiate effects and trains none; "
+                "use through or autograd"
+            )
+        return view
+
+    def build(self, placed: Placed) -> nn.Module:
+        """What an effect learns or keeps in this layer: a new module; its first values come from the site's draws."""
+        key = draws.fold_words(draws.key("build"), placed.path)
+        module = placed.effect.build(Site(self.geometry, Stream(key, key), placed.path, "build"))
+        if not isinstance(module, nn.Module):
+            raise MhoError(f"build(site) of {placed.effect.kind} must return a torch.nn.Module, not {module!r}")
+        return module
+
+    @property
+    def dac(self) -> Dac | None:
+        return cast("Dac | None", self.spec.dac)
+
+    @property
+    def adc(self) -> Adc | None:
+        return cast("Adc | None", self.spec.adc)
+
+    @property
+    def geometry(self) -> Geometry:
+        layout, device = self.layout, self.spec.device
+        rows = Rows(layout.occupied, layout.depth, layout.used)
+        bound = math.inf if self.adc is None else self.adc.limit
+        return Geometry(rows, layout.columns, layout.block, layout.block_count, device.g_min, device.g_max, bound)
+
+    @property
+    def kind(self) -> tuple[Hashable, ...]:
+        """Arrays of which this is equal compute the same: hardware, effects, shape, backward pass, device."""
+        effects, layout = [p.effect for p in self.plan.effects], self.layout
+        classes = tuple(map(type, (*effects, self.spec.mapping, self.spec.dac, self.spec.adc)))
+        hardware = repr(self.spec), repr(effects), classes, repr(self.backward), layout.used.device
+        return *hardware, layout.groups, layout.columns, *layout.sizes
+
+    @property
+    def signature(self) -> str:
+        """What a saved chip must have been made for: shapes of the tiles, kinds of the effects."""
+        layout, effects = self.layout, [p.effect.kind for p in self.plan.effects]
+        shape = layout.out_features, layout.in_features, layout.groups, layout.sizes
+        return repr((*shape, self.spec.device.pair, effects))
+
+    def in_rows(self, w: Tensor) -> Tensor:
+        return self.layout.in_rows(w)
+
+    # -- sites ------------------------------------------------------------------------------------------------
+    def site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:
+        """What an effect knows in one stage: its place, its random numbers, what it has built, and `about` it."""
+        about.setdefault("constants", self.constants.get(placed.number, {}))
+        site = Site(self.geometry, stream, placed.path, stage, **about)
+        if placed.effect.writes("build"):
+            site.module = self.built[placed.name]
+        return site
+
+    def converter_site(self, slot: str, stream: Stream) -> Site:
+        """What the `dac` or the `adc` knows."""
+        return Site(self.geometry, stream, draws.words(self.name, getattr(self.spec, slot).kind, 0), slot)
+
+    def prepared(self, stream: Stream, effects: Iterable[Placed] | None = None) -> Constants:
+        """The constants that effects (all by default) set for the chip or the mini-batch of a stream."""
+        found: Constants = {}
+        for p in self.plan.prepare if effects is None else effects:
+            site = self.site(p, "prepare", stream, constants={})
+            p.effect.prepare(site)
+            found[p.number] = site.constants
+        return found
+
+    def on_chip(self, constants: Constants) -> TileView:
+        """The same view where effects find these constants."""
+        return replace(self, constants=constants)
+
+    def bare(self) -> TileView:
+        """A copy without anything that is trained, for what others may keep."""
+        return replace(self, layout=copy.deepcopy(self.layout), built=nn.ModuleDict())
+
+    # -- blocks -----------------------------------------------------------------------------------------------
+    def in_blocks(self, f: Callable[[slice], Tensor], effects: Iterable[Placed]) -> Tensor:
+        """f(part of the outputs) -> [..., out, row] for all outputs; in blocks whose temporaries stay in the cache, where
+        `effects` treat every cell alone."""
+        columns = self.layout.columns
+        parts = list(blocks(columns, self.layout.row_tiles * self.layout.height))
+        if len(parts) == 1 or not self.cellwise(effects):
+            return f(slice(0, columns))
+        first = f(parts[0])
+        out = first.new_empty(*first.shape[:-2], columns, first.shape[-1])
+        out[..., parts[0], :] = first
+        for part in parts[1:]:
+            out[..., part, :] = f(part)
+        return out
+
+    def check(self, x: torch.Size, kind: torch.dtype) -> None:
+        """Refuse inputs of another length or of integers."""
+        if x[-1] != self.layout.in_features or not kind.is_floating_point:
+            raise MhoError(
+                f"layer {self.name!r} takes floating-point inputs of {self.layout.in_features} features, "
+                f"got {tuple(x)} of {kind}"
+            )

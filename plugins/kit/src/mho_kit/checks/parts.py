@@ -1,0 +1,79 @@
+"""Checks of mappings, converters, compensations and surrogates, which a tile has one of each."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from mho.config import Hardware, Kinded
+from mho.use import Tile
+from mho_kit.bench import Bench
+from mho_kit.checks.base import CallChecks, finite, same, takes_the_arguments_of
+from mho_kit.checks.description import DescriptionChecks
+from mho_kit.checks.paths import PathChecks
+from mho_kit.checks.tiles import TileChecks
+
+
+class PartChecks(PathChecks, TileChecks, CallChecks, DescriptionChecks):
+    """A subclass says which base class the parts have (`BASE`), and how their methods are called (`calls`)."""
+
+    BASE: ClassVar[type[Kinded]]
+    METHODS: ClassVar[tuple[str, ...]] = ()
+
+    # -- where the part goes ------------------------------------------------------------------------------------
+    def about(self) -> dict[str, Any]:
+        """The arguments of the bench that put the part in its place: tile=..., or those of `training:`."""
+        return {"tile": {self.spec.CATEGORY: self.spec}}
+
+    def made(self, bench: Bench | None = None, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
+        about = self.about()
+        return (bench or self.bench).tile(**{**training, **about, "tile": {**(tile or {}), **about.get("tile", {})}})
+
+    def network(self) -> nn.Module:
+        return self.bench.network(**self.about())
+
+    def hardware(self) -> Hardware:
+        return self.bench.hardware(**self.about())
+
+    # -- checks -----------------------------------------------------------------------------------------------
+    def test_inherits_from_its_base(self) -> None:
+        cls = type(self.spec)
+        assert isinstance(self.spec, self.BASE), f"{cls.__name__} must inherit from mho.{self.BASE.__name__}"
+        assert cls.CATEGORY == self.BASE.CATEGORY, f"leave CATEGORY of {cls.__name__} as it is"
+
+    def test_methods_take_the_right_arguments(self) -> None:
+        for name in self.METHODS:
+            takes_the_arguments_of(self.BASE, type(self.spec), name)
+
+    def test_keeps_the_dtype(self) -> None:
+        for dtype in (torch.float32, torch.float64):
+            self.keeps(dtype)
+
+    def test_leaves_its_inputs_alone(self) -> None:
+        for name, (call, arguments) in self.calls(self.bench).items():
+            before = [a.clone() for a in arguments]
+            call(*arguments)
+            untouched = all(map(same, arguments, before))
+            assert untouched, f"{name} changes its arguments in place; write y = y * a, not y *= a"
+
+    def test_is_finite(self) -> None:
+        """For usual arguments, and where everything is 0: zero weights and inputs occur in every network."""
+        for name, (call, arguments) in self.calls(self.bench).items():
+            finite(call(*arguments), f"{name} gives")
+            zeros = call(*(torch.zeros_like(a) for a in arguments))
+            assert torch.isfinite(zeros).all(), f"{name} gives NaN or infinity where everything is 0; clamp first"
+
+    def test_gives_the_same_again(self) -> None:
+        for name, (call, arguments) in self.calls(self.bench).items():
+            assert same(call(*arguments), call(*arguments)), (
+                f"{name} gives one chip two results; keep nothing between calls, draw with site.randn_like only"
+            )
+
+    def test_ignores_global_generators(self) -> None:
+        self.ignores_global_generators()
+
+    def test_state_dict_is_unaffected(self) -> None:
+        extra = ", ".join(sorted(self.made().state_dict().keys() ^ self.bench.tile().state_dict().keys()))
+        assert not extra, f"it adds {extra} to state_dict()"

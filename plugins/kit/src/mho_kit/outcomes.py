@@ -1,0 +1,76 @@
+"""Which contract a part has, and how its checks end without pytest."""
+
+from __future__ import annotations
+
+import time
+import unittest
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mho.config import Kinded
+from mho_kit.checks.base import PREFIX, Checks, ExpectedFailure
+from mho_kit.compensations import CompensationContract
+from mho_kit.converters import ConverterContract
+from mho_kit.effects import NonidealityContract
+from mho_kit.layers import LayerContract
+from mho_kit.mappings import MappingContract
+from mho_kit.quantisers import QuantiserContract
+from mho_kit.surrogates import SurrogateContract
+from mho_kit.training import TrainingContract
+
+# category -> the contract of such parts; a kind of part that is not here is not tested by `mho test`
+CONTRACTS: dict[str, type[Checks]] = {
+    "nonideality": NonidealityContract,
+    "mapping": MappingContract,
+    "dac": ConverterContract,
+    "adc": ConverterContract,
+    "compensation": CompensationContract,
+    "surrogate": SurrogateContract,
+    "training": TrainingContract,
+    "quantiser": QuantiserContract,
+    "layer": LayerContract,
+}
+
+
+class Outcome(NamedTuple):
+    """How one check ended."""
+
+    check: str  # without test_
+    state: str  # passed | failed | skipped: it does not apply | expected: it failed, as its author declared
+    message: str
+    seconds: float
+
+
+def contract_of(part: Kinded | type, **about: object) -> type[Checks]:
+    """The contract of one part as a class: of an effect or any other part with a kind, or of the class of a layer. `about` sets
+    tile, ages, expected, … . KeyError for a category of parts that has no contract.
+    """
+    if isinstance(part, Kinded):
+        return type(f"Test{type(part).__name__}", (CONTRACTS[part.CATEGORY],), {"spec": part, **about})
+    return type(f"Test{part.__name__}", (LayerContract,), {"layer": part, **about})
+
+
+def run(contract: type[Checks], on_check: Callable[[Outcome], None] | None = None) -> list[Outcome]:
+    """All checks of a contract, without pytest."""
+    checks, outcomes = contract(), []
+    for name in contract.names():
+        start = time.perf_counter()
+        state, message = _ended(getattr(checks, name))
+        outcomes.append(Outcome(name.removeprefix(PREFIX), state, message, time.perf_counter() - start))
+        if on_check is not None:
+            on_check(outcomes[-1])
+    return outcomes
+
+
+def _ended(check: Callable[[], None]) -> tuple[str, str]:
+    try:
+        check()
+    except ExpectedFailure as reason:
+        return "expected", str(reason)
+    except unittest.SkipTest as reason:
+        return "skipped", str(reason)
+    except AssertionError as error:
+        return "failed", str(error)
+    except Exception as error:  # the part itself raises
+        return "failed", f"{type(error).__name__}: {error}"
+    return "passed", ""

@@ -1,0 +1,206 @@
+"""How much hardware a network needs: tiles, utilisation, MVMs and reuse, as in R003 Table 1 (R003-55).
+
+Counted by running a sample through the converted network and noting every call of every tile array, so shared weights,
+recurrences and branches count as often as they really run. Products are exact meanwhile and nothing is drawn; on the
+`meta` device (`with torch.device("meta"): model = ...`) no arithmetic is done at all.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mho.config import Hardware, load
+from mho.ground import html_table, table
+from mho.layers import AnalogLayer
+from mho.tile import TileArray, tile_arrays
+from mho.use import to_analog
+
+
+@dataclass(frozen=True)
+class MatrixFootprint:
+    """One weight matrix (of each of `groups` equal ones)."""
+
+    name: str
+    type: str
+    tile: str
+    rows: int
+    columns: int
+    groups: int
+    weights: int
+    tiles: int
+    cells: int  # of those tiles
+    uses: int  # MVMs with the whole matrix in the sample
+    flops: int  # (2 rows + bias) columns, for every use
+
+    @property
+    def mvms(self) -> int:
+        """MVMs of single tiles."""
+        return self.tiles * self.uses
+
+
+class Footprint(tuple[MatrixFootprint, ...]):
+    """One entry per weight matrix on tiles; the totals are the columns of R003 Table 1. Print it for a table."""
+
+    parameters: int  # all of the model, batch norm and embeddings included
+
+    @classmethod
+    def of(cls, entries: list[MatrixFootprint], parameters: int) -> Footprint:
+        new = cls(entries)
+        new.parameters = parameters
+        return new
+
+    @property
+    def mapped(self) -> int:
+        """Weights on tiles, without biases."""
+        return sum(e.weights for e in self)
+
+    @property
+    def tiles(self) -> int:
+        return sum(e.tiles for e in self)
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the cells of these tiles that hold a weight."""
+        return self.mapped / max(1, sum(e.cells for e in self))
+
+    @property
+    def mvms(self) -> int:
+        """#MVM: how often a tile is used in the sample, summed over tiles."""
+        return sum(e.mvms for e in self)
+
+    @property
+    def reuse(self) -> float:
+        """#MVM per tile."""
+        return self.mvms / max(1, self.tiles)
+
+    @property
+    def flops(self) -> int:
+        """Operations of the layers on tiles: (2 rows + bias) columns for every use."""
+        return sum(e.flops for e in self)
+
+    def totals(self) -> dict[str, float]:
+        """The row of R003 Table 1."""
+        return {
+            "parameters": self.parameters,
+            "mapped": self.mapped,
+            "tiles": self.tiles,
+            "utilisation": self.utilisation,
+            "mvms": self.mvms,
+            "reuse": self.reuse,
+            "flops": self.flops,
+        }
+
+    def __str__(self) -> str:
+        head, rows, total = self._table()
+        return f"{table(head, rows, right=range(3, 11))}\n{total}"
+
+    def _repr_html_(self) -> str:
+        head, rows, total = self._table()
+        return html_table(head, rows, note=total)
+
+    def _table(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]], str]:
+        head = ("matrix", "type", "tile", "groups", "rows", "columns", "tiles", "util %", "uses", "#MVM", "Mflop")
+        rows = [
+            (
+                e.name or "(root)",
+                e.type,
+                e.tile,
+                "" if e.groups == 1 else e.groups,
+                e.rows,
+                e.columns,
+                e.tiles,
+                f"{100 * e.weights / e.cells:.1f}",
+                e.uses,
+                e.mvms,
+                f"{e.flops / 1e6:.2f}",
+            )
+            for e in self
+        ]
+        total = (
+            f"{self.parameters:,} parameters, {self.mapped:,} on {self.tiles} tiles ({self.utilisation:.1%} used); "
+            f"{self.mvms:,} MVMs, every tile {self.reuse:.1f} times; {self.flops / 1e9:.3g} Gflop"
+        )
+        return head, rows, total
+
+    def to_json(self) -> str:
+        return json.dumps({**self.totals(), "matrices": [asdict(e) for e in self]}, indent=1)
+
+
+def footprint(
+    model: nn.Module,
+    sample: Any,
+    hw: Hardware | str,
+    split: Literal["channel", "row"] | None = None,
+    *,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+) -> Footprint:
+    """What `model` needs on the tiles of `hw` to process `sample`, per weight matrix and in total.
+
+    `split` overrides how rows are cut into tiles: by whole input channels (R003) or anywhere. `sample` goes to
+    `forward(model, sample)`; by default a tuple is the arguments and a dict the keyword arguments of the model. Its
+    batch counts as it is, so give one sample for figures per inference. A bias is one operation and no cell.
+    """
+    hw = _with_split(load(hw), split)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        net = to_analog(model, hw).eval()
+    uses: Counter[TileArray] = Counter()
+
+    def note(array: nn.Module, args: tuple[Any, ...]) -> None:
+        assert isinstance(array, TileArray)
+        uses[array] += args[0].shape[:-1].numel()
+
+    for array in tile_arrays(net):
+        array.exact = True
+        array.register_forward_pre_hook(note)
+    with torch.no_grad():
+        (forward or _call)(net, sample)
+    names = {id(spec): name for name, spec in hw.tiles.items()}
+    return Footprint.of(_entries(net, uses, names), sum(p.numel() for p in model.parameters()))
+
+
+def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) -> list[MatrixFootprint]:
+    """One entry per tile array, under the name of the first layer that uses it."""
+    entries: dict[TileArray, MatrixFootprint] = {}
+    for layer in net.modules():
+        if not isinstance(layer, AnalogLayer):
+            continue
+        for key, a in layer.arrays().items():
+            rows, spec = a.layout.in_features // a.layout.groups, a.spec
+            entries.setdefault(
+                a,
+                MatrixFootprint(
+                    name=a.name,
+                    type=type(layer).__name__.removeprefix("Analog"),
+                    tile=names.get(id(spec), ""),
+                    rows=rows,
+                    columns=a.layout.columns,
+                    groups=a.layout.groups,
+                    weights=rows * a.layout.columns * a.layout.groups,
+                    tiles=a.layout.tile_count,
+                    cells=a.layout.tile_count * spec.rows * spec.columns,
+                    uses=uses[a],
+                    flops=(2 * rows + layer.biased(key)) * a.layout.columns * a.layout.groups * uses[a],
+                ),
+            )
+    return list(entries.values())
+
+
+def _call(net: nn.Module, sample: Any) -> Any:
+    if isinstance(sample, dict):
+        return net(**sample)
+    return net(*sample) if isinstance(sample, (tuple, list)) else net(sample)
+
+
+def _with_split(hw: Hardware, split: str | None) -> Hardware:
+    if split is None:
+        return hw
+    return hw.model_copy(update={"tiles": {n: t.model_copy(update={"split": split}) for n, t in hw.tiles.items()}})

@@ -1,0 +1,43 @@
+"""The page of a footprint: what a network needs on tiles, drawn."""
+
+from __future__ import annotations
+
+import math
+
+from mho.config import Hardware
+from mho_lab.footprint.counting import Footprint, MatrixFootprint
+from mho_lab.report.blocks import Cell, code, facts, page, shown, table, tiles
+from mho_lab.report.figures import TileGrid
+
+
+def footprint_page(found: Footprint, hw: Hardware, task: str, command: str = "") -> str:
+    """Tile map, matrices and totals (R003 Table 1)."""
+    head = ["Matrix", "Type", "Tile", "Groups", "Rows", "Columns", "Tiles", "Used %", "Uses", "#MVM", "Mflop"]
+    rows: list[list[Cell]] = [
+        [
+            e.name or "(root)", e.type, e.tile, e.groups, e.rows, e.columns, e.tiles,
+            round(100 * e.weights / e.cells, 1), e.uses, e.mvms, round(e.flops / 1e6, 2),
+        ]
+        for e in found
+    ]  # fmt: skip
+    totals = found.totals() | {"utilisation": shown(found.utilisation, percent=True)}
+    blocks = [
+        tiles("Tiles", [_grid(e, hw) for e in found], note="One square is one tile; filled: what holds weights."),
+        table("Matrices", head, rows, note="Rows are inputs, columns outputs; uses and flops are of one sample."),
+        facts("Totals", totals),
+        code("The hardware", hw.to_yaml(), summary="Resolved hardware file"),
+    ]
+    headline = (
+        f"{task} needs {found.tiles:,} tiles, {shown(found.utilisation, percent=True)} of their cells used, and "
+        f"{found.mvms:,} matrix-vector products for a sample."
+    )
+    if command:
+        blocks.append(code("To get this again", command))
+    return page(f"Footprint of {task} on: {hw.description or hw.default}", blocks, headline=headline)
+
+
+def _grid(e: MatrixFootprint, hw: Hardware) -> TileGrid:
+    spec = hw.tile(e.tile)
+    across = e.groups * math.ceil(e.columns / spec.columns)
+    down = e.tiles // across
+    return TileGrid.of(e.name or "(root)", e.groups, e.columns, e.rows, down, across, spec.rows, spec.columns)

@@ -1,0 +1,144 @@
+"""A study with a verb of its own: its command line, the folder it works in, how its items are measured, and what it writes.
+
+    @click.command()
+    @study_options
+    def wobble(**options):
+        study = Study.begin("wobble", options)
+        subject = study.subject(study.trained("trained.safetensors"))
+        values = study.measured([subject.chips(study.hardware, 0, 4, 3600.0)], scores)
+        study.finish(Page(study.title("Wobble"), "It wobbles.", [Part(...)]), {"study": "wobble", "values": values})
+
+`measured` shows a progress bar, remembers what it has measured, and hands items to the executor that the user chose.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from mho.cli.config import JSON, SET
+from mho.config import Hardware, load
+from mho.ground import MhoError, write_atomically
+from mho_lab.measure import engine
+from mho_lab.measure.identity import identity, versions
+from mho_lab.measure.state import Item
+from mho_lab.options import OUT, SEED, at_most, default_folder
+
+if TYPE_CHECKING:
+    from mho_lab.report import Block
+    from mho_lab.studies.shown import Page
+    from mho_lab.studies.subject import Measure, Subject, Value
+
+
+def study_options(verb: Callable[..., Any]) -> Any:
+    """TASK, HW and the options of every study, for `Study.begin`."""
+    for option in reversed([
+        click.argument("task"), click.argument("hw"), SET, SEED, OUT,
+        click.option("--executor", default="serial", show_default=True, help="serial, process, loky, or a joblib backend."),
+        at_most("--workers", "Processes of the executor."),
+        JSON,
+    ]):  # fmt: skip
+        verb = option(verb)
+    return verb
+
+
+@dataclass
+class Study:
+    """One call of a study's verb: task and hardware, the folder of the results, and how items are measured."""
+
+    task: str
+    task_name: str
+    hw: str
+    hardware: Hardware
+    folder: Path
+    seed: int
+    executor: str
+    workers: int | None
+    as_json: bool
+    identity: dict[str, Any]
+
+    @classmethod
+    def begin(cls, name: str, options: dict[str, Any]) -> Self:
+        """The study `name` with the values of `study_options`. Raises `MhoError` for a task or hardware that does not exist,
+        and for rules of the hardware that fit no layer: they should not wait for a training."""
+        import torch
+
+        from mho.use import to_analog
+        from mho_lab.run.task import load_task
+
+        task, hw, seed = options["task"], options["hw"], options["seed"]
+        hardware, owner = load(hw, set=options["changes"]), load_task(task)
+        torch.set_num_threads(1)
+        to_analog(owner.model(), hardware)
+        folder = options["out"] or default_folder(f"{name}-{owner.name}", hw, hardware.digest, seed)
+        how = options["executor"], options["workers"], options["as_json"], identity(owner)
+        return cls(task, owner.name, hw, hardware, folder, seed, *how)
+
+    def subject(self, checkpoint: Path) -> Subject:
+        """The network of a checkpoint, as something to measure."""
+        from mho_lab.studies.subject import Subject
+
+        return Subject(self.task, str(checkpoint), self.seed)
+
+    def trained(self, file: str) -> Path:
+        """The network that `mho train` makes of the task for this hardware ("digital.safetensors" or
+        "trained.safetensors"), made now if it is not there."""
+        from mho_lab.run.job import Job, claim_folder
+        from mho_lab.run.task import load_task
+
+        task = load_task(self.task)
+        folder = default_folder(task.name, self.hw, self.hardware.digest, self.seed)
+        try:
+            claim_folder(folder, task, self.hardware, self.seed)
+        except MhoError as error:
+            hint = f"remove it to train anew, or study its network as it is: --checkpoint {folder / file}"
+            raise MhoError(f"{str(error).partition(';')[0]}; {hint}") from None
+        if not (folder / file).exists():
+            click.echo(f"training {task.name} in {folder} (or give a --checkpoint)", err=True)
+            Job(task, self.hardware, folder, 1, self.seed, progress=sys.stderr.isatty()).train()
+        return folder / file
+
+    def measured(self, items: list[Item], measure: Measure) -> list[Value]:
+        """The values of items in their order, with a progress bar; those that are in the folder already are not measured
+        again. `measure` as for `mho.sweep.run`. Raises `MhoError` where an item fails."""
+        if not items:
+            return []
+        records = engine.run(
+            items, measure, self.folder / "items", self.executor,
+            identity=self.identity, workers=self.workers, progress=sys.stderr.isatty(),
+        )  # fmt: skip
+        found = {}
+        for r in records:
+            if r["status"] != "done":
+                error = r["error"]
+                raise MhoError(f"{measure.__name__} failed ({error['type']}): {error['message']}; see {self.folder}")
+            found[_text(r["item"])] = r["value"]
+        return [found[_text(i)] for i in items]
+
+    def title(self, what: str) -> str:
+        return f"{what}: {self.task_name} on {self.hardware.description or self.hw}"
+
+    def finish(self, page: Page, data: dict[str, Any], blocks: Sequence[Block] = (), said: str = "") -> None:
+        """Write study.json and report.html (with `blocks` at its end), and print the tables."""
+        from mho_lab import report
+
+        command = shlex.join(["mho", *sys.argv[1:]])
+        whole = {**data, "task": self.task, "hardware": self.hardware.to_data(), "command": command}
+        write_atomically(self.folder / "study.json", json.dumps({**whole, "versions": versions()}, indent=1))
+        facts = {"command": command, "hardware": self.hardware.digest, "seed": self.seed, **versions()}
+        blocks = [*page.blocks(), *blocks, report.facts("Where this comes from", facts)]
+        file = report.write_page(self.folder / "report.html", page.title, blocks, headline=page.headline, keep=True)
+        click.echo(json.dumps(whole, indent=1) if self.as_json else f"{page.title}\n\n{page}\n")
+        click.echo("\n".join(filter(None, [said, f"report: {file}"])), err=self.as_json)
+
+
+def _text(item: Item) -> str:
+    """Equal for equal items."""
+    return json.dumps(item, sort_keys=True)
