@@ -62,6 +62,7 @@ class Fashion(mho.Task):
     chance = 0.1
     epochs, lr = 30, 3e-3
     hwa_epochs, hwa_lr = 12, 1e-3
+    range_cap = 10.0  # Rasch et al. 2023
     epoch_images = 10_000
     batch_size = 128
 

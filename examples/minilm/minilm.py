@@ -136,7 +136,7 @@ def deployed(model: nn.Module, tokenizer: Any, name: str) -> nn.Module:
         warnings.simplefilter("ignore", UserWarning)  # about outliers: the table says what they cost
         net = mho.to_analog(model, hw.model_copy(update={"layers": tuple(rules)}))
     if how is not None:
-        mho.calibrate(net, batches(tokenizer, sentences(128), 16), forward=lambda n, b: n(**b), **how)
+        mho.calibrate(net, batches(tokenizer, sentences(128), 16), cap=10, **how)
     return net.eval()
 
 

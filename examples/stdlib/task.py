@@ -46,6 +46,7 @@ class Stdlib(mho.Task):
     name = "stdlib"
     epochs, lr = 66, 5e-3
     hwa_epochs, hwa_lr = 15, 2e-3
+    range_cap = 10.0  # Rasch et al. 2023
     steps, sequences, length = 30, 64, 64  # of an epoch; of a batch; characters
     streams, stream_length = 128, 160  # what a score is measured on
 

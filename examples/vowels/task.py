@@ -55,6 +55,7 @@ class Vowels(mho.Task):
     chance = 1 / 9
     epochs, lr = 30, 2e-3
     hwa_epochs, hwa_lr = 30, 1e-3
+    range_cap = 10.0  # Rasch et al. 2023
     batch_size = 32
 
     def __init__(self, folder: str | Path | None = None) -> None:

@@ -124,12 +124,10 @@ class Quantise(TrainingMethod, kind="qat.quantise"):
     example: ClassVar[dict[str, Any]] = {"weights": {"bits": 4}}
     source: ClassVar[str] = "Wang et al. 2025"
     weights: Annotated[Quantiser, QUANTISER] | None = Field(
-        None, source="Wang et al. 2025", description="quantise the weights; none: leave them"
+        None, source=WANG, description="quantise the weights; none: leave them"
     )
     activations: Annotated[Quantiser, QUANTISER] | None = Field(
-        None,
-        source="Wang et al. 2025",
-        description="quantise the inputs of the layers, in front of the DAC; none: leave them",
+        None, source=WANG, description="quantise the inputs of the layers, in front of the DAC; none: leave them"
     )
 
     def convert(self, array: Any, weight: Tensor) -> None:

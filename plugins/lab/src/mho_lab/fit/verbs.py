@@ -10,37 +10,26 @@ from typing import Any
 import click
 
 from mho.ground import MhoError
+from mho_lab.options import count, several, switch
 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--kind", required=True, metavar="KIND", help="The effect to fit, e.g. pcm.drift.")
-@click.option("--map", "names", multiple=True, metavar="NAME=COLUMN", help="NAME in the file is COLUMN (repeatable).")
-@click.option("--fix", "fixed", multiple=True, metavar="FIELD=VALUE", help="Do not fit this field (repeatable).")
-@click.option("--start", "started", multiple=True, metavar="FIELD=VALUE", help="Search from this value (repeatable).")
+@several("--map", "names", "NAME=COLUMN", "NAME in the file is COLUMN (repeatable).")
+@several("--fix", "fixed", "FIELD=VALUE", "Do not fit this field (repeatable).")
+@several("--start", "started", "FIELD=VALUE", "Search from this value (repeatable).")
 @click.option("--g-max", metavar="G", help="Range of the devices, e.g. '25 uS' [default: the largest conductance].")
 @click.option("--out", type=click.Path(path_type=Path), help="Write fit.yaml, fit.json and fit.svg to this folder.")
-@click.option(
-    "--draws", default=99, show_default=True, type=click.IntRange(99), help="Simulated data sets for the verdict."
-)
+@count("--draws", 99, "Simulated data sets for the verdict.", least=99)
 @click.option("--seed", default=0, show_default=True, help="Same seed, same simulated data sets.")
-@click.option("--force", is_flag=True, help="Give the parameters of a rejected model all the same.")
+@switch("--force", "Give the parameters of a rejected model all the same.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context
 def fit(
-    ctx: click.Context,
-    data: Path,
-    kind: str,
-    names: tuple[str, ...],
-    fixed: tuple[str, ...],
-    started: tuple[str, ...],
-    g_max: str | None,
-    out: Path | None,
-    draws: int,
-    seed: int,
-    force: bool,
-    as_json: bool,
-) -> None:
+    ctx: click.Context, data: Path, kind: str, names: tuple[str, ...], fixed: tuple[str, ...], started: tuple[str, ...],
+    g_max: str | None, out: Path | None, draws: int, seed: int, force: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Fit the effect KIND to the measurements in DATA, a CSV file (.csv or .csv.gz).
 
     Maximum likelihood; standard errors from the observed information; goodness of fit against data sets simulated from

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mho.ground import MhoError
 from mho.use import calibrate, keeping_modes, matrices, run_batch
+from mho_lab.run.inspection import parameters_on_tiles
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -20,7 +21,8 @@ def adapt_batch_norm(net: nn.Module, batches: Iterable[Any], *, forward: Forward
     there are. No parameter is touched; everything else runs as in evaluation, so with a chip on the network the
     statistics are those on that chip. `forward(net, batch)` as in `mho.calibrate`.
     """
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    kind = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (torch has no public name for all batch norms)
+    norms = [m for m in net.modules() if isinstance(m, kind) and m.track_running_stats]
     if not norms:
         return 0
     before, seen = [m.momentum for m in norms], False
@@ -48,11 +50,12 @@ def tune_digital(
     loss: Callable[[Any, Any], Tensor],
     *,
     lr: float = 0.01,
+    cap: float | None = None,
     forward: Forward | None = None,
 ) -> nn.Module:
     """The direct baseline of R003-80, in place: the weights on tiles stay, everything digital may adapt.
 
-    The first half of `batches` sets the input ranges (mean of the largest |x| of each batch, cap 10), the second half
+    The first half of `batches` sets the input ranges (mean of the largest |x| of each batch, at most `cap`), the second half
     trains input ranges, biases and other digital parameters by SGD at rate `lr`, through all effects but without weight
     noise; batch norms adapt all along. A single batch serves for both. `loss(outputs, batch)` as in a task.
     """
@@ -61,7 +64,7 @@ def tune_digital(
         raise MhoError("tune_digital saw no data: `batches` was empty")
     half = len(batches) // 2
     first, second = (batches[:half], batches[half:]) if half else (batches, batches)
-    calibrate(net, first, forward=forward)
+    calibrate(net, first, cap=cap, forward=forward)
     adapt_batch_norm(net, first, forward=forward)
     with _weights_fixed(net), keeping_modes(net):
         free = [p for p in net.parameters() if p.requires_grad]
@@ -82,8 +85,7 @@ def tune_digital(
 def _weights_fixed(net: nn.Module) -> Iterator[None]:
     """No gradient for weights on tiles, and no noise injected into them."""
     arrays = [array for array, _ in matrices(net)]
-    owners = {id(w if w._base is None else w._base) for _, w in matrices(net)}
-    weights = [p for p in net.parameters() if id(p) in owners and p.requires_grad]
+    weights = [p for p in parameters_on_tiles(net).values() if p.requires_grad]
     specs = [a.training_spec for a in arrays]
     try:
         for p in weights:

@@ -20,6 +20,7 @@ class Digits(Task):
     epochs = 30
     hwa_epochs = 30
     hwa_lr = 1e-3
+    range_cap = 10.0
     batch_size = 64
 
     @cached_property

@@ -10,12 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import format_seconds, seconds
-from mho.ground import html_table, table
+from mho.ground import MhoError, html_table, table
+from mho.layers import AnalogLayer
 from mho.tile import TileArray, vectors
 from mho.use import Time, keeping_chip, keeping_modes, matrices, program
 
 BINS = 24
 VECTORS = 4096  # looked at per layer and call
+
+
+def parameters_on_tiles(net: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters whose matrices are on tiles, by the names of their layers."""
+    found: dict[str, nn.Parameter] = {}
+    for prefix, layer in net.named_modules():
+        if not isinstance(layer, AnalogLayer):
+            continue
+        held = {v.untyped_storage().data_ptr() for v in layer.views().values()}
+        for name, p in layer.named_parameters(recurse=False):
+            if p.untyped_storage().data_ptr() in held and not any(p is q for q in found.values()):
+                found[(prefix or "(root)") if name == "weight" else f"{prefix}.{name}".strip(".")] = p
+    if not found:
+        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+    return found
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,7 @@ def inspect_layers(
     """
     data, at = list(batches), tuple(seconds(t) for t in times)
     run: Callable[[nn.Module, Any], Any] = forward or (lambda net, batch: net(batch))
-    arrays = [(a, w) for a, w in matrices(net)]
+    arrays = list(matrices(net))
     seen: dict[TileArray, list[_Probe]] = {a: [] for a, _ in arrays}
     with keeping_chip(net), keeping_modes(net):
         chip = program(net, seed)

@@ -13,7 +13,6 @@ report.html       the same to look at
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import time
@@ -48,6 +47,7 @@ from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
 from mho_lab.run.inspection import inspect_layers, kurtosis_by_layer
 from mho_lab.run.loop import Loop, seed_all
 from mho_lab.run.product import MvmExperiment, effect_table
+from mho_lab.run.results import complete_lines
 from mho_lab.run.task import Score, Task
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
@@ -140,14 +140,14 @@ class Job:
             hw = load(self.hardware, set=[f"tiles.{tile}.mapping.clip={clip}" for tile in self.hardware.tiles])
             for method in DIRECT_RANGES:
                 net = to_analog(digital, hw)
-                calibrate(net, task.calibration_batches(), method, forward=task.predict)
+                calibrate(net, task.calibration_batches(), method, cap=task.range_cap, forward=task.predict)
                 yield f"clip {clip}, input ranges by {method}", net
                 adapted = copy.deepcopy(net)
                 if adapt_batch_norm(adapted, task.calibration_batches(), forward=task.predict):
                     yield f"clip {clip}, input ranges by {method}, batch norms estimated anew", adapted
             self._seed("direct")
             batches = islice(task.train_batches(draws.words("direct", self.seed)[0] & 0x7FFFFFFF), TUNING_BATCHES)
-            tuned = tune_digital(to_analog(digital, hw), batches, task.loss, forward=task.predict)
+            tuned = tune_digital(to_analog(digital, hw), batches, task.loss, cap=task.range_cap, forward=task.predict)
             yield f"clip {clip}, digital parameters tuned", tuned
 
     @torch.no_grad()
@@ -168,7 +168,7 @@ class Job:
         net, file = to_analog(digital, self.hardware), self.folder / "trained.safetensors"
         if file.exists():
             return load_model(net, file)
-        calibrate(net, self.task.calibration_batches(), forward=self.task.predict)
+        calibrate(net, self.task.calibration_batches(), cap=self.task.range_cap, forward=self.task.predict)
         spec = self.hardware.training
         epochs = spec.decided.get("epochs", self.task.hwa_epochs if spec.epochs is None else spec.epochs)
         optimizer = self._optimizer([p for p in net.parameters() if p.requires_grad])
@@ -215,7 +215,7 @@ class Job:
     def _curve(self, variant: Variant, net: nn.Module, reference: float) -> tuple[Evaluation, dict[str, Rows]]:
         """Scores and further figures of all chips; chips that are in results.jsonl already are not run again."""
         file = self.folder / "results.jsonl"
-        lines = {r["chip"]: r for r in _lines(file) if r["variant"] == variant.name}
+        lines = {r["chip"]: r for r in complete_lines(file) if r["variant"] == variant.name}
         taken: list[Score] = []
 
         def score(net: nn.Module) -> float:
@@ -323,7 +323,7 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     with safe_open(str(checkpoint), "pt") as f:
         plain = not any(name.endswith("tiles.input_range") for name in f.keys())  # noqa: SIM118 (not a dict)
     if plain:
-        calibrate(net, task.calibration_batches(), forward=task.predict)
+        calibrate(net, task.calibration_batches(), cap=task.range_cap, forward=task.predict)
     return net.eval()
 
 
@@ -338,10 +338,3 @@ def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) 
     write_atomically(file, json.dumps(key, indent=1))
     made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
     write_atomically(folder / "hardware.yaml", made_with + hardware.to_yaml())
-
-
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a JSONL file; a line that a crash cut short does not count."""
-    for line in file.read_text().splitlines() if file.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            yield json.loads(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -97,15 +97,6 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Kurtosis:
-    """How long the tails of a layer's weights are, before and after mapping to conductances."""
-
-    layer: str
-    weights: float | None
-    conductances: float | None
-
-
-@dataclass(frozen=True)
 class RunResults:
     """One run: task, hardware, curves, layers."""
 
@@ -117,14 +108,13 @@ class RunResults:
     curves: tuple[VariantScores, ...]
     layers: tuple[Layer, ...]
     product: Product | None
-    kurtosis: tuple[Kurtosis, ...]
-    inside: dict[str, Any] | None  # see mho.inspection; None for runs of before there was one
+    kurtosis: tuple[tuple[str, float | None, float | None], ...]  # layer, of its weights, of its conductances
+    inside: dict[str, Any] | None  # see `Inspection.to_data`
     hardware_text: str
     summary: dict[str, Any]
     seeds: tuple[int, ...] = ()  # of several trainings
-    gain: tuple[tuple[float, float], ...] | None = (
-        None  # hwa - direct of the same training: mean, half of a 95 % interval
-    )
+    # hwa - direct of the same training: mean, half of a 95 % interval
+    gain: tuple[tuple[float, float], ...] | None = None
 
     @cached_property
     def time_names(self) -> tuple[str, ...]:
@@ -141,51 +131,46 @@ class RunResults:
 
 
 def read_results(folder: Path) -> RunResults:
-    """The run in `folder`."""
-    summary = _summary(folder / "summary.json")
-    text = _text(folder / "hardware.yaml")
+    """The run in `folder`. Raises `MhoError` where there is no finished one, or none that mho wrote."""
+    file, text = folder / "summary.json", _text(folder / "hardware.yaml")
     try:
-        return _results(summary, _lines(folder / "results.jsonl"), text)
+        return _results(dict(json.loads(_text(file))), folder / "results.jsonl", text)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
-        raise MhoError(f"{folder / 'summary.json'} is not a summary that mho wrote: {type(e).__name__}: {e}") from e
+        raise MhoError(f"{file} is not a summary that mho wrote: {type(e).__name__}: {e}") from e
 
 
-def _results(summary: dict[str, Any], lines: list[dict[str, Any]], text: str) -> RunResults:
+def _results(summary: dict[str, Any], chips: Path, text: str) -> RunResults:
     order = sorted(range(len(summary["times"])), key=lambda i: summary["times"][i])
+    gain, digital = summary.get("difference"), summary.get("reference_extra") or {}
+    kurtosis = [(plain(k["layer"]) or "(root)", k["weights"], k["conductances"]) for k in summary.get("kurtosis", ())]
     return RunResults(
         task=plain(summary.get("task") or "this task"),
         hardware=plain(summary.get("hardware") or ""),
         times=tuple(float(summary["times"][i]) for i in order),
         reference=_number(summary.get("reference")),
         chance=_number(summary.get("chance")),
-        curves=tuple(_curve(v, lines, order, summary.get("reference_extra") or {}) for v in summary["variants"]),
+        curves=tuple(_scores(v, chips, order, digital) for v in summary["variants"]),
         layers=tuple(_layer(x) for x in summary.get("layers", ())),
-        product=_product(summary.get("mvm")),
-        kurtosis=tuple(
-            Kurtosis(plain(k["layer"]) or "(root)", _number(k["weights"]), _number(k["conductances"]))
-            for k in summary.get("kurtosis", ())
-        ),
+        product=_product(summary["mvm"]) if summary.get("mvm") else None,
+        kurtosis=tuple((name, _number(w), _number(g)) for name, w, g in kurtosis),
         inside=summary.get("inside"),
         hardware_text=text,
         summary=summary,
         seeds=tuple(summary.get("seeds") or ()),
-        gain=_gain(summary.get("difference"), order),
+        gain=gain and tuple((float(gain["mean"][i]), float(gain["half"][i])) for i in order),
     )
 
 
-def _gain(entry: dict[str, Any] | None, order: list[int]) -> tuple[tuple[float, float], ...] | None:
-    return None if entry is None else tuple((float(entry["mean"][i]), float(entry["half"][i])) for i in order)
-
-
-def _curve(
-    variant: dict[str, Any], lines: list[dict[str, Any]], order: list[int], digital: dict[str, float]
-) -> VariantScores:
+def _scores(variant: dict[str, Any], chips: Path, order: list[int], digital: dict[str, float]) -> VariantScores:
     """A curve with its times in order. Single chips are in the summary, else in results.jsonl."""
 
     def numbers(values: Sequence[Any] | None) -> tuple[float | None, ...]:
         return tuple(_number(values[i]) if values is not None else None for i in order)
 
-    scores = variant.get("scores") or [x["scores"] for x in lines if x.get("variant") == variant["name"]]
+    scores = variant.get("scores") or [
+        x["scores"] for x in complete_lines(chips) if x.get("variant") == variant["name"]
+    ]
+    extra = (variant.get("extra") or {}).items()
     return VariantScores(
         name=plain(variant["name"]),
         about=plain(variant.get("about") or ""),
@@ -194,8 +179,7 @@ def _curve(
         normalised=numbers(variant.get("normalised")),
         chips=tuple(numbers(row) for row in scores),
         extra=tuple(
-            Figures(plain(name), _number(digital.get(name)), numbers(e["mean"]), numbers(e["sem"]))
-            for name, e in (variant.get("extra") or {}).items()
+            Figures(plain(n), _number(digital.get(n)), numbers(e["mean"]), numbers(e["sem"])) for n, e in extra
         ),
     )
 
@@ -203,40 +187,34 @@ def _curve(
 def _layer(entry: dict[str, Any]) -> Layer:
     name, tiles, matrices = plain(entry["name"]) or "(root)", int(entry.get("tiles") or 0), entry.get("matrices", ())
     names = [name] if len(matrices) == 1 else [f"{name} ({i + 1})" for i in range(len(matrices))]
-    return Layer(
-        name=name,
-        type=plain(entry.get("type") or ""),
-        where=plain(entry["where"]),
-        why=plain(entry.get("why") or ""),
-        tile=plain(entry.get("tile") or ""),
-        matrix=plain(entry.get("matrix") or ""),
-        tiles=tiles,
-        parameters=int(entry.get("parameters") or 0),
-        grids=tuple(TileGrid.of(n, **m) for n, m in zip(names, matrices)) if tiles else (),
-    )
+    texts = {key: plain(entry.get(key) or "") for key in ("type", "where", "why", "tile", "matrix")}
+    grids = tuple(TileGrid.of(n, **m) for n, m in zip(names, matrices)) if tiles else ()
+    return Layer(name, **texts, tiles=tiles, parameters=int(entry.get("parameters") or 0), grids=grids)
 
 
-def _product(entry: dict[str, Any] | None) -> Product | None:
-    """The table of causes, its rows in the order of the effects; None for runs of before there was one."""
-    if entry is None:
-        return None
+def _product(entry: dict[str, Any]) -> Product:
+    """The table of causes, its rows in the order of the effects."""
     if "skipped" in entry:
         return Product(0, 0, "", (), (), plain(entry["skipped"]))
     found = {(r["time"], r["what"]): (_number(r["mean"]), _number(r["sem"])) for r in entry["rows"]}
     times = list(dict.fromkeys(t for t, _ in found))
-    whats = dict.fromkeys(what for _, what in found)
-    names = [w.removesuffix(" alone") for w in whats if not w.startswith("without ")]
 
     def values(what: str, k: int = 0) -> tuple[float | None, ...]:
         return tuple(found.get((t, what), (None, None))[k] for t in times)
 
-    causes = tuple(
-        Cause(plain(n), values(alone), values(alone, 1), values(f"without {n}"))
-        for n in names
-        for alone in ((n if n == "all" else f"{n} alone"),)
-    )
+    causes = []
+    for what in dict.fromkeys(what for _, what in found if not what.startswith("without ")):
+        name = what.removesuffix(" alone")
+        causes.append(Cause(plain(name), values(what), values(what, 1), values(f"without {name}")))
     shown = tuple("programming" if t is None else format_seconds(t) for t in times)
-    return Product(int(entry["size"]), int(entry["matrices"]), plain(entry["mapping"]), shown, causes)
+    return Product(int(entry["size"]), int(entry["matrices"]), plain(entry["mapping"]), shown, tuple(causes))
+
+
+def complete_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a JSONL file; a line that a crash cut short does not count."""
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)
 
 
 def _number(value: Any) -> float | None:
@@ -249,19 +227,3 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except OSError as e:
         raise MhoError(f"no finished run in {file.parent}: cannot read {file.name}; `mho run … --out` makes one") from e
-
-
-def _summary(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(_text(file)))
-    except (TypeError, ValueError) as e:
-        raise MhoError(f"{file} is not JSON that mho wrote: {e}") from e
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    """The complete lines of results.jsonl; a line that a crash cut short does not count."""
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-    return found

@@ -45,6 +45,7 @@ class Task:
 
     chance         the score of guessing, for normalised accuracy (R003 Eq. 1)
     epochs, lr     plain training; `hwa_epochs`, `hwa_lr` hardware-aware training; `training:` in YAML overrides the latter
+    range_cap      no input range that is set from data is larger, see `mho.calibrate`; Rasch et al. 2023 use 10
     data_version   changes when the data do, so that old results are not mixed with new ones
     """
 
@@ -54,6 +55,7 @@ class Task:
     lr: float = 1e-3
     hwa_epochs: int = 20
     hwa_lr: float = 1e-3
+    range_cap: float | None = None
     data_version: str = "1"
 
     def model(self) -> nn.Module:

@@ -16,7 +16,7 @@ import click
 from mho.cli.config import JSON, SET
 from mho.config import load, registry
 from mho.ground import MhoError, json_text, percent, table, with_error
-from mho_lab.run.options import CHIPS, OUT, SEED, THREADS, default_folder
+from mho_lab.options import CHIPS, EXISTING, OUT, SEED, THREADS, at_most, default_folder, several, switch
 
 if TYPE_CHECKING:
     from mho_lab.run.job import Job
@@ -29,25 +29,16 @@ if TYPE_CHECKING:
 @SET
 @CHIPS
 @SEED
-@click.option("--seeds", type=click.IntRange(2), help="Train this many times, with seeds --seed, --seed + 1, ...")
-@click.option("--jobs", type=click.IntRange(1), help="Trainings at the same time [one more than there are cores].")
+@at_most("--seeds", "Train this many times, with seeds --seed, --seed + 1, ...", least=2)
+@at_most("--jobs", "Trainings at the same time [one more than there are cores].")
 @OUT
 @THREADS
-@click.option("--no-report", is_flag=True, help="Skip the HTML report.")
+@switch("--no-report", "Skip the HTML report.")
 @JSON
 def run(
-    task: str,
-    hw: str,
-    changes: tuple[str, ...],
-    chips: int,
-    seed: int,
-    seeds: int | None,
-    jobs: int | None,
-    out: Path | None,
-    threads: int,
-    no_report: bool,
-    as_json: bool,
-) -> None:
+    task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, seeds: int | None, jobs: int | None,
+    out: Path | None, threads: int, no_report: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Train TASK digitally, deploy it on HW as it is, train it hardware-aware, deploy that, and compare the accuracies
     of many simulated chips over drift time.
 
@@ -92,26 +83,19 @@ def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | N
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("checkpoint", type=EXISTING)
 @click.argument("task")
 @click.argument("hw")
 @SET
 @CHIPS
 @SEED
-@click.option("--time", "times", multiple=True, metavar="TIME", help="When, e.g. '1 day' [the hardware's times].")
+@several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")
 @THREADS
 @JSON
 def evaluate(
-    checkpoint: Path,
-    task: str,
-    hw: str,
-    changes: tuple[str, ...],
-    chips: int,
-    seed: int,
-    times: tuple[str, ...],
-    threads: int,
-    as_json: bool,
-) -> None:
+    checkpoint: Path, task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, times: tuple[str, ...],
+    threads: int, as_json: bool,
+) -> None:  # fmt: skip
     """Score CHECKPOINT, a safetensors file of TASK's network, on many chips of HW over drift time.
 
     The file may come from `mho train` or be a plain digital checkpoint; the input ranges of the latter are calibrated on

@@ -21,6 +21,7 @@ from mho.ground import MhoError
 from mho.tile import tile_arrays
 from mho.use import keeping_chip, keeping_modes, one_chip, program
 from mho_lab.measure.statistics import standard_error
+from mho_lab.run.inspection import parameters_on_tiles
 from mho_lab.run.task import Task
 from mho_lab.studies import variants
 from mho_lab.studies.gradients import (
@@ -32,7 +33,7 @@ from mho_lab.studies.gradients import (
     directions,
     loss_on_chip,
     moved,
-    parameters_on_tiles,
+    off_diagonal,
     sample_gradients,
 )
 from mho_lab.studies.shown import plain
@@ -358,7 +359,7 @@ def _slope(net: nn.Module, loss: Any, g: GradientDraws, mode: str, item: Item) -
     length = math.sqrt(sum(float(v.double() @ v.double()) for v in along))
     if not length:
         return 0.0, 0.0
-    steep = math.sqrt(max(0.0, sum(_square(g.draws[EXPECTED][n]) for n in g.clean)))
+    steep = math.sqrt(max(0.0, sum(off_diagonal(d.double() @ d.double().T) for d in g.draws[EXPECTED].values())))
     parameters = list(parameters_on_tiles(net).values())
     size = 3e-3 * math.sqrt(sum(float(p.detach().double().square().sum()) for p in parameters))
     found = []
@@ -371,13 +372,6 @@ def _slope(net: nn.Module, loss: Any, g: GradientDraws, mode: str, item: Item) -
                     ends.append(loss_on_chip(net, loss, item["time"], item["seed"], chip))
             found.append((ends[0] - ends[1]) / (2 * size))
     return (_mean(found) / steep, standard_error(found) / steep) if steep else (0.0, 0.0)
-
-
-def _square(draws: Tensor) -> float:
-    """|E g|^2 without Monte Carlo bias."""
-    gram = draws.double() @ draws.double().T
-    n = len(gram)
-    return float((gram.sum() - gram.diagonal().sum()) / (n * (n - 1)))
 
 
 def _sensitivity(

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from mho.effects import straight
 from mho.ground import MhoError, table
-from mho.layers import AnalogLayer
 from mho.tile import Drawn, tile_arrays
 from mho.use import Time, keeping_chip, keeping_modes, matrices, program, session_of
+from mho_lab.run.inspection import parameters_on_tiles
 
 MODES = ("autograd", "through", "ste")
 EXPECTED = "expected"  # the true derivative of everything but rounding, which passes straight through
@@ -66,21 +66,6 @@ def exact_products(net: nn.Module) -> Iterator[None]:
     finally:
         for a, was in zip(arrays, before):
             a.exact = was
-
-
-def parameters_on_tiles(net: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters whose matrices are on tiles, by the names of their layers."""
-    found: dict[str, nn.Parameter] = {}
-    for prefix, layer in net.named_modules():
-        if not isinstance(layer, AnalogLayer):
-            continue
-        owners = {id(v if v._base is None else v._base) for v in layer.views().values()}
-        for name, p in layer.named_parameters(recurse=False):
-            if id(p) in owners and not any(p is q for q in found.values()):
-                found[(prefix or "(root)") if name == "weight" else f"{prefix}.{name}".strip(".")] = p
-    if not found:
-        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
-    return found
 
 
 @dataclass(frozen=True)
@@ -215,7 +200,7 @@ def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) ->
         sum((b @ b.T for b in true), torch.zeros(())),
         float(sum(c @ c for c in clean)),
     )
-    square = _off_diagonal(p.own)
+    square = off_diagonal(p.own)
     spread = float(p.own.diagonal().mean()) - square
     apart = max(0.0, square - 2 * float(p.clean.mean()) + p.norm)
     each = p.clean / (p.own.diagonal() * p.norm).sqrt().clamp(min=1e-300)
@@ -235,18 +220,18 @@ def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) ->
     )
 
 
-def _off_diagonal(gram: Tensor) -> float:
+def off_diagonal(gram: Tensor) -> float:
     """The mean product of different draws: an unbiased estimate of the product of the expectations."""
     n = len(gram)
     return float((gram.sum() - gram.diagonal().sum()) / (n * (n - 1)))
 
 
 def _with_clean(p: _Products) -> float:
-    return _cosine(float(p.clean.mean()), _off_diagonal(p.own), p.norm, p.own)
+    return _cosine(float(p.clean.mean()), off_diagonal(p.own), p.norm, p.own)
 
 
 def _with_expected(p: _Products) -> float:
-    return _cosine(_off_diagonal(p.cross), _off_diagonal(p.own), _off_diagonal(p.expected), p.own)
+    return _cosine(off_diagonal(p.cross), off_diagonal(p.own), off_diagonal(p.expected), p.own)
 
 
 def _cosine(product: float, a: float, b: float, own: Tensor) -> float:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mho.config import load
-from mho.effects import Dac, Nonideality
+from mho.effects import Dac
 from mho.ground import MhoError
 from mho.use import Tile, Time, calibrate, mvm_error
 from mho_lab.measure.statistics import standard_error
 from mho_lab.run.product import MvmExperiment, standard_mvm_error
 
 if TYPE_CHECKING:
-    from mho.config import Hardware, TileSpec
+    from mho.config import Hardware
 
 
 class ErrorAt(NamedTuple):
@@ -31,6 +31,16 @@ class ErrorAt(NamedTuple):
     @classmethod
     def of(cls, x: float, errors: Sequence[float]) -> ErrorAt:
         return cls(x, fmean(errors), standard_error(errors))
+
+    @classmethod
+    @torch.no_grad()
+    def over_matrices(cls, x: float, e: MvmExperiment, error: Callable[[int], float], tick: Tick) -> ErrorAt:
+        """From the error of every matrix of an experiment."""
+        errors = []
+        for k in range(e.matrices):
+            errors.append(error(k))
+            tick()
+        return cls.of(x, errors)
 
 
 Tick = Callable[[], object]  # told after every matrix, for a progress bar
@@ -82,18 +92,14 @@ def equal_error_boost(
 def fixed_point_error(bits: int, *, weights: bool, experiment: MvmExperiment | None = None) -> float:
     """MVM error of b-bit weights (or inputs) with max scaling and everything else exact (R003-52, Fig. 3D)."""
     e = experiment or MvmExperiment()
-    top = 2 ** (bits - 1) - 1
+
+    def rounded(v: Tensor) -> Tensor:
+        step = v.abs().max() / (2 ** (bits - 1) - 1)
+        return (v / step).round() * step
+
     errors = []
-    for k in range(e.matrices):
-        w, x = e.draw(k)
-        exact = x @ w.T
-        if weights:
-            step = w.abs().max() / top
-            w = (w / step).round() * step
-        else:
-            step = x.abs().max() / top
-            x = (x / step).round() * step
-        errors.append(mvm_error(exact, x @ w.T))
+    for w, x in map(e.draw, range(e.matrices)):
+        errors.append(mvm_error(x @ w.T, x @ rounded(w).T if weights else rounded(x) @ w.T))
     return sum(errors) / len(errors)
 
 
@@ -107,22 +113,20 @@ def input_range_study(
     """MVM error against the input range alpha for x ~ N(0, 1), correlated with the weights as training makes them:
     x' = rho w_k + (1 - rho) x (R003-53, Fig. 3E)."""
     e = experiment or MvmExperiment()
-    tile = hw.tile(hw.default)
-    if not isinstance(tile.dac, Dac):
+    dac = hw.tile(hw.default).dac
+    if not isinstance(dac, Dac):
         raise MhoError(f"tile {hw.default!r} has no DAC, so there is no input range to study")
     points = []
     for alpha in alphas:
-        fixed = with_tile(hw, dac=tile.dac.model_copy(update={"range": float(alpha)}))
-        errors = []
-        for k in range(e.matrices):
+        fixed = with_tile(hw, dac=dac.model_copy(update={"range": float(alpha)}))
+
+        def error(k: int, fixed: Hardware = fixed) -> float:
             w, _ = e.draw(k)
-            g = torch.Generator().manual_seed(10_000 + k)
-            x = torch.randn(e.vectors, e.size, generator=g)
+            x = torch.randn(e.vectors, e.size, generator=torch.Generator().manual_seed(10_000 + k))
             x = rho * w[torch.arange(e.vectors) % e.size] / e.sigma + (1 - rho) * x
-            with torch.no_grad():
-                errors.append(mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x)))
-            tick()
-        points.append(ErrorAt.of(alpha, errors))
+            return mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x))
+
+        points.append(ErrorAt.over_matrices(alpha, e, error, tick))
     return points
 
 
@@ -137,12 +141,12 @@ def dynamic_range_study(
     the factor mean_k max_j |x_kj| / alpha.
     """
     e = experiment or MvmExperiment()
-    tile = hw.tile(hw.default)
-    if not isinstance(tile.dac, Dac) or tile.dac.range == "dynamic":
+    dac = hw.tile(hw.default).dac
+    if not isinstance(dac, Dac) or dac.range == "dynamic":
         raise MhoError(f"tile {hw.default!r} needs a DAC with a learned or fixed range to study what dynamic ones add")
-    managed = tile.dac.model_copy(update={"noise_management": True, "halvings": max(3, tile.dac.halvings)})
-    plain = tile.dac.model_copy(update={"noise_management": False, "halvings": 0})
-    both = [with_tile(hw, dac=dac) for dac in (plain, managed)]
+    managed = {"noise_management": True, "halvings": max(3, dac.halvings)}
+    plain = {"noise_management": False, "halvings": 0}
+    both = [with_tile(hw, dac=dac.model_copy(update=changes)) for changes in (plain, managed)]
     points = []
     for spread in spreads:
         errors = []
@@ -202,24 +206,25 @@ def weight_shape_study(
     hw = load(hw, set=[f"tiles.{hw.default}.mapping.kind=mho.tile_max"])
     points = []
     for beta in betas:
-        errors = []
-        for k in range(e.matrices):
+
+        def error(k: int, beta: float = beta) -> float:
             g = torch.Generator().manual_seed(20_000 + k)
             w = generalised_normal((e.size, e.size), beta, g)
             x = 2 * torch.rand(e.vectors, e.size, generator=g) - 1
-            chip = Tile(w, hw).program(seed=k).age(t)
-            with torch.no_grad():
-                errors.append(mvm_error(x @ w.T, chip(x)))
-            tick()
-        points.append(ErrorAt.of(beta, errors))
+            return mvm_error(x @ w.T, Tile(w, hw).program(seed=k).age(t)(x))
+
+        points.append(ErrorAt.over_matrices(beta, e, error, tick))
     return points
 
 
+@torch.no_grad()
 def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, level: float = 1.0) -> list[ErrorAt]:
     """Fig. 3C (R003-15): one column whose weights run from -1 to 1 in order, read with a constant input; the ideal output
     is 0. Returns the mean absolute output for each ordered fraction of the column (the rest is shuffled)."""
-    tile = hw.tile(hw.default)
-    only = with_tile(hw, rows=rows, dac=None, adc=None, nonidealities=_ir_drops(tile))
+    drops = tuple(e for e in hw.tile(hw.default).nonidealities if e.kind.startswith("circuit.ir_drop"))
+    if not drops:
+        raise MhoError("the graded column shows IR-drop, and this tile has none; add circuit.ir_drop")
+    only = with_tile(hw, rows=rows, dac=None, adc=None, nonidealities=drops)
     points = []
     for fraction in fractions:
         outputs = []
@@ -228,14 +233,6 @@ def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, lev
             w = torch.linspace(-1, 1, rows)
             moved = torch.randperm(rows, generator=g)[: round((1 - fraction) * rows)]
             w[moved] = w[moved[torch.randperm(len(moved), generator=g)]]
-            with torch.no_grad():
-                outputs.append(float(Tile(w[None], only)(torch.full((1, rows), level)).abs()))
+            outputs.append(float(Tile(w[None], only)(torch.full((1, rows), level)).abs()))
         points.append(ErrorAt.of(fraction, outputs))
     return points
-
-
-def _ir_drops(tile: TileSpec) -> tuple[Nonideality, ...]:
-    found = tuple(e for e in cast(tuple[Nonideality, ...], tile.nonidealities) if e.kind.startswith("circuit.ir_drop"))
-    if not found:
-        raise MhoError("the graded column shows IR-drop, and this tile has none; add circuit.ir_drop")
-    return found

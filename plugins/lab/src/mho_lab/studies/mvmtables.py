@@ -11,7 +11,7 @@ from mho.effects import Compensation, Nonideality
 from mho.ground import MhoError, number, percent
 from mho_lab.run.product import MvmExperiment, effect_table, standard_mvm_error
 from mho_lab.studies import mvm
-from mho_lab.studies.mvm import ErrorAt, Tick
+from mho_lab.studies.mvm import Tick
 
 if TYPE_CHECKING:
     from mho.config import Hardware
@@ -113,7 +113,7 @@ def input_range(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTab
     """Normal inputs need a range of their own (R003-53, Fig. 3E)."""
     rows: list[Row] = []
     for rho in CORRELATIONS:
-        rows += _rows(f"correlation {rho:g}", mvm.input_range_study(hw, ALPHAS, rho, experiment, tick))
+        rows += [Row(f"correlation {rho:g}", *p) for p in mvm.input_range_study(hw, ALPHAS, rho, experiment, tick)]
     title = "Input range alpha for inputs N(0, 1), without and with correlation to the weights"
     return StudyTable("input-range", title, "alpha", "MVM error", tuple(rows), log=("x",))
 
@@ -139,7 +139,7 @@ def weight_shape(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTa
 
 def graded_column(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTable:
     """What IR-drop does to ordered weights (R003-15, Fig. 3C)."""
-    rows = _rows("", mvm.graded_column(hw, ORDERED, hw.tile(hw.default).rows))
+    rows = [Row("", *p) for p in mvm.graded_column(hw, ORDERED, hw.tile(hw.default).rows)]
     title = "A column of weights from -1 to 1 with a constant input, IR-drop only; the ideal output is 0"
     return StudyTable("graded-column", title, "ordered share", "abs(output), analog units", tuple(rows), percent=False)
 
@@ -157,12 +157,10 @@ def equal_error(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTab
 
 def drift(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTable:
     """The error over the hardware's evaluation times, with and without drift compensation (R003-22, R003-31)."""
-    tile = hw.tile(hw.default)
-    kind = tile.compensation.kind if isinstance(tile.compensation, Compensation) else "mho.global_drift"
-    compensated = (
-        hw if isinstance(tile.compensation, Compensation) else load(hw, set=[f"{_path(hw)}.compensation={kind}"])
-    )
-    plain = load(hw, set=[f"{_path(hw)}.compensation=none"])
+    own, path = hw.tile(hw.default).compensation, f"tiles.{hw.default}.compensation"
+    kind = own.kind if isinstance(own, Compensation) else "mho.global_drift"
+    compensated = hw if isinstance(own, Compensation) else load(hw, set=[f"{path}={kind}"])
+    plain = load(hw, set=[f"{path}=none"])
     rows = [
         Row(name, t, *standard_mvm_error(h, t, experiment, tick))
         for name, h in ((f"with {kind}", compensated), ("without compensation", plain))
@@ -189,14 +187,6 @@ def need_analog(hw: Hardware) -> None:
             f"the default of this hardware is {hw.default!r}, and an MVM needs a tile; "
             f"try --set default={next(iter(hw.tiles), 'TILE')}"
         )
-
-
-def _path(hw: Hardware) -> str:
-    return f"tiles.{hw.default}"
-
-
-def _rows(series: str, points: Sequence[ErrorAt]) -> list[Row]:
-    return [Row(series, *p) for p in points]
 
 
 def _boost(hw: Hardware, name: str, experiment: MvmExperiment, tick: Tick) -> Row:

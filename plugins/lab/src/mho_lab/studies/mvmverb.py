@@ -13,6 +13,7 @@ import click
 from mho.cli.config import JSON, SET
 from mho.config import load
 from mho.ground import MhoError, table
+from mho_lab.options import count, file, several
 
 if TYPE_CHECKING:
     from mho.config import Hardware
@@ -26,44 +27,21 @@ BOOST = 2.0
 @click.command()
 @click.argument("hw")
 @SET
-@click.option(
-    "--matrices",
-    default=8,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Random matrices, each on a chip of its own.",
-)
-@click.option(
-    "--size", default=512, show_default=True, type=click.IntRange(1), help="Rows and columns of the matrices."
-)
-@click.option("--time", "times", multiple=True, metavar="TIME", help="Also at this age, e.g. '1 year' (repeatable).")
-@click.option(
-    "--boost",
-    "boosts",
-    multiple=True,
-    metavar="WHAT[=FACTOR]",
-    help=f"Also with this effect or family of effects stronger, e.g. circuit.ir_drop=11.7 [factor {BOOST:g}] (repeatable).",
-)
-@click.option(
-    "--study", "names", multiple=True, type=click.Choice(STUDY_NAMES), help="Run a study instead (repeatable)."
-)
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it too, as .svg or .png."
-)
+@count("--matrices", 8, "Random matrices, each on a chip of its own.")
+@count("--size", 512, "Rows and columns of the matrices.")
+@several("--time", "times", "TIME", "Also at this age, e.g. '1 year' (repeatable).")
+@several(
+    "--boost", "boosts", "WHAT[=FACTOR]",
+    f"Also with this effect or family of effects stronger, e.g. circuit.ir_drop=11.7 [factor {BOOST:g}] (repeatable).",
+)  # fmt: skip
+@several("--study", "names", None, "Run a study instead (repeatable).", type=click.Choice(STUDY_NAMES))
+@file("--plot", "Draw it too, as .svg or .png.", metavar="FILE")
 @click.option("--seed", default=0, show_default=True, help="Same seed, same matrices and chips.")
 @JSON
 def mvm(
-    hw: str,
-    changes: tuple[str, ...],
-    matrices: int,
-    size: int,
-    times: tuple[str, ...],
-    boosts: tuple[str, ...],
-    names: tuple[str, ...],
-    plot: Path | None,
-    seed: int,
-    as_json: bool,
-) -> None:
+    hw: str, changes: tuple[str, ...], matrices: int, size: int, times: tuple[str, ...], boosts: tuple[str, ...],
+    names: tuple[str, ...], plot: Path | None, seed: int, as_json: bool,
+) -> None:  # fmt: skip
     """Standard MVM error of HW's default tile (Rasch et al. 2023, Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
 
     The total, each effect alone (between ideal converters), and each effect removed. Without --time: right after

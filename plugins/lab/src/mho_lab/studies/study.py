@@ -29,7 +29,7 @@ from mho.ground import MhoError, write_atomically
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity, versions
 from mho_lab.measure.state import Item
-from mho_lab.run.options import OUT, SEED, default_folder
+from mho_lab.options import OUT, SEED, at_most, default_folder
 
 if TYPE_CHECKING:
     from mho_lab.report import Block
@@ -42,7 +42,7 @@ def study_options(verb: Callable[..., Any]) -> Any:
     for option in reversed([
         click.argument("task"), click.argument("hw"), SET, SEED, OUT,
         click.option("--executor", default="serial", show_default=True, help="serial, process, loky, or a joblib backend."),
-        click.option("--workers", type=click.IntRange(1), help="Processes of the executor."),
+        at_most("--workers", "Processes of the executor."),
         JSON,
     ]):  # fmt: skip
         verb = option(verb)

@@ -138,7 +138,7 @@ def _taken_over(array: TileArray, before: TileArray | None) -> bool:
 def _calibrated(task: str, checkpoint: str, changed: int, hw: Hardware) -> dict[str, list[float]]:
     base = trained(task, checkpoint)
     net, owner = to_analog(to_digital(base) if tile_arrays(base) else base, hw), task_of(task)
-    return calibrate(net, owner.calibration_batches(), forward=owner.predict)
+    return calibrate(net, owner.calibration_batches(), cap=owner.range_cap, forward=owner.predict)
 
 
 @functools.lru_cache(64)

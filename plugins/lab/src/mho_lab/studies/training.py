@@ -74,7 +74,7 @@ def noisy_network(item: Item) -> Value:
     net, epochs = task.model(), task.epochs if item["epochs"] is None else item["epochs"]
     if bound is not None:
         net = to_analog(net, bounded(Hardware.from_data(item["hardware"]), bound))
-        calibrate(net, task.calibration_batches(), forward=task.predict)
+        calibrate(net, task.calibration_batches(), cap=task.range_cap, forward=task.predict)
     net = hookable(net)
     noisy = PreactivationNoise(0.0, item["mode"])
 

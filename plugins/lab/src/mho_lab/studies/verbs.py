@@ -10,36 +10,28 @@ import click
 
 from mho.config import load
 from mho.ground import MhoError
+from mho_lab.options import EXISTING, at_most, count, several, switch
 from mho_lab.studies.study import Study, study_options
 
 if TYPE_CHECKING:
     from mho_qat import Mode
 
 TIME = click.option("--time", "when", default="1 h", show_default=True, metavar="TIME", help="After programming.")
-TIMES = click.option(
-    "--time", "times", multiple=True, metavar="TIME", default=("1 h",), show_default=True, help="Repeatable."
-)
+TIMES = several("--time", "times", "TIME", "Repeatable.", default=("1 h",), show_default=True)
+THE_ONE = "[the one that mho train makes]."
 CHECKPOINT = click.option(
-    "--checkpoint",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A safetensors file of the network, from mho train or plain [the one that mho train makes].",
+    "--checkpoint", type=EXISTING, help=f"A safetensors file of the network, from mho train or plain {THE_ONE}"
 )
 
 
 @click.command()
 @study_options
-@click.option(
-    "--checkpoint",
-    "checkpoints",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A network; repeatable, to compare several [the one that mho train makes].",
-)
+@several("--checkpoint", "checkpoints", None, f"A network; repeatable, to compare several {THE_ONE}", type=EXISTING)
 @TIMES
 @click.option("--level", default=0.99, show_default=True, help="Share of the normalised accuracy that has to remain.")
-@click.option("--chips", default=12, show_default=True, type=click.IntRange(3), help="At most, for one decision.")
-@click.option("--effect", "effects", multiple=True, help="Only this effect, family, dac.bits or adc.bits (repeatable).")
-@click.option("--no-boost", is_flag=True, help="Skip the comparison at equal MVM errors.")
+@count("--chips", 12, "At most, for one decision.", least=3)
+@several("--effect", "effects", None, "Only this effect, family, dac.bits or adc.bits (repeatable).")
+@switch("--no-boost", "Skip the comparison at equal MVM errors.")
 def sensitivity(
     checkpoints: tuple[Path, ...], times: tuple[str, ...], level: float, chips: int, effects: tuple[str, ...],
     no_boost: bool, **options: Any,
@@ -77,9 +69,9 @@ def sensitivity(
 @click.option(
     "--scale", default=15.0, show_default=True, help="Factor on the noise in the one noisy layer, whatever the file's."
 )
-@click.option("--family", "families", multiple=True, help="Whose noise to scale [the families of the devices].")
-@click.option("--chips", default=8, show_default=True, type=click.IntRange(2), help="For every point of the figures.")
-@click.option("--verify", default=24, show_default=True, type=click.IntRange(2), help="New chips for the verification.")
+@several("--family", "families", None, "Whose noise to scale [the families of the devices].")
+@count("--chips", 8, "For every point of the figures.", least=2)
+@count("--verify", 24, "New chips for the verification.", least=2)
 def layers(
     checkpoint: Path | None, when: str, target: float, scale: float, families: tuple[str, ...], chips: int, verify: int,
     **options: Any,
@@ -113,10 +105,8 @@ def layers(
 @study_options
 @CHECKPOINT
 @TIMES
-@click.option("--chips", default=12, show_default=True, type=click.IntRange(2), help="The same for everything.")
-@click.option(
-    "--what-if", multiple=True, metavar="PATH=VALUE[,PATH=VALUE]", help="Also with this changed (repeatable)."
-)
+@count("--chips", 12, "The same for everything.", least=2)
+@several("--what-if", "what_if", "PATH=VALUE[,PATH=VALUE]", "Also with this changed (repeatable).")
 def budget(
     checkpoint: Path | None, times: tuple[str, ...], chips: int, what_if: tuple[str, ...], **options: Any
 ) -> None:
@@ -151,15 +141,15 @@ def budget(
     "--train", "sigmas", multiple=True, type=click.FloatRange(0), default=(0.25, 1.0), show_default=True,
     help="Train a network with this noise, in units of the midpoint (repeatable).",
 )  # fmt: skip
-@click.option("--no-train", is_flag=True, help="Only the network that there is.")
+@switch("--no-train", "Only the network that there is.")
 @click.option(
     "--bound",
     type=click.FloatRange(0, min_open=True),
     help="Train and measure noisy networks on tiles whose outputs saturate here.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Of these trainings [the task's].")
-@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Noise draws for every level.")
-@click.option("--no-walk", is_flag=True, help="Skip noise in single layers.")
+@at_most("--epochs", "Of these trainings [the task's].")
+@count("--repeats", 3, "Noise draws for every level.")
+@switch("--no-walk", "Skip noise in single layers.")
 def robustness(
     checkpoint: Path | None, mode: str, sigmas: tuple[float, ...], no_train: bool, bound: float | None,
     epochs: int | None, repeats: int, no_walk: bool, **options: Any,
@@ -185,20 +175,17 @@ def robustness(
 @click.command()
 @study_options
 @TIME
-@click.option("--cause", "causes", multiple=True, help="Only this effect, dac, adc, or everything (repeatable).")
-@click.option("--strength", "strengths", multiple=True, type=float, default=(1.0, 4.0, 16.0), show_default=True,
-    help="Factor on the strength of each cause (repeatable).",
+@several("--cause", "causes", None, "Only this effect, dac, adc, or everything (repeatable).")
+@several(
+    "--strength", "strengths", None, "Factor on the strength of each cause (repeatable).", type=float,
+    default=(1.0, 4.0, 16.0), show_default=True,
 )  # fmt: skip
-@click.option(
-    "--stage", "stages", multiple=True, type=float, default=(0.1, 1.0), show_default=True, help="Of the training."
-)
-@click.option("--full", is_flag=True, help="The whole protocol: 5 strengths, 4 stages, 3 trainings.")
-@click.option("--chips", default=4, show_default=True, type=click.IntRange(2), help="Draws of every gradient.")
-@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples of the gradients.")
-@click.option(
-    "--steps", default=30, show_default=True, type=click.IntRange(0), help="Of the training under each cause."
-)
-@click.option("--epochs", type=click.IntRange(1), help="Of the training that gives the stages [the task's].")
+@several("--stage", "stages", None, "Of the training.", type=float, default=(0.1, 1.0), show_default=True)
+@switch("--full", "The whole protocol: 5 strengths, 4 stages, 3 trainings.")
+@count("--chips", 4, "Draws of every gradient.", least=2)
+@count("--batch", 64, "Samples of the gradients.")
+@count("--steps", 30, "Of the training under each cause.", least=0)
+@at_most("--epochs", "Of the training that gives the stages [the task's].")
 def diagnose(
     when: str, causes: tuple[str, ...], strengths: tuple[float, ...], stages: tuple[float, ...], full: bool, chips: int,
     batch: int, steps: int, epochs: int | None, **options: Any,

@@ -15,6 +15,7 @@ import click
 
 from mho.cli.config import JSON, SET
 from mho.ground import MhoError
+from mho_lab.options import at_most, count, folder as folder_option, several, switch
 
 FOLDER = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -22,19 +23,14 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 def executor_options(command: Callable[..., None]) -> Callable[..., None]:
     """Where and how items are measured, for every verb that sweeps."""
+    how = "process: one worker process; loky: several; dask, ray: a cluster; serial: this process."
     for option in (
-        click.option("--workers", type=click.IntRange(1), help="Processes at the same time [all cores]."),
+        at_most("--workers", "Processes at the same time [all cores]."),
         click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="Per item."),
         click.option(
             "--scheduler", metavar="ADDRESS", help="Of a Dask cluster, with --executor dask [one of its own]."
         ),
-        click.option(
-            "--executor",
-            default="process",
-            show_default=True,
-            metavar="NAME",
-            help="process: one worker process; loky: several; dask, ray: a cluster; serial: this process.",
-        ),
+        click.option("--executor", default="process", show_default=True, metavar="NAME", help=how),
     ):
         command = option(command)
     return command
@@ -56,23 +52,20 @@ def sweep() -> None:
 @click.argument("what", metavar="FILE|TASK")
 @click.argument("hw", required=False)
 @SET
-@click.option("--grid", multiple=True, metavar="PATH=V1,V2,...", help="Values of a setting (repeatable: all pairs).")
-@click.option(
-    "--arm",
-    "arms",
-    multiple=True,
-    metavar="'NAME: PATH=VALUE; ...'",
-    help="A named way: changes for chips and training, 'train PATH=VALUE' for training only, 'train' or 'direct'.",
-)
+@several("--grid", "grid", "PATH=V1,V2,...", "Values of a setting (repeatable: all pairs).")
+@several(
+    "--arm", "arms", "'NAME: PATH=VALUE; ...'",
+    "A named way: changes for chips and training, 'train PATH=VALUE' for training only, 'train' or 'direct'.",
+)  # fmt: skip
 @click.option("--baseline", metavar="NAME", help="The arm that the others are compared with [the first].")
-@click.option("--train", is_flag=True, help="Train for the hardware first, unless an arm is 'direct'.")
+@switch("--train", "Train for the hardware first, unless an arm is 'direct'.")
 @click.option(
     "--checkpoint", type=click.Path(exists=True, dir_okay=False), help="Start from this network [train one per seed]."
 )
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Of trainings and chips.")
-@click.option("--chips", type=click.IntRange(1), default=10, show_default=True, help="Chips of each network.")
-@click.option("--time", "times", multiple=True, metavar="TIME", help="When, e.g. '1 day' [the hardware's times].")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder [mho-runs/sweep-TASK-HW-...].")
+@count("--seeds", 1, "Of trainings and chips.")
+@count("--chips", 10, "Chips of each network.")
+@several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")
+@folder_option("--out", "Folder [mho-runs/sweep-TASK-HW-...].")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts, e.g. of a job array; all share the folder.")
 @executor_options
 @JSON

@@ -1,0 +1,54 @@
+"""Options that verbs share, short ways to write others, and the folder where results go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def count(flag: str, default: int, text: str, least: int = 1) -> Option:
+    """How many: a whole number from `least`."""
+    return click.option(flag, default=default, show_default=True, type=click.IntRange(least), help=text)
+
+
+def at_most(flag: str, text: str, least: int = 1, **more: Any) -> Option:
+    """A whole number from `least` that need not be given."""
+    return click.option(flag, type=click.IntRange(least), help=text, **more)
+
+
+def several(flag: str, name: str, metavar: str | None, text: str, **more: Any) -> Option:
+    """May be given several times; the argument `name` holds all."""
+    return click.option(flag, name, multiple=True, metavar=metavar, help=text, **more)
+
+
+def switch(flag: str, text: str) -> Option:
+    """On or off."""
+    return click.option(flag, is_flag=True, help=text)
+
+
+def file(flag: str, text: str, **more: Any) -> Option:
+    """A file to write."""
+    return click.option(flag, type=click.Path(dir_okay=False, path_type=Path), help=text, **more)
+
+
+def folder(flag: str, text: str) -> Option:
+    """A folder to write to."""
+    return click.option(flag, type=click.Path(file_okay=False, path_type=Path), help=text)
+
+
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)  # a file that is there
+OUT = folder("--out", "Folder of the results [mho-runs/TASK-HW-...].")
+SEED = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
+THREADS = count("--threads", 1, "Threads of torch; results are bit-equal only for the same number.")
+CHIPS = count("--chips", 25, "Simulated chips.")
+
+
+def default_folder(task: str, hardware: str, digest: str, seed: int | None = None) -> Path:
+    """mho-runs/digits-pcm.standard-1a2b3c4d-s0: one folder for each hardware content and seed, or for several seeds."""
+    name = Path(hardware).stem if hardware.endswith((".yaml", ".yml")) else hardware
+    return Path("mho-runs") / f"{task}-{name}-{digest[:8]}-{'seeds' if seed is None else f's{seed}'}"
