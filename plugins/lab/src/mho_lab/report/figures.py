@@ -298,7 +298,7 @@ def as_percent(value: float, _position: float) -> str:
 def need_extras() -> None:
     """Raise `MhoError` where the extra `report` is not installed."""
     try:
-        import jinja2
+        import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     except ImportError:
         raise MhoError("the report needs matplotlib and jinja2: pip install 'mho-lab[report]'") from None
