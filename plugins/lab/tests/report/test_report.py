@@ -291,7 +291,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, package: str, monkeypatch: pyt
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MhoError, match=r"pip install 'mho\[report\]'"):
+    with pytest.raises(MhoError, match=r"pip install 'mho-lab\[report\]'"):
         write_report(folder_of(tmp_path, DIRECT))
 
 

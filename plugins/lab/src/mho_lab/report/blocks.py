@@ -255,10 +255,8 @@ def _plain(value: Any) -> Any:
 
 def render(template: str, package: str = __package__, **values: Any) -> str:
     """A template in the folder templates/ of a package, which may extend those of this one."""
-    try:
-        from jinja2 import Environment, FunctionLoader, StrictUndefined
-    except ImportError:
-        raise figures.missing() from None
+    figures.need_extras()
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def source(name: str) -> str | None:
         places = (resources.files(p).joinpath("templates", name) for p in (package, __package__))

@@ -48,6 +48,10 @@ def run(
     One training says nothing about the next: --seeds 3 trains three times, each deployed on chips of its own, and gives
     means over the trainings, and what hardware-aware training gains with a 95 % interval.
     """
+    if not no_report:
+        from mho_lab.report.figures import need_extras
+
+        need_extras()  # before minutes of work
     job: Job | Trainings
     job = one = _job(task, hw, changes, chips, seed, out, threads)
     if seeds:
