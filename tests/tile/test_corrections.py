@@ -111,8 +111,8 @@ def registered():
         yield
 
 
-def hardware(corrections, body="", precision="auto"):
-    text = f"mho: 1\ndefault: t\nprecision: {precision}\ntiles:\n  t:\n    rows: 9\n    corrections: [{corrections}]\n{body}"
+def hardware(corrections, body="", precision="auto", rows=9):
+    text = f"mho: 1\ndefault: t\nprecision: {precision}\ntiles:\n  t:\n    rows: {rows}\n    corrections: [{corrections}]\n{body}"
     return mho.Hardware.from_yaml(text)
 
 
@@ -169,7 +169,7 @@ def test_scaling_frees_the_other_channels_of_an_outlier(layer, precision):
         (plain.weight[:, 1] if layer != "transposed" else plain.weight[1]).mul_(1e-3)  # the outlier hardly matters
     x, errors = outliers(shape), []
     for kind in ("", "tried.scaling", "tried.beside"):
-        net = mho.to_analog(plain, hardware(kind, CONVERTERS, precision)).eval()
+        net = mho.to_analog(plain, hardware(kind, CONVERTERS, precision, rows=40)).eval()
         mho.calibrate(net, [x])
         errors.append(error(net, plain, x))
     bare, scaled, beside = errors
