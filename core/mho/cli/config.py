@@ -92,9 +92,7 @@ def show_plan(hardware: Hardware) -> None:
         if rows:
             click.echo(f"\nplan of tiles.{name}\n" + table(("stage", "part", "what it does"), rows, indent=2))
     for name, route in routes(hardware).items():
-        click.echo(
-            f"\nroute of tiles.{name} on this machine\n" + table(("part", "how"), route_rows(hardware, route), indent=2)
-        )
+        click.echo(f"\nroute of tiles.{name} on this machine\n" + table(("part", "how"), route_rows(hardware, route), indent=2))
 
 
 def route_rows(hardware: Hardware, route: Route) -> list[tuple[str, str]]:

@@ -103,9 +103,7 @@ def Field(  # noqa: N802 (reads like pydantic's, which it extends)
     Everything else is passed to `pydantic.Field`.
     """
     extra: dict[str, Any] = {k: v for k, v in (("unit", unit), ("source", source)) if v is not None}
-    info: FieldInfo = pydantic.Field(
-        default, description=description, json_schema_extra=extra or None, **pydantic_options
-    )
+    info: FieldInfo = pydantic.Field(default, description=description, json_schema_extra=extra or None, **pydantic_options)
     limits = Limits(ge, gt, le, lt)
     if limits.given():
         info.metadata.append(limits)
@@ -236,9 +234,7 @@ class Kinded(Strict):
         names = list(cls.__pydantic_fields__)
         if kind is not None:
             if not _KIND.fullmatch(kind):
-                raise TypeError(
-                    f"{cls.__qualname__}: kind {kind!r} is not of the form family.effect (lower case, digits, _)"
-                )
+                raise TypeError(f"{cls.__qualname__}: kind {kind!r} is not of the form family.effect (lower case, digits, _)")
             cls.KIND = kind
             literal: Any = Literal[kind]
             cls.__pydantic_fields__["kind"] = FieldInfo(annotation=literal, default=kind, description="family.effect")

@@ -34,9 +34,7 @@ class Compensation(Kinded):
 
     def gain(self, reference: Tensor, now: Tensor, geometry: Geometry) -> Tensor:
         """Digital gain [tile, out] from two read-outs [vector, tile, out] of the same inputs."""
-        raise NotImplementedError(
-            f"{type(self).__name__} does not say how it compensates: write gain(reference, now, geometry)"
-        )
+        raise NotImplementedError(f"{type(self).__name__} does not say how it compensates: write gain(reference, now, geometry)")
 
 
 def ratio(reference: Tensor, now: Tensor) -> Tensor:

@@ -140,9 +140,7 @@ def rows_at(k: Key, *index: Tensor) -> tuple[Tensor, Tensor]:
 
 def count(n: int, device: torch.device) -> Tensor:
     """0 ... n - 1 in int32, to be hashed."""
-    return (
-        _opaque_count(n, device) if torch.compiler.is_compiling() else torch.arange(n, dtype=torch.int32, device=device)
-    )
+    return _opaque_count(n, device) if torch.compiler.is_compiling() else torch.arange(n, dtype=torch.int32, device=device)
 
 
 @torch.compiler.assume_constant_result

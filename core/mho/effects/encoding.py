@@ -11,9 +11,7 @@ from mho.effects.converter import Rounding
 from mho.effects.gradient import straight
 
 
-def quantise(
-    z: Tensor, bound: float | Tensor, top: int | None, rounding: Rounding = "through", lowest: float = -1.0
-) -> Tensor:
+def quantise(z: Tensor, bound: float | Tensor, top: int | None, rounding: Rounding = "through", lowest: float = -1.0) -> Tensor:
     """`clip(s round(z/s), lowest b, b)` with s = b/top: 2 top + 1 levels for lowest = -1 (R003-02, Eq. 4 corrected,
     docs/physics.md E2), saturating on both sides (R003-03, Eq. 5).
 

@@ -123,9 +123,7 @@ class Nonideality(Kinded):
         if cls.strength != "scale":
             fields.pop("scale", None)
         if cls.strength is not None and cls.strength not in fields:
-            raise TypeError(
-                f"{cls.__qualname__}: strength {cls.strength!r} is not one of its fields ({', '.join(fields)})"
-            )
+            raise TypeError(f"{cls.__qualname__}: strength {cls.strength!r} is not one of its fields ({', '.join(fields)})")
 
     # Plain: any torch code. One call sees all row tiles of a layer.
     def program(self, g: Tensor, site: Site) -> Tensor:

@@ -44,18 +44,10 @@ TABLE = {
         Stage("compensate", "once per age", "", "time"),
         Stage("dac", "per product", "x", "vector"),
         Stage("input", "per product", "x", "vector", "seam: the main product runs in fp32"),
-        Stage(
-            "read",
-            "per call, one draw for the whole batch",
-            "w",
-            "call",
-            "seam: the weights are coded anew for every call",
-        ),
+        Stage("read", "per call, one draw for the whole batch", "w", "call", "seam: the weights are coded anew for every call"),
         Stage("passes", "per product", "x", "vector", "the reference path reads a tile several times"),
         Stage("mvm", "instead of the product", "xw", "vector", "seam: replaces the main product"),
-        Stage(
-            "accumulate", "per product", "yxw", "vector", "seam: called on whole outputs, between parts of the epilogue"
-        ),
+        Stage("accumulate", "per product", "yxw", "vector", "seam: called on whole outputs, between parts of the epilogue"),
         Stage("output", "per product", "y", "vector", "seam: called on whole outputs, between parts of the epilogue"),
         Stage("adc", "per product", "y", "vector"),
     )

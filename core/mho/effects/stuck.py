@@ -34,16 +34,9 @@ class StuckAt(Nonideality):
         description="share of cells stuck at the lowest conductance",
         source="Rasch et al. 2023, Fig. 5",
     )
-    on: float = Field(
-        0.0, ge=0, le=1, unit="1", description="share of cells stuck at g_max", source="Rasch et al. 2023, Fig. 5"
-    )
+    on: float = Field(0.0, ge=0, le=1, unit="1", description="share of cells stuck at g_max", source="Rasch et al. 2023, Fig. 5")
     random: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        unit="1",
-        description="share of cells stuck at U(g_min, g_max)",
-        source="Rasch et al. 2023, Fig. 5",
+        0.0, ge=0, le=1, unit="1", description="share of cells stuck at U(g_min, g_max)", source="Rasch et al. 2023, Fig. 5"
     )
 
     @classmethod

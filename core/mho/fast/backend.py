@@ -66,9 +66,7 @@ class Fast:
     def product(self, call: Call, keep: bool, **about: Any) -> Product:
         return Product(call, self.route, self.kernels, keep, self._by_reference, **about)
 
-    def outputs(
-        self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool
-    ) -> Tensor:
+    def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor:
         """x of [vector, in], weight [tile, out, row] (None on a chip) -> [vector, out], as `TileArray` documents it."""
         origin, pixels = source(self.view.layout, self.route, x)
         product = self.product(call, differentiated, source=origin)
@@ -207,9 +205,7 @@ class MiniBatchWeights(torch.autograd.Function):
         weight, gamma = ctx.saved_tensors
         product: Product = ctx.product
 
-        if (
-            product.view.plan.read or product.by_reference or not possible()
-        ):  # effects, derivatives, transforms may see g too
+        if product.view.plan.read or product.by_reference or not possible():  # effects, derivatives, transforms may see g too
             g = g.clone()
 
         def of(g: Tensor, weight: Tensor, gamma: Tensor) -> None:

@@ -146,14 +146,9 @@ class Backward:
 
     def _before_adc(self, g: Tensor, kind: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the products of every tile, [vector, out] of type `kind`, and of scale [out] where it is asked for."""
-        adc, outputs = (
-            Conversion.of(self.product.view.adc),
-            [self.layout.outputs(t) for t in range(self.layout.row_tiles)],
-        )
+        adc, outputs = (Conversion.of(self.product.view.adc), [self.layout.outputs(t) for t in range(self.layout.row_tiles)])
 
-        def every(
-            g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor, learned: bool
-        ) -> tuple[list[Tensor], list[Tensor]]:
+        def every(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor, learned: bool) -> tuple[list[Tensor], list[Tensor]]:
             tiles = [(g[:, out], codes[:, t], alpha[..., t, :], scale[t]) for t, out in enumerate(outputs)]
             gscales = [(g * codes * alpha).sum(0) * adc.step for g, codes, alpha, _ in tiles if learned]
             return [before(*tile) for tile in tiles], gscales
@@ -166,9 +161,7 @@ class Backward:
 
         arguments = (g, self.saved.codes, self.saved.alpha, self.saved.scale, bool(self.wanted.scale))
         elements = self.saved.codes.numel()
-        return self.product.kernels.run(
-            "gradient of the ADC", lambda _: every, arguments, lambda: every(*arguments), elements
-        )
+        return self.product.kernels.run("gradient of the ADC", lambda _: every, arguments, lambda: every(*arguments), elements)
 
     # -- vectors that are rows of memory ------------------------------------------------------------------------
     def _rows(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> None:
@@ -203,18 +196,8 @@ class Backward:
 
         _, clipped, _, _, alpha, _ = self.saved
         span, learned = self._span(alpha), bool(self.wanted.alpha)
-        arguments = (
-            g,
-            self.saved.main,
-            clipped,
-            alpha,
-            span,
-            self.product.call.decay,
-            learned,
-        )  # no decay in evaluation
-        return self.product.kernels.run(
-            "gradient of the DAC", lambda _: every, arguments, lambda: every(*arguments), g.numel()
-        )
+        arguments = (g, self.saved.main, clipped, alpha, span, self.product.call.decay, learned)  # no decay in evaluation
+        return self.product.kernels.run("gradient of the DAC", lambda _: every, arguments, lambda: every(*arguments), g.numel())
 
     # -- patches ------------------------------------------------------------------------------------------------
     def _patches(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> Tensor | None:

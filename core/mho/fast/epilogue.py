@@ -198,9 +198,7 @@ class Epilogue(Terms):
         whole = self.route.whole or torch.compiler.is_compiling()
         return source.chunks(source.count if whole else max(256, ROOM // per))
 
-    def _products(
-        self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def _products(self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes) -> tuple[list[Tensor], list[Tensor]]:
         """Main and side products [tile, vector, out] of some vectors."""
         mains, route, columns = self.route.mains, self.route, self.layout.columns
         main = []

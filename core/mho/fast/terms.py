@@ -36,6 +36,4 @@ class Terms:
     @property
     def constants(self) -> Constants:
         """What `prepare` has set for the effects that a kernel asks."""
-        return {
-            p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants for p in self.route.preparing
-        }
+        return {p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants for p in self.route.preparing}

@@ -92,9 +92,7 @@ class AnalogLayer(nn.Module):
 
     # -- construction -----------------------------------------------------------------------------------------
     @classmethod
-    def from_torch(
-        cls, layer: nn.Module, spec: TileSpec, training: TrainingSpec, name: str = "", shared: Any = None
-    ) -> Self:
+    def from_torch(cls, layer: nn.Module, spec: TileSpec, training: TrainingSpec, name: str = "", shared: Any = None) -> Self:
         """The analog layer with the same parameters, hooks and attributes as `layer`. `shared` remembers the tile arrays
         of parameters that several layers own: they are written to tiles once."""
         kind = analog_class(cls, type(layer))

@@ -169,11 +169,7 @@ class Mvm:
     def adc(self, y: Tensor) -> Tensor:
         """Eq. 5."""
         adc = self.call.view.adc
-        return (
-            y
-            if adc is None
-            else adc.convert(y, self.call.rounding, self.call.view.converter_site("adc", self.call.stream))
-        )
+        return y if adc is None else adc.convert(y, self.call.rounding, self.call.view.converter_site("adc", self.call.stream))
 
     def staged(self, stage: str, y: Tensor, *args: Tensor) -> Tensor:
         """All effects of a stage. Declared terms are the identity in a straight-through backward."""

@@ -73,7 +73,5 @@ def _says(effect: Nonideality, stage: str) -> str:
     if not declared or effect.writes(stage):
         return "plain " + stage
     terms = ", ".join(t for t in TERMS if effect.writes(t))
-    sides = ", ".join(
-        f"{s.phi.__doc__ or s.phi.__name__} . {s.psi.__doc__ or s.psi.__name__}" for s in effect.sides.values()
-    )
+    sides = ", ".join(f"{s.phi.__doc__ or s.phi.__name__} . {s.psi.__doc__ or s.psi.__name__}" for s in effect.sides.values())
     return f"declared {terms}" + (f" over {sides}" if sides else "")

@@ -62,8 +62,7 @@ class TileView(Devices):
         if backward.forward_only and trains:
             kinds = ", ".join(p.effect.kind for p in plan.effects if p.effect.writes("build"))
             raise MhoError(
-                f"{kinds}: 'backward: {backward.mode}' does not differentiate effects and trains none; "
-                "use through or autograd"
+                f"{kinds}: 'backward: {backward.mode}' does not differentiate effects and trains none; use through or autograd"
             )
         return view
 
@@ -157,6 +156,5 @@ class TileView(Devices):
         """Refuse inputs of another length or of integers."""
         if x[-1] != self.layout.in_features or not kind.is_floating_point:
             raise MhoError(
-                f"layer {self.name!r} takes floating-point inputs of {self.layout.in_features} features, "
-                f"got {tuple(x)} of {kind}"
+                f"layer {self.name!r} takes floating-point inputs of {self.layout.in_features} features, got {tuple(x)} of {kind}"
             )

@@ -138,9 +138,7 @@ def _tell(net: nn.Module, seen: Mapping[TileArray, Seen], cap: float | None) -> 
     remark(net, "cap", over, f"inputs beyond {cap} are cut: calibration was given this cap")
 
 
-def _set_ranges(
-    array: TileArray, weight: Tensor, seen: Seen, dac: Method | None, columns: str | None, cap: float | None
-) -> None:
+def _set_ranges(array: TileArray, weight: Tensor, seen: Seen, dac: Method | None, columns: str | None, cap: float | None) -> None:
     """Choose the ranges of one matrix."""
     before = array.input_range.detach().clone()
     if dac is not None:

@@ -157,9 +157,7 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
         raise MhoError(f"hw must be a Hardware, a file or the name of a preset such as 'pcm.standard', got {hw!r}")
     hw = load(hw)
     if tile_arrays(model):
-        raise MhoError(
-            "this model is analog already; convert the torch model it came from, or mho.to_digital(net) first"
-        )
+        raise MhoError("this model is analog already; convert the torch model it came from, or mho.to_digital(net) first")
     net, kept = _convert(_copy(model), hw)
     report = _report(net, kept)
     if not report.analog:
@@ -367,9 +365,7 @@ def _not_analog(module: nn.Module, cls: type[AnalogLayer] | None, own: list[nn.P
         return "left digital", "its shape is not known yet; run one batch through the model before converting"
     if cls is None:
         matrix = any(p.dim() > 1 for p in own)
-        reason = next(
-            (text for kind, text in REFUSED.items() if isinstance(module, kind)), "no analog layer for this type"
-        )
+        reason = next((text for kind, text in REFUSED.items() if isinstance(module, kind)), "no analog layer for this type")
         return ("left digital", reason) if matrix else ("digital", "holds no weight matrix")
     if nn.utils.parametrize.is_parametrized(module):
         return "left digital", "its weight is parametrized; remove_parametrizations first"

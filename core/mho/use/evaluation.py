@@ -80,11 +80,7 @@ class Evaluation:
 
     def _table(self) -> tuple[list[str], list[tuple[str, ...]]]:
         head = ["time", "score", "SEM"]
-        columns = [
-            [format_seconds(t) for t in self.times],
-            [f"{m:.4f}" for m in self.mean],
-            [f"{s:.4f}" for s in self.sem],
-        ]
+        columns = [[format_seconds(t) for t in self.times], [f"{m:.4f}" for m in self.mean], [f"{s:.4f}" for s in self.sem]]
         if self.normalised is not None:
             head.append("normalised")
             columns.append([f"{v:.3f}" for v in self.normalised])

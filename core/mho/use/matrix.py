@@ -26,9 +26,7 @@ class Tile(AnalogLinear):
         if weight.dim() != 2:
             raise MhoError(f"a tile needs a matrix [out, in], got shape {tuple(weight.shape)}")
         out_features, in_features = weight.shape
-        super().__init__(
-            in_features, out_features, bias=False, hw=load(hw), tile=tile, device=weight.device, dtype=weight.dtype
-        )
+        super().__init__(in_features, out_features, bias=False, hw=load(hw), tile=tile, device=weight.device, dtype=weight.dtype)
         with torch.no_grad():
             self.weight.copy_(weight)
         self.tiles.remap(self.weight)
