@@ -24,8 +24,7 @@ from mho.config.schema import KEY_ERROR, RULE_ERROR, Field, Strict, kind_form, s
 from mho.config.tilespec import CONVERTERS, TileSpec
 from mho.config.units import Seconds
 from mho.config.yamltext import Node, dotted, parse, parse_value, read, write
-from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
-from mho.ground.notebook import html_table
+from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem, Source, html_table
 
 DIGITAL = "digital"
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")

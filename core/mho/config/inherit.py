@@ -6,7 +6,7 @@ from mho.config import registry
 from mho.config.schema import kind_form, shown, suggest
 from mho.config.slots import SLOTS
 from mho.config.yamltext import Node, dotted, read
-from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem
+from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem
 
 MAX_LIKE = 50  # tiles that a tile is like, one after the other
 

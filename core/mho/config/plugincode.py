@@ -16,7 +16,7 @@ import pluggy
 
 from mho.config import hooks
 from mho.config.schema import Kinded, kind_form
-from mho.ground.errors import PluginError
+from mho.ground import PluginError
 
 NOUNS = {"dac": "DAC", "adc": "ADC", "training": "training method"}
 

@@ -20,7 +20,7 @@ from mho.config import distributions, plugincode
 from mho.config.distributions import owner, owners
 from mho.config.plugincode import Provided, article, name_of, of_category
 from mho.config.schema import Kinded, kind_form, suggest
-from mho.ground.errors import PluginError
+from mho.ground import PluginError
 from mho.ground.renames import present
 
 CORE = "mho"  # the family and the distribution that nobody else may claim

@@ -12,7 +12,7 @@ from pydantic_core import PydanticKnownError, core_schema
 from mho.config import registry
 from mho.config.plugincode import article
 from mho.config.schema import Kinded, kind_form, problem, shown
-from mho.ground.errors import PluginError
+from mho.ground import PluginError
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
-from mho.ground.arguments import plain
-from mho.ground.errors import MhoError
+from mho.ground import MhoError, plain
 
 _TIME = {"ns": "1e-9", "us": "1e-6", "ms": "1e-3", "s": "1", "min": "60", "h": "3600", "day": "86400", "year": "31536000"}
 # dimension: (how to call it, an example, unit -> factor to the SI unit). Decimal, so that "25 uS" is exactly 25.0 uS.

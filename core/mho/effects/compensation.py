@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from mho.config.schema import Field, Kinded
+from mho.config import Field, Kinded
 
 if TYPE_CHECKING:
     from torch import Tensor

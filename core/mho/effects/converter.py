@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from mho.config.schema import Field, Kinded
+from mho.config import Field, Kinded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mho.effects.site import Site
+    from mho.effects.stages import Rounding
 
 RANGE_CAP = 10.0  # no input range that is set from data is larger (R003-62)
-Rounding = Literal["through", "zero", "ste"]
 
 
 class Converter(Kinded):

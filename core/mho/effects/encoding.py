@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mho.effects.converter import Rounding
 from mho.effects.gradient import straight
+from mho.effects.stages import Rounding
 
 
 def quantise(z: Tensor, bound: float | Tensor, top: int | None, rounding: Rounding = "through", lowest: float = -1.0) -> Tensor:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from mho.config.schema import Field, Kinded
-from mho.config.units import Sigmas
+from mho.config import Field, Kinded, Sigmas
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 import torch
 from pydantic.fields import FieldInfo
 
-from mho.config.schema import Field, Kinded
+from mho.config import Field, Kinded
 from mho.effects import stages
 
 if TYPE_CHECKING:

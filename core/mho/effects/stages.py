@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Per = Literal["chip", "time", "call", "vector"]
+Per = Literal["chip", "time", "call", "vector"]  # how often a draw changes
+Rounding = Literal["through", "zero", "ste"]  # its derivative: masked straight-through, 0, or that of the clip
 FOLDED = "folded into the weights"
 
 

@@ -13,13 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from mho.config.hardware import Hardware, TileSpec
+from mho.config import Hardware, TileSpec
+from mho.effects import TABLE, TERMS, Adc, Dac, Nonideality, Side, linear
 from mho.effects.circuits import with_circuits
-from mho.effects.converter import Adc, Dac
-from mho.effects.nonideality import TERMS, Nonideality, Side, linear
-from mho.effects.stages import TABLE
 from mho.fast.tier import Precision, Tier, chosen_tier
-from mho.tile.plan import Placed, Plan, resolve as resolve_plan
+from mho.tile import resolve as resolve_plan
+from mho.tile.plan import Placed, Plan
 
 
 class Weighing(NamedTuple):

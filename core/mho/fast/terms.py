@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mho.effects.site import CLOSED, Site
+from mho.effects import Site
+from mho.effects.site import CLOSED
 from mho.fast.route import Route
-from mho.tile.mvm import Call
+from mho.tile import Call, TileView
 from mho.tile.plan import Placed
-from mho.tile.view import Constants, TileView
+from mho.tile.view import Constants
 
 
 class Terms:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 from mho.layers.base import COMPUTED, AnalogLayer
 from mho.layers.linear import AnalogLinear
-from mho.tile.array import tile_arrays
+from mho.tile import tile_arrays
 
 if TYPE_CHECKING:
-    from mho.config.hardware import Hardware
+    from mho.config import Hardware
 
 
 class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):

@@ -12,18 +12,11 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from mho.config.hardware import TileSpec
-from mho.config.recipe import TrainingSpec
-from mho.effects import draws
-from mho.effects.compensation import Compensation
+from mho.config import TileSpec, TrainingSpec
+from mho.effects import Compensation, Correction, CorrectionModule, Matrix, QuantiserModule, Stream, Surrogate, draws, straight
 from mho.effects.converter import RANGE_CAP
-from mho.effects.correcting import CorrectionModule
-from mho.effects.correction import Correction, Matrix
-from mho.effects.gradient import CleanProduct, straight
-from mho.effects.quantiser import QuantiserModule
-from mho.effects.site import Stream
-from mho.effects.surrogate import Surrogate
-from mho.ground.errors import MhoError
+from mho.effects.gradient import CleanProduct
+from mho.ground import MhoError
 from mho.tile.layout import Layout
 from mho.tile.mvm import Call, Mvm
 from mho.tile.patches import POINT, Patches
@@ -252,8 +245,8 @@ class TileArray(Scales, Member):
             return Drawn(call.weights(w))
 
     def trace(self, x: Tensor, weight: Tensor, purpose: str = "trace", ranges: Tensor | None = None) -> dict[str, Tensor]:
-        """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in] of the DAC, on the chip that is
-        on or with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same
+        """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in] of the DAC, on the chip that
+        is on or with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same
         noise, so that settings can be compared; nothing else of the network changes.
 
         range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog

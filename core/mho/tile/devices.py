@@ -10,9 +10,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from mho.config.hardware import TileSpec
-from mho.effects.mapping import Mapping
-from mho.effects.site import Geometry, Site, Stream
+from mho.config import TileSpec
+from mho.effects import Geometry, Mapping, Site, Stream
 from mho.tile.plan import Placed, Plan
 
 

@@ -21,11 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mho.effects import draws
-from mho.effects.converter import Rounding
-from mho.effects.gradient import straight
-from mho.effects.nonideality import product
-from mho.effects.site import Site, Stream
+from mho.effects import Rounding, Site, Stream, draws, product, straight
 from mho.tile.plan import Placed
 from mho.tile.programmed import Programmed
 from mho.tile.view import TileView

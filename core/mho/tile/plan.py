@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from mho.effects import draws
-from mho.effects.nonideality import TERMS, Nonideality
+from mho.effects import TERMS, Nonideality, draws
 from mho.effects.stages import acting
-from mho.ground.errors import ConfigError
+from mho.ground import ConfigError
 
 
 class Placed(NamedTuple):

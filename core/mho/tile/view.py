@@ -14,14 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mho.config.hardware import TileSpec
+from mho.config import TileSpec
 from mho.config.recipe import Backward
-from mho.effects import draws
+from mho.effects import Adc, Dac, Geometry, Nonideality, Rows, Site, Stream, draws
 from mho.effects.circuits import with_circuits
-from mho.effects.converter import Adc, Dac
-from mho.effects.nonideality import Nonideality
-from mho.effects.site import Geometry, Rows, Site, Stream
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 from mho.tile.devices import Devices
 from mho.tile.layout import Layout, blocks
 from mho.tile.plan import Placed, Plan, resolve

@@ -18,15 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mho.config.units import format_seconds, seconds
+from mho.config import format_seconds, seconds
 from mho.effects import draws
-from mho.ground.errors import MhoError
-from mho.ground.notebook import html_facts
+from mho.ground import MhoError, html_facts
 from mho.layers import AnalogLayer
-from mho.tile import parallel
-from mho.tile.array import TileArray, tile_arrays
-from mho.tile.programmed import Programmed
-from mho.tile.session import Session
+from mho.tile import Programmed, Session, TileArray, parallel, tile_arrays
 
 Time = str | float | int | timedelta
 

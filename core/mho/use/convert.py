@@ -14,16 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mho.config import registry
-from mho.config.hardware import Hardware, load
-from mho.config.schema import suggest
+from mho.config import Hardware, load, registry, suggest
 from mho.fast.backend import make_fast
-from mho.ground.errors import ConfigError, MhoError, Problem
-from mho.ground.notebook import html_table
-from mho.ground.tables import table
+from mho.ground import ConfigError, MhoError, Problem, html_table, table
 from mho.layers import AnalogLayer, Placement, close_fast_paths, lost, open_fast_paths, order_projections
-from mho.tile.array import TileArray, tile_arrays
-from mho.tile.session import Session
+from mho.tile import Session, TileArray, tile_arrays
 from mho.use.chip import matrices
 
 # Digital in every paper and every chip so far; they hold parameters but no matrix product with them.

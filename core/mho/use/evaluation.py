@@ -12,14 +12,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mho.config.units import format_seconds, seconds
-from mho.ground.arguments import whole
-from mho.ground.errorbars import spread
-from mho.ground.errors import MhoError
-from mho.ground.notebook import html_table
-from mho.ground.tables import table
-from mho.tile.array import tile_arrays
-from mho.tile.session import Session
+from mho.config import format_seconds, seconds
+from mho.ground import MhoError, html_table, spread, table, whole
+from mho.tile import Session, tile_arrays
 from mho.use.chip import Time, keeping_chip, keeping_modes, program, session_of
 from mho.use.convert import remark
 

@@ -7,9 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mho.config.hardware import Hardware, load
-from mho.ground.errors import MhoError
-from mho.ground.notebook import html_facts
+from mho.config import Hardware, load
+from mho.ground import MhoError, html_facts
 from mho.layers import AnalogLinear
 from mho.use import chip
 
