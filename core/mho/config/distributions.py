@@ -55,6 +55,7 @@ OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
         },
         ("testing",),
     ),
+    "mho-circuit": ({}, ("StuckAt",)),
     "mho-qat": ({}, ("PreactivationNoise", "Schedule", "distillation_loss", "follow", "quantise", "unquantise")),
     "mho-transformers": ({}, ("DriftScore",)),
 }
