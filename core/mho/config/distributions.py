@@ -61,6 +61,7 @@ OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 }
 # The same for keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
+OUR_CALIBRATIONS = ("dac.mse", "columns.grid")  # of mho-lab: argument of `calibrate` and method
 
 
 def entry_points(group: str, path: Sequence[str] | None = None) -> dict[str, list[metadata.EntryPoint]]:
