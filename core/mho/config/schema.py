@@ -426,7 +426,8 @@ def limits_of(info: FieldInfo | None) -> str:
 def _note(name: str, info: FieldInfo) -> FieldNote:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     default = info.get_default(call_default_factory=True) if not info.is_required() else PydanticUndefined
-    return FieldNote(name, default, unit_of(info), _accepts(info), info.description or "", str(extra.get("source", "")))
+    description = " ".join((info.description or "").split())
+    return FieldNote(name, default, unit_of(info), _accepts(info), description, str(extra.get("source", "")))
 
 
 def _accepts(info: FieldInfo) -> str:
