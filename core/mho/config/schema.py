@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal, Self
 import pydantic
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ModelWrapValidatorHandler, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, PydanticUndefined, core_schema
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticUndefined, core_schema
 
-from mho.config.units import Quantity, expected, is_dimensional
+from mho.config.units import UNITS, Quantity, expected, problem
 from mho.ground.renames import Renamed, present
 
 # The error types of mho: all carry a finished sentence; "mho_key" is about a key rather than about its value, "mho_rule"
@@ -23,11 +23,6 @@ from mho.ground.renames import Renamed, present
 VALUE_ERROR, KEY_ERROR, RULE_ERROR = "mho", "mho_key", "mho_rule"
 MANY = 100  # mistakes of one part that are described
 _KIND = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
-
-
-def problem(message: str, type_: str = VALUE_ERROR) -> PydanticCustomError:
-    """A validation error that says exactly `message`."""
-    return PydanticCustomError(type_, "{message}", {"message": message})
 
 
 def suggest(name: str, known: Iterable[str], what: str) -> str:
@@ -109,8 +104,8 @@ def Field(  # noqa: N802 (reads like pydantic's, which it extends)
     limits = Limits(ge, gt, le, lt)
     if limits.given():
         info.metadata.append(limits)
-    if is_dimensional(unit):
-        info.metadata.append(Quantity(str(unit)))
+    if unit in UNITS:
+        info.metadata.append(Quantity(unit))
     return info
 
 
@@ -382,7 +377,7 @@ def _wanted(error: ErrorDetails, info: FieldInfo | None) -> str:
     limits = limits_of(info) if "number" in number else ""
     if limits and info is not None and int in (info.annotation, *_members(info.annotation)):
         number = "a whole number"
-    if number.endswith("a number") and info is not None and is_dimensional(unit := unit_of(info)):
+    if number.endswith("a number") and info is not None and (unit := unit_of(info)) in UNITS:
         return f"{expected(unit)}, {limits} {unit}" if limits else expected(unit)
     return f"{number} {limits}".rstrip()
 

@@ -11,7 +11,8 @@ from pydantic_core import PydanticKnownError, core_schema
 
 from mho.config import registry
 from mho.config.plugincode import article
-from mho.config.schema import Kinded, kind_form, problem, shown
+from mho.config.schema import Kinded, kind_form, shown
+from mho.config.units import problem
 from mho.ground.errors import PluginError
 
 
