@@ -137,12 +137,10 @@ def verb(name: str) -> click.Command | None:
     points = plugin_verbs().get(name, [])
     if not points:
         return None
-    from mho.config.distributions import owners
+    from mho.config.distributions import owners, several
 
     if len(points) > 1:
-        raise PluginError(
-            f"{len(points)} distributions claim the verb {name!r}: {owners(points)}; uninstall all but one"
-        )
+        raise PluginError(several(points, f"the verb {name!r}"))
     try:
         command = points[0].load()
     except (Exception, SystemExit) as error:

@@ -169,9 +169,8 @@ def _place(error: BaseException, file: Path) -> str:
     """file:line of an exception, the deepest line that is in the file."""
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve() == file.resolve():
         return f"{file}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f.lineno for f in frames if Path(f.filename).resolve() == file.resolve()]
-    return f"{file}:{lines[-1]}" if lines else str(file)
+    _, frame = frame_in(error, {"": file.resolve()})
+    return f"{file}:{frame.lineno}" if frame is not None else str(file)
 
 
 def cause(error: BaseException) -> str:
@@ -180,11 +179,11 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def place_in(error: BaseException, files: dict[str, Path]) -> tuple[str, str]:
-    """(name, function (file:line)) of the deepest line of an exception that is in one of these files or folders."""
+def frame_in(error: BaseException, files: dict[str, Path]) -> tuple[str, traceback.FrameSummary | None]:
+    """The deepest line of an exception that is in one of these files or folders, and the name of that; ("", None) if none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename).resolve()
         for name, place in files.items():
             if path == place or place in path.parents:
-                return name, f"{frame.name} ({frame.filename}:{frame.lineno})"
-    return "", ""
+                return name, frame
+    return "", None
