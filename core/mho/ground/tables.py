@@ -41,9 +41,9 @@ def table(
         lines = _wrapped(lines, kept.index(wrap), shutil.get_terminal_size((120, 24)).columns - indent)
     widths = _widths(lines)
     to_right = {kept.index(i) for i in right if i in kept}
-    text = [_line(line, widths, to_right) for line in lines]
+    text = ["  ".join(_padded(c, w, j in to_right) for j, (c, w) in enumerate(zip(line, widths))) for line in lines]
     text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join(" " * indent + line for line in text)
+    return "\n".join(" " * indent + line.rstrip() for line in text)
 
 
 def _widths(lines: list[list[str]]) -> list[int]:
@@ -62,12 +62,7 @@ def _wrapped(lines: list[list[str]], column: int, to: int) -> list[list[str]]:
     return result
 
 
-def _line(cells: list[str], widths: list[int], to_right: set[int]) -> str:
-    padded = [_pad(cell, w, j in to_right) for j, (cell, w) in enumerate(zip(cells, widths))]
-    return "  ".join(padded).rstrip()
-
-
-def _pad(cell: str, to: int, right: bool) -> str:
+def _padded(cell: str, to: int, right: bool) -> str:
     space = " " * (to - width(cell))
     return space + cell if right else cell + space
 
