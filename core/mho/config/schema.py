@@ -113,6 +113,11 @@ class FieldNote:
     description: str
     source: str
 
+    @property
+    def required(self) -> bool:
+        """Whether the field must be given."""
+        return self.default is PydanticUndefined
+
 
 class Strict(BaseModel):
     """An immutable model that refuses unknown keys, wrong types, NaN and infinity, and says so in plain words."""
