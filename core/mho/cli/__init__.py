@@ -113,9 +113,7 @@ class LazyGroup(click.Group):
             click.echo("stopped", err=True)
             ctx.exit(130)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """The verb, or a usage error with a suggestion."""
         from mho.config.distributions import comes_with
 

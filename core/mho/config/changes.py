@@ -9,7 +9,7 @@ from mho.config.inherit import as_kinded, as_mapping, by_present_names, place_of
 from mho.config.schema import shown, suggest
 from mho.config.slots import SLOTS
 from mho.config.yamltext import Node, dotted, parse_value
-from mho.ground.errors import ConfigError, Mark, Problem, Source
+from mho.ground import ConfigError, Mark, Problem, Source
 
 
 def changed_by(tree: Node, change: str) -> Node:

@@ -24,8 +24,7 @@ from mho.config.schema import KEY_ERROR, RULE_ERROR, Field, Strict, kind_form, s
 from mho.config.tilespec import CONVERTERS, TileSpec
 from mho.config.units import Seconds
 from mho.config.yamltext import Node, dotted, parse, parse_value, read, write
-from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
-from mho.ground.notebook import html_table
+from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem, Source, html_table
 
 DIGITAL = "digital"
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -98,9 +97,7 @@ class Hardware(Strict):
     """rules: which layers go on which tile"""
     training: TrainingSpec = Field(TrainingSpec(), source="Rasch et al. 2023, Methods, HWA training")
     """hardware-aware training"""
-    times: tuple[Seconds, ...] = Field(
-        (1.0, 3600.0, 86400.0, 31536000.0), ge=0, min_length=1, source="Rasch et al. 2023, Fig. 3"
-    )
+    times: tuple[Seconds, ...] = Field((1.0, 3600.0, 86400.0, 31536000.0), ge=0, min_length=1, source="Rasch et al. 2023, Fig. 3")
     """when to evaluate, after programming"""
 
     _rule_marks: tuple[Mark, ...] = ()
@@ -364,9 +361,7 @@ def _check_names(names: list[str]) -> Iterator[tuple[tuple[str | int, ...], str]
             yield ("tiles", name), f"expected a tile name of letters, digits, '_', '.' and '-', got {name!r}"
 
 
-def _check_tile(
-    tile: str, names: list[str], path: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _check_tile(tile: str, names: list[str], path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     if tile not in names and tile != DIGITAL:
         yield path, f"no tile {tile!r}; {suggest(tile, [*names, DIGITAL], 'tiles')}"
 

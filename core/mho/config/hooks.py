@@ -110,7 +110,7 @@ def mho_converters() -> Iterable[type[Kinded]]:
     Example:
 
         from mho import Field, hookimpl
-        from mho.effects.converter import Adc
+        from mho.effects import Adc
 
         class OffsetAdc(Adc, kind="offset.adc"):
             "An ADC whose result is shifted by a constant."
@@ -134,7 +134,7 @@ def mho_compensations() -> Iterable[type[Kinded]]:
     Example:
 
         from mho import hookimpl
-        from mho.effects.compensation import Compensation
+        from mho.effects import Compensation
 
         class Halved(Compensation, kind="halved.drift"):
             "Corrects only half of the measured drift."
@@ -242,6 +242,45 @@ def mho_quantisers() -> Iterable[type[Kinded]]:
         @hookimpl
         def mho_quantisers():
             return [Powers]
+    """
+    return ()
+
+
+@door("correction")
+def mho_corrections() -> Iterable[type[Kinded]]:
+    """Digital corrections, for the `corrections:` of a tile.
+
+    Example:
+
+        import torch
+        from mho import Correction, hookimpl
+        from mho.effects import CorrectionModule
+
+        class Shifted(Correction, kind="shifted.mean"):
+            "Adds to every output what the tiles miss of it on average."
+            source = "an example"
+
+            def module(self, matrix):
+                return Shift(self, matrix)
+
+        class Shift(CorrectionModule):
+            def __init__(self, spec, matrix):
+                super().__init__(spec, matrix)
+                self.register_buffer("shift", torch.zeros(matrix.outputs))
+
+            def fit(self, x, w, y):
+                self.shift.copy_((x @ w.T - y()).mean(0))
+
+            def outputs(self, y, x, w):
+                return y + self.shift
+
+            @property
+            def operations(self):
+                return self.matrix.outputs
+
+        @hookimpl
+        def mho_corrections():
+            return [Shifted]
     """
     return ()
 

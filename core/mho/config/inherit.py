@@ -11,7 +11,7 @@ from mho.config import registry
 from mho.config.schema import kind_form, shown, suggest
 from mho.config.slots import SLOTS
 from mho.config.yamltext import Node, dotted, read
-from mho.ground.errors import ConfigError, Mark, PluginError, Problem
+from mho.ground import ConfigError, Mark, PluginError, Problem
 
 INHERITING = ("like", "override", "append")  # the keys of a tile that are about another one
 MAX_LIKE = 50  # tiles that a tile is like, one after the other
@@ -41,9 +41,7 @@ class Files:
         if "like" in tree.value:
             with self.collecting():
                 base = self._preset(tree.value["like"], "like", chain)
-                base = base.with_value(
-                    {k: v for k, v in base.value.items() if k != "description"}
-                )  # it was the other's
+                base = base.with_value({k: v for k, v in base.value.items() if k != "description"})  # it was the other's
         own = tree.with_value({k: v for k, v in tree.value.items() if k not in ("like", "tiles")})
         result = merged(spelled_out(base), own)
         tiles = tree.child("tiles")

@@ -45,9 +45,7 @@ class Backward(Strict):
         if self.rounding != "zero" and self.mode != "autograd":
             raise ValueError(f"'rounding: {self.rounding}' has a meaning only with 'mode: autograd'")
         if (self.surrogate is None) == (self.mode == "surrogate"):
-            raise ValueError(
-                "'mode: surrogate' and 'surrogate: KIND' belong together, e.g. 'surrogate: mho.saturating'"
-            )
+            raise ValueError("'mode: surrogate' and 'surrogate: KIND' belong together, e.g. 'surrogate: mho.saturating'")
         return self
 
     @property
@@ -76,7 +74,7 @@ class TrainingHooks:
 
     def after_step(self, array: Any, weight: Tensor, step: int) -> None:
         """After the `step`-th optimizer step (the first is 1), for every weight matrix: `array` is its `TileArray` (gamma,
-        input_range, geometry, spread), `weight` [out, in] or [group, out, in] may be changed in place. It has been clipped
+        input_range, geometry, layout), `weight` [out, in] or [group, out, in] may be changed in place. It has been clipped
         and remapped already."""
 
     def detach(self) -> None:

@@ -20,7 +20,7 @@ from mho.config import distributions, plugincode
 from mho.config.distributions import owner, owners
 from mho.config.plugincode import Provided, article, name_of, of_category
 from mho.config.schema import Kinded, kind_form, suggest
-from mho.ground.errors import PluginError
+from mho.ground import PluginError
 from mho.ground.renames import present
 
 CORE = "mho"  # the family and the distribution that nobody else may claim
@@ -191,9 +191,7 @@ class Registry:
                     must = f"kinds of this plugin must start with '{family}.'"
                     raise PluginError(f"{name_of(cls)} has kind {kind!r}; {must}")
                 if kind in presets:
-                    raise PluginError(
-                        f"{kind!r} is both a kind and a preset ({presets[kind].name}); rename one of them"
-                    )
+                    raise PluginError(f"{kind!r} is both a kind and a preset ({presets[kind].name}); rename one of them")
             self._loaded[family] = found
         return found
 

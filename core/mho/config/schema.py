@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, PydanticUndefined, core_schema
 
 from mho.config.units import UNITS, Quantity, expected, problem
-from mho.ground.renames import Renamed, present
+from mho.ground import Renamed
+from mho.ground.renames import present
 
 # The error types of mho: all carry a finished sentence; "mho_key" is about a key rather than about its value, "mho_rule"
 # about values that are each fine but not together, or not here: what a JSON schema cannot say.

@@ -9,7 +9,7 @@ from pydantic import field_validator, model_validator
 
 from mho.config import registry
 from mho.config.schema import Field, Kinded, Strict, kind_form, suggest
-from mho.config.slots import EFFECT, SLOTS
+from mho.config.slots import CORRECTION, EFFECT, SLOTS
 from mho.config.units import MicroSiemens
 
 CONVERTERS = ("dac", "adc")
@@ -62,6 +62,8 @@ class TileSpec(Strict):
         None, source="Rasch et al. 2023, Methods, Drift compensation"
     )
     """digital drift compensation; none: off"""
+    corrections: tuple[Annotated[Kinded, CORRECTION], ...] = Field((), source="mho")
+    """what the digital side repairs around the tiles; fitted by calibration"""
 
     @field_validator("scale", mode="before")
     @classmethod
@@ -76,10 +78,7 @@ class TileSpec(Strict):
         for name in self.scale:
             if name not in known and name not in families:
                 names = list(dict.fromkeys([*families, *known]))
-                yield (
-                    ("scale", name),
-                    f"no effect {name!r} with a strength on this tile; {suggest(name, names, 'there are')}",
-                )
+                yield (("scale", name), f"no effect {name!r} with a strength on this tile; {suggest(name, names, 'there are')}")
 
     def factor(self, kind: str) -> float:
         """The factor on the strength of effects of this kind: its own times that of its family."""

@@ -12,18 +12,14 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from mho.config.hardware import TileSpec
-from mho.config.recipe import TrainingSpec
-from mho.effects import draws
-from mho.effects.compensation import Compensation
+from mho.config import TileSpec, TrainingSpec
+from mho.effects import Compensation, Correction, CorrectionModule, Matrix, QuantiserModule, Stream, Surrogate, draws, straight
 from mho.effects.converter import RANGE_CAP
-from mho.effects.gradient import CleanProduct, straight
-from mho.effects.quantiser import QuantiserModule
-from mho.effects.site import Stream
-from mho.effects.surrogate import Surrogate
+from mho.effects.gradient import CleanProduct
+from mho.ground import MhoError
 from mho.tile.layout import Layout
 from mho.tile.mvm import Call, Mvm
-from mho.tile.patches import Patches
+from mho.tile.patches import POINT, Patches
 from mho.tile.programmed import Programmed, exactly, keeps_values
 from mho.tile.scales import Scales
 from mho.tile.session import Member, stream_of
@@ -49,9 +45,7 @@ class Backend(Protocol):
 
     def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool: ...
     def drawn(self, call: Call, weight: Tensor) -> Drawn: ...
-    def outputs(
-        self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool
-    ) -> Tensor: ...
+    def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor: ...
     def read_out(self, call: Call, x: Tensor) -> Tensor | None: ...
     def laid_out(self, target: Tensor) -> Tensor: ...
     def programmed(self, target: Tensor, key: draws.Key) -> Tensor | None: ...
@@ -71,6 +65,7 @@ class TileArray(Scales, Member):
 
     weight_quantiser: QuantiserModule | None
     input_quantiser: QuantiserModule | None
+    corrections: Any  # a ModuleList of CorrectionModules
 
     def __init__(
         self, out_features: int, in_features: int, spec: TileSpec, training: TrainingSpec, *,
@@ -88,6 +83,9 @@ class TileArray(Scales, Member):
         self.learns_range = self.view.dac is not None and self.view.dac.range == "learned"
         by_gradient = self.learns_range and not training.backward.forward_only  # else from statistics
         self._make_scales(training.out_scale, by_gradient, {"device": device, "dtype": dtype})
+        about = Matrix(out_features, in_features, groups, channel)
+        self.corrections = nn.ModuleList(cast(Correction, c).module(about) for c in spec.corrections)
+        self.corrections.to(device=device, dtype=dtype)
         self.register_module("weight_quantiser", None)
         self.register_module("input_quantiser", None)
         self.chip: Programmed | None = None
@@ -107,13 +105,19 @@ class TileArray(Scales, Member):
 
     # -- mapping ----------------------------------------------------------------------------------------------
     def stored(self, weight: Tensor) -> Tensor:
-        """The weights that are written to the tiles: what `weight_quantiser` makes of them, where there is one (R002-02)."""
+        """The weights that are written to the tiles: what corrections and the `weight_quantiser` make of them (R002-02)."""
+        for c in self.corrections:
+            weight = c.weights(weight)
         return weight if self.weight_quantiser is None else self.weight_quantiser(weight)
 
     @torch.no_grad()
     def unquantise_(self, weight: Tensor) -> None:
-        """Make the quantised weights the weights, and take the quantisers off."""
-        weight.copy_(self.stored(weight))
+        """Make the quantised weights the weights, and take the quantisers off. Raises `MhoError` where a correction stands
+        between."""
+        if self.weight_quantiser is not None:
+            if any(type(c).weights is not CorrectionModule.weights for c in self.corrections):
+                raise MhoError(f"layer {self.name!r}: quantised weights behind a digital correction cannot become weights")
+            weight.copy_(self.weight_quantiser(weight))
         self.weight_quantiser = self.input_quantiser = None
 
     def on_tiles(self, weight: Tensor) -> Tensor:
@@ -143,15 +147,33 @@ class TileArray(Scales, Member):
     # -- forward ----------------------------------------------------------------------------------------------
     def forward(self, x: Tensor | Patches, weight: Tensor, drawn: Drawn | None = None) -> Tensor:
         """x [..., in], weight [out, in] -> [..., out]. `drawn` are the weights of `draw`."""
-        given = x if isinstance(x, Patches) else Patches(x)
-        self.view.check(given.shape, given.image.dtype)
-        if self.input_quantiser is not None:
-            given = given.with_image(self.input_quantiser(given.image))
+        layer = x if isinstance(x, Patches) else Patches(x)
+        self.view.check(layer.shape, layer.image.dtype)
+        given = self.dac_inputs(layer)
         if self.exact:
             y = self.layout.join_groups(self.layout.split_groups(given.rows()) @ self.digital(weight).mT)
         else:
             y = self._analog(given, weight, drawn).to(given.image.dtype)
+        for c in self.corrections:
+            y = c.outputs(y, layer.rows, weight)
         return y.reshape(*given.shape[:-1], self.layout.out_features)
+
+    def dac_inputs(self, x: Patches) -> Patches:
+        """What the DAC is given for the inputs of the layer: corrected and quantised."""
+        for c in self.corrections:
+            if x.window == POINT and self.view.channel > 1:  # patches that are written out
+                channels = x.image.unflatten(-1, (-1, self.view.channel)).mT
+                x = Patches(c.inputs(channels).mT.flatten(-2))
+            else:
+                x = x.with_image(c.inputs(x.image))
+        return x if self.input_quantiser is None else x.with_image(self.input_quantiser(x.image))
+
+    @torch.no_grad()
+    def fit_corrections(self, x: Tensor, weight: Tensor) -> None:
+        """Fit all corrections, in their order, to inputs x [vector, in] of the layer; the mapping follows their weights."""
+        for c in self.corrections:
+            c.fit(x, weight, lambda: self.trace(self.dac_inputs(Patches(x)).rows(), weight, "fit")["outputs"])
+            self.remap(weight)
 
     def _analog(self, x: Patches, weight: Tensor, drawn: Drawn | None) -> Tensor:
         """What the tiles make of it, [vector, out], with the gradient that the training recipe asks for."""
@@ -222,12 +244,10 @@ class TileArray(Scales, Member):
                 return self.backend.drawn(call, w)
             return Drawn(call.weights(w))
 
-    def trace(
-        self, x: Tensor, weight: Tensor, purpose: str = "trace", ranges: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in], on the chip that is on or
-        with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same noise, so
-        that settings can be compared; nothing else of the network changes.
+    def trace(self, x: Tensor, weight: Tensor, purpose: str = "trace", ranges: Tensor | None = None) -> dict[str, Tensor]:
+        """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in] of the DAC, on the chip that
+        is on or with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same
+        noise, so that settings can be compared; nothing else of the network changes.
 
         range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog
         units, digital [vector, tile, out] in units of the outputs, outputs [vector, out].
@@ -254,9 +274,7 @@ class TileArray(Scales, Member):
 
     def _differentiated(self, *tensors: Tensor) -> bool:
         """Whether autograd will ask for a gradient of this call."""
-        if (
-            not torch.is_grad_enabled() or torch.compiler.is_compiling()
-        ):  # a graph cannot list parameters that just changed
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a graph cannot list parameters that just changed
             return torch.is_grad_enabled()
         return any(t.requires_grad for t in (*tensors, *self.parameters()))
 
@@ -348,9 +366,7 @@ class TileArray(Scales, Member):
         chip = self.chip.at(t, self._weights_at(self.chip, t))
         if isinstance(compensation, Compensation):
             now = self._read_out(chip, compensation)
-            gain = (
-                compensation.gain(chip.reference, now, self.view.geometry) if t and chip.reference is not None else None
-            )
+            gain = compensation.gain(chip.reference, now, self.view.geometry) if t and chip.reference is not None else None
             chip = replace(chip, gain=gain, reference=chip.reference if t else now)
         self.chip = chip
 
@@ -376,9 +392,7 @@ class TileArray(Scales, Member):
         x = (x.to(kind) * layout.used).repeat(compensation.repeats, 1, 1)
         stream = stream_of(chip.key, draws.fold(chip.key, "read-out", chip.time), chip.time, len(x))
         ones = torch.ones_like(self.gamma)
-        call = Call(
-            self.view, stream, chip, self.gamma, ones, ones[:, :1], kernels=getattr(self.backend, "kernels", None)
-        )
+        call = Call(self.view, stream, chip, self.gamma, ones, ones[:, :1], kernels=getattr(self.backend, "kernels", None))
         y = None if self.backend is None else self.backend.read_out(call, x)
         if y is not None:
             return y

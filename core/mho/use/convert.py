@@ -14,16 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mho.config import registry
-from mho.config.hardware import Hardware, load
-from mho.config.schema import suggest
+from mho.config import Hardware, load, registry, suggest
 from mho.fast.backend import make_fast
-from mho.ground.errors import ConfigError, MhoError, Problem
-from mho.ground.notebook import html_table
-from mho.ground.tables import table
+from mho.ground import ConfigError, MhoError, Problem, html_table, table
 from mho.layers import AnalogLayer, Placement, close_fast_paths, lost, open_fast_paths, order_projections
-from mho.tile.array import TileArray, tile_arrays
-from mho.tile.session import Session
+from mho.tile import Session, TileArray, tile_arrays
 from mho.use.chip import matrices
 
 # Digital in every paper and every chip so far; they hold parameters but no matrix product with them.
@@ -82,6 +77,7 @@ class Converted:
     tiles: int = 0  # that it brought: a matrix shared with an earlier layer counts there
     parameters: int = 0
     waste: float = 1.0  # at conversion, see `range_waste`
+    operations: int = 0  # digital multiply-adds of corrections, for every vector
     remarks: tuple[str, ...] = ()  # of calibration and evaluation
 
     @property
@@ -121,7 +117,8 @@ class ConversionReport(tuple[Converted, ...]):
         rows: list[tuple[str, ...]] = [
             (shown(e), e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", why)
             for e in self
-            for why in ("; ".join((e.why, *e.remarks)),)
+            for digital in ((f"{e.operations:,} digital operations a vector",) if e.operations else (),)
+            for why in ("; ".join((e.why, *digital, *e.remarks)),)
         ]
         share = sum(e.parameters for e in self.analog) / max(1, sum(e.parameters for e in self))
         return head, rows, f"{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
@@ -155,9 +152,7 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
         raise MhoError(f"hw must be a Hardware, a file or the name of a preset such as 'pcm.standard', got {hw!r}")
     hw = load(hw)
     if tile_arrays(model):
-        raise MhoError(
-            "this model is analog already; convert the torch model it came from, or mho.to_digital(net) first"
-        )
+        raise MhoError("this model is analog already; convert the torch model it came from, or mho.to_digital(net) first")
     net, kept = _convert(_copy(model), hw)
     report = _report(net, kept)
     if not report.analog:
@@ -320,8 +315,9 @@ def _report(net: nn.Module, kept: Kept) -> ConversionReport:
             arrays, about = dict.fromkeys(module.arrays().values()), module.placement
             matrices = tuple(MatrixOnTiles.of(a) for a in module.arrays().values())
             tiles = sum(a.layout.tile_count for a in arrays if a not in counted)
-            facts = about.why, about.tile, matrices, tiles, _count(own), about.waste, tuple(about.remarks.values())
-            entries.append(Converted(name, _type_name(kind), "analog", *facts))
+            operations = sum(c.operations for a in arrays for c in a.corrections)
+            facts = about.why, about.tile, matrices, tiles, _count(own), about.waste, operations
+            entries.append(Converted(name, _type_name(kind), "analog", *facts, tuple(about.remarks.values())))
             counted.update(arrays)
             continue
         kind = type(module)
@@ -364,9 +360,7 @@ def _not_analog(module: nn.Module, cls: type[AnalogLayer] | None, own: list[nn.P
         return "left digital", "its shape is not known yet; run one batch through the model before converting"
     if cls is None:
         matrix = any(p.dim() > 1 for p in own)
-        reason = next(
-            (text for kind, text in REFUSED.items() if isinstance(module, kind)), "no analog layer for this type"
-        )
+        reason = next((text for kind, text in REFUSED.items() if isinstance(module, kind)), "no analog layer for this type")
         return ("left digital", reason) if matrix else ("digital", "holds no weight matrix")
     if nn.utils.parametrize.is_parametrized(module):
         return "left digital", "its weight is parametrized; remove_parametrizations first"

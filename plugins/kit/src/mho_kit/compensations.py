@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mho.config import Kinded
 from mho.effects import Compensation, Nonideality, Site
 from mho_kit.bench import Bench, on_device
 from mho_kit.checks.base import Call
@@ -30,7 +29,7 @@ class CompensationContract(PartChecks):
         spec = MedianDrift()
     """
 
-    BASE: ClassVar[type[Kinded]] = Compensation
+    BASE = Compensation
     METHODS = ("gain",)
 
     def _read_outs(self, bench: Bench) -> Tensor:
@@ -89,7 +88,5 @@ class CompensationContract(PartChecks):
 
     def test_leaves_age_zero_alone(self) -> None:
         """Right after programming the gain is exactly 1, so nothing changes (R003-22)."""
-        outputs = [
-            self.bench.tile(tile={"compensation": part}).program(seed=0)(self.bench.x) for part in (self.spec, None)
-        ]
+        outputs = [self.bench.tile(tile={"compensation": part}).program(seed=0)(self.bench.x) for part in (self.spec, None)]
         assert torch.equal(*outputs), "at age 0 the outputs differ from those without compensation"

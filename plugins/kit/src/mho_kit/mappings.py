@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mho.config import Kinded
 from mho.effects import Geometry, Mapping
 from mho_kit.bench import Bench, on_device
 from mho_kit.checks.base import Call, same
@@ -24,7 +21,7 @@ class MappingContract(PartChecks):
         spec = MaxFill(devices=3)
     """
 
-    BASE: ClassVar[type[Kinded]] = Mapping
+    BASE = Mapping
     METHODS = ("scale", "conductances", "weights")
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
@@ -67,9 +64,7 @@ class MappingContract(PartChecks):
             w, geometry = self._with(pair)
             again = self.spec.weights(self.spec.conductances(w, pair, geometry), w.sign(), pair, geometry)
             worst = float((again - w).abs().max())
-            assert worst <= 1e-9, (
-                f"pair {pair}: weights come back wrong by {worst:.3g}; `weights` must undo `conductances`"
-            )
+            assert worst <= 1e-9, f"pair {pair}: weights come back wrong by {worst:.3g}; `weights` must undo `conductances`"
 
     def test_weights_follow_the_conductances(self) -> None:
         """More current from the devices of a weight's sign is more weight: `weights` is linear in g."""

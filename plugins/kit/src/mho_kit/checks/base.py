@@ -51,9 +51,7 @@ class Checks:
             method = PREFIX + name.removeprefix(PREFIX)
             check = getattr(cls, method, None)
             if check is None or not reason.strip():
-                raise TypeError(
-                    f"expected_failed_checks: {name!r} is no check, or has no reason; checks: {cls.names()}"
-                )
+                raise TypeError(f"expected_failed_checks: {name!r} is no check, or has no reason; checks: {cls.names()}")
             setattr(cls, method, _expected_to_fail(check, reason))
 
     @classmethod
@@ -232,6 +230,12 @@ class CallChecks(Checks):
             new = call(*arguments)
             assert new.dtype == dtype, f"{name} turns {dtype} into {new.dtype}; {self.HINT}"
             finite(new, f"in {dtype} {name} gives")
+
+    def keeps_the_shape(self, **others: tuple[int, ...]) -> None:
+        """Of the first argument, or what is said of a method by name."""
+        for name, (call, arguments) in self.calls(self.bench).items():
+            given, wanted = tuple(call(*arguments).shape), others.get(name, tuple(arguments[0].shape))
+            assert given == wanted, f"{name} turns {tuple(arguments[0].shape)} into {given}, the core needs {wanted}"
 
     def test_keeps_the_device(self) -> None:
         """Tried on torch's meta device, which every machine has."""

@@ -11,11 +11,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from mho.config import registry
 from mho.ground import MhoError
 from mho_lab.measure import pools, work
 from mho_lab.measure.identity import OURS, code_of
@@ -59,7 +61,7 @@ def run(
     whatever the executor and however often it was interrupted.
     """
     state = State(Path(folder).resolve())
-    job = _Job(state, measure, executor, _with_code(identity, measure), workers, timeout)
+    job = _Job(state, work.describe(measure), executor, _with_code(identity, measure), workers, timeout)
     keys = {key_of(item, measure, job.identity): item for item in items}
     job.plan(keys)
     mine = {k: item for k, item in keys.items() if in_shard(k, shard) and (only is None or only(item))}
@@ -70,7 +72,7 @@ def run(
 def plan(items: Iterable[Item], measure: Measure, folder: str | Path, identity: dict[str, Any] | None = None) -> None:
     """Note that `folder` is about these items and no others; nothing is measured. What was planned for this function before
     keeps its results, but `read` and `status` no longer tell of them."""
-    job = _Job(State(Path(folder).resolve()), measure, "serial", _with_code(identity, measure), None, None)
+    job = _Job(State(Path(folder).resolve()), work.describe(measure), "serial", _with_code(identity, measure))
     job.plan({key_of(item, measure, identity): item for item in items}, replace=True)
 
 
@@ -108,8 +110,6 @@ def in_shard(key: str, shard: tuple[int, int] | None) -> bool:
 
 def retry(folder: str | Path, executor: str = "process", **options: Any) -> list[Record]:
     """Forget the failures of a folder and go on with its plans; `options` as for `run`."""
-    from mho.config import registry
-
     forget_failures(folder)
     records = []
     for plan in need_plans(folder):
@@ -129,25 +129,21 @@ def forget_failures(folder: str | Path) -> int:
     return len(failed)
 
 
+@dataclass
 class _Job:
     """One call of `run`."""
 
-    def __init__(
-        self,
-        state: State,
-        measure: Measure,
-        executor: str,
-        identity: dict[str, Any],
-        workers: int | None,
-        timeout: float | None,
-    ) -> None:
-        from mho.config import registry
+    state: State
+    measure: dict[str, str]
+    executor: str
+    identity: dict[str, Any]
+    workers: int | None = None
+    timeout: float | None = None
+    plugins: list[str] = field(default_factory=lambda: [str(f) for f in registry.default().files])
 
-        if executor == "serial" and timeout is not None:
+    def __post_init__(self) -> None:
+        if self.executor == "serial" and self.timeout is not None:
             raise MhoError("executor 'serial' cannot end an item that hangs; use executor 'process', or no timeout")
-        self.state, self.measure, self.identity = state, work.describe(measure), identity
-        self.executor, self.workers, self.timeout = executor, workers, timeout
-        self.plugins = [str(f) for f in registry.default().files]
 
     def plan(self, keys: dict[str, Item], replace: bool = False) -> None:
         plan = {"measure": self.measure, "identity": self.identity, "plugins": self.plugins, "items": keys}
@@ -209,9 +205,7 @@ class _Job:
         status = "timeout" if told else "worker-died"
         message = f"no result after {self.timeout:g} s" if told and self.timeout else "its process died without a word"
         record = {"key": key, "measure": self.measure["name"], "item": item, "status": status}
-        self.state.fail(
-            key, {**record, "error": {"type": status, "message": message, "traceback": told}, "provenance": {}}
-        )
+        self.state.fail(key, {**record, "error": {"type": status, "message": message, "traceback": told}, "provenance": {}})
         self.state.clear_running(key)
 
     def _task(self, key: str, item: Item) -> pools.Task:

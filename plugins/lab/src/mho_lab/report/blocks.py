@@ -87,9 +87,7 @@ def code(title: str, content: str, *, summary: str = "", note: str = "") -> Bloc
 
 
 @_block
-def table(
-    title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, percent: bool = False, note: str = ""
-) -> Block:
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, percent: bool = False, note: str = "") -> Block:
     """A table. Numbers stand to the right (with `percent`, fractions are shown as per cent), texts to the left."""
     return Block(title, "table", {"table": _table(head, rows, percent)}, note=note)
 
@@ -155,9 +153,7 @@ def bars(
 
 
 @_block
-def histogram(
-    title: str, edges: Sequence[float], counts: Mapping[str, Sequence[float]], *, x: str = "", note: str = ""
-) -> Block:
+def histogram(title: str, edges: Sequence[float], counts: Mapping[str, Sequence[float]], *, x: str = "", note: str = "") -> Block:
     """Distributions over common bins (one more edge than counts), each as shares of its total, drawn as steps."""
     shares = {n: [v / max(sum(c), 1e-300) for v in c] for n, c in counts.items()}
     rows = [
@@ -255,10 +251,8 @@ def _plain(value: Any) -> Any:
 
 def render(template: str, package: str = __package__, **values: Any) -> str:
     """A template in the folder templates/ of a package, which may extend those of this one."""
-    try:
-        from jinja2 import Environment, FunctionLoader, StrictUndefined
-    except ImportError:
-        raise figures.missing() from None
+    figures.need_extras()
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def source(name: str) -> str | None:
         places = (resources.files(p).joinpath("templates", name) for p in (package, __package__))

@@ -143,9 +143,7 @@ class TileGrid:
     columns: float  # share of its columns
 
     @classmethod
-    def of(
-        cls, name: str, groups: int, outputs: int, inputs: int, down: int, across: int, rows: int, columns: int
-    ) -> TileGrid:
+    def of(cls, name: str, groups: int, outputs: int, inputs: int, down: int, across: int, rows: int, columns: int) -> TileGrid:
         """`groups` matrices [outputs, inputs] on `down` x `across` tiles of `rows` x `columns` cells."""
         matrix = f"{outputs}x{inputs}" if groups == 1 else f"{groups} of {outputs}x{inputs}"
         return cls(name, matrix, down, across, inputs / down / rows, groups * outputs / across / columns)
@@ -295,17 +293,20 @@ def as_percent(value: float, _position: float) -> str:
     return f"{round(100 * value, 6):g} %".replace("-", "−")
 
 
-def missing() -> MhoError:
-    """What to install."""
-    return MhoError("the report needs matplotlib and jinja2: pip install 'mho-lab[report]'")
+def need_extras() -> None:
+    """Raise `MhoError` where the extra `report` is not installed."""
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise MhoError("the report needs matplotlib and jinja2: pip install 'mho-lab[report]'") from None
 
 
 def markup(svg: str) -> Any:
     """A finished figure, whose texts are escaped already, for use in a template."""
-    try:
-        from markupsafe import Markup
-    except ImportError:
-        raise missing() from None
+    need_extras()
+    from markupsafe import Markup
+
     return Markup(svg)  # noqa: S704
 
 
@@ -313,11 +314,10 @@ def markup(svg: str) -> Any:
 @contextmanager
 def canvas(height: float, width: float = WIDTH, settings: dict[str, Any] = STYLE) -> Iterator[Figure]:
     """An empty figure, in inches; matplotlib's settings are these inside and as before outside."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise missing() from None
+    need_extras()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's browser has the glyphs
         matplotlib.rcdefaults()
@@ -336,9 +336,7 @@ def finish(figure: Figure, name: str, label: str) -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = re.sub(r"<style.*?</style>", "", file.getvalue(), flags=re.DOTALL)
-    svg = re.sub(
-        r"<[^>]+>", lambda tag: _tag(tag[0], name), svg[svg.index("<svg") :]
-    )  # `>` is escaped in texts and values
+    svg = re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], name), svg[svg.index("<svg") :])  # `>` is escaped in texts and values
     label = html.escape(label)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
 

@@ -23,7 +23,7 @@ class Loop:
     """Epochs of `task` with `net` and `optimizer`; `loss(outputs, batch)` is minimised.
 
     After every epoch everything that the next one depends on is written to `file`, in one piece: weights, optimizer,
-    learning rate, generators. `run` goes on from there, and removes the file in the end.
+    learning rate, generators. `run` goes on from there; `done` removes the file. Without a file nothing is kept.
     """
 
     task: Task
@@ -31,16 +31,18 @@ class Loop:
     optimizer: torch.optim.Optimizer
     epochs: int
     seed: int
-    file: Path
+    file: Path | None
     loss: Callable[[Any, Any], Tensor]
     cosine: bool = True  # let the learning rate fall to 0; otherwise somebody else sets it
     what: str = "training"
     progress: bool = True
+    after: Callable[[int], Any] = lambda epochs: None  # told how many epochs are done, 0 first
 
     def run(self) -> None:
         """Train until the last epoch is done."""
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.epochs) if self.cosine else None
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, max(1, self.epochs)) if self.cosine else None
         first = self._resume(decay)
+        self.after(first)
         self.net.train()
         with tqdm(range(self.epochs), self.what, initial=first, disable=not self.progress, leave=False) as bar:
             for epoch in range(first, self.epochs):
@@ -50,11 +52,13 @@ class Loop:
                 if decay is not None:
                     decay.step()
                 self._keep(epoch + 1, decay)
+                self.after(epoch + 1)
         self.net.eval()
 
     def done(self) -> None:
         """The result is safe elsewhere: the state between epochs is not needed any more."""
-        self.file.unlink(missing_ok=True)
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
 
     def _epoch(self, epoch: int) -> float:
         loss = None
@@ -68,6 +72,8 @@ class Loop:
         return float(loss.detach())
 
     def _keep(self, epoch: int, decay: Any) -> None:
+        if self.file is None:
+            return
         state = {
             "epoch": epoch,
             "net": self.net.state_dict(),
@@ -79,7 +85,7 @@ class Loop:
 
     def _resume(self, decay: Any) -> int:
         """Epochs that are done already."""
-        if not self.file.exists():
+        if self.file is None or not self.file.exists():
             return 0
         state = torch.load(self.file, weights_only=True)
         self.net.load_state_dict(state["net"])

@@ -39,10 +39,7 @@ class MvmResult(NamedTuple):
 
 
 def standard_mvm_error(
-    hw: Hardware,
-    t: Time | None = None,
-    experiment: MvmExperiment | None = None,
-    tick: Callable[[], object] = lambda: None,
+    hw: Hardware, t: Time | None = None, experiment: MvmExperiment | None = None, tick: Callable[[], object] = lambda: None
 ) -> MvmResult:
     """MVM error of a hardware's default tile on the standard experiment (R003-41), each matrix on a chip of its own.
 
@@ -71,16 +68,13 @@ class EffectError(NamedTuple):
 
 
 def effect_table(
-    hw: Hardware,
-    t: float | None = None,
-    experiment: MvmExperiment | None = None,
-    tick: Callable[[], object] = lambda: None,
+    hw: Hardware, t: float | None = None, experiment: MvmExperiment | None = None, tick: Callable[[], object] = lambda: None
 ) -> list[EffectError]:
     """Standard MVM error of all effects together, of each alone (ideal converters), and with each removed."""
     tile = hw.tile(hw.default)
     ideal = tile.model_copy(update={"nonidealities": (), "dac": None, "adc": None})
     cases = [("all", tile), ("converters alone", tile.model_copy(update={"nonidealities": ()}))]
-    names = _distinct([e.kind for e in tile.nonidealities])
+    names = tile.effect_names
     for e, name in zip(cast(tuple[Nonideality, ...], tile.nonidealities), names):
         # A transfer curve is drawn relative to the output bound, so it keeps the bound and loses only the rounding.
         adc = tile.adc.model_copy(update={"bits": None}) if e.writes("transfer") and tile.adc is not None else None
@@ -88,15 +82,8 @@ def effect_table(
     for i, name in enumerate(names):
         rest = tuple(e for j, e in enumerate(tile.nonidealities) if j != i)
         cases.append((f"without {name}", tile.model_copy(update={"nonidealities": rest})))
-    out = []
+    found = []
     for what, spec in cases:
-        result = standard_mvm_error(
-            hw.model_copy(update={"tiles": {**hw.tiles, hw.default: spec}}), t, experiment, tick
-        )
-        out.append(EffectError(t, what, *result))
-    return out
-
-
-def _distinct(kinds: list[str]) -> list[str]:
-    """Number the kinds that occur more than once."""
-    return [k if kinds.count(k) == 1 else f"{k} #{kinds[:i].count(k) + 1}" for i, k in enumerate(kinds)]
+        changed = hw.model_copy(update={"tiles": {**hw.tiles, hw.default: spec}})
+        found.append(EffectError(t, what, *standard_mvm_error(changed, t, experiment, tick)))
+    return found

@@ -48,6 +48,10 @@ def run(
     One training says nothing about the next: --seeds 3 trains three times, each deployed on chips of its own, and gives
     means over the trainings, and what hardware-aware training gains with a 95 % interval.
     """
+    if not no_report:
+        from mho_lab.report.figures import need_extras
+
+        need_extras()  # before minutes of work
     job: Job | Trainings
     job = one = _job(task, hw, changes, chips, seed, out, threads)
     if seeds:
@@ -174,9 +178,7 @@ def _table(summary: dict[str, Any]) -> str:
 
     rows = []
     for v in summary["variants"]:
-        rows.append(
-            (v["name"], "accuracy %", *(with_error(m, s, 2, in_percent=True) for m, s in zip(v["mean"], v["sem"])))
-        )
+        rows.append((v["name"], "accuracy %", *(with_error(m, s, 2, in_percent=True) for m, s in zip(v["mean"], v["sem"]))))
         rows.append(("", "normalised %", *(percent(n) for n in v["normalised"])))
         for name, e in v["extra"].items():
             rows.append(("", name, *(with_error(m, s, 3) for m, s in zip(e["mean"], e["sem"]))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -35,12 +35,8 @@ def signals(net: nn.Module, forward: Callable[[nn.Module], Any]) -> list[Signal]
     def note(name: str) -> Any:
         return lambda module, args, y: squares[name].append(y.detach().double().square().mean())
 
-    handles = [m.register_forward_hook(note(name)) for name, m in layers.items()]
-    try:
+    with _watched((m, note(name)) for name, m in layers.items()):
         forward(net.eval())
-    finally:
-        for handle in handles:
-            handle.remove()
     weights = {name: _weights(net, name, m) for name, m in layers.items()}
     return [Signal(n, weights[n], float(torch.stack(s).mean().sqrt())) for n, s in squares.items() if s]
 
@@ -83,14 +79,6 @@ def split_error(exact: Tensor, measured: Tensor) -> ErrorSplit:
 def error_by_layer(net: nn.Module, forward: Callable[[nn.Module], Any]) -> dict[str, ErrorSplit]:
     """How the products of every matrix on tiles differ from exact ones on the same inputs, while `forward(net)` runs."""
     pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
-    with _comparing(net, pairs):
-        forward(net.eval())
-    return {name: split_error(torch.cat(exact), torch.cat(seen)) for name, (exact, seen) in pairs.items()}
-
-
-@contextmanager
-def _comparing(net: nn.Module, pairs: dict[str, tuple[list[Tensor], list[Tensor]]]) -> Iterator[None]:
-    """Note the exact and the measured outputs of every tile array."""
 
     def note(array: Any, args: tuple[Any, ...], y: Tensor) -> None:
         array.exact = True
@@ -101,7 +89,15 @@ def _comparing(net: nn.Module, pairs: dict[str, tuple[list[Tensor], list[Tensor]
         for kept, value in zip(pairs.setdefault(array.name, ([], [])), (exact, y)):
             kept.append(value.reshape(-1, value.shape[-1]))
 
-    handles = [a.register_forward_hook(note) for a in tile_arrays(net)]
+    with _watched((array, note) for array in tile_arrays(net)):
+        forward(net.eval())
+    return {name: split_error(torch.cat(exact), torch.cat(seen)) for name, (exact, seen) in pairs.items()}
+
+
+@contextmanager
+def _watched(hooks: Iterable[tuple[nn.Module, Any]]) -> Iterator[None]:
+    """Forward hooks, gone afterwards."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
     try:
         yield
     finally:

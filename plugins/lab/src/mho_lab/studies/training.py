@@ -18,6 +18,7 @@ from mho.ground import write_atomically
 from mho.tile import tile_arrays
 from mho.use import attach, calibrate, save_model, to_analog
 from mho_lab.measure.identity import identity
+from mho_lab.run.loop import Loop
 from mho_lab.run.task import Task
 from mho_lab.studies.subject import Item, Value, task_of
 
@@ -32,20 +33,10 @@ def train(
 ) -> nn.Module:
     """The task's own training with a cosine schedule; `after(n)` is called with the number of epochs done."""
     optimizer = task.optimizer([p for p in net.parameters() if p.requires_grad], lr)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs))
     if tile_arrays(net):
         attach(optimizer, net, steps_per_epoch=sum(1 for _ in task.train_batches(0)))
-    after(0)
-    for epoch in range(epochs):
-        net.train()
-        for batch in task.train_batches(draws.words("epoch", seed, epoch)[0] & 0x7FFFFFFF):
-            optimizer.zero_grad()
-            task.loss(task.predict(net, batch), batch).backward()
-            optimizer.step()
-        decay.step()
-        net.eval()
-        after(epoch + 1)
-    return net.eval()
+    Loop(task, net, optimizer, epochs, seed, None, loss=task.loss, progress=False, after=after).run()
+    return net
 
 
 def states(item: Item) -> Value:

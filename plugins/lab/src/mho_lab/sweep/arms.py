@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mho.config import format_seconds
 from mho.ground import MhoError, table, with_error
+from mho.use import normalised_accuracy
 from mho_lab.measure.state import Record, State
 from mho_lab.measure.statistics import Interval, interval, standard_error
 from mho_lab.measure.table import SHOWN
@@ -74,15 +75,16 @@ def _outcome(item: dict[str, Any], t: float, scores: Scores, base: Scores | None
     by_seed = _by_seed(scores)
     over = "seeds" if len(by_seed) > 1 else "chips"
     values = list(by_seed.values()) if over == "seeds" else list(scores.values())
-    shares = [_normalised(v, references.get(seed)) for seed, v in by_seed.items()]
-    known = [s for s in shares if s is not None]
+    common = references.get(None)
+    known = [(v, r) for seed, v in by_seed.items() if (r := references.get(seed, common)) and r[0] != r[1]]
+    shares = [normalised_accuracy(v, *reference) for v, reference in known]
     return ArmScore(
         arm=item["arm"],
         grid=item["grid"],
         time=t,
         mean=fmean(values),
         sem=standard_error(values),
-        normalised=fmean(known) if len(known) == len(shares) else None,
+        normalised=fmean(shares) if len(known) == len(by_seed) else None,
         seeds=len(by_seed),
         chips=len(scores),
         over=over,
@@ -110,22 +112,7 @@ def _scores(records: Sequence[Record], i: int) -> Scores:
 def _references(records: Sequence[Record]) -> dict[int | None, tuple[float, float]]:
     """Seed -> (digital score, chance); None where all seeds start from one checkpoint."""
     digital = [r for r in records if r["measure"].endswith(":digital")]
-    found = {r["item"].get("seed"): (r["value"]["score"], r["value"]["chance"]) for r in digital}
-    return _Default(found) if None in found else found
-
-
-class _Default(dict[Any, Any]):
-    """One entry for all."""
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        return self[None]
-
-
-def _normalised(score: float, reference: tuple[float, float] | None) -> float | None:
-    if reference is None or reference[0] == reference[1]:
-        return None
-    digital, chance = reference
-    return (score - chance) / (digital - chance)
+    return {r["item"].get("seed"): (r["value"]["score"], r["value"]["chance"]) for r in digital}
 
 
 def _name(arm: str | None, grid: dict[str, Any]) -> str:
@@ -159,17 +146,13 @@ def summary(folder: str | Path) -> str:
         for t in times:
             o = at.get(t)
             lines[0].append(with_error(o.mean, o.sem, 2, in_percent=True) if o else "")
-            lines[1].append(
-                with_error(d.mean, d.half, 2, in_percent=True, sign=True) if o and (d := o.difference) else ""
-            )
+            lines[1].append(with_error(d.mean, d.half, 2, in_percent=True, sign=True) if o and (d := o.difference) else "")
         rows += lines if any(lines[1]) else lines[:1]
     if not found:
         return "no results yet"
     note = f"accuracy %, mean ± SEM over {found[0].over}"
     if plan.compared_with:
-        note += (
-            f"; below: difference from {plan.compared_with!r} in points, 95 % interval, paired by {found[0].over[:-1]}"
-        )
+        note += f"; below: difference from {plan.compared_with!r} in points, 95 % interval, paired by {found[0].over[:-1]}"
     more = f"\n… and {len(rows) - 10 * SHOWN} more lines" if len(rows) > 10 * SHOWN else ""
     return f"{table(head, rows[: 10 * SHOWN])}{more}\n\n{note}"
 
