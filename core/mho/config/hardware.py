@@ -9,7 +9,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -109,16 +109,19 @@ class Hardware(Strict):
             return
         if value.get("mho") is True:  # for Python that is 1
             yield ("mho",), "expected 1, got true"
-        tiles = value.get("tiles", {})
-        rules = value.get("layers", ())
-        names = [str(n) for n in tiles] if isinstance(tiles, Mapping) else []
-        yield from _check_names(names)
-        if isinstance(value.get("default"), str):
-            yield from _check_tile(value["default"], names, ("default",))
-        if isinstance(rules, (tuple, list)):
-            yield from _check_rules(rules, names)
-        requires = value.get("requires", ())
-        for i, text in enumerate(requires if isinstance(requires, (tuple, list)) else ()):
+        names = list(value["tiles"]) if isinstance(value.get("tiles"), Mapping) else []
+        for name in names:
+            if name == DIGITAL:
+                yield ("tiles", name), "'digital' is not a tile but the absence of one; choose another name"
+            elif not _TILE_NAME.fullmatch(str(name)):
+                yield ("tiles", name), f"expected a tile name of letters, digits, '_', '.' and '-', got {name!r}"
+        rules = [dict(rule) if isinstance(rule, (Mapping, LayerRule)) else {} for rule in _items(value, "layers")]
+        places: dict[tuple[str | int, ...], Any] = {("layers", i, "tile"): rule.get("tile") for i, rule in enumerate(rules)}
+        for path, tile in {("default",): value.get("default"), **places}.items():
+            if isinstance(tile, str) and tile not in names and tile != DIGITAL:
+                yield path, f"no tile {tile!r}; {suggest(tile, [*names, DIGITAL], 'tiles')}"
+        yield from _check_rules(rules)
+        for i, text in enumerate(_items(value, "requires")):
             if isinstance(text, str) and (complaint := unmet(text)):
                 yield ("requires", i), complaint
 
@@ -147,11 +150,11 @@ class Hardware(Strict):
             raise ConfigError([*files.problems, *located(error, tree, files.problems)]) from None
         if files.problems:
             raise ConfigError(files.problems)
-        return hardware.written_at(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
+        return hardware.written_at(lambda i: tree.mark_of(("layers", i)))
 
-    def written_at(self, rule_marks: Iterable[Mark]) -> Self:
+    def written_at(self, mark_of: Callable[[int], Mark]) -> Self:
         """This hardware, which now knows where each of its rules is written."""
-        self._rule_marks = tuple(rule_marks)
+        self._rule_marks = tuple(mark_of(i) for i in range(len(self.layers)))
         return self
 
     def tile(self, name: str) -> TileSpec:
@@ -207,7 +210,7 @@ class Hardware(Strict):
             hardware = type(self).model_validate({**dict(self), "tiles": {**self.tiles, **changed}})
         except ValidationError as error:
             raise ConfigError(located(error, _as_tree(self), [])) from None
-        return hardware.written_at(self._rule_marks)
+        return hardware.written_at(self.mark_of_rule)
 
     def training_of(self, rule: int | None) -> TrainingSpec:
         """How the layers of a rule (None: of no rule) are trained (R001-03)."""
@@ -220,11 +223,6 @@ class Hardware(Strict):
             if rule.matches(name, type_name, n_params):
                 return rule.tile, i
         return self.default, None
-
-    @property
-    def rule_marks(self) -> tuple[Mark, ...]:
-        """Where the rules are written, as far as that is known."""
-        return self._rule_marks
 
     def mark_of_rule(self, i: int) -> Mark:
         """Where rule i is written."""
@@ -249,20 +247,14 @@ class Hardware(Strict):
         return write(self.to_data())
 
     def _repr_html_(self) -> str:
-        rows = [
-            (
-                name,
-                f"{t.rows} x {t.columns}",
-                f"{t.device.g_max:g} µS, {t.device.pair}",
-                t.mapping.kind,
-                getattr(t.dac, "bits", None) or "none",
-                getattr(t.adc, "bits", None) or "none",
-                ", ".join(e.kind for e in t.nonidealities) or "none",
-                t.compensation.kind if t.compensation is not None else "none",
-            )
-            for name, t in self.tiles.items()
-        ]
         head = ("tile", "size", "device", "mapping", "DAC bits", "ADC bits", "nonidealities", "compensation")
+        rows = []
+        for name, t in self.tiles.items():
+            size, device = f"{t.rows} x {t.columns}", f"{t.device.g_max:g} µS, {t.device.pair}"
+            dac, adc = (getattr(converter, "bits", None) or "none" for converter in (t.dac, t.adc))
+            effects = ", ".join(e.kind for e in t.nonidealities) or "none"
+            compensation = t.compensation.kind if t.compensation is not None else "none"
+            rows.append((name, size, device, t.mapping.kind, dac, adc, effects, compensation))
         rules = "; ".join(f"{r.match}: {r.tile}" for r in self.layers)
         note = f"default: {self.default}" + (f"; layers: {rules}" if rules else "")
         return html_table(head, rows, title=self.description or "Hardware", note=note)
@@ -291,14 +283,14 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
         if not set:
             return source
         changed = Hardware.from_tree(_as_tree(source), Files(), set)
-        return changed.written_at(source.rule_marks)  # rules still stand where they were written
+        return changed.written_at(source.mark_of_rule)  # rules still stand where they were written
     path, name = find(source)
     changes = [*set]
     hardware = Hardware.from_tree(*Files().resolved(read(path), (name,) if name else ()), changes)
     if not (changes and hardware.description):
         return hardware
     title = f"{hardware.description}; changed: {', '.join(changes)}"  # it must not go under the preset's title alone
-    return hardware.model_copy(update={"description": title}).written_at(hardware.rule_marks)
+    return hardware.model_copy(update={"description": title}).written_at(hardware.mark_of_rule)
 
 
 def find(source: str | Path) -> tuple[Path, str | None]:
@@ -353,29 +345,18 @@ def _require(asked: Iterable[str], what: str, known: Iterable[Iterable[str]]) ->
             raise MhoError(f"no effect {name!r}{what} in this hardware; {suggest(name, names, 'there are')}")
 
 
-def _check_names(names: list[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    for name in names:
-        if name == DIGITAL:
-            yield ("tiles", name), "'digital' is not a tile but the absence of one; choose another name"
-        elif not _TILE_NAME.fullmatch(name):
-            yield ("tiles", name), f"expected a tile name of letters, digits, '_', '.' and '-', got {name!r}"
+def _items(value: Mapping[str, Any], key: str) -> Iterable[Any]:
+    """The list under a key; nothing where something else is there, which is then reported as such."""
+    return value[key] if isinstance(value.get(key), (tuple, list)) else ()
 
 
-def _check_tile(tile: str, names: list[str], path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if tile not in names and tile != DIGITAL:
-        yield path, f"no tile {tile!r}; {suggest(tile, [*names, DIGITAL], 'tiles')}"
-
-
-def _check_rules(rules: Iterable[Any], names: list[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _check_rules(rules: list[dict[str, Any]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     seen: dict[tuple[Any, ...], int] = {}
     for i, rule in enumerate(rules):
-        fields = rule if isinstance(rule, Mapping) else dict(rule) if isinstance(rule, LayerRule) else {}
-        if isinstance(fields.get("tile"), str):
-            yield from _check_tile(fields["tile"], names, ("layers", i, "tile"))
-        if fields.get("tile") == DIGITAL and fields.get("backward") not in (None, "none"):
+        if rule.get("tile") == DIGITAL and rule.get("backward") not in (None, "none"):
             yield ("layers", i, "backward"), "digital layers have torch's own backward; remove it, or name a tile"
-        condition = tuple(str(fields.get(k)) for k in ("match", "type", "min_params", "max_params", "position"))
-        if fields.get("match") is not None and seen.setdefault(condition, i) != i:
+        condition = tuple(str(rule.get(k)) for k in ("match", "type", "min_params", "max_params", "position"))
+        if rule.get("match") is not None and seen.setdefault(condition, i) != i:
             yield ("layers", i), f"never used: rule {seen[condition]} has the same conditions; remove one"
 
 

@@ -58,12 +58,12 @@ class TileSpec(Strict):
     """effects in the order in which they act inside a stage"""
     scale: dict[str, Factor] = Field({}, source="Rasch et al. 2023, Figs. 4, 5")
     """factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise"""
+    corrections: tuple[Annotated[Kinded, CORRECTION], ...] = Field((), source="mho")
+    """what the digital side repairs around the tiles; fitted by calibration"""
     compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
         None, source="Rasch et al. 2023, Methods, Drift compensation"
     )
     """digital drift compensation; none: off"""
-    corrections: tuple[Annotated[Kinded, CORRECTION], ...] = Field((), source="mho")
-    """what the digital side repairs around the tiles; fitted by calibration"""
 
     @field_validator("scale", mode="before")
     @classmethod
