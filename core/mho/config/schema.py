@@ -124,13 +124,7 @@ class Strict(BaseModel):
     """An immutable model that refuses unknown keys, wrong types, NaN and infinity, and says so in plain words."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        validate_default=False,
-        use_attribute_docstrings=True,
-        ser_json_inf_nan="strings",
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True, ser_json_inf_nan="strings"
     )
 
     # The field that a bare word fills: `pcm.drift` for `{kind: pcm.drift}`.
