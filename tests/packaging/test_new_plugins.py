@@ -88,7 +88,7 @@ def telegraph(tmp_path):
 
 
 def test_a_plugin_of_twenty_lines_installs_and_runs(environment, build, telegraph):
-    env = environment("mho", plain=[build(telegraph)])
+    env = environment("mho-kit", "mho-lab", plain=[build(telegraph)])
     (listed,) = [p for p in json.loads(env.mho("plugins", "--json").stdout) if p["family"] == "telegraph"]
     assert (listed["distribution"], listed["version"], listed["state"]) == ("mho-telegraph", "1.2", "not loaded")
     assert "effects: telegraph.rtn" in env.mho("check", telegraph / "noisy.yaml").stdout
@@ -104,7 +104,7 @@ def test_a_plugin_of_twenty_lines_installs_and_runs(environment, build, telegrap
 def test_what_mho_new_writes_installs_passes_its_tests_and_runs(environment, build, tmp_path):
     folder = tmp_path / "mho-fefet"
     write_project("fefet", folder)
-    env = environment("mho", plain=[build(folder)])
+    env = environment("mho-kit", "mho-lab", plain=[build(folder)])
     tests = env.pytest("-q", "-p", "no:cacheprovider", "tests", cwd=folder)
     assert tests.returncode == 0, tests.stdout
     assert env.mho("check", "fefet.standard").returncode == 0

@@ -1,6 +1,7 @@
 """What is in the wheels, and that core and every plugin work where nothing else is installed."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from tests.packaging.conftest import FOLDERS, ROOT
 
 pytestmark = pytest.mark.slow
 PLUGINS = [n for n in FOLDERS if n != "mho"]
+EXTRAS = {"mho-lab": ("mho-pcm",)}  # what the extra `test` of a plugin names besides the kit
+# Each check of a contract is tried on the good examples elsewhere: here it is enough that the bad ones are caught.
+SELECTED = {"mho-kit": ("-k", "not TestTelegraphNoise")}
 
 
 def files(wheel):
@@ -26,11 +30,14 @@ def sources(folder):
     }
 
 
-def test_the_wheel_of_core_holds_the_package_with_its_templates_and_nothing_else(build):
+def test_the_wheel_of_core_holds_the_package_and_nothing_else(build):
     found = files(build(FOLDERS["mho"]))
     assert found == sources(ROOT / "core" / "mho")
-    assert {f"mho/templates/plugin/{t}" for t in FILES} <= found
-    assert {"mho/py.typed", "mho/testing/contract.py"} <= found
+    assert {"mho/py.typed", "mho/effects/nonideality.py"} <= found
+
+
+def test_the_wheel_of_the_kit_holds_the_templates_of_mho_new(build):
+    assert {f"mho_kit/template/{t}" for t in FILES} <= files(build(FOLDERS["mho-kit"]))
 
 
 @pytest.mark.parametrize("name", PLUGINS)
@@ -55,6 +62,76 @@ def test_core_alone_works_and_says_what_to_install(environment, tmp_path):
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "drifting.yaml:5:21" in result.stderr
     assert "no installed plugin provides 'pcm'; try: pip install mho-pcm" in result.stderr
+
+
+TRAINED = """\
+mho: 1
+default: t
+tiles:
+  t:
+    rows: 8
+    columns: 8
+    device: {g_max: 25 uS}
+    mapping: mho.per_column
+    dac: {bits: 6, range: learned}
+    adc: {bits: 6, bound: 8}
+    compensation: mho.global_drift
+training: {backward: through, clip: 2 sigma, remap: 2 steps}
+times: [0 s, 1 h]
+"""
+TRAINING = """
+import sys, mho, torch
+from torch import nn
+
+torch.manual_seed(0)
+x = torch.randn(64, 12)
+y = (x[:, :6].sum(1) > 0).long()
+net = mho.to_analog(nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 2)), mho.load(sys.argv[1]))
+optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+mho.attach(optimizer, net)
+losses = []
+for _ in range(30):
+    loss = nn.functional.cross_entropy(net.train()(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+assert losses[-1] < 0.5 * losses[0], losses
+found = mho.evaluate(net, lambda n: float((n(x).argmax(1) == y).float().mean()), chips=2)
+assert min(found.mean) > 0.85, found.mean
+try:
+    mho.quantise
+except AttributeError as error:
+    assert "it comes with mho-qat: pip install mho-qat" in str(error), error
+else:
+    raise AssertionError("mho.quantise without mho-qat")
+"""
+
+
+def test_core_alone_converts_and_trains_on_parts_of_its_own(environment, tmp_path):
+    core = environment("mho")
+    (tmp_path / "own.yaml").write_text(TRAINED)
+    trained = core.run(TRAINING, tmp_path / "own.yaml")
+    assert trained.returncode == 0, trained.stderr
+
+
+@pytest.mark.parametrize(("verb", "distribution"), [("run", "mho-lab"), ("fit", "mho-lab"), ("test", "mho-kit")])
+def test_a_verb_of_a_plugin_that_is_missing_says_what_to_install(environment, verb, distribution):
+    result = environment("mho").mho(verb, "anything")
+    assert result.returncode == 1
+    assert result.stderr.strip() == f"mho {verb} comes with {distribution}: pip install {distribution}"
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", PLUGINS)
+def test_the_tests_of_a_plugin_pass_where_only_it_the_core_and_the_kit_are_installed(environment, name):
+    """Tests that need another family skip visibly; most do not."""
+    alone = environment(name, *EXTRAS.get(name, ()), "mho-kit")
+    done = alone.pytest(
+        "-q", "-p", "no:cacheprovider", "-m", "not slow", *SELECTED.get(name, ()), "tests", cwd=FOLDERS[name]
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert len(re.findall(r"\d+ passed", done.stdout)) == 1, done.stdout[-4000:]
 
 
 @pytest.mark.parametrize("name", PLUGINS)

@@ -192,8 +192,8 @@ class TrainingSpec(Strict):
         return {k: Section(claims[k], v) if k in claims else v for k, v in given.items()}
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
-        return (*super().keys(), *registry.default().sections)
+    def known_keys(cls) -> tuple[str, ...]:
+        return (*super().known_keys(), *registry.default().sections)
 
     @property
     def all_methods(self) -> dict[str, TrainingMethod]:

@@ -179,8 +179,8 @@ class Strict(BaseModel):
         return {present(k, known) if isinstance(k, str) else k: v for k, v in value.items()}
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
-        """What may be written here."""
+    def known_keys(cls) -> tuple[str, ...]:
+        """What may be written here. (Not `keys`: dict(model) would take that for a mapping.)"""
         return tuple(cls.model_fields)
 
     @classmethod
@@ -349,7 +349,7 @@ def _plain(cls: type[Strict], error: ErrorDetails, info: FieldInfo | None) -> In
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         key = str(loc[-1])
         former = {r.old: r.new for r in cls.renamed}
-        hint = suggest(key, cls.keys(), "known keys")
+        hint = suggest(key, cls.known_keys(), "known keys")
         if key in former:
             hint = f"it is the former name of {former[key]!r}, which is given too"
         return {**kept, "type": problem(f"unknown key {key!r}; {hint}", KEY_ERROR)}

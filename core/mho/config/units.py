@@ -15,22 +15,19 @@ from pydantic_core import PydanticCustomError, core_schema
 from mho.ground.arguments import plain
 from mho.ground.errors import MhoError
 
+_TIME = {
+    "ns": "1e-9",
+    "us": "1e-6",
+    "ms": "1e-3",
+    "s": "1",
+    "min": "60",
+    "h": "3600",
+    "day": "86400",
+    "year": "31536000",
+}
 # dimension: (how to call it, an example, unit -> factor to the SI unit). Decimal, so that "25 uS" is exactly 25.0 uS.
 DIMENSIONS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "time": (
-        "a time",
-        "1 h",
-        {
-            "ns": "1e-9",
-            "us": "1e-6",
-            "ms": "1e-3",
-            "s": "1",
-            "min": "60",
-            "h": "3600",
-            "day": "86400",
-            "year": "31536000",
-        },
-    ),
+    "time": ("a time", "1 h", _TIME),
     "conductance": ("a conductance", "25 uS", {"nS": "1e-9", "uS": "1e-6", "mS": "1e-3", "S": "1"}),
     "resistance": ("a resistance", "0.35 ohm", {"ohm": "1", "kohm": "1e3", "Mohm": "1e6"}),
     "voltage": ("a voltage", "0.2 V", {"uV": "1e-6", "mV": "1e-3", "V": "1"}),

@@ -20,7 +20,18 @@ Rounding = Literal["through", "zero", "ste"]
 
 
 class Converter(Kinded):
-    """A data converter. `bits: none` keeps the saturation and drops the rounding; the whole converter `none` is ideal."""
+    """A data converter. `bits: none` keeps the saturation and drops the rounding; the whole converter `none` is ideal.
+
+    A plugin's converter speaks one of two languages, as effects do:
+
+    declared   `transfer`, pointwise, says how the circuit departs from the ideal one: of a DAC v -> what the analog output
+               is for the ideal value v in [-1, 1]; of an ADC y -> what it sees in place of y, in analog units. Constants of
+               the chip (gains and offsets of single converters) are set in `prepare`. The fast path runs it. Gradients pass
+               it straight through.
+    plain      `encode` (DAC) or `convert` (ADC), with any torch code: on the reference path.
+
+    `site` is what the core tells it about the layer and the chip, as it does effects.
+    """
 
     bits: int | None = Field(
         8,
@@ -36,12 +47,23 @@ class Converter(Kinded):
         """The largest code, 2^(b-1) - 1: 127 for 8 bits (R003-02); None without rounding."""
         return None if self.bits is None else 2 ** (self.bits - 1) - 1
 
+    def prepare(self, site: Site) -> None:
+        """Set constants of the chip, e.g. `site.offset = ...` [tile, out]; they come back as `site.offset` in `transfer`."""
+
+    def transfer(self, v: Tensor, site: Site) -> Tensor:
+        """v [vector, tile, row] (DAC) or [vector, tile, out] (ADC) as the circuit has it, pointwise."""
+        return v
+
+    @property
+    def declares(self) -> bool:
+        """Whether the class writes a `transfer`."""
+        return type(self).transfer is not Converter.transfer
+
 
 class Dac(Converter, kind="mho.dac"):
     """Input side: x is scaled by the input range alpha, clipped to [-1, 1] and rounded (R003-04, R003-06).
 
-    A plugin's DAC subclasses it and overrides `encode`. `site` is what the core tells it about the layer and the chip,
-    as it does effects: `site.randn_like(v, per="chip")` are errors of this chip's converters.
+    Declared besides `transfer`: `lowest`, for inputs that are not symmetric about 0.
     """
 
     CATEGORY: ClassVar[str] = "dac"
@@ -77,6 +99,12 @@ class Dac(Converter, kind="mho.dac"):
             yield ("noise_management",), "'range: dynamic' takes the largest input of every vector already; remove this"
 
     @property
+    def lowest(self) -> float:
+        """The smallest value, in units of the input range, from -1 to 0: inputs below lowest * alpha are clipped. 0 is an
+        unsigned DAC."""
+        return -1.0
+
+    @property
     def start(self) -> float:
         """alpha before any calibration."""
         return self.range if isinstance(self.range, float) else 1.0
@@ -98,21 +126,18 @@ class Dac(Converter, kind="mho.dac"):
         [vector, tile, 1] from `used_range`, learns as in R003-70."""
         from mho.effects.encoding import EncodeInput
 
-        code: Tensor = EncodeInput.apply(x, alpha, self.top, decay, rows)[0]
+        code: Tensor = EncodeInput.apply(x, alpha, self.top, self.lowest, decay, rows)[0]
         return code
 
     def encode_exactly(self, x: Tensor, alpha: Tensor, rounding: Rounding, site: Site | None = None) -> Tensor:
         """The same values with the true derivative in x and alpha (mode `autograd`)."""
         from mho.effects.encoding import quantise
 
-        return quantise(x / alpha, 1.0, self.top, rounding)
+        return quantise(x / alpha, 1.0, self.top, rounding, self.lowest)
 
 
 class Adc(Converter, kind="mho.adc"):
-    """Output side: saturates at `bound` and rounds (R003-05).
-
-    A plugin's ADC subclasses it and overrides `convert`; `site` is as for a `Dac`.
-    """
+    """Output side: saturates at `bound` and rounds (R003-05)."""
 
     CATEGORY: ClassVar[str] = "adc"
     source: ClassVar[str] = "Rasch et al. 2023, Eq. 5"
@@ -133,6 +158,7 @@ class Adc(Converter, kind="mho.adc"):
 
     @property
     def limit(self) -> float:
+        """The largest output, in analog units; inf without a bound."""
         return math.inf if self.bound is None else self.bound
 
     def convert(self, y: Tensor, rounding: Rounding = "through", site: Site | None = None) -> Tensor:

@@ -11,30 +11,43 @@ from mho.effects.converter import Rounding
 from mho.effects.gradient import straight
 
 
-def quantise(z: Tensor, bound: float | Tensor, top: int | None, rounding: Rounding = "through") -> Tensor:
-    """`clip(s round(z/s), -b, b)` with s = b/top: 2 top + 1 levels (R003-02, Eq. 4 corrected, docs/physics.md E2),
-    saturating on both sides (R003-03, Eq. 5).
+def quantise(
+    z: Tensor, bound: float | Tensor, top: int | None, rounding: Rounding = "through", lowest: float = -1.0
+) -> Tensor:
+    """`clip(s round(z/s), lowest b, b)` with s = b/top: 2 top + 1 levels for lowest = -1 (R003-02, Eq. 4 corrected,
+    docs/physics.md E2), saturating on both sides (R003-03, Eq. 5).
 
     Gradient: `through` passes it where the result is not a saturated code; `ste` is the derivative of the clip with
     rounding straight-through; `zero` is the true derivative, 0 wherever there is rounding.
     """
     if top is None:
-        return z.clamp(-bound, bound) if isinstance(bound, float) else torch.minimum(torch.maximum(z, -bound), bound)
+        if isinstance(bound, float):
+            return z.clamp(lowest * bound, bound)
+        return torch.minimum(torch.maximum(z, lowest * bound), bound)
     step = bound / top
-    code = (z / step).round().clamp(-top, top)
+    bottom = round(lowest * top)
+    code = (z / step).round().clamp(bottom, top)
     value = code * step
     if rounding == "zero":
         return value
-    saturated = code.detach().abs() >= top if rounding == "through" else z.detach().abs() > bound
+    if rounding == "through":
+        saturated = (code.detach() >= top) | (code.detach() <= bottom)
+    else:
+        saturated = outside(z.detach(), bound, lowest)
     passed = torch.where(saturated, z.detach(), z)
     return straight(passed, value)
 
 
-class EncodeInput(torch.autograd.Function):
-    """clip and round x/alpha to [-1, 1].
+def outside(x: Tensor, span: Tensor | float, lowest: float) -> Tensor:
+    """Which x lie outside [lowest span, span]."""
+    return x.abs() > span if lowest == -1 else (x > span) | (x < lowest * span)
 
-    Backward, with g the gradient of the result: the input gets g/alpha where |x| <= alpha, else 0 (straight through the
-    rounding). alpha learns as in R003-70: only clipped inputs whose gradient asks for a larger range contribute,
+
+class EncodeInput(torch.autograd.Function):
+    """clip and round x/alpha to [lowest, 1].
+
+    Backward, with g the gradient of the result: the input gets g/alpha where |x| <= alpha (x >= lowest alpha), else 0 (straight
+    through the rounding). alpha learns as in R003-70: only clipped inputs whose gradient asks for a larger range contribute,
     multiplied by alpha, so that sum over clipped of min(sign(x) g, 0); and `decay` * alpha pulls it down while more
     than 95 % of the inputs are unclipped. Where every vector has a range of its own, those that are clipped share the
     pull: ranges that are those of the vectors themselves (noise management) teach alpha nothing.
@@ -43,13 +56,15 @@ class EncodeInput(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, alpha: Tensor, top: int | None, decay: float, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        code = (x / alpha).clamp(-1, 1)  # clamp_ has no batching rule under vmap
-        return (code if top is None else code.mul_(top).round_().div_(top)), x.abs() > alpha
+    def forward(
+        x: Tensor, alpha: Tensor, top: int | None, lowest: float, decay: float, rows: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        code = (x / alpha).clamp(lowest, 1)  # clamp_ has no batching rule under vmap
+        return (code if top is None else code.mul_(top).round_().div_(top)), outside(x, alpha, lowest)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _, alpha, _, ctx.decay, ctx.rows = inputs
+        _, alpha, _, _, ctx.decay, ctx.rows = inputs
         code, clipped = output
         ctx.mark_non_differentiable(clipped)
         ctx.save_for_backward(code, clipped, alpha)  # the product keeps the code anyway; the mask is a byte
@@ -59,9 +74,9 @@ class EncodeInput(torch.autograd.Function):
         code, clipped, alpha = ctx.saved_tensors
         gx = (g / alpha).masked_fill_(clipped, 0) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
-            return gx, None, None, None, None
+            return gx, None, None, None, None, None
         rows = clipped.shape[-1] if ctx.rows is None else ctx.rows  # occupied rows [tile]: padding is never clipped
-        return gx, range_gradient(g, code, clipped, alpha, ctx.decay, rows), None, None, None
+        return gx, range_gradient(g, code, clipped, alpha, ctx.decay, rows), None, None, None, None
 
 
 def range_gradient(g: Tensor, code: Tensor, clipped: Tensor, alpha: Tensor, decay: float, rows: Tensor | int) -> Tensor:

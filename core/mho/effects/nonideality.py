@@ -102,6 +102,7 @@ class Nonideality(Kinded):
     cellwise    True: program, age and read treat each cell alone, so the core may run them in blocks
     final       True: acts after all other effects of its stage, wherever it is listed (stuck cells)
     sides       named side products; the declared terms receive them as keywords
+    straight    True: plain methods count as the identity in backward, as declared terms do
     backward    of the declared terms in training: "straight" (identity, R003-65) or "exact" (autograd); "none": no gradient
     """
 
@@ -110,6 +111,7 @@ class Nonideality(Kinded):
     own_scale: ClassVar[bool] = False
     cellwise: ClassVar[bool] = False
     final: ClassVar[bool] = False
+    straight: ClassVar[bool] = False
     sides: ClassVar[dict[str, Side]] = {}
     backward: ClassVar[Literal["straight", "exact", "none"]] = "straight"
 

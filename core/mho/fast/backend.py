@@ -248,7 +248,7 @@ class TileProduct(torch.autograd.Function):
         epilogue, route, kernels = product.epilogue, product.route, product.kernels
         adc = epilogue.adc
         span = spread(product.view.layout, route, alpha)
-        inputs = epilogue.behind_dac(code_inputs(x, span, epilogue.top, route, kernels, product.keep))
+        inputs = epilogue.behind_dac(code_inputs(x, span, epilogue.dac, route, kernels, product.keep))
         shape = (product.source.count, *scale.shape) if product.keep else (0,)
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None

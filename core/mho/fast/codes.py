@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mho.effects.converter import Dac
+from mho.effects.encoding import outside
 from mho.effects.site import Site
 from mho.fast.kernels import Kernels
 from mho.fast.route import Route
@@ -109,7 +111,7 @@ def codes_of(w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> Itera
         yield phi
 
 
-def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernels, keep: bool) -> Inputs:
+def code_inputs(x: Tensor, span: Tensor, dac: Dac, route: Route, kernels: Kernels, keep: bool) -> Inputs:
     """x [vector, in] through the DAC; `span` [in] or [vector, in] is the input range of each element.
 
     The codes are those of `Dac.encode`, bit by bit.
@@ -121,21 +123,23 @@ def code_inputs(x: Tensor, span: Tensor, top: int, route: Route, kernels: Kernel
     inputs = Inputs(main, sides, clipped, x.new_empty(len(x), 1))
 
     def kernel(x: Tensor, span: Tensor, inputs: Inputs) -> None:
-        code(x, span, inputs, top, route)
+        code(x, span, inputs, dac, route)
 
     def eager() -> None:
         for b in blocks(*x.shape):
-            code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), top, route)
+            code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), dac, route)
 
     kernels.run("DAC", lambda _: kernel, (x, span, inputs), eager, x.numel())
     return inputs
 
 
-def code(x: Tensor, span: Tensor, inputs: Inputs, top: int, route: Route) -> None:
+def code(x: Tensor, span: Tensor, inputs: Inputs, dac: Dac, route: Route) -> None:
     """Fill the inputs of some vectors."""
+    top = dac.top
+    assert top is not None
     if inputs.clipped is not None:
-        inputs.clipped.copy_(torch.where(x.abs() > span, 1.0, 0.0))
-    q = (x / span).clamp_(-1, 1).mul_(top).round_()
+        inputs.clipped.copy_(torch.where(outside(x, span, dac.lowest), 1.0, 0.0))
+    q = (x / span).clamp_(dac.lowest, 1).mul_(top).round_()
     total = q.sum(1, keepdim=True)
     inputs.poison.copy_(total - total)
     if route.tier == "int8":

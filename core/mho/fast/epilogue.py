@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mho.effects import draws
 from mho.effects.arithmetic import float_product
-from mho.effects.converter import Adc
+from mho.effects.converter import Adc, Dac
 from mho.fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
 from mho.fast.kernels import Kernels
 from mho.fast.route import Route, Step
@@ -277,8 +277,14 @@ class Epilogue(Terms):
     @property
     def top(self) -> int:
         """The largest code of the DAC."""
-        assert self.view.dac is not None and self.view.dac.top is not None
-        return self.view.dac.top
+        assert self.dac.top is not None
+        return self.dac.top
+
+    @property
+    def dac(self) -> Dac:
+        """There is one: the fast path has digital inputs."""
+        assert self.view.dac is not None
+        return self.view.dac
 
     def _steps(self, y: Tensor | None, m: list[Tensor], drawn: Draws, part: slice | None, plain: Any) -> Tensor:
         """The terms of all effects, in the order of the signal."""

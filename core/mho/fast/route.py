@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from mho.config.hardware import Hardware, TileSpec
+from mho.effects.circuits import with_circuits
 from mho.effects.converter import Adc, Dac
 from mho.effects.nonideality import TERMS, Nonideality, Side, linear
 from mho.effects.stages import TABLE
@@ -114,10 +115,11 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel
 
 def routes(hw: Hardware) -> dict[str, Route]:
     """How each tile of a hardware is simulated on this machine: tier, reasons, and what happens to every effect. Nothing is
-    executed. `layer.tiles.route` tells the same of a layer."""
+    executed. `layer.tiles.backend.route` tells the same of a layer."""
     found = {}
     for name, spec in hw.tiles.items():
-        effects = tuple(e for e in spec.nonidealities if isinstance(e, Nonideality))
+        given = tuple(e for e in spec.nonidealities if isinstance(e, Nonideality))
+        effects = with_circuits(given, spec.dac, spec.adc)
         found[name] = resolve(resolve_plan(effects, "", spec.factor), spec, hw.precision, spec.rows)
     return found
 
@@ -159,11 +161,10 @@ def _no_gradient(plan: Plan) -> str:
     for p in plan.effects:
         if p.effect.writes("build"):
             return f"{p.effect.kind} has parameters of its own"
-    for stage in (
-        s for s in plan.at if TABLE[s].per == "vector"
-    ):  # plain methods here are differentiated by autograd alone
+    # Plain methods of products are differentiated by autograd alone, unless they ask to be the identity.
+    for stage in (s for s in plan.at if TABLE[s].per == "vector"):
         for p in plan.at[stage]:
-            if p.effect.writes(stage):
+            if p.effect.writes(stage) and not p.effect.straight:
                 return f"{p.effect.kind} has a plain {stage}"
             if p.effect.backward == "exact":
                 return f"{p.effect.kind} declares an exact gradient"

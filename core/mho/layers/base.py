@@ -105,7 +105,7 @@ class AnalogLayer(nn.Module):
 
     def place(self, spec: TileSpec, training: TrainingSpec, name: str, shared: dict[Any, TileArray]) -> None:
         """Put the weight matrices on tiles of this type."""
-        self._own_memory()
+        self.own_memory()
         self.placement = Placement()
         arrays = {}
         for key, view in self.views().items():
@@ -183,10 +183,10 @@ class AnalogLayer(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._own_memory()
+        self.own_memory()
         return self
 
-    def _own_memory(self) -> None:
+    def own_memory(self) -> None:
         """Views need rows in order: undo a channels_last layout, or clip and remap would change a copy."""
         for p in self.parameters(recurse=False):
             if not p.is_contiguous():
@@ -214,7 +214,7 @@ def _fill_in_scales(layer: AnalogLayer, state: dict[str, Tensor], prefix: str, *
 
 def _remap_after_load(layer: nn.Module, _: Any) -> None:
     assert isinstance(layer, AnalogLayer)
-    layer._own_memory()
+    layer.own_memory()
     for array, matrix in layer.matrices():
         if array.remap_after_load:
             _start(array, matrix)

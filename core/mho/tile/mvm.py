@@ -133,7 +133,8 @@ class Mvm:
             else:
                 code = view.dac.encode_exactly(xs, alpha, call.rounding, site)
         for p in view.plan.input:
-            code = p.effect.apply("input", code, call.site(p, "input")) * view.layout.used
+            new = p.effect.apply("input", code, call.site(p, "input")) * view.layout.used
+            code = straight(code, new) if p.effect.straight and call.rounding == "through" else new
         return self.note("inputs", code)
 
     def read(self, w: Tensor) -> Tensor:
@@ -178,7 +179,7 @@ class Mvm:
         """All effects of a stage. Declared terms are the identity in a straight-through backward."""
         for p in getattr(self.call.view.plan, stage):
             new = p.effect.apply(stage, y, *args, self.call.site(p, stage))
-            declared = not p.effect.writes(stage) and p.effect.backward != "exact"
+            declared = p.effect.straight or (not p.effect.writes(stage) and p.effect.backward != "exact")
             y = straight(y, new) if declared and self.call.rounding == "through" else new
         return y
 

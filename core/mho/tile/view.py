@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mho.config.hardware import TileSpec
 from mho.config.recipe import Backward
 from mho.effects import draws
+from mho.effects.circuits import with_circuits
 from mho.effects.converter import Adc, Dac
 from mho.effects.nonideality import Nonideality
 from mho.effects.site import Geometry, Rows, Site, Stream
@@ -51,7 +52,8 @@ class TileView(Devices):
     @classmethod
     def of(cls, name: str, spec: TileSpec, backward: Backward, layout: Layout, channel: int) -> TileView:
         """The view of a new array, with everything that its effects build."""
-        plan = resolve(cast(tuple[Nonideality, ...], spec.nonidealities), name, spec.factor)
+        effects = with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc)
+        plan = resolve(effects, name, spec.factor)
         view = cls(name, spec, backward, plan, layout, nn.ModuleDict(), draws.words("layer", name), channel)
         for p in plan.effects:
             if p.effect.writes("build"):

@@ -149,11 +149,10 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
     Raises `MhoError` for a model that is analog already, has nothing that can go on tiles, or has weights that are NaN,
     infinite or computed from other parameters; `ConfigError` for a rule that is about no layer.
     """
-    if not isinstance(model, nn.Module) or not isinstance(hw, (Hardware, str, Path)):
-        wrong = f"model must be a torch module, got {model!r}"
-        if isinstance(model, nn.Module):
-            wrong = f"hw must be a Hardware, a file or the name of a preset such as 'pcm.standard', got {hw!r}"
-        raise MhoError(wrong)
+    if not isinstance(model, nn.Module):
+        raise MhoError(f"model must be a torch module, got {model!r}")
+    if not isinstance(hw, (Hardware, str, Path)):
+        raise MhoError(f"hw must be a Hardware, a file or the name of a preset such as 'pcm.standard', got {hw!r}")
     hw = load(hw)
     if tile_arrays(model):
         raise MhoError(

@@ -133,7 +133,9 @@ def test_quantised_networks_become_plain_again():
     plain = mho.unquantise(net)
     assert set(plain.state_dict()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert torch.equal(plain[0].weight, net[0].weight) and len(plain[0].weight.unique()) <= 7
-    assert mho.conversion_report(mho.to_analog(plain, "ideal.exact")).analog
+    assert mho.conversion_report(
+        mho.to_analog(plain, mho.Hardware.from_yaml("mho: 1\ndefault: t\ntiles:\n  t: {rows: 8}\n"))
+    ).analog
 
 
 def test_a_plain_checkpoint_loads_into_a_quantised_network():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import Field, Hardware, parse
-from mho.effects import PER_STAGE, Adc, Dac, Geometry, Nonideality, Per, Site, Stream, draws, product
+from mho.effects import TABLE, Adc, Dac, Geometry, Nonideality, Per, Site, Stream, draws, product
 from mho.fast import Precision, Route
 from mho.tile import tile_arrays
 from mho.use import Tile, to_analog
@@ -46,11 +46,11 @@ class Recorder(Site):
     asked: list[str] = field(default_factory=list)
 
     def randn_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
-        self.asked.append(per or PER_STAGE[self.stage])
+        self.asked.append(per or TABLE[self.stage].per)
         return super().randn_like(t, per, name)
 
     def rand_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:
-        self.asked.append(per or PER_STAGE[self.stage])
+        self.asked.append(per or TABLE[self.stage].per)
         return super().rand_like(t, per, name)
 
 

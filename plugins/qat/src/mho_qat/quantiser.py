@@ -121,6 +121,7 @@ class UniformModule(QuantiserModule):
 class Quantise(TrainingMethod, kind="qat.quantise"):
     """Quantisation-aware training of the layers on tiles."""
 
+    example: ClassVar[dict[str, Any]] = {"weights": {"bits": 4}}
     source: ClassVar[str] = "Wang et al. 2025"
     weights: Annotated[Quantiser, QUANTISER] | None = Field(
         None, source=WANG, description="quantise the weights; none: leave them"

@@ -1,0 +1,45 @@
+"""Declared converters as the tile sees them: a DAC as the first effect on inputs, an ADC as the last on outputs."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from mho.effects.converter import Adc, Dac
+from mho.effects.nonideality import Nonideality
+from mho.effects.site import Site
+
+
+class Circuit(Nonideality):
+    """The `transfer` of a converter."""
+
+    strength: ClassVar[str | None] = None
+    straight: ClassVar[bool] = True
+    converter: Any = None
+
+    def prepare(self, site: Site) -> None:
+        self.converter.prepare(site)
+
+
+class DacCircuit(Circuit, kind="mho.dac_circuit"):
+    """What a declared DAC puts out for its ideal values."""
+
+    def input(self, x: Tensor, site: Site) -> Tensor:
+        new: Tensor = self.converter.transfer(x, site)
+        return new
+
+
+class AdcCircuit(Circuit, kind="mho.adc_circuit"):
+    """What a declared ADC sees in place of an output."""
+
+    def transfer(self, y: Tensor, site: Site) -> Tensor:
+        new: Tensor = self.converter.transfer(y, site)
+        return new
+
+
+def with_circuits(effects: tuple[Nonideality, ...], dac: Any, adc: Any) -> tuple[Nonideality, ...]:
+    """The effects of a tile with its declared converters among them."""
+    first = (DacCircuit(kind="mho.dac_circuit", converter=dac),) if isinstance(dac, Dac) and dac.declares else ()
+    last = (AdcCircuit(kind="mho.adc_circuit", converter=adc),) if isinstance(adc, Adc) and adc.declares else ()
+    return (*first, *effects, *last)
