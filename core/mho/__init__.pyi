@@ -8,6 +8,7 @@ from mho.config.recipe import TrainingHooks as TrainingHooks, TrainingMethod as 
 from mho.config.registry import register as register
 from mho.config.schema import Field as Field
 from mho.effects.compensation import Compensation as Compensation
+from mho.effects.correction import Correction as Correction
 from mho.effects.converter import Adc as Adc, Dac as Dac
 from mho.effects.mapping import Mapping as Mapping
 from mho.effects.nonideality import Nonideality as Nonideality, Side as Side, absolute as absolute, by_depth as by_depth

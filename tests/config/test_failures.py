@@ -276,6 +276,7 @@ def test_only_allowed_families_are_used(plugin: Plugin, file: Path, monkeypatch:
         "bad": "off",
         "circuit": "ok",
         "ideal": "off",
+        "lab": "off",
         "mho": "ok",
         "pcm": "off",
         "qat": "off",

@@ -42,12 +42,12 @@ def citations(hardware: Hardware) -> tuple[dict[str, list[str]], dict[str, str]]
 
 
 def used_parts(hardware: Hardware) -> list[Kinded]:
-    """Every part of every tile that is used, effects of strength 0 left out."""
+    """Every part of every tile that is used, effects of strength 0 left out, and every training method."""
     parts: list[Kinded] = []
     for tile in hardware.tiles.values():
         parts += [p for p in (getattr(tile, slot) for slot in SLOTS) if p is not None]
         parts += [e for e in tile.nonidealities if getattr(e, "active", True)]
-    return parts
+    return [*parts, *hardware.training.all_methods.values()]
 
 
 def _split(bibtex: str) -> list[str]:

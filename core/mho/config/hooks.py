@@ -210,6 +210,45 @@ def mho_quantisers() -> Iterable[type[Kinded]]:
 
 
 @hookspec
+def mho_corrections() -> Iterable[type[Kinded]]:
+    """Digital corrections, for the `corrections:` of a tile.
+
+    Example:
+
+        import torch
+        from mho import Correction, hookimpl
+        from mho.effects import CorrectionModule
+
+        class Shifted(Correction, kind="shifted.mean"):
+            "Adds to every output what the tiles miss of it on average."
+            source = "an example"
+
+            def module(self, matrix):
+                return Shift(self, matrix)
+
+        class Shift(CorrectionModule):
+            def __init__(self, spec, matrix):
+                super().__init__(spec, matrix)
+                self.register_buffer("shift", torch.zeros(matrix.outputs))
+
+            def fit(self, x, w, y):
+                self.shift.copy_((x @ w.T - y()).mean(0))
+
+            def outputs(self, y, x, w):
+                return y + self.shift
+
+            @property
+            def operations(self):
+                return self.matrix.outputs
+
+        @hookimpl
+        def mho_corrections():
+            return [Shifted]
+    """
+    return ()
+
+
+@hookspec
 def mho_tasks() -> Mapping[str, Any]:
     """Tasks for `mho run` and the studies: family.name -> a subclass of `mho.Task`, or "module:Class", imported when used.
 
@@ -270,6 +309,7 @@ DOORS = (
     Door("mho_surrogates", ("surrogate",)),
     Door("mho_training", ("training",)),
     Door("mho_quantisers", ("quantiser",)),
+    Door("mho_corrections", ("correction",)),
     Door("mho_layers", ("layer",), needs="torch_type", what="subclasses of mho.AnalogLayer"),
     Door("mho_tasks", ("task",), names="family.name"),
     Door("mho_pages", ("page",), names="name"),

@@ -87,7 +87,7 @@ class TrainingHooks:
 
     def after_step(self, array: Any, weight: Tensor, step: int) -> None:
         """After the `step`-th optimizer step (the first is 1), for every weight matrix: `array` is its `TileArray` (gamma,
-        input_range, geometry, spread), `weight` [out, in] or [group, out, in] may be changed in place. It has been clipped
+        input_range, geometry, layout), `weight` [out, in] or [group, out, in] may be changed in place. It has been clipped
         and remapped already."""
 
     def detach(self) -> None:

@@ -123,5 +123,6 @@ SLOTS = {
 }
 EFFECT = Slot("nonideality", example="pcm.drift")
 SURROGATE = Slot("surrogate", example="mho.saturating")
+CORRECTION = Slot("correction", example="family.channel_scaling")
 TRAINING = Slot("training", example="qat.noise")
 SECTIONS = Sections("training", example="qat.noise")

@@ -9,7 +9,7 @@ from pydantic import field_validator, model_validator
 
 from mho.config import registry
 from mho.config.schema import Field, Kinded, Strict, kind_form, suggest
-from mho.config.slots import EFFECT, SLOTS
+from mho.config.slots import CORRECTION, EFFECT, SLOTS
 from mho.config.units import MicroSiemens
 
 CONVERTERS = ("dac", "adc")
@@ -74,6 +74,9 @@ class TileSpec(Strict):
         {},
         source="Rasch et al. 2023, Figs. 4, 5",
         description="factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise",
+    )
+    corrections: tuple[Annotated[Kinded, CORRECTION], ...] = Field(
+        (), source="mho", description="what the digital side repairs around the tiles; fitted by calibration"
     )
     compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
         None,

@@ -4,6 +4,8 @@ from mho.effects.compensation import Compensation as Compensation
 from mho.effects.converter import Adc as Adc, Converter as Converter, Dac as Dac, Rounding as Rounding
 from mho.effects.gradient import straight as straight
 from mho.effects.mapping import Mapping as Mapping
+from mho.effects.correcting import CorrectionModule as CorrectionModule
+from mho.effects.correction import Correction as Correction, Matrix as Matrix
 from mho.effects.measurements import Column as Column, Measurements as Measurements, Residuals as Residuals
 from mho.effects.measurements import normal_distribution as normal_distribution
 from mho.effects.measurements import normal_log_density as normal_log_density

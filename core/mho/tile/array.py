@@ -17,13 +17,16 @@ from mho.config.recipe import TrainingSpec
 from mho.effects import draws
 from mho.effects.compensation import Compensation
 from mho.effects.converter import RANGE_CAP
+from mho.effects.correcting import CorrectionModule
+from mho.effects.correction import Correction, Matrix
 from mho.effects.gradient import CleanProduct, straight
 from mho.effects.quantiser import QuantiserModule
 from mho.effects.site import Stream
 from mho.effects.surrogate import Surrogate
+from mho.ground.errors import MhoError
 from mho.tile.layout import Layout
 from mho.tile.mvm import Call, Mvm
-from mho.tile.patches import Patches
+from mho.tile.patches import POINT, Patches
 from mho.tile.programmed import Programmed, exactly, keeps_values
 from mho.tile.scales import Scales
 from mho.tile.session import Member, stream_of
@@ -71,6 +74,7 @@ class TileArray(Scales, Member):
 
     weight_quantiser: QuantiserModule | None
     input_quantiser: QuantiserModule | None
+    corrections: Any  # a ModuleList of CorrectionModules
 
     def __init__(
         self, out_features: int, in_features: int, spec: TileSpec, training: TrainingSpec, *,
@@ -88,6 +92,9 @@ class TileArray(Scales, Member):
         self.learns_range = self.view.dac is not None and self.view.dac.range == "learned"
         by_gradient = self.learns_range and not training.backward.forward_only  # else from statistics
         self._make_scales(training.out_scale, by_gradient, {"device": device, "dtype": dtype})
+        about = Matrix(out_features, in_features, groups, channel)
+        self.corrections = nn.ModuleList(cast(Correction, c).module(about) for c in spec.corrections)
+        self.corrections.to(device=device, dtype=dtype)
         self.register_module("weight_quantiser", None)
         self.register_module("input_quantiser", None)
         self.chip: Programmed | None = None
@@ -107,13 +114,21 @@ class TileArray(Scales, Member):
 
     # -- mapping ----------------------------------------------------------------------------------------------
     def stored(self, weight: Tensor) -> Tensor:
-        """The weights that are written to the tiles: what `weight_quantiser` makes of them, where there is one (R002-02)."""
+        """The weights that are written to the tiles: what corrections and the `weight_quantiser` make of them (R002-02)."""
+        for c in self.corrections:
+            weight = c.weights(weight)
         return weight if self.weight_quantiser is None else self.weight_quantiser(weight)
 
     @torch.no_grad()
     def unquantise_(self, weight: Tensor) -> None:
-        """Make the quantised weights the weights, and take the quantisers off."""
-        weight.copy_(self.stored(weight))
+        """Make the quantised weights the weights, and take the quantisers off. Raises `MhoError` where a correction stands
+        between."""
+        if self.weight_quantiser is not None:
+            if any(type(c).weights is not CorrectionModule.weights for c in self.corrections):
+                raise MhoError(
+                    f"layer {self.name!r}: quantised weights behind a digital correction cannot become weights"
+                )
+            weight.copy_(self.weight_quantiser(weight))
         self.weight_quantiser = self.input_quantiser = None
 
     def on_tiles(self, weight: Tensor) -> Tensor:
@@ -143,15 +158,33 @@ class TileArray(Scales, Member):
     # -- forward ----------------------------------------------------------------------------------------------
     def forward(self, x: Tensor | Patches, weight: Tensor, drawn: Drawn | None = None) -> Tensor:
         """x [..., in], weight [out, in] -> [..., out]. `drawn` are the weights of `draw`."""
-        given = x if isinstance(x, Patches) else Patches(x)
-        self.view.check(given.shape, given.image.dtype)
-        if self.input_quantiser is not None:
-            given = given.with_image(self.input_quantiser(given.image))
+        layer = x if isinstance(x, Patches) else Patches(x)
+        self.view.check(layer.shape, layer.image.dtype)
+        given = self.dac_inputs(layer)
         if self.exact:
             y = self.layout.join_groups(self.layout.split_groups(given.rows()) @ self.digital(weight).mT)
         else:
             y = self._analog(given, weight, drawn).to(given.image.dtype)
+        for c in self.corrections:
+            y = c.outputs(y, layer.rows, weight)
         return y.reshape(*given.shape[:-1], self.layout.out_features)
+
+    def dac_inputs(self, x: Patches) -> Patches:
+        """What the DAC is given for the inputs of the layer: corrected and quantised."""
+        for c in self.corrections:
+            if x.window == POINT and self.view.channel > 1:  # patches that are written out
+                channels = x.image.unflatten(-1, (-1, self.view.channel)).mT
+                x = Patches(c.inputs(channels).mT.flatten(-2))
+            else:
+                x = x.with_image(c.inputs(x.image))
+        return x if self.input_quantiser is None else x.with_image(self.input_quantiser(x.image))
+
+    @torch.no_grad()
+    def fit_corrections(self, x: Tensor, weight: Tensor) -> None:
+        """Fit all corrections, in their order, to inputs x [vector, in] of the layer; the mapping follows their weights."""
+        for c in self.corrections:
+            c.fit(x, weight, lambda: self.trace(self.dac_inputs(Patches(x)).rows(), weight, "fit")["outputs"])
+            self.remap(weight)
 
     def _analog(self, x: Patches, weight: Tensor, drawn: Drawn | None) -> Tensor:
         """What the tiles make of it, [vector, out], with the gradient that the training recipe asks for."""
@@ -225,8 +258,8 @@ class TileArray(Scales, Member):
     def trace(
         self, x: Tensor, weight: Tensor, purpose: str = "trace", ranges: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in], on the chip that is on or
-        with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same noise, so
+        """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in] of the DAC, on the chip that
+        is on or with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same noise, so
         that settings can be compared; nothing else of the network changes.
 
         range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog

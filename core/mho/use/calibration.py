@@ -20,7 +20,7 @@ from mho.effects.quantiser import QuantiserModule, quantisers, summary, unquanti
 from mho.ground.arguments import choice, number
 from mho.ground.errors import MhoError
 from mho.tile.array import TileArray, tile_arrays
-from mho.tile.patches import vectors
+from mho.tile.patches import Patches, vectors
 from mho.use.chip import keeping_modes, matrices
 from mho.use.convert import remark
 
@@ -85,6 +85,17 @@ def calibrate(
         raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
     learned = [a for a in everything if dac and isinstance(a.spec.dac, Dac) and a.spec.dac.range == "learned"]
     seen = {a: Seen(a, dac, quantile, keep=dac == "mse" or bool(columns)) for a in (everything if columns else learned)}
+    corrected = {a: Sample() for a in everything if len(a.corrections)}
+    if corrected:
+        batches = list(batches)
+        with watching(net, corrected), torch.no_grad():
+            for batch in batches:
+                run_batch(net, batch, forward)
+        with keeping_modes(net):
+            net.eval()
+            for array, weight in matrices(net):
+                if array in corrected and corrected[array].inputs:
+                    array.fit_corrections(corrected[array].some(), weight.detach())
     with watching(net, {**seen, **watched}), torch.no_grad():
         for batch in batches:
             run_batch(net, batch, forward)
@@ -136,7 +147,7 @@ def _set_ranges(
         array.input_range.data.copy_(seen.start() if cap is None else seen.start().clamp(max=cap))
     if dac != "mse" and not columns:
         return
-    trial, chip = Trial(array, weight, seen.sample()), array.chip
+    trial, chip = Trial(array, weight, seen.some()), array.chip
     if dac == "mse":
         trial.choose_inputs(before)
     if columns:
@@ -146,29 +157,47 @@ def _set_ranges(
     array.chip = chip
 
 
-class Seen:
-    """What one tile array was given while it was watched."""
+class Sample:
+    """Some of the inputs of a layer, as vectors."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Tensor] = []
+        self.batches = 0
+
+    def note(self, x: Tensor | Patches) -> None:
+        flat = vectors(x).detach()
+        self.keep(flat.reshape(-1, flat.shape[-1]).float())
+
+    def keep(self, x: Tensor) -> None:
+        """x [vector, ...]"""
+        self.batches += 1
+        self.inputs.append(_some(x, VECTORS, self.batches))
+        if len(self.inputs) > KEPT:
+            self.inputs = [_some(torch.cat(self.inputs), KEPT * VECTORS // 2, self.batches)]
+
+    def some(self) -> Tensor:
+        """VECTORS of them, or all where there are fewer."""
+        return _some(torch.cat(self.inputs), VECTORS, 0)
+
+
+class Seen(Sample):
+    """What the DACs of one tile array were given while it was watched, [vector, tile, row]."""
 
     def __init__(self, array: TileArray, method: Method | None, quantile: float, keep: bool) -> None:
-        self.array, self.method, self.quantile, self.keep = array, method, quantile, keep
+        super().__init__()
+        self.array, self.method, self.quantile, self.keeps = array, method, quantile, keep
         self.tops: list[Tensor] = []  # one [tile] per batch
-        self.inputs: list[Tensor] = []  # [vector, tile, row]
 
-    def note(self, x: Tensor) -> None:
-        xs = self.array.layout.cut(x.detach().reshape(-1, self.array.layout.in_features).float())
+    def note(self, x: Tensor | Patches) -> None:
+        given = self.array.dac_inputs(x if isinstance(x, Patches) else Patches(x))
+        xs = self.array.layout.cut(given.rows().detach().float())
         if not len(xs):
             return
         if not torch.isfinite(xs).all():
             raise MhoError(f"calibrate met NaN or infinite inputs at layer {self.array.name!r}")
         self.tops.append(self._statistic(xs))
-        if self.keep:
-            self.inputs.append(_some(xs, VECTORS, len(self.tops)))
-            if len(self.inputs) > KEPT:
-                self.inputs = [_some(torch.cat(self.inputs), KEPT * VECTORS // 2, len(self.tops))]
-
-    def sample(self) -> Tensor:
-        """VECTORS of the inputs, [vector, tile, row], or all where there are fewer."""
-        return _some(torch.cat(self.inputs), VECTORS, 0)
+        if self.keeps:
+            self.keep(xs)
 
     def start(self) -> Tensor:
         """The input range [tile, 1] by the statistic of the method; 1 where all inputs were 0."""
@@ -271,11 +300,11 @@ class Summaries:
 
 
 @contextmanager
-def watching(net: nn.Module, seen: Mapping[Any, Seen | Summaries]) -> Iterator[None]:
+def watching(net: nn.Module, seen: Mapping[Any, Sample | Summaries]) -> Iterator[None]:
     """Note the inputs of tile arrays and quantisers; evaluation mode, exact products and no quantisation meanwhile."""
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen[module].note(vectors(args[0]))
+        seen[module].note(args[0])
 
     hooks = [a.register_forward_pre_hook(note) for a in seen]
     everything = tile_arrays(net)

@@ -82,6 +82,7 @@ class Converted:
     tiles: int = 0  # that it brought: a matrix shared with an earlier layer counts there
     parameters: int = 0
     waste: float = 1.0  # at conversion, see `range_waste`
+    operations: int = 0  # digital multiply-adds of corrections, for every vector
     remarks: tuple[str, ...] = ()  # of calibration and evaluation
 
     @property
@@ -121,7 +122,8 @@ class ConversionReport(tuple[Converted, ...]):
         rows: list[tuple[str, ...]] = [
             (shown(e), e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", why)
             for e in self
-            for why in ("; ".join((e.why, *e.remarks)),)
+            for digital in ((f"{e.operations:,} digital operations a vector",) if e.operations else (),)
+            for why in ("; ".join((e.why, *digital, *e.remarks)),)
         ]
         share = sum(e.parameters for e in self.analog) / max(1, sum(e.parameters for e in self))
         return head, rows, f"{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
@@ -320,8 +322,9 @@ def _report(net: nn.Module, kept: Kept) -> ConversionReport:
             arrays, about = dict.fromkeys(module.arrays().values()), module.placement
             matrices = tuple(MatrixOnTiles.of(a) for a in module.arrays().values())
             tiles = sum(a.layout.tile_count for a in arrays if a not in counted)
-            facts = about.why, about.tile, matrices, tiles, _count(own), about.waste, tuple(about.remarks.values())
-            entries.append(Converted(name, _type_name(kind), "analog", *facts))
+            operations = sum(c.operations for a in arrays for c in a.corrections)
+            facts = about.why, about.tile, matrices, tiles, _count(own), about.waste, operations
+            entries.append(Converted(name, _type_name(kind), "analog", *facts, tuple(about.remarks.values())))
             counted.update(arrays)
             continue
         kind = type(module)

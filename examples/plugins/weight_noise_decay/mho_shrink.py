@@ -20,7 +20,7 @@ class PruneBelowNoise(TrainingMethod, kind="shrink.below_noise"):
     def after_step(self, array: Any, weight: Tensor, step: int) -> None:
         if step % self.every:
             return
-        small = weight.abs() < self.below * array.spread(array.gamma).to(weight.dtype)
+        small = weight.abs() < self.below * array.layout.spread(array.gamma).to(weight.dtype)
         weight.copy_(weight * (1 - (1 - self.factor) * small))
 
 

@@ -801,7 +801,8 @@ class DemandingEffect(Learns, kind="bad.demanding"):
 
 # What no effect can get wrong by itself.
 BEYOND_EFFECTS = {
-    "is_a_nonideality": "a class that is none has no stages to look at",
+    "inherits_from_its_base": "a class that is no effect has no stages to look at",
+    "methods_take_the_right_arguments": "of effects it is stage_methods_take_the_right_arguments",
     "state_dict_is_unaffected": "guards the core: an effect has no way to add state",
     "neighbours_keep_their_draws": "guards the core: paths are made of kind and occurrence",
     "replaces_the_product_alone": "guards the plan",

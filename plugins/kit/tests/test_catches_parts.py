@@ -325,7 +325,7 @@ class Idle(Compensation, kind="bad.idle"):
 # --- surrogates ---
 
 
-@caught("keeps_the_shape", "the core needs [vector, tile, out]")
+@caught("keeps_the_shape", "the core needs (6, 3, 10)")
 class SumsTiles(Surrogate, kind="bad.sums_tiles"):
     """It adds the tiles up."""
 
@@ -610,7 +610,7 @@ class PlainModule(GoodQuantiser, kind="bad.plain_module"):
         return nn.Identity()
 
 
-@caught("keeps_the_shape", "become")
+@caught("keeps_the_shape", "the core needs (64, 8)")
 class FlatQuantiser(GoodQuantiser, kind="bad.flat_quantiser"):
     """It gives a list of values."""
 

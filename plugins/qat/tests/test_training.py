@@ -132,7 +132,8 @@ def test_the_gradient_of_a_soft_teacher_does_not_shrink_with_the_temperature():
 @pytest.mark.parametrize("kind", ["qat.noise", "qat.quantise", "qat.distill", "qat.schedule"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_method_keeps_the_contract_of_training_methods(kind):
-    outcomes = run(contract_of(registry.resolve(kind)()))
+    cls = registry.resolve(kind)
+    outcomes = run(contract_of(cls.model_validate(cls.example)))
     assert {o.check: o.message for o in outcomes if o.state == "failed"} == {}
     assert sum(o.state == "passed" for o in outcomes) > 15
 

@@ -1,5 +1,6 @@
 """Trainers that other people wrote: Hugging Face's and Lightning's, unmodified; AMP, accumulation, checkpointing."""
 
+import importlib.util
 import os
 
 import pytest
@@ -48,8 +49,7 @@ class Words(torch.utils.data.Dataset):
 
 
 def trainer(net, folder, **options):
-    from mho_transformers.drift import DriftScore
-    from mho_transformers.huggingface import AnalogCallback
+    from mho_transformers import AnalogCallback, DriftScore
     from transformers import Trainer, TrainingArguments
 
     args = TrainingArguments(
@@ -99,7 +99,7 @@ def test_the_trainer_of_hugging_face_trains_saves_resumes_and_gives_a_digital_mo
 @pytest.mark.filterwarnings("ignore")
 def test_a_lightning_trainer_clips_ramps_and_logs_drift(tmp_path):
     lightning = pytest.importorskip("lightning.pytorch")
-    from mho_transformers.drift import DriftScore
+    from mho_transformers import DriftScore
     from mho_transformers.lightning import AnalogCallback
 
     class Module(lightning.LightningModule):
@@ -126,6 +126,20 @@ def test_a_lightning_trainer_clips_ramps_and_logs_drift(tmp_path):
     assert within(module) and module.net[0].tiles.step.item() == 4  # 4 batches, two a step, 2 epochs
     assert {"drift/1 s", "drift/1 day"} <= fit.callback_metrics.keys()
     assert module.net[0].tiles.ramp == (0.0, 2.0) and not module.net[0].tiles.is_attached
+
+
+# -- names ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("module", "package"), [("huggingface", "transformers"), ("lightning", "lightning")])
+def test_the_adapters_are_names_of_mho_or_say_what_to_install(module, package):
+    import mho_transformers
+
+    assert mho.DriftScore is mho_transformers.DriftScore
+    if importlib.util.find_spec(package) is None:
+        with pytest.raises(mho.MhoError, match=f"pip install {package}"):
+            getattr(mho_transformers, module)
+        return
+    assert getattr(mho, module) is getattr(mho_transformers, module)
+    assert getattr(mho, module).AnalogCallback.__module__ == f"mho_transformers.{module}"
 
 
 # -- any loop -------------------------------------------------------------------------------------------------

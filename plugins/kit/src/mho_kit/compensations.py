@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mho.config import Kinded
 from mho.effects import Compensation, Nonideality, Site
 from mho_kit.bench import Bench, on_device
 from mho_kit.checks.base import Call
@@ -30,7 +29,7 @@ class CompensationContract(PartChecks):
         spec = MedianDrift()
     """
 
-    BASE: ClassVar[type[Kinded]] = Compensation
+    BASE = Compensation
     METHODS = ("gain",)
 
     def _read_outs(self, bench: Bench) -> Tensor:

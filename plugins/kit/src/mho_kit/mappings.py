@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mho.config import Kinded
 from mho.effects import Geometry, Mapping
 from mho_kit.bench import Bench, on_device
 from mho_kit.checks.base import Call, same
@@ -24,7 +21,7 @@ class MappingContract(PartChecks):
         spec = MaxFill(devices=3)
     """
 
-    BASE: ClassVar[type[Kinded]] = Mapping
+    BASE = Mapping
     METHODS = ("scale", "conductances", "weights")
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:

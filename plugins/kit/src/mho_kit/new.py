@@ -1,4 +1,4 @@
-"""`mho new`: a complete plugin project from the templates that mho ships."""
+"""`mho new`: a complete plugin project from the templates beside this module."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mho.ground import MhoError
 FILES = {
     "pyproject.toml.in": "pyproject.toml",
     "README.md.in": "README.md",
+    "LICENSE.in": "LICENSE",
     "module.py.in": "src/@MODULE@/__init__.py",
     "preset.yaml.in": "src/@MODULE@/presets/standard.yaml",
     "test_effects.py.in": "tests/test_effects.py",
@@ -42,7 +43,7 @@ def new(name: str, out: Path) -> None:
     folder = out / f"mho-{family.replace('_', '-')}"
     write_project(family, folder)
     click.echo(f"wrote {folder}: {len(FILES)} files. Next:")
-    click.echo(f'  pip install -e "{folder}[test]"\n  mho test {family}\n  mho mvm {family}.standard')
+    click.echo(f'  pip install -e "{folder}[test]"\n  mho test {family}\n  mho check {family}.standard')
 
 
 def family_of(name: str) -> str:

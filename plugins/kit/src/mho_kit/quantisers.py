@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from mho import Quantiser, QuantiserModule
-from mho.config import Kinded
 from mho.effects import What
 from mho.use import matrices, program
 from mho_kit.bench import Bench, seeded
-from mho_kit.checks.base import Call, CallChecks, finite, same, takes_the_arguments_of
+from mho_kit.checks.base import Call, CallChecks, finite, same
 from mho_kit.checks.description import DescriptionChecks
 
 PLACES: tuple[What, ...] = get_args(What)
@@ -30,7 +29,8 @@ class QuantiserContract(CallChecks, DescriptionChecks):
     network with them on its tiles runs, trains and is programmed.
     """
 
-    BASE: ClassVar[type[Kinded]] = Quantiser
+    BASE = Quantiser
+    METHODS = ("rounded", "module")
     spec: ClassVar[Quantiser]
     HINT = "buffers and parameters follow the layer, all else must follow v: torch.zeros_like(v), v.new_tensor(...)"
 
@@ -59,15 +59,6 @@ class QuantiserContract(CallChecks, DescriptionChecks):
         return net
 
     # -- checks -----------------------------------------------------------------------------------------------
-    def test_inherits_from_its_base(self) -> None:
-        cls = type(self.spec)
-        assert isinstance(self.spec, Quantiser), f"{cls.__name__} must inherit from mho.Quantiser"
-        assert cls.CATEGORY == self.BASE.CATEGORY, f"leave CATEGORY of {cls.__name__} as it is"
-
-    def test_methods_take_the_right_arguments(self) -> None:
-        for name in ("rounded", "module"):
-            takes_the_arguments_of(Quantiser, type(self.spec), name)
-
     def test_makes_modules(self) -> None:
         for what in PLACES:
             made = self.spec.module(what)
@@ -76,9 +67,7 @@ class QuantiserContract(CallChecks, DescriptionChecks):
             )
 
     def test_keeps_the_shape(self) -> None:
-        for what, (call, (v,)) in self.calls(self.bench).items():
-            given = call(v).shape
-            assert given == v.shape, f"{what}: {tuple(v.shape)} become {tuple(given)}"
+        self.keeps_the_shape()
 
     def test_keeps_the_dtype(self) -> None:
         for dtype in (torch.float32, torch.float64):

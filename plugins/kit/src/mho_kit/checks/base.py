@@ -233,6 +233,12 @@ class CallChecks(Checks):
             assert new.dtype == dtype, f"{name} turns {dtype} into {new.dtype}; {self.HINT}"
             finite(new, f"in {dtype} {name} gives")
 
+    def keeps_the_shape(self, **others: tuple[int, ...]) -> None:
+        """Of the first argument, or what is said of a method by name."""
+        for name, (call, arguments) in self.calls(self.bench).items():
+            given, wanted = tuple(call(*arguments).shape), others.get(name, tuple(arguments[0].shape))
+            assert given == wanted, f"{name} turns {tuple(arguments[0].shape)} into {given}, the core needs {wanted}"
+
     def test_keeps_the_device(self) -> None:
         """Tried on torch's meta device, which every machine has."""
         for name, (call, arguments) in self.calls(self.bench, "meta").items():

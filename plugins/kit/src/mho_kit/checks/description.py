@@ -7,7 +7,7 @@ import difflib
 import inspect
 import json
 import typing
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -22,7 +22,23 @@ METHODS = (*STAGES, *TERMS, "prepare", "build")
 
 
 class DescriptionChecks(Checks):
-    """Of every part that YAML names by its kind."""
+    """Of every part that YAML names by its kind.
+
+    BASE      the class of such parts
+    METHODS   what the core calls; whoever overrides one takes the same arguments
+    """
+
+    BASE: ClassVar[type[Kinded]]
+    METHODS: ClassVar[tuple[str, ...]] = ()
+
+    def test_inherits_from_its_base(self) -> None:
+        cls = type(self.spec)
+        assert isinstance(self.spec, self.BASE), f"{cls.__name__} must inherit from mho.{self.BASE.__name__}"
+        assert cls.CATEGORY == self.BASE.CATEGORY, f"leave CATEGORY of {cls.__name__} as it is"
+
+    def test_methods_take_the_right_arguments(self) -> None:
+        for name in self.METHODS:
+            takes_the_arguments_of(self.BASE, type(self.spec), name)
 
     def test_has_a_kind(self) -> None:
         cls = type(self.spec)
@@ -101,10 +117,7 @@ class DescriptionChecks(Checks):
 class EffectDescriptionChecks(DescriptionChecks, EffectChecks):
     """Of effects besides."""
 
-    def test_is_a_nonideality(self) -> None:
-        cls = type(self.spec)
-        assert isinstance(self.spec, Nonideality), f"{cls.__name__} must inherit from mho.Nonideality"
-        assert cls.CATEGORY == "nonideality", f"leave CATEGORY of {cls.__name__} as it is"
+    BASE = Nonideality
 
     def test_overrides_a_stage(self) -> None:
         wanted = ", ".join((*STAGES, *TERMS))

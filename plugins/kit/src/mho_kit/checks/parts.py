@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
-from mho.config import Hardware, Kinded
+from mho.config import Hardware
 from mho.use import Tile
 from mho_kit.bench import Bench
-from mho_kit.checks.base import CallChecks, finite, same, takes_the_arguments_of
+from mho_kit.checks.base import CallChecks, finite, same
 from mho_kit.checks.description import DescriptionChecks
 from mho_kit.checks.paths import PathChecks
 from mho_kit.checks.tiles import TileChecks
 
 
 class PartChecks(PathChecks, TileChecks, CallChecks, DescriptionChecks):
-    """A subclass says which base class the parts have (`BASE`), and how their methods are called (`calls`)."""
-
-    BASE: ClassVar[type[Kinded]]
-    METHODS: ClassVar[tuple[str, ...]] = ()
+    """A subclass says which base class the parts have (`BASE`), what the core calls (`METHODS`), and how (`calls`)."""
 
     # -- where the part goes ------------------------------------------------------------------------------------
     def about(self) -> dict[str, Any]:
@@ -38,15 +35,6 @@ class PartChecks(PathChecks, TileChecks, CallChecks, DescriptionChecks):
         return self.bench.hardware(**self.about())
 
     # -- checks -----------------------------------------------------------------------------------------------
-    def test_inherits_from_its_base(self) -> None:
-        cls = type(self.spec)
-        assert isinstance(self.spec, self.BASE), f"{cls.__name__} must inherit from mho.{self.BASE.__name__}"
-        assert cls.CATEGORY == self.BASE.CATEGORY, f"leave CATEGORY of {cls.__name__} as it is"
-
-    def test_methods_take_the_right_arguments(self) -> None:
-        for name in self.METHODS:
-            takes_the_arguments_of(self.BASE, type(self.spec), name)
-
     def test_keeps_the_dtype(self) -> None:
         for dtype in (torch.float32, torch.float64):
             self.keeps(dtype)

@@ -11,12 +11,7 @@ from mho_kit.checks.base import CallChecks, EffectChecks, finite, same
 
 class ValueChecks(EffectChecks, CallChecks):
     def test_keeps_the_shape(self) -> None:
-        for stage, (call, arguments) in self.calls(self.bench).items():
-            wanted = arguments[0].shape
-            if stage == "mvm":
-                wanted = (*wanted[:-1], self.bench.geometry.columns)
-            given = call(*arguments).shape
-            assert given == wanted, f"{stage} returns {tuple(given)}, the core needs {tuple(wanted)}"
+        self.keeps_the_shape(mvm=(VECTORS, *self.bench.w.shape[:2]))
 
     def test_keeps_float32(self) -> None:
         self.keeps(torch.float32)
