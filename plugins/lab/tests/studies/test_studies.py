@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from mho_lab.run.inspection import excess_kurtosis, kurtosis_by_layer
 from mho_lab.run.product import MvmExperiment, effect_table
 from mho_lab.studies import mvm
 from torch import nn
