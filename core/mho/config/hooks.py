@@ -73,7 +73,7 @@ def mho_converters() -> Iterable[type[Kinded]]:
     Example:
 
         from mho import Field, hookimpl
-        from mho.effects.converter import Adc
+        from mho.effects import Adc
 
         class OffsetAdc(Adc, kind="offset.adc"):
             "An ADC whose result is shifted by a constant."
@@ -97,7 +97,7 @@ def mho_compensations() -> Iterable[type[Kinded]]:
     Example:
 
         from mho import hookimpl
-        from mho.effects.compensation import Compensation
+        from mho.effects import Compensation
 
         class Halved(Compensation, kind="halved.drift"):
             "Corrects only half of the measured drift."

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
-from mho.effects import draws
-from mho.effects.site import Stream, Vectors
+from mho.effects import Stream, draws
+from mho.effects.site import Vectors
 from mho.tile import parallel
 
 

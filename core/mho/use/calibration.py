@@ -13,14 +13,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mho.effects import draws
-from mho.effects.converter import Dac
-from mho.effects.nonideality import product
-from mho.effects.quantiser import QuantiserModule, quantisers, summary, unquantised
+from mho.effects import Dac, QuantiserModule, draws, product, quantisers, unquantised
+from mho.effects.quantiser import summary
+from mho.ground import MhoError
 from mho.ground.arguments import choice, number
-from mho.ground.errors import MhoError
-from mho.tile.array import TileArray, tile_arrays
-from mho.tile.patches import Patches, vectors
+from mho.tile import Patches, TileArray, tile_arrays, vectors
 from mho.use.chip import keeping_modes, matrices
 from mho.use.convert import remark
 
@@ -138,9 +135,7 @@ def _tell(net: nn.Module, seen: Mapping[TileArray, Seen], cap: float | None) -> 
     remark(net, "cap", over, f"inputs beyond {cap} are cut: calibration was given this cap")
 
 
-def _set_ranges(
-    array: TileArray, weight: Tensor, seen: Seen, dac: Method | None, columns: str | None, cap: float | None
-) -> None:
+def _set_ranges(array: TileArray, weight: Tensor, seen: Seen, dac: Method | None, columns: str | None, cap: float | None) -> None:
     """Choose the ranges of one matrix."""
     before = array.input_range.detach().clone()
     if dac is not None:

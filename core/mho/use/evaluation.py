@@ -12,14 +12,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mho.config.units import format_seconds, seconds
-from mho.ground.arguments import whole
-from mho.ground.errorbars import spread
-from mho.ground.errors import MhoError
-from mho.ground.notebook import html_table
-from mho.ground.tables import table
-from mho.tile.array import tile_arrays
-from mho.tile.session import Session
+from mho.config import format_seconds, seconds
+from mho.ground import MhoError, html_table, spread, table, whole
+from mho.tile import Session, tile_arrays
 from mho.use.chip import Time, keeping_chip, keeping_modes, program, session_of
 from mho.use.convert import remark
 
@@ -80,11 +75,7 @@ class Evaluation:
 
     def _table(self) -> tuple[list[str], list[tuple[str, ...]]]:
         head = ["time", "score", "SEM"]
-        columns = [
-            [format_seconds(t) for t in self.times],
-            [f"{m:.4f}" for m in self.mean],
-            [f"{s:.4f}" for s in self.sem],
-        ]
+        columns = [[format_seconds(t) for t in self.times], [f"{m:.4f}" for m in self.mean], [f"{s:.4f}" for s in self.sem]]
         if self.normalised is not None:
             head.append("normalised")
             columns.append([f"{v:.3f}" for v in self.normalised])

@@ -24,11 +24,7 @@ class ExactDevice(Nonideality, kind="ideal.device"):
     example = {"levels": 16}
 
     levels: int | None = Field(
-        None,
-        ge=2,
-        unit="count",
-        description="number of conductance levels, equally spaced from 0 to g_max",
-        source="definition",
+        None, ge=2, unit="count", description="number of conductance levels, equally spaced from 0 to g_max", source="definition"
     )
 
     def program(self, g: Tensor, site: Site) -> Tensor:

@@ -209,9 +209,7 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
     def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
         printed = self.conductance == "target"
         g_q = site.target if printed else site.programmed
-        q = (0.0088 * torch.exp(-0.65 * torch.log((g_q / site.g_max).clamp(min=1e-9)))).clamp(
-            max=0.2
-        )  # ** takes longer
+        q = (0.0088 * torch.exp(-0.65 * torch.log((g_q / site.g_max).clamp(min=1e-9)))).clamp(max=0.2)  # ** takes longer
         spread = ln((t + self.t0 + self.t_read) / (2 * self.t_read)).clamp(min=0).sqrt()
         return g + (site.target if printed else g) * q * spread * site.randn_like(g)
 
@@ -226,11 +224,7 @@ class ReadNoise(Nonideality, kind="pcm.read_noise"):
     sides: ClassVar[dict[str, Side]] = {"s": Side(magnitude, square)}
 
     sigma: float = Field(
-        0.0175,
-        ge=0,
-        unit="1",
-        description="noise of one fully-on row through one full weight",
-        source=f"{RASCH}, Table A.1",
+        0.0175, ge=0, unit="1", description="noise of one fully-on row through one full weight", source=f"{RASCH}, Table A.1"
     )
 
     def variance(self, site: Site, s: Tensor) -> Tensor:

@@ -307,9 +307,7 @@ def _maximum(
     return values, errors, -float(f(torch.tensor(values))) * len(data)
 
 
-def _newton(
-    f: Callable[[Tensor], Tensor], values: np.ndarray, free: np.ndarray, bounds: Sequence[tuple[Any, Any]]
-) -> np.ndarray:
+def _newton(f: Callable[[Tensor], Tensor], values: np.ndarray, free: np.ndarray, bounds: Sequence[tuple[Any, Any]]) -> np.ndarray:
     """Newton steps on the free numbers, halved until they improve; stays inside the bounds."""
     low = np.array([-np.inf if b[0] is None else b[0] for b in bounds])
     high = np.array([np.inf if b[1] is None else b[1] for b in bounds])

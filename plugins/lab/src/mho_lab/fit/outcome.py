@@ -18,8 +18,7 @@ def fragment(result: Fit) -> str:
     d, g = result.data, result.goodness
     verdict = "not tested" if g is None else f"p = {g.p:.2g} ({g.draws} simulated data sets)"
     lines = [
-        f"# fitted by mho fit to {Path(d.name).name}: {len(d)} rows, g_max {d.g_max:g} uS, "
-        f"ln L = {result.log_likelihood:.6g}",
+        f"# fitted by mho fit to {Path(d.name).name}: {len(d)} rows, g_max {d.g_max:g} uS, ln L = {result.log_likelihood:.6g}",
         f"# goodness of fit: {verdict}" + (", REJECTED" if g is not None and g.rejected else ""),
         "nonidealities:",
         f"  - kind: {result.effect.kind}",
