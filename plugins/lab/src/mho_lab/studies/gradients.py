@@ -81,7 +81,7 @@ def sample_gradients(
     seed: int = 0,
     clean: Sequence[Tensor] | None = None,
 ) -> GradientDraws:
-    """GradientDraws of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
+    """Gradients of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
     products, is measured too where it is not given."""
     parameters = parameters_on_tiles(net)
 
