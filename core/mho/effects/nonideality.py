@@ -102,7 +102,8 @@ class Nonideality(Kinded):
     cellwise    True: program, age and read treat each cell alone, so the core may run them in blocks
     final       True: acts after all other effects of its stage, wherever it is listed (stuck cells)
     sides       named side products; the declared terms receive them as keywords
-    straight    True: plain methods count as the identity in backward, as declared terms do
+    straight    True: plain `input`, `read`, `accumulate` and `output` count as the identity in backward, as declared terms do;
+                in mode autograd they have their true derivative all the same
     backward    of the declared terms in training: "straight" (identity, R003-65) or "exact" (autograd); "none": no gradient
     """
 

@@ -24,7 +24,7 @@ from mho.fast.source import source, spread, tiles_by_pixel
 from mho.fast.tier import Precision
 from mho.tile.array import Drawn, TileArray
 from mho.tile.layout import blocks
-from mho.tile.mvm import Call
+from mho.tile.mvm import Call, Mvm
 from mho.tile.patches import Patches
 from mho.tile.programmed import Programmed
 from mho.tile.view import TileView
@@ -73,8 +73,7 @@ class Fast:
         origin, pixels = source(self.view.layout, self.route, x)
         product = self.product(call, differentiated, source=origin)
         w, planes = drawn or self._weights(call, weight)
-        for p in self.view.plan.read:
-            w = self.view.in_rows(p.effect.apply("read", w, call.site(p, "read")))
+        w = Mvm(call).read(w)
         if planes is None:
             planes = Planes(*CodedWeights.apply(w, replace(product, shares=True)))
         arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
