@@ -35,7 +35,8 @@ TERMS = ("shift", "variance", "transfer")
 class Side(NamedTuple):
     """A product phi(W).psi(x) that the tile computes beside W.x. Equal functions are computed once, whoever asks.
 
-    `phi(w, site)` returns a tensor shaped like w with |phi| <= max|w|; `psi(x)` maps [-1, 1] into itself.
+    `phi(w, site)` returns a tensor shaped like w with |phi| <= max|w| (only `conductance` may be larger); `psi(x)` maps
+    [-1, 1] into itself.
     """
 
     phi: Callable[[Tensor, Site], Tensor]
@@ -51,6 +52,12 @@ def signed(w: Tensor, site: Site) -> Tensor:
 def magnitude(w: Tensor, site: Site) -> Tensor:
     """|w|"""
     return w.abs()
+
+
+def conductance(w: Tensor, site: Site) -> Tensor:
+    """|w| + 2 g_min/(g_max - g_min), what both devices of a weight conduct"""
+    idle = site.geometry.idle
+    return w.abs() + 2 * idle * site.rows.used.to(w)[:, None, :] if idle else w.abs()
 
 
 def by_depth(w: Tensor, site: Site) -> Tensor:

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mho import Field, MhoError, Nonideality, Side, Site, StuckAt, magnitude, square
+from mho import Field, MhoError, Nonideality, Side, Site, StuckAt, conductance, square
 from mho.config import MicroSiemens, Seconds
 from mho.effects import Column, Measurements, Residuals, normal_distribution, normal_log_density
 
@@ -217,13 +217,13 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
 
 
 class ReadNoise(Nonideality, kind="pcm.read_noise"):
-    """Short-term read noise, fresh for every MVM, referred to the output: sigma sqrt(sum_j |w_ij| x_j^2) xi_i
-    (R003-11, Eq. 14)."""
+    """Short-term read noise, fresh for every MVM, referred to the output: sigma sqrt(sum_j l_ij x_j^2) xi_i
+    (R003-11, Eq. 14), l_ij = |w_ij| + 2 g_min/(g_max - g_min): both devices of a pair are noisy (g_min = 0 in the paper)."""
 
     source = f"{RASCH}, Eq. 14"
     bibtex = RASCH_BIBTEX
     strength: ClassVar[str] = "sigma"
-    sides: ClassVar[dict[str, Side]] = {"s": Side(magnitude, square)}
+    sides: ClassVar[dict[str, Side]] = {"s": Side(conductance, square)}
 
     sigma: float = Field(
         0.0175,
