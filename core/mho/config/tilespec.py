@@ -68,7 +68,7 @@ class TileSpec(Strict):
         None, source="Rasch et al. 2023, Eq. 5", description="analog-to-digital converters of the outputs; none: ideal"
     )
     nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(
-        (), description="effects in the order in which they act inside a stage"
+        (), description="effects; inside a stage they act in this order, noise behind the others"
     )
     scale: dict[str, Factor] = Field(
         {},

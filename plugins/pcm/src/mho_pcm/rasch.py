@@ -192,6 +192,7 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
     source = f"{RASCH}, Eqs. 10, 11"
     bibtex = RASCH_BIBTEX
     cellwise = True
+    noise = True
 
     t0: Seconds = Field(
         20.0,
