@@ -245,10 +245,7 @@ def layers(rounds: int) -> None:
     for channels, groups, size, images in (
         (64, 1, 32, 16), (128, 1, 16, 16), (256, 1, 8, 64), (256, 8, 8, 64), (128, 128, 28, 16)
     ):  # fmt: skip
-        conv, x = (
-            nn.Conv2d(channels, channels, 3, padding=1, groups=groups),
-            torch.rand(images, channels, size, size) * 2 - 1,
-        )
+        conv, x = (nn.Conv2d(channels, channels, 3, padding=1, groups=groups), torch.rand(images, channels, size, size) * 2 - 1)
         cases: Cases = {"conv2d fp32": quietly(lambda c=conv, x=x: c(x)), **on_chip(conv, x)}
         table(f"conv 3 x 3, {channels} channels, {groups} groups, {size} x {size}, {images} images", cases, rounds)
     lstm, x = nn.LSTM(650, 650, batch_first=True), torch.rand(20, 26, 650) * 2 - 1
@@ -299,19 +296,13 @@ def chips(rounds: int) -> None:
             net = mho.to_analog(plain, hardware(*changes, *off))
             cases[f"{name}{more}"] = lambda net=net: mho.program(net, 0, index=next(numbers)).age("1 h")
             if off:
-                cases[f"{name}{more}, never at age 0 s"] = lambda net=net: mho.program(
-                    net, 0, index=next(numbers), age="1 h"
-                )
+                cases[f"{name}{more}, never at age 0 s"] = lambda net=net: mho.program(net, 0, index=next(numbers), age="1 h")
     table("one chip of 11.2 M weights programmed, and aged to 1 h", cases, max(3, rounds // 3))
     mlp = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10)).eval()
     for vectors in (128, 1000):
         x = torch.rand(vectors, 784)
         cases = {"25 plain fp32 forwards": quietly(lambda x=x: [mlp(x) for _ in range(25)])}
-        for name, change in (
-            ("auto", "precision=auto"),
-            ("compiled", "compile=true"),
-            ("reference", "precision=reference"),
-        ):
+        for name, change in (("auto", "precision=auto"), ("compiled", "compile=true"), ("reference", "precision=reference")):
             net = mho.to_analog(mlp, hardware(change)).eval()
             mho.program(net, seed=0)
             cases[f"25 forwards on a chip, {name}"] = quietly(lambda net=net, x=x: [net(x) for _ in range(25)])
@@ -325,9 +316,7 @@ def plugins(rounds: int) -> None:
     x = torch.rand(128, 1024) * 2 - 1
     before = tile(1024).program(seed=0)
     for k in range(20):
-        mho.register(
-            type(f"Idle{k}", (Nonideality,), {"source": "benchmark", "__doc__": "Does nothing."}, kind=f"idle.e{k}")
-        )
+        mho.register(type(f"Idle{k}", (Nonideality,), {"source": "benchmark", "__doc__": "Does nothing."}, kind=f"idle.e{k}"))
     after = tile(1024).program(seed=0)
     cases = {"without": quietly(lambda: before(x)), "with 20 idle plugins": quietly(lambda: after(x))}
     table("installed but unused plugins", cases, 3 * rounds)
@@ -345,9 +334,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", message="training an analog network")
-    print(
-        f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
-    )
+    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}")
     for name in args.sections or SECTIONS:
         SECTIONS[name](args.rounds)
 

@@ -39,9 +39,6 @@ def table(title: str, cases: dict[str, Callable[[], object]], rounds: int) -> di
         least = min(wall[name]) / min(wall[first])
         share = min(cpu[name]) / min(cpu[first])
         busy = f"{share:7.2f}" if alone else f"{'-':>7s}"
-        print(
-            f"{name:46s} {statistics.median(wall[name]) * 1e3:10.2f} {ratios[name]:7.2f} {least:7.2f} {busy}",
-            flush=True,
-        )
+        print(f"{name:46s} {statistics.median(wall[name]) * 1e3:10.2f} {ratios[name]:7.2f} {least:7.2f} {busy}", flush=True)
         ratios[name] = share if alone else ratios[name]
     return ratios

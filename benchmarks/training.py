@@ -122,13 +122,7 @@ def measure(rounds: int, batch: int) -> dict[str, object]:
             "saved_bytes": saved_bytes(net, x),
             "peak_bytes": busy - idle,
         }
-    return {
-        "rounds": rounds,
-        "batch": batch,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "modes": rows,
-    }
+    return {"rounds": rounds, "batch": batch, "threads": torch.get_num_threads(), "torch": torch.__version__, "modes": rows}
 
 
 def text(result: dict) -> str:

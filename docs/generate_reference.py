@@ -40,10 +40,7 @@ PLACES = {
     ROOT / "README.md": DOCS / "index.md",
     ROOT / "CHANGELOG.md": DOCS / "reference" / "changelog.md",
     ROOT / "CONTRIBUTING.md": DOCS / "reference" / "contributing.md",
-    **{
-        PLUGINS / f.parent.name / "README.md": DOCS / "reference" / f"{f.parent.name}.md"
-        for f in PLUGINS.glob("*/README.md")
-    },
+    **{PLUGINS / f.parent.name / "README.md": DOCS / "reference" / f"{f.parent.name}.md" for f in PLUGINS.glob("*/README.md")},
 }
 LINK = re.compile(r"\[([^\[\]]*)\]\(([\w./-]+)(#[\w-]+)?\)")
 
@@ -323,9 +320,7 @@ def python_page() -> str:
     )
     parts = [f"# Python\n\n{text}\n\n{md_table(('name', 'comes with'), others)}\n"]
     for topic, names in python_topics().items():
-        parts.append(
-            f"## {topic}\n\n{rst('.. currentmodule:: mho', *(directive(f'mho.{n}', getattr(mho, n)) for n in names))}\n"
-        )
+        parts.append(f"## {topic}\n\n{rst('.. currentmodule:: mho', *(directive(f'mho.{n}', getattr(mho, n)) for n in names))}\n")
     return "\n".join(parts)
 
 
@@ -358,9 +353,7 @@ def pages() -> dict[str, Callable[[], str]]:
     for one in DISTRIBUTIONS:
         found[one.folder] = lambda one=one: distribution_page(one)
     found |= {"presets": presets_page, "command_line": cli_page, "python": python_page, "hooks": hooks_page}
-    return found | {
-        name: lambda name=name: page_of(ROOT / f"{name.upper()}.md") for name in ("changelog", "contributing")
-    }
+    return found | {name: lambda name=name: page_of(ROOT / f"{name.upper()}.md") for name in ("changelog", "contributing")}
 
 
 def write_all(folder: Path) -> None:

@@ -152,9 +152,7 @@ def ir_drop(f: Any) -> None:
     """Eqs. 16 to 18 against the exact line, and Fig. 3C."""
     left, right = f.subplots(1, 2)
     a, n = grid(0, 1.2, 40), 512
-    line = [
-        float(sensed(*(torch.ones(*s, n, dtype=torch.float64) for s in [(1, 1)] * 3), float(v) / n**2) / n) for v in a
-    ]
+    line = [float(sensed(*(torch.ones(*s, n, dtype=torch.float64) for s in [(1, 1)] * 3), float(v) / n**2) / n) for v in a]
     left.plot(a, line, color=ORANGE, label="exact line, gated")
     left.plot(a, 1 - 2 / 3 * (0.05 * a**3 - 0.2 * a**2 + 0.5 * a), color=BLUE, label="Eqs. 16-18")
     left.plot(a, torch.tanh(a.sqrt()) / a.sqrt(), color=GREEN, linestyle=":", label="tanh(√a)/√a")
@@ -172,9 +170,7 @@ def s_curve(f: Any) -> None:
     readings = (("corrected", "relative", BLUE), ("printed", "relative", ORANGE), ("printed", "raw", GREEN))
     for form, argument, colour in readings:
         effect = f"{{kind: circuit.adc_s_curve, mean: 0.25, form: {form}, argument: {argument}}}"
-        t = tile(
-            torch.ones(1, 10), effect, adc="{bits: none, bound: 40}" if argument == "raw" else "{bits: none, bound: 10}"
-        )
+        t = tile(torch.ones(1, 10), effect, adc="{bits: none, bound: 40}" if argument == "raw" else "{bits: none, bound: 10}")
         y = _transfer(t, z)
         ax.plot(z, y, color=colour, label=f"form: {form}, argument: {argument}")
     ax.plot(z, z, color="#5b6472", linewidth=0.8, linestyle=":")
@@ -311,9 +307,7 @@ def exemption(f: Any) -> None:
     """Fig. 7: accuracy over the share of parameters off the tiles."""
     ax, found = f.subplots(), _results()["exemptions"]
     half = [100 * (e["high"] - e["mean"]) for e in found]
-    ax.errorbar(
-        [100 * e["share"] for e in found], [100 * e["mean"] for e in found], half, color=BLUE, marker="o", capsize=3
-    )
+    ax.errorbar([100 * e["share"] for e in found], [100 * e["mean"] for e in found], half, color=BLUE, marker="o", capsize=3)
     ax.axhline(99, color=INK, linewidth=1, linestyle="--")
     ax.set(xlabel="parameters off the tiles (%)", ylabel="normalised accuracy (%)")
 
@@ -323,9 +317,7 @@ def robustness(f: Any) -> None:
     ax = f.subplots()
     for curve, colour in zip(_results()["robustness"], COLOURS):
         at, score = zip(*((s, 100 * v) for s, v in curve["levels"] if 0.02 < s < 40))
-        ax.plot(
-            at, score, color=colour, marker="o", markersize=3.5, label=f"{curve['network']}: midpoint {curve['mu']:.2g}"
-        )
+        ax.plot(at, score, color=colour, marker="o", markersize=3.5, label=f"{curve['network']}: midpoint {curve['mu']:.2g}")
     ax.set(xscale="log", xlabel="noise on all pre-activations", ylabel="score (%)")
     plain_numbers(ax.xaxis)
     ax.legend()

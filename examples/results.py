@@ -208,9 +208,7 @@ def draw_ranks(file: Path) -> None:
 
 def _losses(ax: Any, hw: str) -> None:
     for k, (name, colour) in enumerate(zip(("direct", "hwa"), DRAWN)):
-        found = [
-            (-i + 0.12 - 0.24 * k, loss(r["variants"][k], -1)) for i, t in enumerate(NETWORKS) if (r := result(t, hw))
-        ]
+        found = [(-i + 0.12 - 0.24 * k, loss(r["variants"][k], -1)) for i, t in enumerate(NETWORKS) if (r := result(t, hw))]
         y, lost = zip(*found)
         mean, sem = ([100 * v[j] for v in lost] for j in (0, 1))
         ax.errorbar(mean, y, xerr=sem, color=colour, marker=MARKERS[k], linestyle="", capsize=3, label=name)

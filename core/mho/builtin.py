@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mho.config.hooks import hookimpl
+from mho.config import hookimpl
+from mho.effects import Adc, Dac
 from mho.effects.compensation import ColumnDrift, GlobalDrift, LeastSquaresDrift
-from mho.effects.converter import Adc, Dac
 from mho.effects.mapping import Direct, PerColumn, TileMax
 from mho.effects.surrogate import Saturating
 

@@ -17,9 +17,7 @@ class Layer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
-        )
+        q, k, v = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = self.norm1(x + self.mix(y))
         return self.norm2(x + self.down(F.gelu(self.up(x))))

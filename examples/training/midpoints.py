@@ -42,9 +42,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(
-    task: Task, seed: int, schedule: mho.Schedule, sigma: float = 0.0, theta: float = 0.0, **bits: Any
-) -> nn.Module:
+def trained(task: Task, seed: int, schedule: mho.Schedule, sigma: float = 0.0, theta: float = 0.0, **bits: Any) -> nn.Module:
     """One network, trained by the schedule."""
     seed_all(seed)
     net = task.model()

@@ -41,9 +41,7 @@ def errors(result: dict[str, Any]) -> str:
         wrong = [[100 * (1 - v) for v in chip] for seed in runs[:seeds] for chip in seed]
         s = spread(wrong)
         cells = [f"{m:.2f} ± {e:.2f}" for m, e in zip(s["mean"], s["sem"])]
-        mean, half = (
-            interval([gap(runs[k], scores[best][k]) for k in range(seeds)]) if seeds > 1 else (math.nan, math.nan)
-        )
+        mean, half = interval([gap(runs[k], scores[best][k]) for k in range(seeds)]) if seeds > 1 else (math.nan, math.nan)
         rows.append([arm, *cells, "" if arm == best or seeds < 2 else f"{mean:+.2f} ± {half:.2f}"])
     about = (
         f"{result['about']}: test error in %, mean ± SEM over {seeds} trainings x {result['chips']} chips; last column: paired "
@@ -66,9 +64,7 @@ def midpoints(result: dict[str, Any]) -> str:
     for arm, runs in arms.items():
         accuracy = sum(r["clean"] for r in runs[:seeds]) / seeds
         mu = math.exp(sum(math.log(r["mu"]) for r in runs[:seeds]) / seeds)
-        mean, half = (
-            interval([math.log(r["mu"] / p) for r, p in zip(runs[:seeds], plain)]) if seeds > 1 else (0.0, math.nan)
-        )
+        mean, half = interval([math.log(r["mu"] / p) for r, p in zip(runs[:seeds], plain)]) if seeds > 1 else (0.0, math.nan)
         ratio = f"{math.exp(mean):.2f} ({math.exp(mean - half):.2f} to {math.exp(mean + half):.2f})"
         rows.append([arm, f"{100 * accuracy:.1f}", f"{mu:.2f}", ratio if mean else "1"])
     about = f"{seeds} trainings of {result['epochs']} epochs; ratios are paired by seed, with 95 % intervals over the trainings."
@@ -92,9 +88,7 @@ def filled(text: str) -> str:
     for name, make in TABLES.items():
         result = read(name)
         table = make(result) if result is not None else "Not run yet."
-        text = re.sub(
-            f"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.S
-        )
+        text = re.sub(f"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.S)
     return text
 
 

@@ -25,9 +25,7 @@ def mean_errors(name):
     scores = tables.read(name)["scores"]
     seeds = min(len(v) for v in scores.values())
     return {
-        arm: [
-            100 - 100 * sum(c[t] for s in runs[:seeds] for c in s) / sum(len(s) for s in runs[:seeds]) for t in range(4)
-        ]
+        arm: [100 - 100 * sum(c[t] for s in runs[:seeds] for c in s) / sum(len(s) for s in runs[:seeds]) for t in range(4)]
         for arm, runs in scores.items()
     }
 
@@ -54,11 +52,7 @@ def test_noisy_training_is_more_robust_than_any_quantisation():
     for seed in range(seeds):
         best = max(arms[a][seed]["mu"] for a in others)
         assert all(arms[f"noisy, sigma {s}"][seed]["mu"] > 1.5 * best for s in ("0.5", "1", "2"))
-        assert (
-            arms["noisy, sigma 0.5"][seed]["mu"]
-            < arms["noisy, sigma 1"][seed]["mu"]
-            < arms["noisy, sigma 2"][seed]["mu"]
-        )
+        assert arms["noisy, sigma 0.5"][seed]["mu"] < arms["noisy, sigma 1"][seed]["mu"] < arms["noisy, sigma 2"][seed]["mu"]
 
 
 @pytest.mark.parametrize("study", ["ablation-vowels", "ablation-vowels-standard"])

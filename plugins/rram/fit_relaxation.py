@@ -133,12 +133,9 @@ def draw(effect: Relaxation, report: dict, file: Path) -> None:
         held = " (held out)" if t == 4 else ""
         panel.set(title=f"{t:g} s{held}", xlabel="programmed conductance, µS")
     panels[0].set_ylabel("change, µS")
-    panels[-1].legend(
-        *[v[::-1] for v in panels[-1].get_legend_handles_labels()], fontsize=6, loc="upper right", ncols=2
-    )
+    panels[-1].legend(*[v[::-1] for v in panels[-1].get_legend_handles_labels()], fontsize=6, loc="upper right", ncols=2)
     figure.suptitle(
-        "Dots: quantiles of 16,223 HfO2 cells (RRAM-Relaxation-Master-Model, tech C, Akash Levy, MIT); "
-        "lines: rram.relaxation",
+        "Dots: quantiles of 16,223 HfO2 cells (RRAM-Relaxation-Master-Model, tech C, Akash Levy, MIT); lines: rram.relaxation",
         fontsize=9,
     )
     figure.savefig(file, dpi=110)

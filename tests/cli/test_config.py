@@ -99,10 +99,7 @@ def test_show_gives_a_kind_as_json() -> None:
 
 def test_show_suggests_kinds_and_presets() -> None:
     result = mho("show", "pcm.standrd")
-    assert (result.exit_code, result.stderr) == (
-        1,
-        "no kind, preset or file 'pcm.standrd'; did you mean 'pcm.standard'?\n",
-    )
+    assert (result.exit_code, result.stderr) == (1, "no kind, preset or file 'pcm.standrd'; did you mean 'pcm.standard'?\n")
 
 
 def test_init_copies_a_preset_and_says_what_to_do_next(tmp_path: Path) -> None:
@@ -227,9 +224,7 @@ def test_a_long_column_is_broken_where_the_terminal_is_narrow(monkeypatch: pytes
 
 
 def test_tables_align_and_leave_out_empty_columns() -> None:
-    assert table(("a", "n", "why"), [("xyz", 1, ""), ("µ", 20, "")], right=[1]) == (
-        "a     n\n───────\nxyz   1\nµ    20"
-    )
+    assert table(("a", "n", "why"), [("xyz", 1, ""), ("µ", 20, "")], right=[1]) == ("a     n\n───────\nxyz   1\nµ    20")
 
 
 LOOKING_UP = [["--help"], ["plugins"], ["init", "pcm.standard", "out.yaml"]]
@@ -243,7 +238,5 @@ def test_looking_things_up_imports_no_torch(args: list[str], tmp_path: Path) -> 
         "sys.exit('torch._C' in sys.modules or 'numpy' in sys.modules)"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), *filter(None, sys.path)])}
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -64,9 +64,7 @@ def test_cite_names_exactly_what_is_used_and_each_once(mho_command, file):
 
 
 def test_show_prints_the_plan_in_stage_order(mho_command):
-    lines = mho_command(
-        "show", "pcm.standard", "--set", "tiles.pcm.nonidealities[pcm.drift].scale=0"
-    ).output.splitlines()
+    lines = mho_command("show", "pcm.standard", "--set", "tiles.pcm.nonidealities[pcm.drift].scale=0").output.splitlines()
     table = lines[lines.index("plan of tiles.pcm") + 3 :]
     plan = [line.split()[:2] for line in table[: (*table, "").index("")]]
     wanted = ["map", "program", "age", "compensate", "dac", "mvm", "accumulate", "accumulate", "output", "adc", "off"]

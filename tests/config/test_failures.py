@@ -39,10 +39,7 @@ CANNOT_LOAD = {
     "has kinds of another family": (GOOD.replace("bad.noise", "pcm.drift"), "must start with 'bad.'"),
     "has kinds of the core": (GOOD.replace("bad.noise", "mho.dac"), "must start with 'bad.'"),
     "has a kind of no form": (GOOD.replace("bad.noise", "Bad-Noise"), "is not of the form family.effect"),
-    "has a field without a default": (
-        GOOD.replace("Field(0.1, ", "Field("),
-        "no default for sigma; give every field one",
-    ),
+    "has a field without a default": (GOOD.replace("Field(0.1, ", "Field("), "no default for sigma; give every field one"),
     "raises in its hook": (GOOD.replace("return [Noise]", "return [Noise][1]"), "IndexError: list index out of range"),
     "returns rubbish from its hook": (GOOD.replace("return [Noise]", "return Noise"), "must return a list of classes"),
     "misspells its hook": (GOOD.replace("mho_nonidealities", "mho_effects"), "unknown hook 'mho_effects'"),
@@ -123,10 +120,7 @@ def test_a_plugin_that_claims_the_family_of_another(plugin: Plugin) -> None:
     assert_others_work("pcm")
     result = mho("check", "pcm.standard")
     assert result.exit_code == 1
-    assert (
-        "2 distributions claim the family 'pcm': mho-thief 1.0 and mho-pcm 0.1.0; uninstall all but one"
-        in result.output
-    )
+    assert "2 distributions claim the family 'pcm': mho-thief 1.0 and mho-pcm 0.1.0; uninstall all but one" in result.output
     assert "fake_thief" not in sys.modules
 
 
@@ -185,9 +179,7 @@ RAISES = {
 @pytest.mark.parametrize("stage", RAISES)
 def test_an_effect_that_raises_when_it_acts(plugin: Plugin, file: Path, stage: str) -> None:
     head, cause = RAISES[stage]
-    code = GOOD.replace("def read(self, w, site):", head).replace(
-        "return w * (1 + self.sigma * site.randn_like(w))", "1 / 0"
-    )
+    code = GOOD.replace("def read(self, w, site):", head).replace("return w * (1 + self.sigma * site.randn_like(w))", "1 / 0")
     plugin("bad", code, distribution="mho-bad", version="1.2")
     assert_others_work()
     result = mho("mvm", file, "--size", "8", "--matrices", "1", "--time", "1 s")

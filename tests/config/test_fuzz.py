@@ -105,31 +105,11 @@ def _structure(rng: random.Random, depth: int) -> str:
     if depth == 0 and rng.random() < 0.1:
         n = rng.choice((100, 2000, 20_000))
         return rng.choice(
-            (
-                "[" * n,
-                "{a: " * n,
-                "- " * n,
-                "? " * n,
-                "a: [" + "x, " * n + "]",
-                "\n".join(f"k{i}: {i}" for i in range(n)),
-            )
+            ("[" * n, "{a: " * n, "- " * n, "? " * n, "a: [" + "x, " * n + "]", "\n".join(f"k{i}: {i}" for i in range(n)))
         )
     if depth > 4 or rng.random() < 0.3:
         return rng.choice(VALUES)
-    keys = (
-        "mho",
-        "default",
-        "tiles",
-        "layers",
-        "training",
-        "times",
-        "like",
-        "requires",
-        "nonidealities",
-        "adc",
-        "kind",
-        "x y",
-    )
+    keys = ("mho", "default", "tiles", "layers", "training", "times", "like", "requires", "nonidealities", "adc", "kind", "x y")
     inner = [_structure(rng, depth + 1) for _ in range(rng.randint(0, 4))]
     if rng.random() < 0.3:
         return "[" + ", ".join(inner) + "]"

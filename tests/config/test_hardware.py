@@ -316,25 +316,13 @@ def test_all_errors_are_reported_at_once_in_the_order_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        (
-            tile("{nonidealities: [{kind: pcm.drift, t0: 25 uS}]}"),
-            "4:45  ",
-            "expected a time such as '1 h', got '25 uS'",
-        ),
+        (tile("{nonidealities: [{kind: pcm.drift, t0: 25 uS}]}"), "4:45  ", "expected a time such as '1 h', got '25 uS'"),
         (tile("{nonidealities: [{kind: pcm.read_noise, sigma: -1}]}"), "4:53  ", "expected a number ≥ 0, got -1"),
         (tile("{adc: {bits: 99}}"), "4:19  ", "expected a whole number ≥ 2 and ≤ 16 or none, got 99"),
-        (
-            tile("{compensation: off}"),
-            "4:21  ",
-            "expected a compensation such as 'mho.global_drift' or none, got 'off'",
-        ),
+        (tile("{compensation: off}"), "4:21  ", "expected a compensation such as 'mho.global_drift' or none, got 'off'"),
         (tile("{nonidealities: [off]}"), "4:23  ", "expected a nonideality such as 'pcm.drift', got 'off'"),
         (tile("{nonidealities: pcm.drift}"), "4:22  ", "expected a list, got 'pcm.drift'"),
-        (
-            tile("{nonidealities: [{nu: 1}]}"),
-            "4:23  ",
-            "missing key 'kind': expected a nonideality such as 'pcm.drift'",
-        ),
+        (tile("{nonidealities: [{nu: 1}]}"), "4:23  ", "missing key 'kind': expected a nonideality such as 'pcm.drift'"),
         (tile("{mapping: pcm.drift}"), "4:16  ", "'pcm.drift' is a nonideality, not a mapping"),
         (tile("{dac: {kind: pcm.drift}}"), "4:19  ", "'pcm.drift' is a nonideality, not a DAC"),
         (tile("{dac: {kind: mho.adc}}"), "4:19  ", "'mho.adc' is an ADC, not a DAC"),
@@ -361,23 +349,11 @@ def test_all_errors_are_reported_at_once_in_the_order_of_the_file() -> None:
             "3:22  ",
             "expected 'through', 'ste', 'surrogate' or 'autograd'",
         ),
-        (
-            "mho: 1\ndefault: digital\ntraining: {backward: {rounding: ste}}",
-            "3:12  ",
-            "'rounding: ste' has a meaning only",
-        ),
-        (
-            "mho: 1\ndefault: digital\nrequires: [mho-nope]",
-            "3:12  ",
-            "mho-nope is not installed; try: pip install 'mho-nope'",
-        ),
+        ("mho: 1\ndefault: digital\ntraining: {backward: {rounding: ste}}", "3:12  ", "'rounding: ste' has a meaning only"),
+        ("mho: 1\ndefault: digital\nrequires: [mho-nope]", "3:12  ", "mho-nope is not installed; try: pip install 'mho-nope'"),
         ("mho: 1\ndefault: digital\nrequires: ['pytest>=999']", "3:12  ", "pytest>=999 is needed, but"),
         ("mho: 1\ndefault: digital\nrequires: ['pytest<8']", "3:12  ", "pytest<8 is needed, but"),
-        (
-            "mho: 1\ndefault: digital\nrequires: ['pytest @ file:x']",
-            "3:12  ",
-            "expected a requirement such as 'mho-pcm>=0.1'",
-        ),
+        ("mho: 1\ndefault: digital\nrequires: ['pytest @ file:x']", "3:12  ", "expected a requirement such as 'mho-pcm>=0.1'"),
         ("- a", "1:1", "expected a hardware file that begins with 'mho: 1', got a list"),
         ("", "1:1", "expected a hardware file that begins with 'mho: 1', got nothing"),
     ],
@@ -443,14 +419,8 @@ def test_set_changes_one_value(changes: list[str], path: str, value: object) -> 
 
 
 def test_set_reaches_through_shorthands_and_defaults_of_training() -> None:
-    training = hardware(
-        HW, "training.backward=autograd", "training.backward.rounding=ste", "training.remap=1 epoch"
-    ).training
-    assert (training.backward.mode, training.backward.rounding, training.remap) == (
-        "autograd",
-        "ste",
-        Span(1, "epochs"),
-    )
+    training = hardware(HW, "training.backward=autograd", "training.backward.rounding=ste", "training.remap=1 epoch").training
+    assert (training.backward.mode, training.backward.rounding, training.remap) == ("autograd", "ste", Span(1, "epochs"))
     assert hardware(tile("{}"), "training.inject.scale=2").training.inject.scale == 2.0
 
 
@@ -532,9 +502,7 @@ def test_any_mutation_of_a_valid_file_is_a_hardware_or_a_located_error(data: st.
     words = HW.split(" ")
     for _ in range(data.draw(st.integers(1, 4))):
         i, j = (data.draw(st.integers(0, len(words) - 1)) for _ in range(2))
-        fresh = data.draw(
-            st.sampled_from(["none", "[]", "{}", "-1", "&a", "like:", "pcm", "\n", "1e999", "pcm.drift", ""])
-        )
+        fresh = data.draw(st.sampled_from(["none", "[]", "{}", "-1", "&a", "like:", "pcm", "\n", "1e999", "pcm.drift", ""]))
         words[i], words[j] = (words[j], words[i]) if data.draw(st.booleans()) else (fresh, words[j])
     only_located_errors(" ".join(words))
 

@@ -100,10 +100,8 @@ BROKEN = {
     "ModuleNotFoundError: No module named 'not_there'": "import not_there",
     "SystemExit: 3": "import sys; sys.exit(3)",
     "ValueError: from the hook": HEAD + "@hookimpl\ndef mho_nonidealities():\n    raise ValueError('from the hook')",
-    "mho_nonidealities must return a list of classes, not 3": HEAD
-    + "@hookimpl\ndef mho_nonidealities():\n    return 3",
-    "mho_nonidealities must return a list of classes, not 'ab'": HEAD
-    + "@hookimpl\ndef mho_nonidealities():\n    return 'ab'",
+    "mho_nonidealities must return a list of classes, not 3": HEAD + "@hookimpl\ndef mho_nonidealities():\n    return 3",
+    "mho_nonidealities must return a list of classes, not 'ab'": HEAD + "@hookimpl\ndef mho_nonidealities():\n    return 'ab'",
     "mho_nonidealities must return classes, not 1": HEAD + "@hookimpl\ndef mho_nonidealities():\n    return [1]",
     "fake_bad.Effect has no kind": HEAD + "@hookimpl\ndef mho_nonidealities():\n    return [Effect]",
     "unknown hook 'mho_nonidealitys'": HEAD + "@hookimpl\ndef mho_nonidealitys():\n    return []",
@@ -128,9 +126,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("cause", BROKEN)
-def test_a_broken_plugin_is_named_with_its_cause_and_harms_no_other(
-    cause: str, plugin: Plugin, found: Registry
-) -> None:
+def test_a_broken_plugin_is_named_with_its_cause_and_harms_no_other(cause: str, plugin: Plugin, found: Registry) -> None:
     plugin("bad", BROKEN[cause], distribution="mho-bad", taken="mho: 1")
     text = refusal(found.resolve, "bad.a")
     assert text.startswith("plugin 'bad' (mho-bad 1.0) cannot be used: ")
@@ -231,9 +227,7 @@ def test_a_file_can_be_loaded_and_loaded_again(found: Registry, tmp_path: Path) 
         ("import not_there", 1, "ModuleNotFoundError: No module named 'not_there'"),
     ],
 )
-def test_a_broken_file_is_named_with_its_line(
-    code: str, line: int, cause: str, found: Registry, tmp_path: Path
-) -> None:
+def test_a_broken_file_is_named_with_its_line(code: str, line: int, cause: str, found: Registry, tmp_path: Path) -> None:
     file = tmp_path / "my_effects.py"
     file.write_text(code)
     assert re.match(rf"{re.escape(str(file))}:{line}: {cause}", refusal(found.load_file, file))
@@ -252,8 +246,7 @@ def test_a_missing_file_is_named(found: Registry) -> None:
 
 def test_layers_of_plugins_come_before_those_of_the_core(plugin: Plugin, tmp_path: Path) -> None:
     code = (
-        "from mho.config.hooks import hookimpl\nclass {0}:\n    torch_type = int\n"
-        "@hookimpl\ndef mho_layers():\n    return [{0}]"
+        "from mho.config.hooks import hookimpl\nclass {0}:\n    torch_type = int\n@hookimpl\ndef mho_layers():\n    return [{0}]"
     )
     plugin("mho", code.format("Core"), distribution="mho", module="fake_core")
     plugin("lay", code.format("Mine"))

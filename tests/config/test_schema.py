@@ -99,9 +99,7 @@ def test_errors_say_in_plain_words_what_was_expected(fields: dict[str, Any], sai
 def test_an_item_of_a_list_is_named() -> None:
     with pytest.raises(ValidationError) as error:
         Drift(times=(1.0, "3 V"))
-    assert [(e["loc"], e["msg"]) for e in error.value.errors()] == [
-        (("times", 1), "expected a time such as '1 h', got '3 V'")
-    ]
+    assert [(e["loc"], e["msg"]) for e in error.value.errors()] == [(("times", 1), "expected a time such as '1 h', got '3 V'")]
 
 
 def test_quantities_are_converted_to_the_unit_of_the_field() -> None:

@@ -28,10 +28,7 @@ class Drawn:
 
     def resolved(self, schema: dict[str, Any]) -> dict[str, Any]:
         while "$ref" in schema:
-            schema = {
-                **self.root["$defs"][schema["$ref"].rpartition("/")[2]],
-                **{k: v for k, v in schema.items() if k != "$ref"},
-            }
+            schema = {**self.root["$defs"][schema["$ref"].rpartition("/")[2]], **{k: v for k, v in schema.items() if k != "$ref"}}
         return schema
 
     def value(self, schema: dict[str, Any], name: str = "") -> Any:
@@ -65,10 +62,7 @@ class Drawn:
         return self.rng.choice(["a", "layer1.*", "x y", "none", "1 h"])
 
     def _array(self, s: dict[str, Any], name: str) -> list[Any]:
-        return [
-            self.value(s["items"], name)
-            for _ in range(self.rng.randint(s.get("minItems", 0), s.get("minItems", 0) + 2))
-        ]
+        return [self.value(s["items"], name) for _ in range(self.rng.randint(s.get("minItems", 0), s.get("minItems", 0) + 2))]
 
     def _object(self, s: dict[str, Any], name: str) -> dict[str, Any]:
         made = {}
@@ -86,8 +80,7 @@ class Drawn:
         data |= {"mho": 1, "requires": []}
         data.pop("like", None)
         tiles = data["tiles"] = {
-            n: self.value({"$ref": "#/$defs/TileSpec"})
-            for n in self.rng.sample(["one", "two", "p.q"], self.rng.randint(0, 3))
+            n: self.value({"$ref": "#/$defs/TileSpec"}) for n in self.rng.sample(["one", "two", "p.q"], self.rng.randint(0, 3))
         }
         names = [*tiles, "digital"]
         data["default"] = self.rng.choice(names)
@@ -182,11 +175,7 @@ def verdicts(schema: dict[str, Any], drawn: Drawn, n: int, damage: bool) -> tupl
         elif fine == (not said):
             counts["both fine" if fine else "both refuse"] += 1
         else:
-            why = (
-                beyond[:2]
-                if fine
-                else [f"{list(e.absolute_path)}: {e.message[:200]}" for e in validator.iter_errors(data)][:1]
-            )
+            why = beyond[:2] if fine else [f"{list(e.absolute_path)}: {e.message[:200]}" for e in validator.iter_errors(data)][:1]
             wrong.append(f"{'mho' if fine else 'schema'} alone refuses {json.dumps(data)[:600]}\n    {why}")
     return counts, wrong
 

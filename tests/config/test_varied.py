@@ -75,18 +75,9 @@ def test_only_keeps_kinds_families_and_single_effects(hw, only, left):
 
 
 def test_one_of_two_effects_of_a_kind_is_told_apart(hw):
-    assert hw.tiles["pcm"].effect_names[2:] == (
-        "circuit.output_noise #1",
-        "circuit.adc_s_curve",
-        "circuit.output_noise #2",
-    )
+    assert hw.tiles["pcm"].effect_names[2:] == ("circuit.output_noise #1", "circuit.adc_s_curve", "circuit.output_noise #2")
     assert [e.std for e in hw.varied(only="circuit.output_noise #2", tiles="pcm").tiles["pcm"].nonidealities] == [0.01]
-    assert kinds(hw.varied(without="circuit.output_noise #1")) == [
-        "programming_noise",
-        "drift",
-        "adc_s_curve",
-        "output_noise",
-    ]
+    assert kinds(hw.varied(without="circuit.output_noise #1")) == ["programming_noise", "drift", "adc_s_curve", "output_noise"]
 
 
 def test_ideal_converters_keep_what_analog_values_are_measured_in(hw):
@@ -106,9 +97,7 @@ class CurvedDac(mho.Dac, kind="curves.dac"):
 
 
 def test_an_ideal_converter_of_a_plugin_is_the_cores_without_rounding(hw):
-    curved = Hardware.model_validate(
-        {"mho": 1, "default": "t", "tiles": {"t": {"dac": CurvedDac(range=0.5), "adc": None}}}
-    )
+    curved = Hardware.model_validate({"mho": 1, "default": "t", "tiles": {"t": {"dac": CurvedDac(range=0.5), "adc": None}}})
     assert curved.varied(without="dac").tiles["t"].dac == mho.Dac(bits=None, range=0.5)
 
 
@@ -146,10 +135,7 @@ def test_the_result_is_a_hardware_file_that_knows_where_its_rules_are_written(hw
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            {"factors": {"pcm.drif": 2}},
-            "no effect 'pcm.drif' with a strength in this hardware; did you mean 'pcm.drift'?",
-        ),
+        ({"factors": {"pcm.drif": 2}}, "no effect 'pcm.drif' with a strength in this hardware; did you mean 'pcm.drift'?"),
         ({"factors": {"circuit.output_noise #1": 2}}, "no effect 'circuit.output_noise #1' with a strength"),
         ({"factors": {"pcm.drift": 2}, "without": "pcm.drift"}, "no effect 'pcm.drift' with a strength"),
         ({"only": "pcm.drif"}, "no effect 'pcm.drif' in this hardware; did you mean 'pcm.drift'?"),
@@ -167,9 +153,7 @@ def test_names_and_factors_are_checked(hw, arguments, message):
 
 
 def test_parts_that_need_each_other_are_refused():
-    hw = Hardware.model_validate(
-        {"mho": 1, "default": "t", "tiles": {"t": {"nonidealities": (Follows(), mho_drift())}}}
-    )
+    hw = Hardware.model_validate({"mho": 1, "default": "t", "tiles": {"t": {"nonidealities": (Follows(), mho_drift())}}})
     with pytest.raises(mho.ConfigError, match="needs drift beside it"):
         hw.varied(without="pcm.drift")
 

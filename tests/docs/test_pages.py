@@ -65,15 +65,7 @@ def test_lines_are_compared_by_words_and_numbers(shown, got, alike):
 
 @pytest.mark.parametrize(
     ("shown", "alike"),
-    [
-        ("a\nb\nc", True),
-        ("a\n…", True),
-        ("…\nc", True),
-        ("a\n…\nc", True),
-        ("a\nc", False),
-        ("a\nb", False),
-        ("…\nb", False),
-    ],
+    [("a\nb\nc", True), ("a\n…", True), ("…\nc", True), ("a\n…\nc", True), ("a\nc", False), ("a\nb", False), ("…\nb", False)],
 )
 def test_a_line_of_dots_stands_for_lines(shown, alike):
     assert agree(shown, "a\nb\nc\n") is alike

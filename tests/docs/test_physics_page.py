@@ -53,9 +53,7 @@ def test_every_path_is_written_as_a_reference_or_exists():
 
 
 def test_sections_that_the_page_links_to_exist():
-    headings = {
-        re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", TEXT, re.M)
-    }
+    headings = {re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", TEXT, re.M)}
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= headings
 
 

@@ -51,11 +51,7 @@ def section(page, title, level="##"):
 
 def test_every_kind_has_a_section_with_every_field(reference):
     registry.default().load_all()
-    ours = [
-        cls
-        for kind, cls in registry.kinds().items()
-        if kind.split(".")[0] in ("mho", "pcm", "rram", "circuit", "ideal")
-    ]
+    ours = [cls for kind, cls in registry.kinds().items() if kind.split(".")[0] in ("mho", "pcm", "rram", "circuit", "ideal")]
     assert len(ours) > 25
     for cls in ours:
         family = cls.KIND.partition(".")[0]
@@ -152,9 +148,7 @@ def test_the_changelog_knows_this_version():
 
 
 def test_the_source_distribution_takes_the_project_files_along():
-    include = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"][
-        "include"
-    ]
+    include = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     for name in ("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"):
         assert name in include and (ROOT / name).is_file()
 
@@ -198,9 +192,7 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     pages = list((tmp_path / "html").rglob("*.html"))
     assert len(pages) > 20
     for page in pages:
-        loaded = re.findall(
-            r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=\"([^\"]+)\"", page.read_text(encoding="utf-8")
-        )
+        loaded = re.findall(r"<(?:script|img|iframe|link)\b[^>]*?(?:src|href)=\"([^\"]+)\"", page.read_text(encoding="utf-8"))
         assert not [u for u in loaded if u.startswith(("http", "//"))], page.name
     styles = "".join(f.read_text(encoding="utf-8") for f in (tmp_path / "html" / "_static").rglob("*.css"))
     assert not re.search(r"url\(['\"]?(https?:)?//|@import", styles)

@@ -94,9 +94,7 @@ def test_gains_of_fused_read_outs_have_the_mean_and_the_spread_of_the_reference_
     changes, gains = ["tiles.pcm.rows=32", f"tiles.pcm.compensation={kind}"], []
     for precision in ("auto", "reference"):
         tile = mho.Tile(w, mho.load("pcm.standard", set=[*changes, f"precision={precision}"]))
-        gains.append(
-            torch.stack([tile.program(seed).age("1 day").tiles.chip.gain[:, 0] for seed in range(60)]).double()
-        )
+        gains.append(torch.stack([tile.program(seed).age("1 day").tiles.chip.gain[:, 0] for seed in range(60)]).double())
     difference = gains[0] - gains[1]
     assert (difference.mean(0).abs() < 4.42 * difference.std(0) / 60**0.5 + 1e-4).all()
     ratio = gains[0].std(0) / gains[1].std(0)  # ln of a ratio of two standard deviations: variance 1/n at most
@@ -115,9 +113,7 @@ def test_plain_inputs_are_read_out_on_the_reference_path():
             return 0.5 * x
 
     tile = {"dac": {"bits": 8, "range": 1.0}, "adc": {"bits": 8}, "nonidealities": (Half(),)}
-    hw = mho.Hardware.model_validate(
-        {"mho": 1, "default": "t", "tiles": {"t": {**tile, "compensation": "mho.column_drift"}}}
-    )
+    hw = mho.Hardware.model_validate({"mho": 1, "default": "t", "tiles": {"t": {**tile, "compensation": "mho.column_drift"}}})
     made = mho.Tile(torch.eye(8), hw).program(seed=0)
     assert made.tiles.backend.route.fused and not made.tiles.chip.coded
     assert torch.allclose(made.age("1 h").tiles.chip.gain, torch.ones(1, 8))

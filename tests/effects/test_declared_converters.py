@@ -34,9 +34,7 @@ class Skewed(Adc, kind="skewed.adc"):
     """Every output column has a gain and an offset of its own on each chip."""
 
     source: ClassVar[str] = "a test"
-    spread: float = Field(
-        0.05, ge=0, unit="1", description="standard deviation of gains, and of offsets in analog units"
-    )
+    spread: float = Field(0.05, ge=0, unit="1", description="standard deviation of gains, and of offsets in analog units")
 
     def prepare(self, site):
         like = torch.empty(len(site.rows.n), site.columns, device=site.rows.n.device)

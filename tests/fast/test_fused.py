@@ -47,9 +47,7 @@ CASES = {
     "no ADC": tile_yaml("nonidealities: [pcm.programming_noise, circuit.ir_drop]", adc="none"),
     "ten-bit ADC": tile_yaml(QUIET, adc="{bits: 10, bound: 10}"),
     "pairs of devices": tile_yaml(QUIET) + "\ndevice: {g_min: 1 uS, g_max: 25 uS, pair: both}",
-    "plain accumulate": tile_yaml(
-        "nonidealities: [circuit.polarity_asymmetry, circuit.ir_drop, circuit.ir_drop_ladder]"
-    ),
+    "plain accumulate": tile_yaml("nonidealities: [circuit.polarity_asymmetry, circuit.ir_drop, circuit.ir_drop_ladder]"),
     "plain read": tile_yaml("nonidealities: [rram.telegraph_noise, circuit.ir_drop]"),
     "scaled terms": tile_yaml("nonidealities: [{kind: circuit.ir_drop, scale: 3}]"),
 }
@@ -154,11 +152,7 @@ def cosine(a, b):
 
 
 def training(**about):
-    return (
-        "training: {"
-        + ", ".join(f"{k}: {v}" for k, v in {"inject": "none", "out_scale": "column", **about}.items())
-        + "}"
-    )
+    return "training: {" + ", ".join(f"{k}: {v}" for k, v in {"inject": "none", "out_scale": "column", **about}.items()) + "}"
 
 
 LEARNED = "{bits: 8, range: learned}"
@@ -210,9 +204,7 @@ def test_training_noise_is_drawn_anew_for_every_mini_batch_and_held_within_one(h
     """Injected noise of the fused path has the width of Eq. 7 (R003-64), relative error of a standard deviation of 7,500
     cells: 0.8 % per standard error."""
     w, _ = data()
-    tile = mho.Tile(
-        w, hardware(tile_yaml("nonidealities: [pcm.programming_noise]"), "training: {inject: {scale: 2.0}}")
-    )
+    tile = mho.Tile(w, hardware(tile_yaml("nonidealities: [pcm.programming_noise]"), "training: {inject: {scale: 2.0}}"))
     tile.train()
     seen = []
     for seed in (0, 0, 1):
@@ -277,9 +269,7 @@ def test_gradients_per_sample_are_those_of_a_loop(hardware, adc, mode):
     x = data(vectors=7)[1]
 
     def total(parameters, x):
-        return torch.func.functional_call(
-            net, parameters, (x[None],)
-        ).sum()  # its cotangent is the same for all samples
+        return torch.func.functional_call(net, parameters, (x[None],)).sum()  # its cotangent is the same for all samples
 
     def loss(parameters, x):
         return torch.func.functional_call(net, parameters, (x[None],)).square().sum()
@@ -540,9 +530,7 @@ def names(node):
 
 def test_two_effects_with_one_weighing_of_their_own_do_not_share_its_constants(hardware):
     """Side functions of mho are shared, others belong to the effect that asks: it may use constants of its own."""
-    route = mho.Tile(
-        *data()[:1], hardware(tile_yaml("nonidealities: [circuit.ir_drop, pcm.read_noise]"))
-    ).tiles.backend.route
+    route = mho.Tile(*data()[:1], hardware(tile_yaml("nonidealities: [circuit.ir_drop, pcm.read_noise]"))).tiles.backend.route
     assert len(route.phis) == 2 and len(route.pairs) == 3 and all(p.owner is None for p in route.phis)
 
 
@@ -555,9 +543,9 @@ def test_joint_products_are_each_of_the_products_once(mains):
         pairs = [Pair(phi, psi - 1 if psi else None) for phi, psi in some.nonzero().tolist()]
         wanted = [(None, plane) for plane in range(mains)] + [(psi, mains + phi) for phi, psi in pairs]
         joints = _joints(mains, pairs)
-        assert sorted(
-            ((psi, plane) for planes, psis in joints for plane in planes for psi in psis or [None]), key=str
-        ) == (sorted(wanted, key=str))
+        assert sorted(((psi, plane) for planes, psis in joints for plane in planes for psi in psis or [None]), key=str) == (
+            sorted(wanted, key=str)
+        )
     assert _joints(2, [Pair(0, None), Pair(1, 0), Pair(1, 1)]) == ((range(3), None), (range(3, 4), range(2)))
 
 
@@ -588,9 +576,7 @@ def test_a_compiled_network_stays_one_graph_in_training_and_on_every_chip_at_eve
         for t in (0.0, 60.0 + seed):
             chip.age(t)
             same()
-    assert (
-        torch._dynamo.utils.counters["stats"]["unique_graphs"] - frames <= 4
-    )  # with and without gain, sample 0 and others
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - frames <= 4  # with and without gain, sample 0 and others
 
 
 def test_quick_normal_numbers_are_normal():

@@ -85,10 +85,7 @@ def evaluated(tile, x):
 def test_a_forward_on_a_chip_does_nothing_with_the_weights_but_multiply(precision):
     """abs(W), W as integers, W in another type: made once for every age, not for every forward."""
     seen = evaluated(layer(precision).program(seed=0).age("1 h"), vectors())
-    assert {*seen.of_size(OUT * ROWS // 4)} <= {
-        *PRODUCTS,
-        "index_select",
-    }  # a quarter: the tiles are multiplied in turn
+    assert {*seen.of_size(OUT * ROWS // 4)} <= {*PRODUCTS, "index_select"}  # a quarter: the tiles are multiplied in turn
     # W_hi, W_lo and W j/n with x, |W| with |x| and x^2; of other tiers W with x, W j/n with x in 8 bits, |W| as before
     assert sum(n in PRODUCTS for n in seen.names) == 4 * (2 if precision == "int8" else 3)
 
@@ -190,12 +187,7 @@ def test_plugins_that_are_installed_and_not_used_cost_no_operation_and_no_call()
                 counts.append((names, python_calls(lambda t=tile: t(x))))
             for k in range(20):
                 mho.register(
-                    type(
-                        f"Idle{k}",
-                        (Witness,),
-                        {"__doc__": "It acts at every stage.", "__annotations__": {}},
-                        kind=f"idle.e{k}",
-                    )
+                    type(f"Idle{k}", (Witness,), {"__doc__": "It acts at every stage.", "__annotations__": {}}, kind=f"idle.e{k}")
                 )
         off = "tiles.pcm.nonidealities=[" + ", ".join(f"{{kind: idle.e{k}, scale: 0}}" for k in range(20)) + "]"
         idle, none = (layer("int8", e).program(seed=0) for e in (off, "tiles.pcm.nonidealities=[]"))

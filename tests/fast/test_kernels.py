@@ -137,9 +137,7 @@ def test_a_convolution_in_groups_of_uneven_tiles_gives_the_same_bits_compiled():
     x, results, nets = torch.rand(4, 10, 9, 8, generator=torch.Generator().manual_seed(1)), [], []
     for change in ("compile=false", "compile=true"):
         torch.manual_seed(0)
-        net = mho.to_analog(
-            nn.Conv2d(10, 6, 3, groups=2), mho.load("pcm.standard", set=["tiles.pcm.rows=30", *QUIET, change])
-        )
+        net = mho.to_analog(nn.Conv2d(10, 6, 3, groups=2), mho.load("pcm.standard", set=["tiles.pcm.rows=30", *QUIET, change]))
         net.train()(x).square().sum().backward()
         nets.append(net.eval())
     mho.program(nets[0], seed=0).age("1 h")

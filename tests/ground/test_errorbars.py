@@ -21,13 +21,7 @@ def test_mean_and_standard_error_over_repetitions():
 
 @pytest.mark.parametrize(
     ("sem", "written"),
-    [
-        (0.02, "50.0 ± 2.0"),
-        (0.002, "50.0 ± 0.2"),
-        (0.0002, "50.00 ± 0.02"),
-        (0.00002, "50.000 ± 0.002"),
-        (0.0, "50.0 ± 0.0"),
-    ],
+    [(0.02, "50.0 ± 2.0"), (0.002, "50.0 ± 0.2"), (0.0002, "50.00 ± 0.02"), (0.00002, "50.000 ± 0.002"), (0.0, "50.0 ± 0.0")],
 )
 def test_as_many_places_as_show_the_error(sem, written):
     assert with_error(0.5, sem, in_percent=True) == written

@@ -130,7 +130,5 @@ def models():
 
 
 def test_no_old_name_outlives_its_minor_version():
-    gone = [
-        f"{name} {version}: {r}" for name, version, renamed in distributions() for r in renamed if r.overdue(version)
-    ]
+    gone = [f"{name} {version}: {r}" for name, version, renamed in distributions() for r in renamed if r.overdue(version)]
     assert not gone, "delete these entries, and say so in CHANGELOG.md"

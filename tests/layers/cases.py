@@ -91,9 +91,7 @@ CONV = [
     _conv(nn.ConvTranspose2d, (2, 5, 4, 5), 5, 3, (4, 3), stride=(2, 1), padding=(1, 0)),
     _conv(nn.ConvTranspose2d, (2, 6, 4, 5), 6, 6, 3, stride=2, padding=1, output_padding=1, groups=3),
     _conv(nn.ConvTranspose3d, (2, 4, 3, 4, 2), 4, 3, (2, 3, 1), stride=(2, 1, 3), padding=(1, 0, 0), bias=False),
-    _conv(
-        nn.ConvTranspose3d, (4, 3, 2, 3), 4, 6, 3, stride=2, padding=1, output_padding=1, groups=2, dilation=(1, 2, 1)
-    ),
+    _conv(nn.ConvTranspose3d, (4, 3, 2, 3), 4, 6, 3, stride=2, padding=1, output_padding=1, groups=2, dilation=(1, 2, 1)),
 ]
 RECURRENT = [
     *(_seq(kind, 7, 6) for kind in (nn.LSTM, nn.GRU, nn.RNN)),

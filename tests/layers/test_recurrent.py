@@ -19,9 +19,7 @@ nonidealities:
 @pytest.fixture
 def programming(hardware):
     """Only weight noise, drawn in training."""
-    return hardware(
-        "nonidealities: [pcm.programming_noise]", "training: {inject: 1.0, clip: none}".replace("1.0", "{}")
-    )
+    return hardware("nonidealities: [pcm.programming_noise]", "training: {inject: 1.0, clip: none}".replace("1.0", "{}"))
 
 
 @pytest.mark.filterwarnings("ignore:training an analog network without")

@@ -111,9 +111,7 @@ def test_what_mho_new_writes_installs_passes_its_tests_and_runs(environment, bui
     run = env.mho("mvm", "fefet.standard", "--size", "16", "--matrices", "2")
     assert run.returncode == 0 and "fefet.drift" in run.stdout, run.stderr
     (tmp_path / "tiny.py").write_text(TASK)
-    job = env.mho(
-        "run", tmp_path / "tiny.py", "fefet.standard", "--chips", "2", "--no-report", "--out", tmp_path / "job"
-    )
+    job = env.mho("run", tmp_path / "tiny.py", "fefet.standard", "--chips", "2", "--no-report", "--out", tmp_path / "job")
     assert job.returncode == 0 and "1 year" in job.stdout, job.stderr
     assert env.mho("test", "fefet").returncode == 0
 
@@ -124,12 +122,7 @@ def test_editable_and_wheel_behave_alike(environment, build, third_party, tmp_pa
     wheel, editable = environment("mho", plain=[build(folder)]), environment("mho")
     editable.editable(folder)
     assert isinstance(wheel, Environment)
-    for command in (
-        ["plugins", "--json"],
-        ["check", "fefet.standard"],
-        ["show", "fefet.standard"],
-        ["show", "fefet.drift"],
-    ):
+    for command in (["plugins", "--json"], ["check", "fefet.standard"], ["show", "fefet.standard"], ["show", "fefet.drift"]):
         a, b = wheel.mho(*command), editable.mho(*command)
         assert a.returncode == b.returncode == 0, a.stderr + b.stderr
         assert a.stdout == b.stdout

@@ -127,9 +127,7 @@ def test_a_verb_of_a_plugin_that_is_missing_says_what_to_install(environment, ve
 def test_the_tests_of_a_plugin_pass_where_only_it_the_core_and_the_kit_are_installed(environment, name):
     """Tests that need another family skip visibly; most do not."""
     alone = environment(name, *EXTRAS.get(name, ()), "mho-kit")
-    done = alone.pytest(
-        "-q", "-p", "no:cacheprovider", "-m", "not slow", *SELECTED.get(name, ()), "tests", cwd=FOLDERS[name]
-    )
+    done = alone.pytest("-q", "-p", "no:cacheprovider", "-m", "not slow", *SELECTED.get(name, ()), "tests", cwd=FOLDERS[name])
     assert done.returncode == 0, done.stdout[-4000:]
     assert len(re.findall(r"\d+ passed", done.stdout)) == 1, done.stdout[-4000:]
 

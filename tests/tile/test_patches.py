@@ -24,10 +24,7 @@ CONVS = {
     ),
     "2d": (lambda: nn.Conv2d(5, 7, 3, padding=1), (4, 5, 9, 8)),
     "2d, strides, no bias": (lambda: nn.Conv2d(5, 7, (3, 2), stride=(2, 3), padding=(1, 0), bias=False), (4, 5, 9, 8)),
-    "2d, dilation, reflect": (
-        lambda: nn.Conv2d(5, 7, 3, padding="same", dilation=(1, 2), padding_mode="reflect"),
-        (4, 5, 9, 8),
-    ),
+    "2d, dilation, reflect": (lambda: nn.Conv2d(5, 7, 3, padding="same", dilation=(1, 2), padding_mode="reflect"), (4, 5, 9, 8)),
     "2d, circular, one image": (lambda: nn.Conv2d(5, 7, 3, padding=(2, 1), padding_mode="circular"), (5, 9, 8)),
     "2d, 1 x 1": (lambda: nn.Conv2d(15, 7, 1), (4, 15, 9, 8)),
     "2d, 1 x 1, strides": (lambda: nn.Conv2d(15, 7, 1, stride=2), (4, 15, 9, 8)),
@@ -100,16 +97,12 @@ def test_values_and_gradients_are_those_of_the_reference_path(hardware, name):
     """Without noise, to one code of the ADC in every row tile: integer sides are good to 1/127 of their range."""
     found = []
     for precision in ("int8", "reference"):
-        made, x = layer(
-            hardware, name, QUIET, extra=f"precision: {precision}\ntraining: {{inject: none, out_scale: column}}"
-        )
+        made, x = layer(hardware, name, QUIET, extra=f"precision: {precision}\ntraining: {{inject: none, out_scale: column}}")
         assert made.tiles.backend.route.tier == precision
         found.append((gradients(made.train(), x), made))
     ((y, ours), made), ((z, theirs), _) = found
     step = 2 / 127 * 1.1 * made.tiles.gamma.max()
-    assert (y - z).abs().max() < 1.01 * len(made.tiles.layout.sizes) * step and (
-        (y - z).abs() > 1e-5
-    ).double().mean() < 0.2
+    assert (y - z).abs().max() < 1.01 * len(made.tiles.layout.sizes) * step and ((y - z).abs() > 1e-5).double().mean() < 0.2
     for name, g in theirs.items():
         assert (ours[name] - g).norm() < 0.1 * g.norm(), name
 

@@ -86,9 +86,7 @@ def test_rows_are_split_into_parts_as_equal_as_they_go():
     """R003-23: 1300 rows make three tiles of 433 and 434."""
     assert split_evenly(1300, 512) == [434, 433, 433]
     assert split_evenly(512, 512) == [512]
-    assert (
-        split_evenly(512 * 9, 512, unit=9) == [468] * 2 + [459] * 8 or sum(split_evenly(512 * 9, 512, unit=9)) == 4608
-    )
+    assert split_evenly(512 * 9, 512, unit=9) == [468] * 2 + [459] * 8 or sum(split_evenly(512 * 9, 512, unit=9)) == 4608
 
 
 def test_convolutions_are_split_by_whole_input_channels():
@@ -109,9 +107,7 @@ def test_split_and_unsplit_exact_tiles_agree(rows, hardware):
 def test_the_column_split_changes_nothing_where_nothing_is_defined_per_tile(hardware):
     """R003-24: per-column mapping, no noise: the same bits with 512 and with 20 columns a tile."""
     w, x = data(100, 64)
-    body = (
-        "rows: 64\ndac: {bits: 8, range: 1.0}\nadc: {bits: 8, bound: 10}\nnonidealities: [circuit.ir_drop]\ncolumns: "
-    )
+    body = "rows: 64\ndac: {bits: 8, range: 1.0}\nadc: {bits: 8, bound: 10}\nnonidealities: [circuit.ir_drop]\ncolumns: "
     a, b = (mho.Tile(w, hardware(body + c))(x) for c in ("512", "20"))
     assert torch.equal(a, b)
 
@@ -245,9 +241,7 @@ def test_an_effect_of_strength_0_is_bit_identical_to_an_absent_one(hardware):
     """Dropping an effect leaves the numbers of all others unchanged."""
     w, x = data(8, 40)
     rest = "{kind: pcm.programming_noise}, {kind: pcm.read_noise_1f}"
-    a = hardware(
-        f"rows: 40\nnonidealities: [{{kind: pcm.drift, scale: 0}}, {{kind: circuit.output_noise, std: 0}}, {rest}]"
-    )
+    a = hardware(f"rows: 40\nnonidealities: [{{kind: pcm.drift, scale: 0}}, {{kind: circuit.output_noise, std: 0}}, {rest}]")
     b = hardware(f"rows: 40\nnonidealities: [{rest}]")
     ya, yb = (mho.Tile(w, hw).program(seed=3).age("1 h")(x) for hw in (a, b))
     assert torch.equal(ya, yb)

@@ -138,9 +138,7 @@ def test_calibration_by_mvm_error_is_never_worse_than_its_start(hardware):
         model.weight.abs_()
     x = torch.rand(512, 256)
     errors = {}
-    hw = hardware(
-        "rows: 256\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}\nnonidealities: [circuit.output_noise]"
-    )
+    hw = hardware("rows: 256\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}\nnonidealities: [circuit.output_noise]")
     for method in ("max", "mse"):
         net = mho.to_analog(model, hw)
         mho.calibrate(net, [x], method)
@@ -160,9 +158,7 @@ def test_calibration_by_moving_std_is_3_standard_deviations_of_each_batch_averag
     net = mho.to_analog(nn.Linear(11, 3), hardware("rows: 8\ndac: {bits: 8}"))  # tiles of 6 and 5
     batches = [torch.randn(40, 11, generator=torch.Generator().manual_seed(k)) * (1 + k) / 3 + 0.1 for k in range(2)]
     mho.calibrate(net, batches, "moving_std")
-    expected = [
-        torch.stack([3 * b[:, part].std(correction=0) for b in batches]).mean() for part in (slice(6), slice(6, 11))
-    ]
+    expected = [torch.stack([3 * b[:, part].std(correction=0) for b in batches]).mean() for part in (slice(6), slice(6, 11))]
     assert torch.allclose(net.tiles.input_range.flatten(), torch.stack(expected))
 
 

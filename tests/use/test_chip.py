@@ -96,11 +96,7 @@ def test_an_evaluation_does_not_depend_on_how_it_is_cut_into_batches(net, x):
     step = (
         10
         / 127
-        * float(
-            torch.stack(
-                [a.gamma.max() for a in net.modules() if isinstance(a, mho.AnalogLinear) for a in [a.tiles]]
-            ).max()
-        )
+        * float(torch.stack([a.gamma.max() for a in net.modules() if isinstance(a, mho.AnalogLinear) for a in [a.tiles]]).max())
     )
     assert (whole - parts).abs().max() < 2 * step
     assert (whole - parts).abs().mean() < 0.02 * whole.abs().mean()
@@ -200,9 +196,7 @@ def test_the_gain_at_programming_is_exactly_1_and_grows_with_drift(net):
 def test_compensation_restores_equal_drift_exactly(hardware, kind, inputs):
     """R003-22: the same nu everywhere, no noise, no ADC: restored to 1e-6."""
     drift = "{kind: pcm.drift, nu_std: 0}"
-    w = torch.where(
-        torch.rand(6, 10, generator=torch.Generator().manual_seed(0)) < 0.5, -0.4, 0.4
-    )  # one level: one mean of nu
+    w = torch.where(torch.rand(6, 10, generator=torch.Generator().manual_seed(0)) < 0.5, -0.4, 0.4)  # one level: one mean of nu
     hw = hardware(f"rows: 5\nnonidealities: [{drift}]\ncompensation: {{kind: {kind}, inputs: {inputs}}}")
     tile, x = mho.Tile(w, hw).program(seed=0), torch.rand(3, 10)
     tile.age("1 year")
@@ -280,9 +274,7 @@ def test_a_chip_of_inference_mode_can_be_differentiated_afterwards(x, tmp_path, 
 
 @pytest.mark.parametrize("compensation", ["mho.global_drift", "none"])
 def test_a_chip_programmed_at_an_age_is_the_one_that_has_come_to_it(compensation):
-    net = mho.to_analog(
-        nn.Linear(6, 4), mho.load("pcm.standard", set=[f"tiles.pcm.compensation={compensation}"])
-    ).eval()
+    net = mho.to_analog(nn.Linear(6, 4), mho.load("pcm.standard", set=[f"tiles.pcm.compensation={compensation}"])).eval()
     x, found = torch.rand(3, 6), []
     for chip in (mho.program(net, seed=1, age="1 h"), mho.program(net, seed=1).age("1 h")):
         chip.put_on(net)

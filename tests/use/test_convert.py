@@ -211,9 +211,7 @@ def test_complex_weights_are_refused():
 
 def test_a_digital_attention_keeps_its_projection_digital():
     rules = "layers:\n  - {match: '1', tile: digital}\n"
-    net = mho.to_analog(
-        nn.ModuleList([nn.Linear(4, 4), nn.MultiheadAttention(4, 2)]), mho.Hardware.from_yaml(TWO + rules)
-    )
+    net = mho.to_analog(nn.ModuleList([nn.Linear(4, 4), nn.MultiheadAttention(4, 2)]), mho.Hardware.from_yaml(TWO + rules))
     assert not isinstance(net[1].out_proj, mho.AnalogLayer)
     entry = mho.conversion_report(net)[1]
     assert entry.where == "digital" and entry.parameters == sum(p.numel() for p in net[1].parameters())
@@ -422,9 +420,7 @@ def test_folding_the_scales_leaves_the_function(model):
 def test_analog_convolutions_have_torchs_shapes_values_and_gradients(options):
     torch.manual_seed(0)
     conv = nn.Conv2d(5, 7, **options)
-    analog = mho.to_analog(
-        conv, mho.Hardware.from_yaml("mho: 1\ndefault: t\ntiles: {t: {rows: 30}}\ntraining: {inject: none}")
-    )
+    analog = mho.to_analog(conv, mho.Hardware.from_yaml("mho: 1\ndefault: t\ntiles: {t: {rows: 30}}\ntraining: {inject: none}"))
     a, b = (torch.randn(2, 5, 9, 8, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2))
     ya, yb = analog(a), conv(b)
     assert ya.shape == yb.shape and torch.allclose(ya, yb, atol=1e-5)

@@ -66,9 +66,7 @@ def test_an_evaluation_repeats_bit_for_bit_and_gives_the_network_back(net):
 def test_chips_are_the_same_whatever_was_evaluated_before(net):
     three = mho.evaluate(net, score, ["1 h"], chips=3)
     seen = []
-    partly = mho.evaluate(
-        net, score, ["1 h"], chips=3, done={0: (7.0,), 1: (8.0,)}, on_chip=lambda k, s: seen.append((k, s))
-    )
+    partly = mho.evaluate(net, score, ["1 h"], chips=3, done={0: (7.0,), 1: (8.0,)}, on_chip=lambda k, s: seen.append((k, s)))
     assert partly.scores == ((7.0,), (8.0,), three.scores[2]) and seen == [(2, three.scores[2])]
 
 

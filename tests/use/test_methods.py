@@ -142,9 +142,7 @@ def test_a_plugins_own_backward_trains(hardware):
     mho.register(Half)
     mho.register(Table)
     net = layer(
-        hardware(
-            "rows: 8\nnonidealities: [halfback.table]", training(backward="{mode: surrogate, surrogate: halfback.half}")
-        )
+        hardware("rows: 8\nnonidealities: [halfback.table]", training(backward="{mode: surrogate, surrogate: halfback.half}"))
     )
     x, g = torch.randn(5, 20), torch.randn(5, 6)
     net(x).backward(g)
@@ -216,9 +214,7 @@ def test_training_computes_with_everything_but_ageing(hardware):
 
 def test_every_sample_can_have_noisy_weights_of_its_own(hardware):
     """Samples differ, positions of one sample do not; the law is that of programming (n = 20,000, alpha = 1e-5: 2.2 %)."""
-    hw = hardware(
-        "rows: 10\nnonidealities: [pcm.programming_noise]", training(inject="{scale: 2, per: sample}", clip="none")
-    )
+    hw = hardware("rows: 10\nnonidealities: [pcm.programming_noise]", training(inject="{scale: 2, per: sample}", clip="none"))
     net = mho.to_analog(nn.Linear(10, 100, bias=False), hw).train()
     with torch.no_grad():
         net.weight.fill_(1.0)
@@ -263,8 +259,7 @@ def test_recurrent_layers_keep_the_weights_of_a_sample_over_time(hardware):
 
 
 @pytest.mark.parametrize(
-    ("learn", "learned"),
-    [("fixed", set()), ("tile", {"kappa"}), ("column", {"out_scale"}), ("both", {"kappa", "out_scale"})],
+    ("learn", "learned"), [("fixed", set()), ("tile", {"kappa"}), ("column", {"out_scale"}), ("both", {"kappa", "out_scale"})]
 )
 def test_out_scale_says_which_factors_learn(hardware, learn, learned):
     """R003-71: gamma~ per column and kappa per physical tile, each optional."""
@@ -293,18 +288,14 @@ def test_the_gradients_of_the_scales_are_those_of_the_formula(hardware):
         y = y + aws * p[t] * (kappa[t, tiles.layout.block] / 5) * analog
     assert torch.allclose(y + net.bias, net(x), atol=1e-5)
     y.backward(g)
-    assert torch.allclose(tiles.out_scale.grad, p.grad, atol=1e-5) and torch.allclose(
-        tiles.kappa.grad, kappa.grad, atol=1e-5
-    )
+    assert torch.allclose(tiles.out_scale.grad, p.grad, atol=1e-5) and torch.allclose(tiles.kappa.grad, kappa.grad, atol=1e-5)
 
 
 def test_weight_decay_on_kappa_asks_for_larger_weights(hardware):
     """R003-73: with decay on kappa~ alone, training to the same targets ends with larger weights on tiles."""
     norms = []
     for decay in (0.0, 0.3):
-        net = layer(
-            hardware("rows: 20\nadc: {bits: 8, bound: 10}", training(out_scale="tile", inject="none", clip="none"))
-        )
+        net = layer(hardware("rows: 20\nadc: {bits: 8, bound: 10}", training(out_scale="tile", inject="none", clip="none")))
         start = net.weight.detach().clone()
         groups = [{"params": [net.tiles.kappa], "weight_decay": decay}, {"params": [net.weight], "weight_decay": 0.0}]
         optimizer = torch.optim.SGD(groups, lr=0.02)
@@ -320,9 +311,7 @@ def test_weight_decay_on_kappa_asks_for_larger_weights(hardware):
 
 def test_folding_leaves_the_function_and_one_scale_per_column(hardware):
     """R003-74: folded and unfolded agree to 1e-6; in the plain torch network too."""
-    net = layer(
-        hardware("rows: 8\ncolumns: 4\nadc: {bits: none, bound: 5}", training(out_scale="both", auto_scale="true"))
-    )
+    net = layer(hardware("rows: 8\ncolumns: 4\nadc: {bits: none, bound: 5}", training(out_scale="both", auto_scale="true")))
     with torch.no_grad():
         net.tiles.out_scale.mul_(torch.rand_like(net.tiles.out_scale) + 0.5)
         net.tiles.kappa.mul_(torch.rand_like(net.tiles.kappa) + 0.5)

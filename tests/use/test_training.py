@@ -105,10 +105,7 @@ def test_with_lr_0_the_weights_stay_bit_identical(hardware):
 def test_the_injected_std_follows_the_ramp(hardware):
     """R003-66: proportional to the step until the ramp ends."""
     net = layer(
-        hardware(
-            "rows: 20\nnonidealities: [pcm.programming_noise]",
-            training(inject="{scale: 1, ramp: 4 steps}", clip="none"),
-        )
+        hardware("rows: 20\nnonidealities: [pcm.programming_noise]", training(inject="{scale: 1, ramp: 4 steps}", clip="none"))
     )
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
     mho.attach(optimizer, net)
@@ -193,9 +190,7 @@ def test_the_input_range_grows_where_clipped_inputs_ask_for_it_and_shrinks_slowl
 
 def test_the_gradient_of_the_input_range_is_the_sum_over_clipped_inputs(hardware):
     """R003-70, by hand: sum over clipped of min(sign(x) dL/dx_code, 0); the factor alpha is in it."""
-    net = layer(
-        hardware("rows: 2\ndac: {bits: 8, range: learned}", training(inject="none", range_decay=0)), out=1, rows=2
-    )
+    net = layer(hardware("rows: 2\ndac: {bits: 8, range: learned}", training(inject="none", range_decay=0)), out=1, rows=2)
     with torch.no_grad():
         net.weight.copy_(torch.tensor([[2.0, -3.0]]))
     net.tiles.remap(net.weight)
@@ -230,9 +225,7 @@ def test_a_learned_range_learns_from_the_vectors_that_reach_it_under_noise_manag
 
 def test_saturated_converters_pass_no_gradient(hardware):
     """R003-65: masked where the DAC clips and where the ADC saturates."""
-    net = layer(
-        hardware("rows: 20\ndac: {bits: 8, range: 1.0}\nadc: {bits: 8, bound: 1}", training(inject="none")), out=2
-    )
+    net = layer(hardware("rows: 20\ndac: {bits: 8, range: 1.0}\nadc: {bits: 8, bound: 1}", training(inject="none")), out=2)
     with torch.no_grad():
         net.weight.copy_(torch.stack([torch.full((20,), 0.1), torch.cat([torch.ones(10), -torch.ones(10)]) * 0.1]))
     net.tiles.remap(net.weight)
@@ -340,9 +333,7 @@ def test_manual_seed_governs_training(hardware):
 
 def test_drop_connect_silences_a_share_of_the_weights(hardware):
     """R003-67; n = 40,000 weights, binomial bound for alpha = 1e-5."""
-    net = mho.to_analog(
-        nn.Linear(200, 200, bias=False), hardware("rows: 200", training(drop_connect=0.1, inject="none"))
-    ).train()
+    net = mho.to_analog(nn.Linear(200, 200, bias=False), hardware("rows: 200", training(drop_connect=0.1, inject="none"))).train()
     used = net(torch.eye(200)).T.detach()
     share = (used == 0).double().mean()
     assert abs(share - 0.1) < 4.42 * (0.1 * 0.9 / 40_000) ** 0.5

@@ -113,9 +113,7 @@ class LazyGroup(click.Group):
             click.echo("stopped", err=True)
             ctx.exit(130)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """The verb, or a usage error with a suggestion."""
         from mho.config.distributions import comes_with
 
@@ -140,9 +138,7 @@ def verb(name: str) -> click.Command | None:
     from mho.config.distributions import owners
 
     if len(points) > 1:
-        raise PluginError(
-            f"{len(points)} distributions claim the verb {name!r}: {owners(points)}; uninstall all but one"
-        )
+        raise PluginError(f"{len(points)} distributions claim the verb {name!r}: {owners(points)}; uninstall all but one")
     try:
         command = points[0].load()
     except (Exception, SystemExit) as error:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mho.config.hardware import Hardware, load
-from mho.config.schema import Kinded
+from mho.config import Hardware, Kinded, load
 from mho.config.slots import SLOTS
 
 

@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic_core import PydanticUndefined
 
-from mho.config import registry
-from mho.config.hardware import Hardware, TileSpec, find, json_schema, load
-from mho.config.recipe import TrainingSpec
-from mho.config.schema import FieldNote, Kinded, Strict, kind_form, suggest
+from mho.config import Hardware, Kinded, Strict, TileSpec, TrainingSpec, format_seconds, kind_form, load, registry, suggest
+from mho.config.hardware import find, json_schema
+from mho.config.schema import FieldNote
 from mho.config.slots import SLOTS
-from mho.config.units import format_seconds
-from mho.ground.errors import MhoError, PluginError
-from mho.ground.tables import table
+from mho.ground import MhoError, PluginError, table
 
 if TYPE_CHECKING:
-    from mho.fast.route import Route
+    from mho.fast import Route
 
 SET = click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a value (repeatable).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -85,16 +82,14 @@ def show(name: str, changes: tuple[str, ...], as_json: bool) -> None:
 
 def show_plan(hardware: Hardware) -> None:
     """What every tile computes, in the order of the physics, and how."""
-    from mho.fast.route import routes
+    from mho.fast import routes
 
     for name, tile in hardware.tiles.items():
         rows = plan_rows(tile)
         if rows:
             click.echo(f"\nplan of tiles.{name}\n" + table(("stage", "part", "what it does"), rows, indent=2))
     for name, route in routes(hardware).items():
-        click.echo(
-            f"\nroute of tiles.{name} on this machine\n" + table(("part", "how"), route_rows(hardware, route), indent=2)
-        )
+        click.echo(f"\nroute of tiles.{name} on this machine\n" + table(("part", "how"), route_rows(hardware, route), indent=2))
 
 
 def route_rows(hardware: Hardware, route: Route) -> list[tuple[str, str]]:
@@ -107,9 +102,8 @@ def route_rows(hardware: Hardware, route: Route) -> list[tuple[str, str]]:
 
 def plan_rows(tile: TileSpec) -> list[tuple[str, str, str]]:
     """(stage, part, what it does there): mapping, programming, ageing, then one product."""
-    from mho.effects.nonideality import Nonideality
-    from mho.effects.stages import TABLE
-    from mho.tile.plan import resolve
+    from mho.effects import TABLE, Nonideality
+    from mho.tile import resolve
 
     effects = tuple(e for e in tile.nonidealities if isinstance(e, Nonideality))
     acts = [(stage, kind, f"{what}, {TABLE[stage].when}") for stage, kind, what in resolve(effects, "").explain()]

@@ -12,8 +12,7 @@ import click
 from mho.cli import VERBS, plugin_verbs, verb
 from mho.config import registry
 from mho.config.distributions import owners
-from mho.ground.errors import ConfigError, MhoError
-from mho.ground.tables import table
+from mho.ground import ConfigError, MhoError, table
 
 # What mho needs to run, as distributions.
 NEEDS = ("torch", "numpy", "pluggy", "pydantic", "pyyaml", "safetensors", "click", "tqdm", "packaging")
@@ -75,7 +74,7 @@ def _need(name: str) -> tuple[str, str, str, str]:
 
 def _preset(name: str) -> tuple[str, str]:
     """Whether a preset is a valid hardware file."""
-    from mho.config.hardware import load
+    from mho.config import load
 
     try:
         load(name)

@@ -9,7 +9,7 @@ from mho.config.inherit import as_kinded, as_mapping, by_present_names, places_o
 from mho.config.schema import shown, suggest
 from mho.config.slots import SLOTS
 from mho.config.yamltext import Node, dotted, parse_value
-from mho.ground.errors import ConfigError, Mark, Problem, Source
+from mho.ground import ConfigError, Mark, Problem, Source
 
 
 def changed_by(tree: Node, change: str) -> Node:
@@ -83,9 +83,7 @@ class _Change:
         at = self._index(node, steps[0], done)
         if len(steps) == 1 and self.new.value in (None, "none"):
             return without(node, at)
-        item = (
-            as_kinded(node.value[at]) if done[-1] in ("nonidealities", "methods") and len(steps) > 1 else node.value[at]
-        )
+        item = as_kinded(node.value[at]) if done[-1] in ("nonidealities", "methods") and len(steps) > 1 else node.value[at]
         return replaced(node, at, self.apply(item, steps[1:], (*done, at)))
 
     def _index(self, node: Node, step: str, done: tuple[str | int, ...]) -> int:

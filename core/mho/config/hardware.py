@@ -24,8 +24,7 @@ from mho.config.schema import KEY_ERROR, RULE_ERROR, Field, Strict, kind_form, s
 from mho.config.tilespec import CONVERTERS, TileSpec
 from mho.config.units import Seconds
 from mho.config.yamltext import Node, dotted, parse, parse_value, read, write
-from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
-from mho.ground.notebook import html_table
+from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem, Source, html_table
 
 DIGITAL = "digital"
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -42,13 +41,9 @@ class LayerRule(Strict):
     tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
     type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
     backward: Backward | None = Field(
-        None,
-        source="Feng et al. 2025",
-        description="how gradients pass through these layers; none: as `training:` says",
+        None, source="Feng et al. 2025", description="how gradients pass through these layers; none: as `training:` says"
     )
-    min_params: int | None = Field(
-        None, ge=0, unit="1", source="mho", description="only layers with at least this many"
-    )
+    min_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at least this many")
     max_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at most this many")
     position: Literal["first", "last"] | None = Field(
         None,
@@ -88,9 +83,7 @@ class Hardware(Strict):
 
     mho: Literal[1] = Field(source="mho", description="version of this schema; write 'mho: 1'")
     description: str = Field("", source="mho", description="what this hardware is, for people")
-    requires: tuple[str, ...] = Field(
-        (), source="mho", description="plugins that must be installed, e.g. 'mho-pcm>=0.1'"
-    )
+    requires: tuple[str, ...] = Field((), source="mho", description="plugins that must be installed, e.g. 'mho-pcm>=0.1'")
     default: str = Field(source="mho", description="tile of all layers that no rule is about, or digital")
     precision: Literal["auto", "int8", "fp32-main", "fp32", "reference"] = Field(
         "auto",
@@ -377,9 +370,7 @@ def _check_names(names: list[str]) -> Iterator[tuple[tuple[str | int, ...], str]
             yield ("tiles", name), f"expected a tile name of letters, digits, '_', '.' and '-', got {name!r}"
 
 
-def _check_tile(
-    tile: str, names: list[str], path: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _check_tile(tile: str, names: list[str], path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     if tile not in names and tile != DIGITAL:
         yield path, f"no tile {tile!r}; {suggest(tile, [*names, DIGITAL], 'tiles')}"
 

@@ -6,7 +6,7 @@ from mho.config import registry
 from mho.config.schema import kind_form, shown, suggest
 from mho.config.slots import SLOTS
 from mho.config.yamltext import Node, dotted, read
-from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem
+from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem
 
 MAX_LIKE = 50  # tiles that a tile is like, one after the other
 
@@ -26,9 +26,7 @@ class Files:
         base = None
         if "like" in tree.value:
             base = self._preset(tree.value["like"], "like", chain)
-            base = base and base.with_value(
-                {k: v for k, v in base.value.items() if k != "description"}
-            )  # it was the other's
+            base = base and base.with_value({k: v for k, v in base.value.items() if k != "description"})  # it was the other's
         own = tree.with_value({k: v for k, v in tree.value.items() if k not in ("like", "tiles")})
         result = merged(spelled_out(base), own)
         tiles = tree.child("tiles")
@@ -103,9 +101,7 @@ class _Tiles:
         self.files = files
         self.tiles = tiles
         self.own: dict[str, Node] = tiles.value
-        self.inherited: dict[str, Node] = (
-            inherited.value if inherited is not None and isinstance(inherited.value, dict) else {}
-        )
+        self.inherited: dict[str, Node] = inherited.value if inherited is not None and isinstance(inherited.value, dict) else {}
         self.chain = chain
         self.done: dict[str, Node] = {}
         self.open: list[str] = []

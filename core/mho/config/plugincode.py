@@ -16,7 +16,7 @@ import pluggy
 
 from mho.config import hooks
 from mho.config.schema import Kinded, kind_form
-from mho.ground.errors import PluginError
+from mho.ground import PluginError
 
 NOUNS = {"dac": "DAC", "adc": "ADC", "training": "training method"}
 
@@ -117,9 +117,7 @@ def kind_of(cls: Any) -> str:
     """The kind of a class that plugins may provide; a bare kind means all defaults, so every field has one."""
     kind = getattr(cls, "KIND", None)
     if not (isinstance(cls, type) and issubclass(cls, Kinded) and kind):
-        raise PluginError(
-            f'{name_of(cls)} has no kind; write: class {name_of(cls).rpartition(".")[2]}(Base, kind="family.name")'
-        )
+        raise PluginError(f'{name_of(cls)} has no kind; write: class {name_of(cls).rpartition(".")[2]}(Base, kind="family.name")')
     bare = [name for name, info in cls.model_fields.items() if info.is_required()]
     if bare:
         raise PluginError(

@@ -53,9 +53,7 @@ class Backward(Strict):
         if self.rounding != "zero" and self.mode != "autograd":
             raise ValueError(f"'rounding: {self.rounding}' has a meaning only with 'mode: autograd'")
         if (self.surrogate is None) == (self.mode == "surrogate"):
-            raise ValueError(
-                "'mode: surrogate' and 'surrogate: KIND' belong together, e.g. 'surrogate: mho.saturating'"
-            )
+            raise ValueError("'mode: surrogate' and 'surrogate: KIND' belong together, e.g. 'surrogate: mho.saturating'")
         return self
 
     @property
@@ -67,9 +65,7 @@ class Backward(Strict):
 class InjectSpec(Strict):
     """Programming noise on the weights while training."""
 
-    scale: float = Field(
-        1.0, ge=0, unit="1", source=INJECTION, description="factor on the noise that programming would make"
-    )
+    scale: float = Field(1.0, ge=0, unit="1", source=INJECTION, description="factor on the noise that programming would make")
     ramp: Span | None = Field(None, source=INJECTION, description="grow linearly from 0 over this time, e.g. '1 epoch'")
     per: Literal["mini-batch", "sample"] = Field(
         "mini-batch",
@@ -153,12 +149,7 @@ class TrainingSpec(Strict):
         description="learn column factors in units of sqrt(3/n), so that they have similar magnitudes everywhere",
     )
     drop_connect: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        unit="1",
-        source=f"{RASCH}, A.2.7",
-        description="share of the weights set to 0 in each mini-batch",
+        0.0, ge=0, lt=1, unit="1", source=f"{RASCH}, A.2.7", description="share of the weights set to 0 in each mini-batch"
     )
     range_decay: float = Field(
         0.001,
@@ -170,16 +161,12 @@ class TrainingSpec(Strict):
     methods: tuple[Annotated[TrainingMethod, TRAINING], ...] = Field(
         (), source="mho", description="training methods of plugins, in the order in which they act"
     )
-    epochs: int | None = Field(
-        None, ge=0, unit="1", source="mho", description="passes over the data; none: the task says"
-    )
+    epochs: int | None = Field(None, ge=0, unit="1", source="mho", description="passes over the data; none: the task says")
     lr: float | None = Field(None, gt=0, unit="1", source="mho", description="learning rate; none: the task says")
     optimizer: Literal["adam", "adamw", "sgd"] | None = Field(
         None, source="mho", description="torch optimizer; none: the task says"
     )
-    weight_decay: float | None = Field(
-        None, ge=0, unit="1", source=FACTORS, description="of the optimizer; none: the task says"
-    )
+    weight_decay: float | None = Field(None, ge=0, unit="1", source=FACTORS, description="of the optimizer; none: the task says")
 
     @classmethod
     def _spelled_out(cls, value: Any) -> Any:

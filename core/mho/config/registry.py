@@ -20,7 +20,7 @@ from mho.config import distributions, plugincode
 from mho.config.distributions import owner, owners
 from mho.config.plugincode import Provided, article, name_of, of_category
 from mho.config.schema import Kinded, kind_form, suggest
-from mho.ground.errors import PluginError
+from mho.ground import PluginError
 from mho.ground.renames import present
 
 CORE = "mho"  # the family and the distribution that nobody else may claim
@@ -257,9 +257,7 @@ class Registry:
             raise PluginError(f"{name_of(cls)}: family {family!r} belongs to {owner}; choose another family")
         known = self._local_kinds().get(kind)
         if known is not None and name_of(known) != name_of(cls):
-            raise PluginError(
-                f"kind {kind!r} is already registered by {name_of(known)}; choose another kind for {name_of(cls)}"
-            )
+            raise PluginError(f"kind {kind!r} is already registered by {name_of(known)}; choose another kind for {name_of(cls)}")
 
     def load_file(self, path: str | Path) -> tuple[str, ...]:
         """Run a Python file and register what its hooks return; gives the kinds. For `--plugin ./my_effects.py`."""
@@ -277,9 +275,7 @@ class Registry:
         except PluginError as error:
             raise PluginError(f"{file}: {error}") from None
         if nothing:
-            raise PluginError(
-                f"{file}: provides nothing; expected a function such as mho_nonidealities marked with @hookimpl"
-            )
+            raise PluginError(f"{file}: provides nothing; expected a function such as mho_nonidealities marked with @hookimpl")
         for kind, cls in found.kinds.items():
             self._may_register(cls, kind)
         self._local[str(file)] = found

@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, PydanticUndefined, core_schema
 
 from mho.config.units import Quantity, expected, is_dimensional
-from mho.ground.renames import Renamed, present
+from mho.ground import Renamed
+from mho.ground.renames import present
 
 # The error types of mho: all carry a finished sentence; "mho_key" is about a key rather than about its value, "mho_rule"
 # about values that are each fine but not together, or not here: what a JSON schema cannot say.
@@ -103,9 +104,7 @@ def Field(  # noqa: N802 (reads like pydantic's, which it extends)
     Everything else is passed to `pydantic.Field`.
     """
     extra: dict[str, Any] = {k: v for k, v in (("unit", unit), ("source", source)) if v is not None}
-    info: FieldInfo = pydantic.Field(
-        default, description=description, json_schema_extra=extra or None, **pydantic_options
-    )
+    info: FieldInfo = pydantic.Field(default, description=description, json_schema_extra=extra or None, **pydantic_options)
     limits = Limits(ge, gt, le, lt)
     if limits.given():
         info.metadata.append(limits)
@@ -236,9 +235,7 @@ class Kinded(Strict):
         names = list(cls.__pydantic_fields__)
         if kind is not None:
             if not _KIND.fullmatch(kind):
-                raise TypeError(
-                    f"{cls.__qualname__}: kind {kind!r} is not of the form family.effect (lower case, digits, _)"
-                )
+                raise TypeError(f"{cls.__qualname__}: kind {kind!r} is not of the form family.effect (lower case, digits, _)")
             cls.KIND = kind
             literal: Any = Literal[kind]
             cls.__pydantic_fields__["kind"] = FieldInfo(annotation=literal, default=kind, description="family.effect")

@@ -12,7 +12,7 @@ from pydantic_core import PydanticKnownError, core_schema
 from mho.config import registry
 from mho.config.plugincode import article
 from mho.config.schema import Kinded, kind_form, problem, shown
-from mho.ground.errors import PluginError
+from mho.ground import PluginError
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ class Slot:
             raise self._error(message, loc)
 
     def _error(self, message: str, loc: tuple[str, ...]) -> ValidationError:
-        return ValidationError.from_exception_data(
-            self.category, [{"type": problem(message), "loc": loc, "input": None}]
-        )
+        return ValidationError.from_exception_data(self.category, [{"type": problem(message), "loc": loc, "input": None}])
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         dump = core_schema.plain_serializer_function_ser_schema(
@@ -64,9 +62,7 @@ class Slot:
         )
         return core_schema.no_info_plain_validator_function(self.pick, serialization=dump)
 
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Any of the kinds loaded so far, as a mapping or as a bare word."""
         kinds = registry.kinds(self.category)
         choices: list[dict[str, Any]] = [{"type": "string", "enum": list(kinds)}]
@@ -108,9 +104,7 @@ class Sections(Slot):
         """Key -> JSON schema of what is written under it, of the kinds loaded so far."""
         kinds = registry.kinds(self.category)
         known = {k: kinds[claims[0]] for k, claims in registry.default().sections.items() if claims[0] in kinds}
-        fields = {
-            k: cls.__get_pydantic_json_schema__(cls.__pydantic_core_schema__, handler) for k, cls in known.items()
-        }
+        fields = {k: cls.__get_pydantic_json_schema__(cls.__pydantic_core_schema__, handler) for k, cls in known.items()}
         return {key: {"anyOf": [f, {"type": "null"}, {"const": "none"}]} for key, f in fields.items()}
 
 

@@ -20,11 +20,7 @@ class DeviceSpec(Strict):
     """The conductance range of one device, and how many devices hold a weight."""
 
     g_min: MicroSiemens = Field(
-        0.0,
-        ge=0,
-        unit="uS",
-        source="Rasch et al. 2023, Eq. 12",
-        description="conductance of weight 0; above 0 needs pair: both",
+        0.0, ge=0, unit="uS", source="Rasch et al. 2023, Eq. 12", description="conductance of weight 0; above 0 needs pair: both"
     )
     g_max: MicroSiemens = Field(
         25.0, gt=0, unit="uS", source="Rasch et al. 2023, Table A.1", description="conductance of the largest weight"
@@ -79,9 +75,7 @@ class TileSpec(Strict):
         (), source="mho", description="what the digital side repairs around the tiles; fitted by calibration"
     )
     compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
-        None,
-        source="Rasch et al. 2023, Methods, Drift compensation",
-        description="digital drift compensation; none: off",
+        None, source="Rasch et al. 2023, Methods, Drift compensation", description="digital drift compensation; none: off"
     )
 
     @field_validator("scale", mode="before")
@@ -97,10 +91,7 @@ class TileSpec(Strict):
         for name in self.scale:
             if name not in known and name not in families:
                 names = list(dict.fromkeys([*families, *known]))
-                yield (
-                    ("scale", name),
-                    f"no effect {name!r} with a strength on this tile; {suggest(name, names, 'there are')}",
-                )
+                yield (("scale", name), f"no effect {name!r} with a strength on this tile; {suggest(name, names, 'there are')}")
 
     def factor(self, kind: str) -> float:
         """The factor on the strength of effects of this kind: its own times that of its family."""

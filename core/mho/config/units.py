@@ -12,19 +12,9 @@ from typing import Annotated, Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
-from mho.ground.arguments import plain
-from mho.ground.errors import MhoError
+from mho.ground import MhoError, plain
 
-_TIME = {
-    "ns": "1e-9",
-    "us": "1e-6",
-    "ms": "1e-3",
-    "s": "1",
-    "min": "60",
-    "h": "3600",
-    "day": "86400",
-    "year": "31536000",
-}
+_TIME = {"ns": "1e-9", "us": "1e-6", "ms": "1e-3", "s": "1", "min": "60", "h": "3600", "day": "86400", "year": "31536000"}
 # dimension: (how to call it, an example, unit -> factor to the SI unit). Decimal, so that "25 uS" is exactly 25.0 uS.
 DIMENSIONS: dict[str, tuple[str, str, dict[str, str]]] = {
     "time": ("a time", "1 h", _TIME),
@@ -37,9 +27,7 @@ DIMENSIONS: dict[str, tuple[str, str, dict[str, str]]] = {
     "percentage": ("a percentage", "5 %", {"%": "1"}),
 }
 UNITS: dict[str, tuple[str, Decimal]] = {
-    unit: (dimension, Decimal(factor))
-    for dimension, (_, _, units) in DIMENSIONS.items()
-    for unit, factor in units.items()
+    unit: (dimension, Decimal(factor)) for dimension, (_, _, units) in DIMENSIONS.items() for unit, factor in units.items()
 }
 _SPELLINGS = {"Ω": "ohm", "kΩ": "kohm", "MΩ": "Mohm", "days": "day", "d": "day", "years": "year", "y": "year"}
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?"
@@ -146,9 +134,7 @@ class Quantity:
         convert = self._item if core["type"] == "union" else self.convert
         return core_schema.no_info_before_validator_function(convert, inner)
 
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return self._or_text(handler(schema))
 
     def _or_text(self, number: dict[str, Any]) -> dict[str, Any]:
@@ -209,9 +195,7 @@ class _Word:
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"type": "string", "pattern": cls.PATTERN, "description": cls.WHAT, "examples": [cls.EXAMPLE]}
 
 

@@ -18,7 +18,7 @@ from yaml.parser import Parser
 from yaml.reader import Reader
 from yaml.scanner import Scanner
 
-from mho.ground.errors import ConfigError, Mark, MhoError, Problem, Source
+from mho.ground import ConfigError, Mark, MhoError, Problem, Source
 
 MAX_BYTES = 2**18
 MAX_VALUES = 6_000  # keys, values and collections; a thousand layer rules are 5,000

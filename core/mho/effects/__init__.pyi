@@ -1,11 +1,10 @@
 """Names for type checkers and, imported on first use, for `__init__.py`."""
 
 from mho.effects.compensation import Compensation as Compensation
-from mho.effects.converter import Adc as Adc, Converter as Converter, Dac as Dac, Rounding as Rounding
+from mho.effects.converter import Adc as Adc, Converter as Converter, Dac as Dac
 from mho.effects.gradient import straight as straight
 from mho.effects.mapping import Mapping as Mapping
-from mho.effects.correcting import CorrectionModule as CorrectionModule
-from mho.effects.correction import Correction as Correction, Matrix as Matrix
+from mho.effects.correction import Correction as Correction, CorrectionModule as CorrectionModule, Matrix as Matrix
 from mho.effects.measurements import Column as Column, Measurements as Measurements, Residuals as Residuals
 from mho.effects.measurements import normal_distribution as normal_distribution
 from mho.effects.measurements import normal_log_density as normal_log_density
@@ -15,6 +14,5 @@ from mho.effects.nonideality import magnitude as magnitude, product as product, 
 from mho.effects.quantiser import Quantiser as Quantiser, QuantiserModule as QuantiserModule, What as What
 from mho.effects.quantiser import quantisers as quantisers, unquantised as unquantised
 from mho.effects.site import Geometry as Geometry, Per as Per, Rows as Rows, Site as Site, Stream as Stream
-from mho.effects.stages import STAGES as STAGES, TABLE as TABLE, Stage as Stage
-from mho.effects.stuck import StuckAt as StuckAt
+from mho.effects.stages import STAGES as STAGES, Rounding as Rounding, TABLE as TABLE, Stage as Stage
 from mho.effects.surrogate import Surrogate as Surrogate

@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 
+def transformed() -> bool:
+    """Whether a transform of torch.func (vmap, grad) is at work."""
+    return torch._C._are_functorch_transforms_active()  # noqa: SLF001 (there is no public name)
+
+
 def possible() -> bool:
     """A compiler that is at work already takes the formulas as they are; function transforms, and derivatives of a backward
     pass, cannot go through a kernel."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
-    return not torch._C._are_functorch_transforms_active()
+    return not transformed()
 
 
 def float_product(a: Tensor, b: Tensor) -> Tensor:
@@ -23,7 +28,7 @@ def float_product(a: Tensor, b: Tensor) -> Tensor:
     if plain or not possible() or not has_onednn() or not a.numel() * b.numel():
         return a @ b
     dense = b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()  # oneDNN has fast code for no other
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(a, dense.t(), None, "none", [], ""))
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(a, dense.t(), None, "none", [], ""))  # noqa: SLF001
 
 
 @functools.cache
@@ -31,6 +36,6 @@ def has_onednn() -> bool:
     """Whether torch multiplies in fp32 by oneDNN: a private name again."""
     a, b = torch.eye(3), torch.arange(6.0).view(3, 2)
     try:
-        return torch.equal(torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], ""), b)
+        return torch.equal(torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], ""), b)  # noqa: SLF001
     except (AttributeError, RuntimeError):
         return False

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from mho.config.schema import Field, Kinded
+from mho.config import Field, Kinded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +34,7 @@ class Compensation(Kinded):
 
     def gain(self, reference: Tensor, now: Tensor, geometry: Geometry) -> Tensor:
         """Digital gain [tile, out] from two read-outs [vector, tile, out] of the same inputs."""
-        raise NotImplementedError(
-            f"{type(self).__name__} does not say how it compensates: write gain(reference, now, geometry)"
-        )
+        raise NotImplementedError(f"{type(self).__name__} does not say how it compensates: write gain(reference, now, geometry)")
 
 
 def ratio(reference: Tensor, now: Tensor) -> Tensor:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from mho.config.schema import Field, Kinded
+from mho.config import Field, Kinded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mho.effects.site import Site
+    from mho.effects.stages import Rounding
 
 RANGE_CAP = 10.0  # no input range that is set from data is larger (R003-62)
-Rounding = Literal["through", "zero", "ste"]
 
 
 class Converter(Kinded):
@@ -119,9 +119,7 @@ class Dac(Converter, kind="mho.dac"):
             return torch.where(top > 0, top, torch.ones_like(top))
         return torch.where((top > 0) & (top < alpha), top, alpha)
 
-    def encode(
-        self, x: Tensor, alpha: Tensor, decay: float, rows: Tensor | None = None, site: Site | None = None
-    ) -> Tensor:
+    def encode(self, x: Tensor, alpha: Tensor, decay: float, rows: Tensor | None = None, site: Site | None = None) -> Tensor:
         """x [vector, tile, row] -> analog inputs in [-1, 1], straight through the rounding; alpha [tile, 1], or
         [vector, tile, 1] from `used_range`, learns as in R003-70."""
         from mho.effects.encoding import EncodeInput

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mho.effects.arithmetic import transformed
+
 Word = int | Tensor  # a 32-bit word: a Python int for a chip, a 0-d int32 tensor for a mini-batch
 
 
@@ -105,7 +107,7 @@ def _folded(a: int, b: int, first: int, second: int) -> Key:
 def as_numbers(k: Key) -> Key:
     """The same key, to be hashed in a tenth of the time, where nobody waits for the numbers: on a processor, outside graphs and
     transforms."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or transformed():
         return k
     return Key(int(k.a), int(k.b)) if type(k.a) is Tensor and k.a.device.type == "cpu" else k
 
@@ -140,9 +142,7 @@ def rows_at(k: Key, *index: Tensor) -> tuple[Tensor, Tensor]:
 
 def count(n: int, device: torch.device) -> Tensor:
     """0 ... n - 1 in int32, to be hashed."""
-    return (
-        _opaque_count(n, device) if torch.compiler.is_compiling() else torch.arange(n, dtype=torch.int32, device=device)
-    )
+    return _opaque_count(n, device) if torch.compiler.is_compiling() else torch.arange(n, dtype=torch.int32, device=device)
 
 
 @torch.compiler.assume_constant_result

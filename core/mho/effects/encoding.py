@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mho.effects.converter import Rounding
 from mho.effects.gradient import straight
+from mho.effects.stages import Rounding
 
 
-def quantise(
-    z: Tensor, bound: float | Tensor, top: int | None, rounding: Rounding = "through", lowest: float = -1.0
-) -> Tensor:
+def quantise(z: Tensor, bound: float | Tensor, top: int | None, rounding: Rounding = "through", lowest: float = -1.0) -> Tensor:
     """`clip(s round(z/s), lowest b, b)` with s = b/top: 2 top + 1 levels for lowest = -1 (R003-02, Eq. 4 corrected,
     docs/physics.md E2), saturating on both sides (R003-03, Eq. 5).
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from mho.config.schema import Field, Kinded
-from mho.config.units import Sigmas
+from mho.config import Field, Kinded, Sigmas
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +31,7 @@ class Mapping(Kinded):
 
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
         """gamma [tile, out] for weights w [tile, out, row] (padding is 0)."""
-        raise NotImplementedError(
-            f"{type(self).__name__} does not say how weights are scaled: write scale(w, geometry)"
-        )
+        raise NotImplementedError(f"{type(self).__name__} does not say how weights are scaled: write scale(w, geometry)")
 
     def gamma(self, w: Tensor, geometry: Geometry) -> Tensor:
         """`scale` after clipping; 1 where a whole column is zero, so that nothing is divided by zero."""
@@ -91,9 +88,7 @@ class Direct(Mapping, kind="mho.direct"):
 
     source: ClassVar[str] = "Rasch et al. 2023, Eq. 3"
 
-    full: float = Field(
-        1.0, gt=0, unit="1", source="Rasch et al. 2023, Eq. 3", description="weight that is mapped to g_max"
-    )
+    full: float = Field(1.0, gt=0, unit="1", source="Rasch et al. 2023, Eq. 3", description="weight that is mapped to g_max")
 
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
         return w.new_full(w.shape[:-1], self.full)

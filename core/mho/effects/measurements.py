@@ -76,14 +76,7 @@ class Measurements:
         return self.sum_by(label, values) / self.sum_by(label, torch.ones_like(values))
 
     def site(
-        self,
-        effect: Nonideality,
-        stage: str,
-        seed: int,
-        target: Tensor,
-        *,
-        t: float = 0.0,
-        programmed: Tensor | None = None,
+        self, effect: Nonideality, stage: str, seed: int, target: Tensor, *, t: float = 0.0, programmed: Tensor | None = None
     ) -> Site:
         """A site whose devices are those of the table, so that the physics of the effect can simulate them."""
         n = target.shape[-1]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 import torch
 from pydantic.fields import FieldInfo
 
-from mho.config.schema import Field, Kinded
+from mho.config import Field, Kinded
 from mho.effects import stages
 
 if TYPE_CHECKING:
@@ -134,9 +134,7 @@ class Nonideality(Kinded):
         if cls.strength != "scale":
             fields.pop("scale", None)
         if cls.strength is not None and cls.strength not in fields:
-            raise TypeError(
-                f"{cls.__qualname__}: strength {cls.strength!r} is not one of its fields ({', '.join(fields)})"
-            )
+            raise TypeError(f"{cls.__qualname__}: strength {cls.strength!r} is not one of its fields ({', '.join(fields)})")
 
     # Plain: any torch code. One call sees all row tiles of a layer.
     def program(self, g: Tensor, site: Site) -> Tensor:

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from mho.config.schema import Kinded
+from mho.config import Kinded
 
 What = Literal["weights", "activations"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from mho.effects import draws, stages
 from mho.effects.draws import Key
 from mho.effects.stages import Per
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 
 T = TypeVar("T")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Per = Literal["chip", "time", "call", "vector"]
+Per = Literal["chip", "time", "call", "vector"]  # how often a draw changes
+Rounding = Literal["through", "zero", "ste"]  # its derivative: masked straight-through, 0, or that of the clip
 FOLDED = "folded into the weights"
 
 
@@ -44,18 +45,10 @@ TABLE = {
         Stage("compensate", "once per age", "", "time"),
         Stage("dac", "per product", "x", "vector"),
         Stage("input", "per product", "x", "vector", "seam: the main product runs in fp32"),
-        Stage(
-            "read",
-            "per call, one draw for the whole batch",
-            "w",
-            "call",
-            "seam: the weights are coded anew for every call",
-        ),
+        Stage("read", "per call, one draw for the whole batch", "w", "call", "seam: the weights are coded anew for every call"),
         Stage("passes", "per product", "x", "vector", "the reference path reads a tile several times"),
         Stage("mvm", "instead of the product", "xw", "vector", "seam: replaces the main product"),
-        Stage(
-            "accumulate", "per product", "yxw", "vector", "seam: called on whole outputs, between parts of the epilogue"
-        ),
+        Stage("accumulate", "per product", "yxw", "vector", "seam: called on whole outputs, between parts of the epilogue"),
         Stage("output", "per product", "y", "vector", "seam: called on whole outputs, between parts of the epilogue"),
         Stage("adc", "per product", "y", "vector"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from mho.config.schema import Kinded
+from mho.config import Kinded
 from mho.effects.nonideality import product
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mho.effects import draws
-from mho.effects.arithmetic import possible
-from mho.effects.site import Stream
+from mho.effects import Stream, draws
+from mho.effects.arithmetic import possible, transformed
 from mho.fast import cells
 from mho.fast.backward import Saved, Wanted, each, gradients
 from mho.fast.codes import Planes, code_inputs, code_weights
@@ -22,12 +21,7 @@ from mho.fast.product import Product
 from mho.fast.route import Route, resolve
 from mho.fast.source import source, spread, tiles_by_pixel
 from mho.fast.tier import Precision
-from mho.tile.array import Drawn, TileArray
-from mho.tile.layout import blocks
-from mho.tile.mvm import Call, Mvm
-from mho.tile.patches import Patches
-from mho.tile.programmed import Programmed
-from mho.tile.view import TileView
+from mho.tile import Call, Drawn, Mvm, Patches, Programmed, TileArray, TileView, blocks
 
 
 class Fast:
@@ -66,9 +60,7 @@ class Fast:
     def product(self, call: Call, keep: bool, **about: Any) -> Product:
         return Product(call, self.route, self.kernels, keep, self._by_reference, **about)
 
-    def outputs(
-        self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool
-    ) -> Tensor:
+    def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor:
         """x of [vector, in], weight [tile, out, row] (None on a chip) -> [vector, out], as `TileArray` documents it."""
         origin, pixels = source(self.view.layout, self.route, x)
         product = self.product(call, differentiated, source=origin)
@@ -77,7 +69,7 @@ class Fast:
         if planes is None:
             planes = Planes(*CodedWeights.apply(w, replace(product, shares=True)))
         arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
-        if not differentiated and not torch._C._are_functorch_transforms_active():
+        if not differentiated and not transformed():
             with torch.no_grad():
                 return TileProduct.forward(*arguments)[0]  # what autograd does around it takes a while
         return TileProduct.apply(*arguments)[0]
@@ -206,9 +198,7 @@ class MiniBatchWeights(torch.autograd.Function):
         weight, gamma = ctx.saved_tensors
         product: Product = ctx.product
 
-        if (
-            product.view.plan.read or product.by_reference or not possible()
-        ):  # effects, derivatives, transforms may see g too
+        if product.view.plan.read or product.by_reference or not possible():  # effects, derivatives, transforms may see g too
             g = g.clone()
 
         def of(g: Tensor, weight: Tensor, gamma: Tensor) -> None:

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mho.effects.arithmetic import float_product
+from mho.effects.arithmetic import float_product, transformed
 from mho.effects.encoding import clipping, range_gradient, range_step
 from mho.fast.epilogue import Conversion, many_small
 from mho.fast.product import Product
 from mho.fast.source import Source, by_channel, by_pixel, spread
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 
 PATCHES = 1 << 20  # elements of patches that are written out at a time
 
@@ -47,7 +47,7 @@ class Wanted(NamedTuple):
 
 def gradients(g: Tensor, saved: Saved, product: Product, wanted: Wanted) -> Wanted:
     """From the gradient g of the outputs [vector, out]: those of the inputs, weights, input ranges and digital scales."""
-    if not torch._C._are_functorch_transforms_active():
+    if not transformed():
         return Backward(product, saved, wanted).run(g)
     found = Gradients.apply(g, *saved, product, wanted)
     return Wanted(*(v if asked else None for v, asked in zip(found, wanted)))
@@ -114,7 +114,7 @@ class Backward:
         fresh = torch.empty_like if rows and self.layout.full else torch.zeros_like
         gx = fresh(main, dtype=g.dtype) if self.wanted.x or self.wanted.alpha else None
         gw = self._as_weights_lie(fresh, w, g.dtype) if self.wanted.w else None
-        if gw is not None and torch._C._are_functorch_transforms_active():
+        if gw is not None and transformed():
             gw = gw + main.new_zeros((), dtype=g.dtype)  # where torch.func maps this pass: one for every sample
         galpha = None
         if rows:
@@ -141,19 +141,14 @@ class Backward:
     def _once(self, values: Tensor) -> Tensor:
         """The inputs of the product, of which only codes have been kept: whoever differentiates the gradient of the weights by
         them must not get zeros."""
-        again = torch.is_grad_enabled() and self.wanted.x and not torch._C._are_functorch_transforms_active()
+        again = torch.is_grad_enabled() and self.wanted.x and not transformed()
         return Refusing.apply(values, values.new_zeros((), requires_grad=True)) if again else values
 
     def _before_adc(self, g: Tensor, kind: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
         """Gradients of the products of every tile, [vector, out] of type `kind`, and of scale [out] where it is asked for."""
-        adc, outputs = (
-            Conversion.of(self.product.view.adc),
-            [self.layout.outputs(t) for t in range(self.layout.row_tiles)],
-        )
+        adc, outputs = (Conversion.of(self.product.view.adc), [self.layout.outputs(t) for t in range(self.layout.row_tiles)])
 
-        def every(
-            g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor, learned: bool
-        ) -> tuple[list[Tensor], list[Tensor]]:
+        def every(g: Tensor, codes: Tensor, alpha: Tensor, scale: Tensor, learned: bool) -> tuple[list[Tensor], list[Tensor]]:
             tiles = [(g[:, out], codes[:, t], alpha[..., t, :], scale[t]) for t, out in enumerate(outputs)]
             gscales = [(g * codes * alpha).sum(0) * adc.step for g, codes, alpha, _ in tiles if learned]
             return [before(*tile) for tile in tiles], gscales
@@ -166,9 +161,7 @@ class Backward:
 
         arguments = (g, self.saved.codes, self.saved.alpha, self.saved.scale, bool(self.wanted.scale))
         elements = self.saved.codes.numel()
-        return self.product.kernels.run(
-            "gradient of the ADC", lambda _: every, arguments, lambda: every(*arguments), elements
-        )
+        return self.product.kernels.run("gradient of the ADC", lambda _: every, arguments, lambda: every(*arguments), elements)
 
     # -- vectors that are rows of memory ------------------------------------------------------------------------
     def _rows(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> None:
@@ -203,18 +196,8 @@ class Backward:
 
         _, clipped, _, _, alpha, _ = self.saved
         span, learned = self._span(alpha), bool(self.wanted.alpha)
-        arguments = (
-            g,
-            self.saved.main,
-            clipped,
-            alpha,
-            span,
-            self.product.call.decay,
-            learned,
-        )  # no decay in evaluation
-        return self.product.kernels.run(
-            "gradient of the DAC", lambda _: every, arguments, lambda: every(*arguments), g.numel()
-        )
+        arguments = (g, self.saved.main, clipped, alpha, span, self.product.call.decay, learned)  # no decay in evaluation
+        return self.product.kernels.run("gradient of the DAC", lambda _: every, arguments, lambda: every(*arguments), g.numel())
 
     # -- patches ------------------------------------------------------------------------------------------------
     def _patches(self, gts: list[Tensor], gx: Tensor | None, gw: Tensor | None) -> Tensor | None:

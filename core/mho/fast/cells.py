@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mho.config.hardware import TileSpec
-from mho.effects import draws
-from mho.effects.site import Geometry, Half, Rows, RowWords, Site, Stream
+from mho.config import TileSpec
+from mho.effects import Geometry, Rows, Site, Stream, draws
+from mho.effects.site import Half, RowWords
 from mho.fast.kernels import Kernels
+from mho.tile import Programmed, TileView
 from mho.tile.devices import Devices
 from mho.tile.plan import Placed, Plan
-from mho.tile.programmed import Programmed, keys_at
-from mho.tile.view import TileView
+from mho.tile.programmed import keys_at
 
 Halves = tuple[Tensor, Tensor]
 

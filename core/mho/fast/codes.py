@@ -13,16 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mho.effects.converter import Dac
+from mho.effects import Dac, Geometry, Site, conductance
 from mho.effects.encoding import outside
-from mho.effects.nonideality import conductance
-from mho.effects.site import Geometry, Site
 from mho.fast.kernels import Kernels
 from mho.fast.route import Route, Weighing
 from mho.fast.terms import Terms
 from mho.fast.workspace import workspace
-from mho.tile.layout import blocks
-from mho.tile.view import Constants, TileView
+from mho.tile import TileView, blocks
+from mho.tile.view import Constants
 
 HIGH, LOW = 256, 32512  # 32512 = 127 * 256
 SIDE = 127

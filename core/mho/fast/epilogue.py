@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mho.effects import draws
+from mho.effects import Adc, Dac, draws
 from mho.effects.arithmetic import float_product
-from mho.effects.converter import Adc, Dac
 from mho.fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides, side_bound
 from mho.fast.kernels import Kernels
 from mho.fast.route import Route, Step
@@ -25,10 +24,9 @@ from mho.fast.source import Source, tiles_by_pixel
 from mho.fast.terms import Terms
 from mho.fast.tier import int8_product, int8_products
 from mho.fast.workspace import stacked, workspace
-from mho.tile.layout import Layout, blocks
-from mho.tile.mvm import Call
+from mho.tile import Call, Layout, TileView, blocks
 from mho.tile.plan import Placed
-from mho.tile.view import Constants, TileView
+from mho.tile.view import Constants
 
 ROOM = 1 << 26  # bytes of products at a time
 SMALL = 1 << 19  # operations of a tile
@@ -198,9 +196,7 @@ class Epilogue(Terms):
         whole = self.route.whole or torch.compiler.is_compiling()
         return source.chunks(source.count if whole else max(256, ROOM // per))
 
-    def _products(
-        self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def _products(self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes) -> tuple[list[Tensor], list[Tensor]]:
         """Main and side products [tile, vector, out] of some vectors."""
         mains, route, columns = self.route.mains, self.route, self.layout.columns
         main = []

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from mho.effects.arithmetic import possible
-from mho.tile.view import TileView
+from mho.tile import TileView
 
 T = TypeVar("T")
 _numbers = itertools.count()

@@ -8,8 +8,7 @@ from typing import Any
 from mho.fast.epilogue import Epilogue
 from mho.fast.kernels import Kernels
 from mho.fast.route import Route
-from mho.tile.mvm import Call
-from mho.tile.view import TileView
+from mho.tile import Call, TileView
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from mho.config.hardware import Hardware, TileSpec
+from mho.config import Hardware, TileSpec
+from mho.effects import TABLE, TERMS, Adc, Dac, Nonideality, Side, linear
 from mho.effects.circuits import with_circuits
-from mho.effects.converter import Adc, Dac
-from mho.effects.nonideality import TERMS, Nonideality, Side, linear
-from mho.effects.stages import TABLE
 from mho.fast.tier import Precision, Tier, chosen_tier
-from mho.tile.plan import Placed, Plan, resolve as resolve_plan
+from mho.tile import resolve as resolve_plan
+from mho.tile.plan import Placed, Plan
 
 
 class Weighing(NamedTuple):
@@ -65,9 +64,7 @@ class Route:
     psis: tuple[Callable[[Tensor], Tensor], ...] = ()
     pairs: tuple[Pair, ...] = ()
     joints: tuple[Joint, ...] = ()
-    sides: dict[tuple[int, str], int] = field(
-        default_factory=dict
-    )  # (number of the effect, side) -> number of the pair
+    sides: dict[tuple[int, str], int] = field(default_factory=dict)  # (number of the effect, side) -> number of the pair
     cells: int = 1  # rows of an input channel, where images are coded before they are unfolded; 1: vectors are coded
     unfolded: str = ""  # why the patches of an image are written out before they are coded, or ""
     whole: bool = False  # whether a plain method has to see all vectors at once
@@ -150,9 +147,7 @@ def _unfolded(plan: Plan, spec: TileSpec, steps: tuple[Step, ...], channel: int)
         return "channels are cut between tiles, which have input ranges of their own"
     if isinstance(spec.dac, Dac) and spec.dac.range == "dynamic":
         return "every vector has an input range of its own"
-    plain = next((p for p in (*plan.input, *plan.mvm)), None) or next(
-        (s.effects[0] for s in steps if s.does == "cut"), None
-    )
+    plain = next((p for p in (*plan.input, *plan.mvm)), None) or next((s.effects[0] for s in steps if s.does == "cut"), None)
     return f"{plain.effect.kind} works on the values of the vectors" if plain else ""
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from mho.fast.route import Route
-from mho.tile.layout import Layout
-from mho.tile.patches import POINT, Patches, Window
+from mho.tile import Layout, Patches
+from mho.tile.patches import POINT, Window
 
 
 @dataclass(frozen=True)

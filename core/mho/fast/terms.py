@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mho.effects.site import CLOSED, Site
+from mho.effects import Site
+from mho.effects.site import CLOSED
 from mho.fast.route import Route
-from mho.tile.mvm import Call
+from mho.tile import Call, TileView
 from mho.tile.plan import Placed
-from mho.tile.view import Constants, TileView
+from mho.tile.view import Constants
 
 
 class Terms:
@@ -36,6 +37,4 @@ class Terms:
     @property
     def constants(self) -> Constants:
         """What `prepare` has set for the effects that a kernel asks."""
-        return {
-            p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants for p in self.route.preparing
-        }
+        return {p.number: self.site(p, "accumulate" if p.effect.sides else "output").constants for p in self.route.preparing}

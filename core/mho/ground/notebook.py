@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def html_table(
-    head: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", note: str = "", shown: int = 60
-) -> str:
+def html_table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", note: str = "", shown: int = 60) -> str:
     """Rows under a head; of long tables the first `shown` rows."""
     cells = "".join(
-        "<tr>" + "".join(f'<td style="text-align:{_side(c)}">{_text(c)}</td>' for c in row) + "</tr>"
-        for row in rows[:shown]
+        "<tr>" + "".join(f'<td style="text-align:{_side(c)}">{_text(c)}</td>' for c in row) + "</tr>" for row in rows[:shown]
     )
     names = "".join(f'<th style="text-align:left">{_text(h)}</th>' for h in head)
     more = f"… and {len(rows) - shown:,} more rows" if len(rows) > shown else ""

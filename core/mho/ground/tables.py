@@ -18,12 +18,7 @@ def width(text: str) -> int:
 
 
 def table(
-    head: Sequence[str],
-    rows: Iterable[Sequence[Any]],
-    *,
-    right: Iterable[int] = (),
-    wrap: int | None = None,
-    indent: int = 0,
+    head: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[int] = (), wrap: int | None = None, indent: int = 0
 ) -> str:
     """Aligned columns under a line; empty columns are left out.
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 from mho.layers.base import COMPUTED, AnalogLayer
 from mho.layers.linear import AnalogLinear
-from mho.tile.array import tile_arrays
+from mho.tile import tile_arrays
 
 if TYPE_CHECKING:
-    from mho.config.hardware import Hardware
+    from mho.config import Hardware
 
 
 class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
@@ -80,9 +80,7 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
         k, v = self._with_extra(k, self.bias_k), self._with_extra(v, self.bias_v)
         if mask is not None:  # nothing masks what was appended
             mask = F.pad(mask, (0, k.shape[1] - mask.shape[-1]))
-        q, k, v = (
-            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v)
-        )  # [batch, head, position, dim]
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))  # [batch, head, position, dim]
         p, weights = self.dropout if self.training else 0.0, None
         if need_weights:
             scores = (q * self.head_dim**-0.5) @ k.mT
@@ -134,10 +132,7 @@ def order_projections(net: nn.Module) -> None:
 
 
 # Torch's fused transformer inference: (module, the attribute that allows it and serves nothing else, its value for "off").
-FAST_PATHS = (
-    (nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0),
-    (nn.TransformerEncoder, "use_nested_tensor", False),
-)
+FAST_PATHS = ((nn.TransformerEncoderLayer, "activation_relu_or_gelu", 0), (nn.TransformerEncoder, "use_nested_tensor", False))
 
 
 def close_fast_paths(net: nn.Module) -> None:

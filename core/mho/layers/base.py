@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mho.fast.backend import make_fast
-from mho.tile.array import TileArray, tile_arrays
-from mho.tile.session import Session
+from mho.tile import Session, TileArray, tile_arrays
 
 if TYPE_CHECKING:
-    from mho.config.hardware import Hardware, TileSpec
-    from mho.config.recipe import TrainingSpec
+    from mho.config import Hardware, TileSpec, TrainingSpec
 
 # Methods of a user's subclass that may read the weight without taking part in the forward.
 HARMLESS = {"__init__", "reset_parameters", "extra_repr", "__repr__", "__setstate__", "__getstate__"}
@@ -92,9 +90,7 @@ class AnalogLayer(nn.Module):
 
     # -- construction -----------------------------------------------------------------------------------------
     @classmethod
-    def from_torch(
-        cls, layer: nn.Module, spec: TileSpec, training: TrainingSpec, name: str = "", shared: Any = None
-    ) -> Self:
+    def from_torch(cls, layer: nn.Module, spec: TileSpec, training: TrainingSpec, name: str = "", shared: Any = None) -> Self:
         """The analog layer with the same parameters, hooks and attributes as `layer`. `shared` remembers the tile arrays
         of parameters that several layers own: they are written to tiles once."""
         kind = analog_class(cls, type(layer))

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 from mho.layers.base import AnalogLayer
-from mho.tile.patches import Patches, Window
+from mho.tile import Patches
+from mho.tile.patches import Window
 
 
 class _AnalogConv(AnalogLayer):

@@ -35,12 +35,7 @@ def gru(x: Tensor, h: Tensor, state: State) -> State:
     return (n + z * (state[0] - n),)
 
 
-GATES = {
-    "LSTM": lstm,
-    "GRU": gru,
-    "RNN_TANH": lambda x, h, _: ((x + h).tanh(),),
-    "RNN_RELU": lambda x, h, _: ((x + h).relu(),),
-}
+GATES = {"LSTM": lstm, "GRU": gru, "RNN_TANH": lambda x, h, _: ((x + h).tanh(),), "RNN_RELU": lambda x, h, _: ((x + h).relu(),)}
 
 
 class _Recurrent(AnalogLayer):
@@ -107,9 +102,7 @@ class _AnalogSequence(_Recurrent):
             x = torch.cat([y for y, _ in runs], -1)
             last += [state for _, state in runs]
         parts = [torch.stack(p) for p in zip(*last)]
-        return self._as_given(x, input, lengths, single), self._whole(
-            tuple(p.squeeze(1) if single else p for p in parts)
-        )
+        return self._as_given(x, input, lengths, single), self._whole(tuple(p.squeeze(1) if single else p for p in parts))
 
     def _run(self, x: Tensor, suffix: str, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
         """One layer in one direction: x [batch, time, in] -> outputs [batch, time, hidden] and the last state."""

@@ -12,18 +12,11 @@ from typing import Any, NamedTuple, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from mho.config.hardware import TileSpec
-from mho.config.recipe import TrainingSpec
-from mho.effects import draws
-from mho.effects.compensation import Compensation
+from mho.config import TileSpec, TrainingSpec
+from mho.effects import Compensation, Correction, CorrectionModule, Matrix, QuantiserModule, Stream, Surrogate, draws, straight
 from mho.effects.converter import RANGE_CAP
-from mho.effects.correcting import CorrectionModule
-from mho.effects.correction import Correction, Matrix
-from mho.effects.gradient import CleanProduct, straight
-from mho.effects.quantiser import QuantiserModule
-from mho.effects.site import Stream
-from mho.effects.surrogate import Surrogate
-from mho.ground.errors import MhoError
+from mho.effects.gradient import CleanProduct
+from mho.ground import MhoError
 from mho.tile.layout import Layout
 from mho.tile.mvm import Call, Mvm
 from mho.tile.patches import POINT, Patches
@@ -52,9 +45,7 @@ class Backend(Protocol):
 
     def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool: ...
     def drawn(self, call: Call, weight: Tensor) -> Drawn: ...
-    def outputs(
-        self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool
-    ) -> Tensor: ...
+    def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor: ...
     def read_out(self, call: Call, x: Tensor) -> Tensor | None: ...
     def laid_out(self, target: Tensor) -> Tensor: ...
     def programmed(self, target: Tensor, key: draws.Key) -> Tensor | None: ...
@@ -125,9 +116,7 @@ class TileArray(Scales, Member):
         between."""
         if self.weight_quantiser is not None:
             if any(type(c).weights is not CorrectionModule.weights for c in self.corrections):
-                raise MhoError(
-                    f"layer {self.name!r}: quantised weights behind a digital correction cannot become weights"
-                )
+                raise MhoError(f"layer {self.name!r}: quantised weights behind a digital correction cannot become weights")
             weight.copy_(self.weight_quantiser(weight))
         self.weight_quantiser = self.input_quantiser = None
 
@@ -255,12 +244,10 @@ class TileArray(Scales, Member):
                 return self.backend.drawn(call, w)
             return Drawn(call.weights(w))
 
-    def trace(
-        self, x: Tensor, weight: Tensor, purpose: str = "trace", ranges: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def trace(self, x: Tensor, weight: Tensor, purpose: str = "trace", ranges: Tensor | None = None) -> dict[str, Tensor]:
         """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in] of the DAC, on the chip that
-        is on or with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same noise, so
-        that settings can be compared; nothing else of the network changes.
+        is on or with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same
+        noise, so that settings can be compared; nothing else of the network changes.
 
         range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog
         units, digital [vector, tile, out] in units of the outputs, outputs [vector, out].
@@ -287,9 +274,7 @@ class TileArray(Scales, Member):
 
     def _differentiated(self, *tensors: Tensor) -> bool:
         """Whether autograd will ask for a gradient of this call."""
-        if (
-            not torch.is_grad_enabled() or torch.compiler.is_compiling()
-        ):  # a graph cannot list parameters that just changed
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a graph cannot list parameters that just changed
             return torch.is_grad_enabled()
         return any(t.requires_grad for t in (*tensors, *self.parameters()))
 
@@ -381,9 +366,7 @@ class TileArray(Scales, Member):
         chip = self.chip.at(t, self._weights_at(self.chip, t))
         if isinstance(compensation, Compensation):
             now = self._read_out(chip, compensation)
-            gain = (
-                compensation.gain(chip.reference, now, self.view.geometry) if t and chip.reference is not None else None
-            )
+            gain = compensation.gain(chip.reference, now, self.view.geometry) if t and chip.reference is not None else None
             chip = replace(chip, gain=gain, reference=chip.reference if t else now)
         self.chip = chip
 
@@ -409,9 +392,7 @@ class TileArray(Scales, Member):
         x = (x.to(kind) * layout.used).repeat(compensation.repeats, 1, 1)
         stream = stream_of(chip.key, draws.fold(chip.key, "read-out", chip.time), chip.time, len(x))
         ones = torch.ones_like(self.gamma)
-        call = Call(
-            self.view, stream, chip, self.gamma, ones, ones[:, :1], kernels=getattr(self.backend, "kernels", None)
-        )
+        call = Call(self.view, stream, chip, self.gamma, ones, ones[:, :1], kernels=getattr(self.backend, "kernels", None))
         y = None if self.backend is None else self.backend.read_out(call, x)
         if y is not None:
             return y

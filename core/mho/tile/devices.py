@@ -10,9 +10,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from mho.config.hardware import TileSpec
-from mho.effects.mapping import Mapping
-from mho.effects.site import Geometry, Site, Stream
+from mho.config import TileSpec
+from mho.effects import Geometry, Mapping, Site, Stream
 from mho.tile.plan import Placed, Plan
 
 
@@ -54,9 +53,7 @@ class Devices:
         """Conductances are never negative (R003-17), and there are no devices in the padding."""
         return self.in_rows(g.relu())
 
-    def programmed(
-        self, w: Tensor, stream: Stream, strength: Tensor | float | None = None, part: slice | None = None
-    ) -> Tensor:
+    def programmed(self, w: Tensor, stream: Stream, strength: Tensor | float | None = None, part: slice | None = None) -> Tensor:
         """Conductances after programming the normalised weights w. With a strength (training), the error of all effects but
         the final ones is scaled: the floor at 0 then cuts the scaled error, and a stuck cell stays where it is stuck
         (R003-64)."""
@@ -76,9 +73,7 @@ class Devices:
         """Normalised weights w with the noise that training injects."""
         return self.weights(self.programmed(w.detach(), stream, strength, part), w)
 
-    def aged(
-        self, programmed: Tensor, w: Tensor, t: float | Tensor, stream: Stream, part: slice | None = None
-    ) -> Tensor:
+    def aged(self, programmed: Tensor, w: Tensor, t: float | Tensor, stream: Stream, part: slice | None = None) -> Tensor:
         """Normalised weights t seconds after w was programmed as the conductances `programmed`."""
         g, goal = programmed, self.target(w)
         for p in self.plan.age:

@@ -53,15 +53,7 @@ class Layout(nn.Module):
     tile_of: Tensor  # [in] number of the tile an input feeds
 
     def __init__(
-        self,
-        out_features: int,
-        in_features: int,
-        *,
-        rows: int,
-        columns: int,
-        unit: int,
-        groups: int,
-        device: Any = None,
+        self, out_features: int, in_features: int, *, rows: int, columns: int, unit: int, groups: int, device: Any = None
     ) -> None:
         super().__init__()
         self.out_features, self.in_features = out_features, in_features

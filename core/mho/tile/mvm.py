@@ -21,11 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mho.effects import draws
-from mho.effects.converter import Rounding
-from mho.effects.gradient import straight
-from mho.effects.nonideality import product
-from mho.effects.site import Site, Stream
+from mho.effects import Rounding, Site, Stream, draws, product, straight
 from mho.tile.plan import Placed
 from mho.tile.programmed import Programmed
 from mho.tile.view import TileView
@@ -170,11 +166,7 @@ class Mvm:
     def adc(self, y: Tensor) -> Tensor:
         """Eq. 5."""
         adc = self.call.view.adc
-        return (
-            y
-            if adc is None
-            else adc.convert(y, self.call.rounding, self.call.view.converter_site("adc", self.call.stream))
-        )
+        return y if adc is None else adc.convert(y, self.call.rounding, self.call.view.converter_site("adc", self.call.stream))
 
     def staged(self, stage: str, y: Tensor, *args: Tensor) -> Tensor:
         """All effects of a stage. Declared terms are the identity in a straight-through backward."""

@@ -55,9 +55,7 @@ class Window(NamedTuple):
         """For every place in the kernel, its index in patches [..., ...kernel, channel], and the pixels of x that are there."""
         count = self.positions(tuple(x.shape[x.dim() - 1 - len(self.kernel) : -1]))
         for at in itertools.product(*map(range, self.kernel)):
-            where = (
-                slice(d * i, d * i + s * (n - 1) + 1, s) for i, n, d, s in zip(at, count, self.dilation, self.stride)
-            )
+            where = (slice(d * i, d * i + s * (n - 1) + 1, s) for i, n, d, s in zip(at, count, self.dilation, self.stride))
             index: Any = (..., *where, slice(None))
             yield (..., *at, slice(None)), x[index]
 

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from mho.effects import draws
-from mho.effects.nonideality import TERMS, Nonideality
+from mho.effects import TERMS, Nonideality, draws
 from mho.effects.stages import acting
-from mho.ground.errors import ConfigError
+from mho.ground import ConfigError
 
 
 class Placed(NamedTuple):
@@ -75,7 +74,5 @@ def _says(effect: Nonideality, stage: str) -> str:
     if not declared or effect.writes(stage):
         return "plain " + stage
     terms = ", ".join(t for t in TERMS if effect.writes(t))
-    sides = ", ".join(
-        f"{s.phi.__doc__ or s.phi.__name__} . {s.psi.__doc__ or s.psi.__name__}" for s in effect.sides.values()
-    )
+    sides = ", ".join(f"{s.phi.__doc__ or s.phi.__name__} . {s.psi.__doc__ or s.psi.__name__}" for s in effect.sides.values())
     return f"declared {terms}" + (f" over {sides}" if sides else "")

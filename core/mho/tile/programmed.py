@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mho.effects import draws
-from mho.effects.site import Stream
+from mho.effects import Stream, draws
 from mho.tile.view import Constants
 
 # What a file keeps of a chip, by its name there; the rest follows.

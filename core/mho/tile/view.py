@@ -14,14 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mho.config.hardware import TileSpec
+from mho.config import TileSpec
 from mho.config.recipe import Backward
-from mho.effects import draws
+from mho.effects import Adc, Dac, Geometry, Nonideality, Rows, Site, Stream, draws
 from mho.effects.circuits import with_circuits
-from mho.effects.converter import Adc, Dac
-from mho.effects.nonideality import Nonideality
-from mho.effects.site import Geometry, Rows, Site, Stream
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 from mho.tile.devices import Devices
 from mho.tile.layout import Layout, blocks
 from mho.tile.plan import Placed, Plan, resolve
@@ -62,8 +59,7 @@ class TileView(Devices):
         if backward.forward_only and trains:
             kinds = ", ".join(p.effect.kind for p in plan.effects if p.effect.writes("build"))
             raise MhoError(
-                f"{kinds}: 'backward: {backward.mode}' does not differentiate effects and trains none; "
-                "use through or autograd"
+                f"{kinds}: 'backward: {backward.mode}' does not differentiate effects and trains none; use through or autograd"
             )
         return view
 
@@ -157,6 +153,5 @@ class TileView(Devices):
         """Refuse inputs of another length or of integers."""
         if x[-1] != self.layout.in_features or not kind.is_floating_point:
             raise MhoError(
-                f"layer {self.name!r} takes floating-point inputs of {self.layout.in_features} features, "
-                f"got {tuple(x)} of {kind}"
+                f"layer {self.name!r} takes floating-point inputs of {self.layout.in_features} features, got {tuple(x)} of {kind}"
             )

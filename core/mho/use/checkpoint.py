@@ -10,7 +10,7 @@ from safetensors.torch import load_model as _load, save_model as _save
 from torch import nn
 
 import mho
-from mho.ground.errors import MhoError
+from mho.ground import MhoError
 from mho.use.chip import session_of
 
 

@@ -18,15 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mho.config.units import format_seconds, seconds
+from mho.config import format_seconds, seconds
 from mho.effects import draws
-from mho.ground.errors import MhoError
-from mho.ground.notebook import html_facts
+from mho.ground import MhoError, html_facts
 from mho.layers import AnalogLayer
-from mho.tile import parallel
-from mho.tile.array import TileArray, tile_arrays
-from mho.tile.programmed import Programmed
-from mho.tile.session import Session
+from mho.tile import Programmed, Session, TileArray, parallel, tile_arrays
 
 Time = str | float | int | timedelta
 
@@ -34,9 +30,7 @@ Time = str | float | int | timedelta
 class Chip:
     """One simulated chip that carries a network. Made by `program`; chip k of seed s is seed hash(s, k)."""
 
-    def __init__(
-        self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: str | None = None
-    ) -> None:
+    def __init__(self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: str | None = None) -> None:
         self.net, self.seed, self.index, self.time = net, seed, index, time
         self._weights = fingerprint(net) if weights is None else weights
         self._file: Path | None = None
@@ -65,9 +59,7 @@ class Chip:
         (R003-33)."""
         with nullcontext() if chip_on(self.net) is self else self.on():
             arrays = tile_arrays(self.net)
-            state = {
-                f"{a.name}|{k}": v.contiguous() for a in arrays for k, v in (a.chip.state() if a.chip else {}).items()
-            }
+            state = {f"{a.name}|{k}": v.contiguous() for a in arrays for k, v in (a.chip.state() if a.chip else {}).items()}
         about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
         about["layers"] = {a.name: a.view.signature for a in arrays}
         save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
@@ -241,7 +233,5 @@ def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
                 f"{path} was saved from another network or hardware: layer {array.name!r} is {array.view.signature} here, "
                 f"{layers.get(array.name, 'missing')} there"
             )
-        own = {
-            k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name
-        }
+        own = {k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name}
         array.chip = Programmed.restored(draws.fold_words(chip.key, array.path), own)

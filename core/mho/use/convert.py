@@ -14,16 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mho.config import registry
-from mho.config.hardware import Hardware, load
-from mho.config.schema import suggest
+from mho.config import Hardware, load, registry, suggest
 from mho.fast.backend import make_fast
-from mho.ground.errors import ConfigError, MhoError, Problem
-from mho.ground.notebook import html_table
-from mho.ground.tables import table
+from mho.ground import ConfigError, MhoError, Problem, html_table, table
 from mho.layers import AnalogLayer, Placement, close_fast_paths, lost, open_fast_paths, order_projections
-from mho.tile.array import TileArray, tile_arrays
-from mho.tile.session import Session
+from mho.tile import Session, TileArray, tile_arrays
 from mho.use.chip import matrices
 
 # Digital in every paper and every chip so far; they hold parameters but no matrix product with them.
@@ -157,9 +152,7 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
         raise MhoError(f"hw must be a Hardware, a file or the name of a preset such as 'pcm.standard', got {hw!r}")
     hw = load(hw)
     if tile_arrays(model):
-        raise MhoError(
-            "this model is analog already; convert the torch model it came from, or mho.to_digital(net) first"
-        )
+        raise MhoError("this model is analog already; convert the torch model it came from, or mho.to_digital(net) first")
     net, kept = _convert(_copy(model), hw)
     report = _report(net, kept)
     if not report.analog:
@@ -210,9 +203,9 @@ def conversion_report(net: nn.Module) -> ConversionReport:
     return _report(net, arrays[0].session.report or {})
 
 
-def remark(net: nn.Module, who: str, arrays: set[str], text: str) -> list[str]:
-    """Let the report say `text` of the layers with tile arrays of these names, in place of what `who` said before; gives the
-    names of the layers."""
+def remark(net: nn.Module, who: str, arrays: set[str], text: str, warning: str = "") -> None:
+    """Let the report say `text` of the layers with tile arrays of these names, in place of what `who` said before; with a
+    `warning` (to whoever called the caller) that has their names in place of {}."""
     found = []
     for name, layer in net.named_modules():
         if isinstance(layer, AnalogLayer):
@@ -220,7 +213,8 @@ def remark(net: nn.Module, who: str, arrays: set[str], text: str) -> list[str]:
             if arrays & {a.name for a in layer.arrays().values()}:
                 layer.placement.remarks[who] = text
                 found.append(name or "(root)")
-    return found
+    if found and warning:
+        warnings.warn(warning.format(", ".join(found)), stacklevel=3)
 
 
 def to_digital(net: nn.Module) -> nn.Module:
@@ -367,9 +361,7 @@ def _not_analog(module: nn.Module, cls: type[AnalogLayer] | None, own: list[nn.P
         return "left digital", "its shape is not known yet; run one batch through the model before converting"
     if cls is None:
         matrix = any(p.dim() > 1 for p in own)
-        reason = next(
-            (text for kind, text in REFUSED.items() if isinstance(module, kind)), "no analog layer for this type"
-        )
+        reason = next((text for kind, text in REFUSED.items() if isinstance(module, kind)), "no analog layer for this type")
         return ("left digital", reason) if matrix else ("digital", "holds no weight matrix")
     if nn.utils.parametrize.is_parametrized(module):
         return "left digital", "its weight is parametrized; remove_parametrizations first"

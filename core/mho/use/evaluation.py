@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,14 +11,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from mho.config.units import format_seconds, seconds
-from mho.ground.arguments import whole
-from mho.ground.errorbars import spread
-from mho.ground.errors import MhoError
-from mho.ground.notebook import html_table
-from mho.ground.tables import table
-from mho.tile.array import tile_arrays
-from mho.tile.session import Session
+from mho.config import format_seconds, seconds
+from mho.ground import MhoError, html_table, spread, table, whole
+from mho.tile import Session, tile_arrays
 from mho.use.chip import Time, keeping_chip, keeping_modes, program, session_of
 from mho.use.convert import remark
 
@@ -80,11 +74,7 @@ class Evaluation:
 
     def _table(self) -> tuple[list[str], list[tuple[str, ...]]]:
         head = ["time", "score", "SEM"]
-        columns = [
-            [format_seconds(t) for t in self.times],
-            [f"{m:.4f}" for m in self.mean],
-            [f"{s:.4f}" for s in self.sem],
-        ]
+        columns = [[format_seconds(t) for t in self.times], [f"{m:.4f}" for m in self.mean], [f"{s:.4f}" for s in self.sem]]
         if self.normalised is not None:
             head.append("normalised")
             columns.append([f"{v:.3f}" for v in self.normalised])
@@ -131,13 +121,12 @@ def evaluate(
                 if on_chip is not None:
                     on_chip(k, row)
             rows.append(row)
-    idle = remark(net, "evaluation", missed, "no forward of the evaluation entered it") if missed is not None else []
-    if idle:
-        warnings.warn(
-            f"no forward entered {', '.join(idle)} while the score was computed: weights there are idle, or read past the tiles "
+    if missed is not None:
+        remark(
+            net, "evaluation", missed, "no forward of the evaluation entered it",
+            "no forward entered {} while the score was computed: weights there are idle, or read past the tiles "
             "(F.linear(x, layer.weight)), where nothing analog happens to them",
-            stacklevel=2,
-        )
+        )  # fmt: skip
     return Evaluation(at, tuple(rows), reference, chance)
 
 

@@ -7,9 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mho.config.hardware import Hardware, load
-from mho.ground.errors import MhoError
-from mho.ground.notebook import html_facts
+from mho.config import Hardware, load
+from mho.ground import MhoError, html_facts
 from mho.layers import AnalogLinear
 from mho.use import chip
 
@@ -26,9 +25,7 @@ class Tile(AnalogLinear):
         if weight.dim() != 2:
             raise MhoError(f"a tile needs a matrix [out, in], got shape {tuple(weight.shape)}")
         out_features, in_features = weight.shape
-        super().__init__(
-            in_features, out_features, bias=False, hw=load(hw), tile=tile, device=weight.device, dtype=weight.dtype
-        )
+        super().__init__(in_features, out_features, bias=False, hw=load(hw), tile=tile, device=weight.device, dtype=weight.dtype)
         with torch.no_grad():
             self.weight.copy_(weight)
         self.tiles.remap(self.weight)

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mho.config.recipe import TrainingHooks
-from mho.config.units import Sigmas, Span
-from mho.ground.errors import MhoError
-from mho.tile.array import TileArray
+from mho.config import Sigmas, Span, TrainingHooks
+from mho.ground import MhoError
+from mho.tile import TileArray
 from mho.use.chip import matrices
 
 

@@ -34,9 +34,7 @@ class ChargeLoss(Nonideality, kind="flash4.charge_loss"):
     cellwise = True
 
     loss: float = Field(0.005, ge=0, unit="1", source="an example", description="mean relative loss per decade of time")
-    spread: float = Field(
-        0.3, ge=0, unit="1", source="an example", description="spread of the loss between cells, relative"
-    )
+    spread: float = Field(0.3, ge=0, unit="1", source="an example", description="spread of the loss between cells, relative")
     t0: Seconds = Field(1.0, gt=0, source="an example", description="time at which the loss sets in")
 
     def age(self, g: Tensor, t: float, site: Site) -> Tensor:

@@ -18,9 +18,7 @@ class MaxFill(Mapping, kind="maxfill.max_fill"):
 
     source = "Vasilopoulos et al. 2023"
 
-    devices: int = Field(
-        2, ge=1, unit="count", source="Vasilopoulos et al. 2023", description="devices for each polarity"
-    )
+    devices: int = Field(2, ge=1, unit="count", source="Vasilopoulos et al. 2023", description="devices for each polarity")
     equal: bool = Field(False, source="mho", description="give all devices the same, for comparison")
 
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:

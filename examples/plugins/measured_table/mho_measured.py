@@ -28,9 +28,7 @@ class MeasuredDevice(Nonideality, kind="measured.device"):
     source = "the measurements in the file"
     cellwise = True
 
-    file: str = Field(
-        "example.csv", description="CSV of the measurements; a bare name may be one that the plugin ships"
-    )
+    file: str = Field("example.csv", description="CSV of the measurements; a bare name may be one that the plugin ships")
 
     @functools.cached_property
     def tables(self) -> tuple[tuple[float, Rows], ...]:
@@ -87,9 +85,7 @@ def _number(text: str | None, path: Path) -> float:
 
 
 def _interpolated(target: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-    x, mean, std = (
-        torch.tensor(column, dtype=target.dtype, device=target.device) for column in zip(*rows, strict=True)
-    )
+    x, mean, std = (torch.tensor(column, dtype=target.dtype, device=target.device) for column in zip(*rows, strict=True))
     i = torch.searchsorted(x, target.contiguous()).clamp(1, len(x) - 1)
     u = ((target - x[i - 1]) / (x[i] - x[i - 1])).clamp(0, 1)
     return mean[i - 1] + u * (mean[i] - mean[i - 1]), std[i - 1] + u * (std[i] - std[i - 1])

@@ -48,12 +48,7 @@ class TrimmedColumns(Nonideality, kind="trim.columns"):
     strength: ClassVar[str] = "span"
 
     span: float = Field(
-        0.25,
-        ge=0,
-        lt=1,
-        unit="1",
-        source="an example",
-        description="range r of the trims, of gain 1 and in analog units",
+        0.25, ge=0, lt=1, unit="1", source="an example", description="range r of the trims, of gain 1 and in analog units"
     )
 
     def build(self, site: Site) -> nn.Module:

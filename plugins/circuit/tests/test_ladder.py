@@ -173,8 +173,7 @@ def test_small_inputs_lose_more_in_pulses_than_on_average(tile):
     x = (torch.randn(4, 512, generator=generator) * 0.1).clamp(min=0).mul(127).round() / 127
     ideal = tile(w).program(seed=0)(x)
     drops = [
-        float((tile(w, text).program(seed=0)(x) - ideal).norm())
-        for text in (GATED, "{kind: circuit.ir_drop_ladder, slots: 127}")
+        float((tile(w, text).program(seed=0)(x) - ideal).norm()) for text in (GATED, "{kind: circuit.ir_drop_ladder, slots: 127}")
     ]
     assert 3 < drops[1] / drops[0] < 10
 

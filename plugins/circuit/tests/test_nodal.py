@@ -185,9 +185,7 @@ def test_the_folded_matrix_agrees_with_ngspice(folded, tmp_path):
     circuit = tmp_path / "array.cir"
     circuit.write_text(netlist(w.numpy(), x.numpy(), LOSSY))
     run = subprocess.run(["ngspice", "-b", circuit], capture_output=True, text=True, check=True, cwd=tmp_path)
-    currents = {
-        a: float(b) for a, b in (line.split(" = ") for line in run.stdout.splitlines() if line.startswith("i(vs"))
-    }
+    currents = {a: float(b) for a, b in (line.split(" = ") for line in run.stdout.splitlines() if line.startswith("i(vs"))}
     reference = np.array([currents[f"i(vs{i})"] for i in range(16)]) / UNIT
     y = (x @ folded(IRDropNodal(**LOSSY), w)[0].T).numpy()
     assert np.abs(y - reference).max() <= 1e-6 * np.abs(reference).max()

@@ -106,9 +106,7 @@ def test_ordered_weights_turn_a_zero_output_into_most_of_the_full_scale(tile):
 
     def error(share):
         w = ordered.clone()
-        moved = (
-            torch.randperm(512, generator=torch.Generator().manual_seed(1))[: round(512 * (1 - share))].sort().values
-        )
+        moved = torch.randperm(512, generator=torch.Generator().manual_seed(1))[: round(512 * (1 - share))].sort().values
         w[moved] = w[moved[order[order < len(moved)]]]
         return abs(float(tile(w[None], "circuit.ir_drop").program(seed=0)(torch.ones(1, 512))))
 
@@ -151,10 +149,7 @@ def test_every_column_keeps_a_curvature_of_its_own_for_the_life_of_the_chip(tile
     """R003-28: zeta_i = mu (1 + sigma xi_i), n = 2000 columns"""
     n, mean, std = 2000, 0.25, 0.2
     t = tile(
-        torch.ones(n, 1),
-        f"{{kind: circuit.adc_s_curve, mean: {mean}, std: {std}}}",
-        columns=n,
-        adc="{bits: none, bound: 10}",
+        torch.ones(n, 1), f"{{kind: circuit.adc_s_curve, mean: {mean}, std: {std}}}", columns=n, adc="{bits: none, bound: 10}"
     )
     t.program(seed=3)
     y = t(torch.full((2, 1), 4.0))
@@ -169,9 +164,7 @@ def test_every_column_keeps_a_curvature_of_its_own_for_the_life_of_the_chip(tile
 
 def test_the_curvature_is_averaged_over_the_columns_of_each_physical_tile(tile):
     """R003-24, R003-28: an outlier in one column block leaves the gain of the other one alone"""
-    t = tile(
-        torch.ones(8, 1), "{kind: circuit.adc_s_curve, std: 0.5}", columns=4, adc="{bits: none, bound: 10}"
-    ).program(seed=0)
+    t = tile(torch.ones(8, 1), "{kind: circuit.adc_s_curve, std: 0.5}", columns=4, adc="{bits: none, bound: 10}").program(seed=0)
     zeta = t.tiles.chip.constants[0]["zeta"][0]
     gain = t(torch.full((1, 1), 1e-3))[0] / 1e-3 * (1 + (zeta * 1e-4).abs())
     for block in (slice(0, 4), slice(4, 8)):

@@ -819,9 +819,7 @@ def _fresh():
     yield
 
 
-@pytest.mark.parametrize(
-    ("check", "cls", "values", "words", "about"), BAD, ids=[f"{b[0]}-{b[1].__name__}" for b in BAD]
-)
+@pytest.mark.parametrize(("check", "cls", "values", "words", "about"), BAD, ids=[f"{b[0]}-{b[1].__name__}" for b in BAD])
 def test_a_bad_effect_is_caught(check, cls, values, words, about):
     contract = contract_of(cls.model_validate(values), **about)
     with pytest.raises(Exception) as caught_it:

@@ -37,11 +37,7 @@ def test_the_project_lints(tmp_path, name):
     (folder,) = tmp_path.iterdir()
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
-            cwd=folder,
-            check=False,
-            capture_output=True,
-            text=True,
+            [sys.executable, "-m", "ruff", *command, "--no-cache", "."], cwd=folder, check=False, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout
 

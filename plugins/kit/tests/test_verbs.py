@@ -68,9 +68,7 @@ def test_a_bad_file_fails_and_says_what_to_change(mho_command, file):
 
 
 def test_a_declared_failure_is_said_and_no_failure(mho_command, file):
-    declared = GOOD.replace(
-        'source = "an example"', 'expected_failed_checks = {"names_its_source": "not published yet"}', 1
-    )
+    declared = GOOD.replace('source = "an example"', 'expected_failed_checks = {"names_its_source": "not published yet"}', 1)
     result = mho_command("test", file("declared_fade.py", declared), "--kind", "verbs.fade")
     assert result.exit_code == 0, result.output
     assert "0 failed" in result.output and "1 failed as declared" in result.output

@@ -182,19 +182,7 @@ def test_trainings_in_processes_of_their_own_know_the_plugin_files(with_file, pl
 
 
 def test_workers_of_sweeps_and_studies_know_the_plugin_files(with_file):
-    sweep = [
-        "sweep",
-        "run",
-        "telegraph.morse",
-        "ideal.exact",
-        NOISY,
-        "--chips",
-        2,
-        "--executor",
-        "process",
-        "--out",
-        "s",
-    ]
+    sweep = ["sweep", "run", "telegraph.morse", "ideal.exact", NOISY, "--chips", 2, "--executor", "process", "--out", "s"]
     code, said = mho("--plugin", "hiss.py", *sweep)
     assert code == 0, said
     code, said = mho("sweep", "retry", "s")

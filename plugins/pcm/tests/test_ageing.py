@@ -47,9 +47,7 @@ def test_drift_coefficients_have_the_mean_and_spread_of_eq_9(tile, r):
     nu = exponents(tile(torch.full((512, 512), r), "pcm.drift").program(seed=0), YEAR)
     mean, std = drift_statistics(r)
     assert abs(float(nu.mean()) - mean) < Z * std / math.sqrt(N) + 1e-6
-    assert float(nu.std()) == pytest.approx(
-        std, rel=Z / math.sqrt(2 * N) * 1.5
-    )  # 1.5: the kurtosis of a censored normal
+    assert float(nu.std()) == pytest.approx(std, rel=Z / math.sqrt(2 * N) * 1.5)  # 1.5: the kurtosis of a censored normal
     assert nu.min() > -1e-6
 
 

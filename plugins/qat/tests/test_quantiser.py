@@ -199,9 +199,7 @@ def test_a_chip_is_programmed_with_the_quantised_weights(hardware):
     assert torch.allclose(programmed, net.tiles.layout.cut_weight(net.tiles.weight_quantiser(net.weight)), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: nn.LSTM(4, 5, batch_first=True), lambda: nn.MultiheadAttention(4, 2, batch_first=True)]
-)
+@pytest.mark.parametrize("make", [lambda: nn.LSTM(4, 5, batch_first=True), lambda: nn.MultiheadAttention(4, 2, batch_first=True)])
 def test_every_kind_of_layer_on_tiles_can_be_quantised(hardware, make):
     torch.manual_seed(0)
     net = analog(hardware, make()).train()
@@ -270,9 +268,7 @@ class Tied(nn.Module):
 
 @pytest.mark.parametrize("back", [mho.to_digital, mho.unquantise])
 @pytest.mark.parametrize("scale", ["fixed", "column"])
-def test_an_embedding_keeps_its_values_when_the_quantised_weights_of_a_tied_head_become_permanent(
-    hardware, back, scale
-):
+def test_an_embedding_keeps_its_values_when_the_quantised_weights_of_a_tied_head_become_permanent(hardware, back, scale):
     torch.manual_seed(0)
     net = analog(hardware, Tied(), extra=f"training: {{out_scale: {scale}, quantise: {{weights: {{bits: 3}}}}}}").eval()
     if scale == "column":

@@ -68,9 +68,7 @@ def test_wan2022_before_one_second_is_as_at_one_second(device):
 def test_wan2022_has_one_relaxation_draw_per_device_for_all_times(device):
     devices = device(ProgrammingNoise(one_second="polynomial"), 12.0)
     g = devices.program()
-    per_growth = [
-        (devices.age(g, t) - g) / math.sqrt(total(0.3, t) ** 2 - total(0.3, 1.0) ** 2) for t in (DAY, 2 * DAY)
-    ]
+    per_growth = [(devices.age(g, t) - g) / math.sqrt(total(0.3, t) ** 2 - total(0.3, 1.0) ** 2) for t in (DAY, 2 * DAY)]
     assert torch.allclose(*per_growth)
 
 

@@ -32,6 +32,4 @@ def test_the_correlation_decays_exponentially(dt):
 
 
 def test_the_occupancy_is_stationary():
-    assert torch.allclose(
-        states([0.0, 1.0, 50.0]).mean(1), torch.tensor(0.3).double(), atol=5 * math.sqrt(0.21 / 120_000)
-    )
+    assert torch.allclose(states([0.0, 1.0, 50.0]).mean(1), torch.tensor(0.3).double(), atol=5 * math.sqrt(0.21 / 120_000))

@@ -88,9 +88,7 @@ def trimmed():
 def test_trims_cancel_the_mismatch_of_a_chip(trimmed):
     model, net, before = trimmed
     assert error(net, model) < 0.1 * before
-    assert all(
-        torch.equal(a, b) for a, b in zip(network()[1][0].parameters(recurse=False), net[0].parameters(recurse=False))
-    )
+    assert all(torch.equal(a, b) for a, b in zip(network()[1][0].parameters(recurse=False), net[0].parameters(recurse=False)))
 
 
 def test_trims_belong_to_the_network_and_not_to_the_chip(trimmed):

@@ -27,21 +27,13 @@ class AdcSCurve(Nonideality, kind="circuit.adc_s_curve"):
 
     mean: float = Field(0.25, ge=0, unit="1", description="mean curvature mu_zeta", source=f"{RASCH}, Eq. 19")
     std: float = Field(
-        0.0,
-        ge=0,
-        unit="1",
-        description="spread sigma_zeta between columns, relative to the mean",
-        source=f"{RASCH}, Eq. 19",
+        0.0, ge=0, unit="1", description="spread sigma_zeta between columns, relative to the mean", source=f"{RASCH}, Eq. 19"
     )
     form: Literal["corrected", "printed"] = Field(
-        "corrected",
-        description="prefactor that keeps the full scale, or the one that Eq. 19 prints",
-        source=f"{RASCH}, Eq. 19",
+        "corrected", description="prefactor that keeps the full scale, or the one that Eq. 19 prints", source=f"{RASCH}, Eq. 19"
     )
     argument: Literal["relative", "raw"] = Field(
-        "relative",
-        description="what zeta multiplies: the output over its bound, or the output",
-        source=f"{RASCH}, Eq. 19",
+        "relative", description="what zeta multiplies: the output over its bound, or the output", source=f"{RASCH}, Eq. 19"
     )
 
     def prepare(self, site: Site) -> None:
@@ -64,9 +56,7 @@ class OutputNoise(Nonideality, kind="circuit.output_noise"):
     bibtex = RASCH_BIBTEX
     strength: ClassVar[str] = "std"
 
-    std: float = Field(
-        0.04, ge=0, unit="1", description="standard deviation in analog units", source=f"{RASCH}, Table A.1"
-    )
+    std: float = Field(0.04, ge=0, unit="1", description="standard deviation in analog units", source=f"{RASCH}, Table A.1")
 
     def variance(self, site: Site) -> float:
         return self.std**2

@@ -24,11 +24,7 @@ class PolarityAsymmetry(Nonideality, kind="circuit.polarity_asymmetry"):
     strength: ClassVar[str] = "std"
 
     std: float = Field(
-        0.05,
-        ge=0,
-        unit="1",
-        description="spread sigma_a of the relative difference",
-        source=f"{RASCH}, Methods, PCM polarity",
+        0.05, ge=0, unit="1", description="spread sigma_a of the relative difference", source=f"{RASCH}, Methods, PCM polarity"
     )
 
     def accumulate(self, y: Tensor, x: Tensor, w: Tensor, site: Site) -> Tensor:
@@ -53,9 +49,7 @@ class TwoPhase(Nonideality, kind="circuit.two_phase"):
     strength = None
 
     sum: Literal["analog", "digital"] = Field(
-        "analog",
-        description="sum the phases in front of the ADC, or convert each",
-        source=f"{RASCH}, Methods, PCM polarity",
+        "analog", description="sum the phases in front of the ADC, or convert each", source=f"{RASCH}, Methods, PCM polarity"
     )
 
     def passes(self, x: Tensor, site: Site) -> tuple[Tensor, ...]:

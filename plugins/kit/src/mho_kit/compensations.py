@@ -88,7 +88,5 @@ class CompensationContract(PartChecks):
 
     def test_leaves_age_zero_alone(self) -> None:
         """Right after programming the gain is exactly 1, so nothing changes (R003-22)."""
-        outputs = [
-            self.bench.tile(tile={"compensation": part}).program(seed=0)(self.bench.x) for part in (self.spec, None)
-        ]
+        outputs = [self.bench.tile(tile={"compensation": part}).program(seed=0)(self.bench.x) for part in (self.spec, None)]
         assert torch.equal(*outputs), "at age 0 the outputs differ from those without compensation"

@@ -141,9 +141,7 @@ class ConverterContract(PartChecks):
         one = self._convert(values, site)
         if "chip" not in site.asked:
             skip("it draws nothing for each chip")
-        other, later = (
-            self._convert(values, self.bench.converter_site(self.spec, **at)) for at in ({"chip": 1}, {"call": 1})
-        )
+        other, later = (self._convert(values, self.bench.converter_site(self.spec, **at)) for at in ({"chip": 1}, {"call": 1}))
         assert not same(one, other), "it draws numbers for each chip, but two chips are the same; use what you draw"
         if not {"vector", "call"} & set(site.asked):
             assert same(one, later), "one chip has other errors in another call; draw per='chip'"

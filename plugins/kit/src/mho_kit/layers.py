@@ -64,9 +64,7 @@ class LayerContract(Checks):
         except ImportError as why:
             skip(f"its example needs what is not installed ({why})")
         except NotImplementedError:
-            raise AssertionError(
-                "write a classmethod example() that returns a small torch layer and its inputs"
-            ) from None
+            raise AssertionError("write a classmethod example() that returns a small torch layer and its inputs") from None
         assert isinstance(layer, self.layer.torch_type), f"example() must give a {self.layer.torch_type.__name__} first"
         assert isinstance(inputs, tuple), "example() must give a tuple of inputs second"
 
@@ -94,9 +92,7 @@ class LayerContract(Checks):
 
     def test_computes_what_the_torch_layer_computes(self) -> None:
         with self._nets() as (digital, analog, inputs):
-            assert _close(digital(*inputs), analog(*inputs)), (
-                "without any effect its outputs differ from the torch layer's"
-            )
+            assert _close(digital(*inputs), analog(*inputs)), "without any effect its outputs differ from the torch layer's"
 
     def test_gradients_are_those_of_the_torch_layer(self) -> None:
         with self._nets() as (digital, analog, inputs):
@@ -130,9 +126,7 @@ class LayerContract(Checks):
                 for p in other.parameters():
                     p.mul_(0.5)
             load_model(other, file)
-            assert _close(analog(*inputs), other(*inputs)), (
-                "a checkpoint that is saved and loaded computes other outputs"
-            )
+            assert _close(analog(*inputs), other(*inputs)), "a checkpoint that is saved and loaded computes other outputs"
             assert _close(digital(*inputs), other(*inputs)), "a torch checkpoint computes other outputs on exact tiles"
 
     def test_becomes_the_torch_layer_again(self) -> None:

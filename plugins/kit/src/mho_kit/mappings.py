@@ -64,9 +64,7 @@ class MappingContract(PartChecks):
             w, geometry = self._with(pair)
             again = self.spec.weights(self.spec.conductances(w, pair, geometry), w.sign(), pair, geometry)
             worst = float((again - w).abs().max())
-            assert worst <= 1e-9, (
-                f"pair {pair}: weights come back wrong by {worst:.3g}; `weights` must undo `conductances`"
-            )
+            assert worst <= 1e-9, f"pair {pair}: weights come back wrong by {worst:.3g}; `weights` must undo `conductances`"
 
     def test_weights_follow_the_conductances(self) -> None:
         """More current from the devices of a weight's sign is more weight: `weights` is linear in g."""

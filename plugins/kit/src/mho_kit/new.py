@@ -29,9 +29,7 @@ RESERVED = ("mho", "digital", "none", "core", "plugins", "test", "tests")
 
 @click.command()
 @click.argument("name")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("."), help="Folder for the project (default: here)."
-)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("."), help="Folder for the project (default: here).")
 def new(name: str, out: Path) -> None:
     """Write a complete plugin project for the device or circuit NAME: code, preset, README, tests, CI.
 

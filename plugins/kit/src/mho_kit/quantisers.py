@@ -62,9 +62,7 @@ class QuantiserContract(CallChecks, DescriptionChecks):
     def test_makes_modules(self) -> None:
         for what in PLACES:
             made = self.spec.module(what)
-            assert isinstance(made, QuantiserModule), (
-                f"module({what!r}) gives {made!r}; it must be a mho.QuantiserModule"
-            )
+            assert isinstance(made, QuantiserModule), f"module({what!r}) gives {made!r}; it must be a mho.QuantiserModule"
 
     def test_keeps_the_shape(self) -> None:
         self.keeps_the_shape()

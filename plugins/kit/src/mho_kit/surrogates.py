@@ -37,6 +37,4 @@ class SurrogateContract(PartChecks):
         x, w = (a.requires_grad_() for a in self.bench.arguments("mvm"))
         self.spec.outputs(x, w, self.bench.geometry).square().sum().backward()
         for name, v in (("x", x), ("w", w)):
-            assert v.grad is not None and torch.isfinite(v.grad).all() and v.grad.any(), (
-                f"no finite gradient reaches {name}"
-            )
+            assert v.grad is not None and torch.isfinite(v.grad).all() and v.grad.any(), f"no finite gradient reaches {name}"

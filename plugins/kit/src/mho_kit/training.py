@@ -79,9 +79,7 @@ class TrainingContract(DescriptionChecks):
         attached = attach(torch.optim.SGD(net.parameters(), lr=0.0), net, steps_per_epoch=EPOCH)
         wrong = [h for h in attached.methods if not isinstance(h, TrainingHooks)]
         attached.detach()
-        assert not wrong, (
-            f"start(training) gives {wrong[0]!r}; return self, or an object that inherits from mho.TrainingHooks"
-        )
+        assert not wrong, f"start(training) gives {wrong[0]!r}; return self, or an object that inherits from mho.TrainingHooks"
 
     def test_does_something(self) -> None:
         assert self._signs(self.spec) != self._signs(), (
@@ -97,9 +95,7 @@ class TrainingContract(DescriptionChecks):
     def test_the_loss_is_a_finite_number(self) -> None:
         value, logits = torch.tensor(1.5, requires_grad=True), self.bench.random(8, 10, number=9).requires_grad_()
         loss = self.spec.loss(value, lambda: logits, lambda: logits.detach().flip(-1))
-        assert loss.numel() == 1 and torch.isfinite(loss).all(), (
-            "loss(value, logits, teacher) must give one finite number"
-        )
+        assert loss.numel() == 1 and torch.isfinite(loss).all(), "loss(value, logits, teacher) must give one finite number"
         assert loss.requires_grad, "the loss has no gradient; compute it from value and logits() without detach"
 
     def test_the_same_steps_give_the_same_weights(self) -> None:
@@ -137,9 +133,7 @@ class TrainingContract(DescriptionChecks):
 
     def test_keeps_no_state(self) -> None:
         if kept := kept_by(self.spec, self._trained):
-            raise AssertionError(
-                f"it changes {kept}; what one training remembers belongs to what start(training) returns"
-            )
+            raise AssertionError(f"it changes {kept}; what one training remembers belongs to what start(training) returns")
 
 
 def _weights(net: nn.Module) -> Tensor:

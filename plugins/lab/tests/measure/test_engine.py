@@ -129,9 +129,7 @@ def test_the_process_executor_gives_the_same_table(measures, tmp_path):
     here = sweep.run(ITEMS, measures.draw, tmp_path / "a")
     apart = sweep.run(ITEMS, measures.draw, tmp_path / "b", "process", timeout=60)
     assert numbers(here) == numbers(apart)
-    assert {r["provenance"]["pid"] for r in here} == {os.getpid()} and os.getpid() not in {
-        r["provenance"]["pid"] for r in apart
-    }
+    assert {r["provenance"]["pid"] for r in here} == {os.getpid()} and os.getpid() not in {r["provenance"]["pid"] for r in apart}
 
 
 def test_what_raises_is_recorded_with_its_traceback_and_the_rest_goes_on(measures, tmp_path):

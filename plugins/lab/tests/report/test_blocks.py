@@ -109,9 +109,7 @@ def test_a_page_that_was_kept_is_made_again(tmp_path):
     assert report.report_of(tmp_path) == first and "60 seconds" in first
 
 
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"blocks": [{"block": "exec"}]}', '{"blocks": [{"block": "text", "x": 1}]}']
-)
+@pytest.mark.parametrize("text", ["{", "[]", '{"blocks": [{"block": "exec"}]}', '{"blocks": [{"block": "text", "x": 1}]}'])
 def test_a_page_that_mho_did_not_keep_is_refused(tmp_path, text):
     (tmp_path / "page.json").write_text(text)
     with pytest.raises(MhoError, match="not a page that mho wrote"):

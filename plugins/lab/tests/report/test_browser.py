@@ -110,9 +110,7 @@ def test_a_page_is_as_wide_as_the_window(page, tmp_path, width):
         "const d = f.contentDocument.documentElement; document.title = d.scrollWidth + ' of ' + d.clientWidth}</script>",
         encoding="utf-8",
     )
-    dom = browse(probe, tmp_path, "--dump-dom", "--virtual-time-budget=4000", f"--window-size={width + 40},1000")[
-        0
-    ].stdout
+    dom = browse(probe, tmp_path, "--dump-dom", "--virtual-time-budget=4000", f"--window-size={width + 40},1000")[0].stdout
     found = re.search(r"<title>(\d+) of (\d+)</title>", dom)
     assert found and int(found[1]) <= int(found[2]) == width
 

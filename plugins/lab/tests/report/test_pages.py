@@ -40,11 +40,7 @@ def a_sweep(folder, arms=("a:", f"{HOSTILE[:20]}: tiles.pcm.adc.bits=3"), grid=N
         done = {**r, "measure": "mho_lab.sweep.points:chip", "status": "done", "provenance": {"seconds": 1.0}}
         (folder / "results" / f"{r['key']}.json").write_text(json.dumps(done))
     (folder / "plans").mkdir()
-    about = {
-        "measure": {"name": "mho_lab.sweep.points:chip"},
-        "identity": {"versions": {"mho": "0.1.0"}},
-        "plugins": [],
-    }
+    about = {"measure": {"name": "mho_lab.sweep.points:chip"}, "identity": {"versions": {"mho": "0.1.0"}}, "plugins": []}
     about |= {"number": 1, "items": items, "command": ["/bin/mho", "sweep", "run", HOSTILE]}
     (folder / "plans" / "mho_lab.sweep.points.chip.json").write_text(json.dumps(about))
     return folder

@@ -80,12 +80,7 @@ def page_of(folder: Path, *variants: dict[str, Any], **changes: Any) -> tuple[Pa
 
 def test_the_report_is_one_file_that_asks_for_nothing(tmp_path: Path) -> None:
     page, text = page_of(tmp_path, DIRECT, HWA)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "hardware.yaml",
-        "report.html",
-        "results.jsonl",
-        "summary.json",
-    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["hardware.yaml", "report.html", "results.jsonl", "summary.json"]
     assert "<script" not in text.lower()
     assert "http://" not in text
     assert "https://" not in text
@@ -114,16 +109,11 @@ def test_the_headline_says_what_came_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("hwa", "said"),
     [
-        (
-            [[0.9, 0.60], [0.9, 0.61], [0.9, 0.62]],
-            "does not help here: against direct deployment it loses 21.0 ± 1.3 points",
-        ),
+        ([[0.9, 0.60], [0.9, 0.61], [0.9, 0.62]], "does not help here: against direct deployment it loses 21.0 ± 1.3 points"),
         ([[0.9, 0.83], [0.9, 0.80], [0.9, 0.84]], "makes no difference that 3 chips can show (+0.3 ± 1.7 points)"),
     ],
 )
-def test_it_is_honest_where_hardware_aware_training_does_not_help(
-    tmp_path: Path, hwa: list[list[float]], said: str
-) -> None:
+def test_it_is_honest_where_hardware_aware_training_does_not_help(tmp_path: Path, hwa: list[list[float]], said: str) -> None:
     assert said in page_of(tmp_path, DIRECT, variant("hwa", hwa))[0].text
 
 
@@ -254,10 +244,7 @@ def test_layers_that_could_not_go_on_tiles_are_named(tmp_path: Path) -> None:
 
 def test_provenance_is_complete(tmp_path: Path) -> None:
     text = page_of(tmp_path, DIRECT)[0].text
-    assert (
-        "mho run digits test.yaml --seed 7 Seed 7 Chips 3 Time of the last call 1 min 1 s mho 0.1.0 torch 2.13.0"
-        in text
-    )
+    assert "mho run digits test.yaml --seed 7 Seed 7 Chips 3 Time of the last call 1 min 1 s mho 0.1.0 torch 2.13.0" in text
     assert HARDWARE.splitlines()[3] in " ".join(page_of(tmp_path, DIRECT)[0].words)
 
 
@@ -298,12 +285,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, package: str, monkeypatch: pyt
 CAUSES = [
     {"time": t, "what": what, "mean": mean, "sem": 0.001}
     for t, rest in ((None, 0.0), (31536000.0, 0.05))
-    for what, mean in (
-        ("all", 0.15 + rest),
-        ("converters alone", 0.02),
-        ("pcm.drift alone", rest),
-        ("without pcm.drift", 0.15),
-    )
+    for what, mean in (("all", 0.15 + rest), ("converters alone", 0.02), ("pcm.drift alone", rest), ("without pcm.drift", 0.15))
 ]
 MVM = {"size": 512, "matrices": 2, "mapping": "mho.per_column", "rows": CAUSES}
 

@@ -35,9 +35,7 @@ def test_batch_norms_are_estimated_anew_and_nothing_else_changes(hardware):
     assert torch.allclose(net.norm.running_var, torch.stack([v.var(0) for v in z]).mean(0), atol=1e-5)
     assert not net.norm.training and net.norm.momentum == 0.1
     assert all(
-        torch.equal(before[k], v)
-        for k, v in net.state_dict().items()
-        if not k.startswith("norm.running") and "num_b" not in k
+        torch.equal(before[k], v) for k, v in net.state_dict().items() if not k.startswith("norm.running") and "num_b" not in k
     )
 
 

@@ -180,10 +180,7 @@ def test_mistakes_end_with_one_message_and_no_traceback(files, args, message):
     ],
 )
 def test_a_score_that_is_no_fraction_is_a_clear_error(files, returned, said):
-    body = (
-        TASK[: TASK.index("        return float((model")].replace("= 10, 3,", "= 1, 1,")
-        + f"        return {returned}\n"
-    )
+    body = TASK[: TASK.index("        return float((model")].replace("= 10, 3,", "= 1, 1,") + f"        return {returned}\n"
     (files / "blobs.py").write_text(body)
     result = invoke("run", "blobs.py", "hw.yaml", "--out", "a")
     assert result.exit_code == 1 and "Traceback" not in result.output, result.exception

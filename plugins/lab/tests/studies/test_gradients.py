@@ -139,8 +139,7 @@ def test_cells_stuck_at_zero():
     """R000-14: E g~ = (1 - p) [(1 - p) W C + p W diag(C) - D]."""
     s, p = Setting("nonidealities: [closed.stuck]"), 0.3
     assert_mean(
-        s.draws(["autograd"]).draws["autograd"]["(root)"],
-        (1 - p) * ((1 - p) * s.W @ s.C + p * s.W * s.C.diagonal() - s.D),
+        s.draws(["autograd"]).draws["autograd"]["(root)"], (1 - p) * ((1 - p) * s.W @ s.C + p * s.W * s.C.diagonal() - s.D)
     )
 
 
@@ -191,9 +190,7 @@ def test_cosines_are_free_of_monte_carlo_bias():
 
 
 def test_the_network_is_as_before(hardware):
-    net = mho.to_analog(
-        nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), hardware("adc: {bits: 8, bound: 10}")
-    )
+    net = mho.to_analog(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), hardware("adc: {bits: 8, bound: 10}"))
     net.train()
     chip = mho.program(net, 3)
     x, before = torch.randn(5, 4), [a.training_spec for a in (net[0].tiles, net[2].tiles)]

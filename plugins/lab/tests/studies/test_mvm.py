@@ -37,9 +37,7 @@ def test_the_table_names_every_effect_alone_and_removed_at_every_time():
 
 def test_boosted_effects_are_rows_of_their_own():
     """R003-45: one effect, or the whole family; a factor of 0 removes it, a factor of 1 changes nothing."""
-    found = rows(
-        "pcm.standard", *SMALL, *(a for b in ("pcm.drift=1", "pcm.read_noise=0", "pcm") for a in ("--boost", b))
-    )
+    found = rows("pcm.standard", *SMALL, *(a for b in ("pcm.drift=1", "pcm.read_noise=0", "pcm") for a in ("--boost", b)))
     by_name = {r["what"]: r["mean"] for r in found}
     assert by_name["pcm.drift x1"] == by_name["all"]
     assert by_name["pcm.read_noise x0"] == by_name["without pcm.read_noise"]
@@ -82,9 +80,7 @@ def test_equal_error_says_why_an_effect_cannot_reach_its_target():
 def test_what_is_printed_can_be_drawn(tmp_path, suffix):
     pytest.importorskip("matplotlib")
     file = tmp_path / f"mvm{suffix}"
-    result = invoke(
-        "pcm.standard", *TILE_MAX, *SMALL, "--study", "graded-column", "--study", "equal-error", "--plot", str(file)
-    )
+    result = invoke("pcm.standard", *TILE_MAX, *SMALL, "--study", "graded-column", "--study", "equal-error", "--plot", str(file))
     assert result.exit_code == 0 and result.output.endswith(f"wrote {file}\n")
     if suffix == ".svg":
         text = file.read_text()

@@ -64,13 +64,7 @@ def test_a_target_that_nothing_on_tiles_meets_leaves_nothing_on_tiles(weak):
 def test_thresholds_hold_below_and_fail_above(blobs, standard):
     """R003-46, with other chips than the search used."""
     found = sensitivity(
-        {"net": blobs},
-        standard,
-        [HOUR],
-        one_after_the_other,
-        only=["pcm", "adc.bits"],
-        boosts=False,
-        effort=Effort((3, 6)),
+        {"net": blobs}, standard, [HOUR], one_after_the_other, only=["pcm", "adc.bits"], boosts=False, effort=Effort((3, 6))
     )
     limit, bits = found.limits
     assert limit.low <= limit.x <= limit.high and 1 < limit.high < 100

@@ -76,14 +76,7 @@ def test_signals_of_recurrent_layers_are_those_of_their_products(hardware):
 def test_noisy_training_is_more_robust_and_raises_the_signal(blobs, standard, tmp_path):
     """R002-08, R002-09: the midpoint grows with the noise of the training, and so does the signal, since both work by it."""
     found = robustness(
-        blobs,
-        standard,
-        one_after_the_other,
-        str(tmp_path),
-        train_sigmas=(0.5, 2.0),
-        epochs=30,
-        repeats=2,
-        walking=False,
+        blobs, standard, one_after_the_other, str(tmp_path), train_sigmas=(0.5, 2.0), epochs=30, repeats=2, walking=False
     )
     plain, little, much = (found.curve(n).midpoint for n in list(found.trained_with)[1:])
     assert plain.mu < little.mu < much.mu and much.mu > 1.5 * plain.mu

@@ -23,11 +23,7 @@ def test_the_standard_model_lies_between_4_and_5_bit_weights(standard):
     """R003-52, Fig. 3D."""
     e = MvmExperiment(matrices=4)
     error = mho.standard_mvm_error(standard, experiment=e).mean
-    assert (
-        mvm.fixed_point_error(5, weights=True, experiment=e)
-        < error
-        < mvm.fixed_point_error(4, weights=True, experiment=e)
-    )
+    assert mvm.fixed_point_error(5, weights=True, experiment=e) < error < mvm.fixed_point_error(4, weights=True, experiment=e)
 
 
 def test_the_fixed_point_error_of_uniform_inputs_is_that_of_rounding():
@@ -40,8 +36,7 @@ def test_the_mvm_error_grows_with_drift_and_compensation_pays(standard):
     """R003-22, R003-31: at programming, 1 s, 1 h, 1 day, 1 year."""
     none = mho.load(standard, set=["tiles.pcm.compensation=none"])
     with_gain, without = (
-        [mho.standard_mvm_error(hw, t, SMALL).mean for t in ("1 s", "1 h", "1 day", "1 year")]
-        for hw in (standard, none)
+        [mho.standard_mvm_error(hw, t, SMALL).mean for t in ("1 s", "1 h", "1 day", "1 year")] for hw in (standard, none)
     )
     assert with_gain == sorted(with_gain) and without == sorted(without)
     assert all(a < b for a, b in zip(with_gain[1:], without[1:]))
@@ -83,9 +78,7 @@ def test_every_parameter_of_fig_4_and_5_is_one_field_of_the_hardware_file(hardwa
         "{kind: circuit.polarity_asymmetry, std: 0.01}"
     )
     kinds = ", ".join(e.kind for e in mho.load("pcm.standard").tiles["pcm"].nonidealities)
-    base = hardware(
-        f"rows: 128\ndac: {{bits: 8, range: 1.0}}\nadc: {{bits: 8, bound: 10}}\nnonidealities: [{kinds}, {more}]"
-    )
+    base = hardware(f"rows: 128\ndac: {{bits: 8, range: 1.0}}\nadc: {{bits: 8, bound: 10}}\nnonidealities: [{kinds}, {more}]")
     e = MvmExperiment(size=128, vectors=32, matrices=2)
     turned = mho.load(base, set=[f"tiles.t.{field}"])
     assert mho.standard_mvm_error(turned, None, e).mean > 1.02 * mho.standard_mvm_error(base, None, e).mean

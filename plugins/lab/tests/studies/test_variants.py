@@ -140,9 +140,7 @@ def test_a_network_is_carried_onto_other_tiles(blobs, standard):
     """Another size or mapping: mapped and calibrated anew, the digital function unchanged."""
     for change in ("tiles.pcm.rows=7", "tiles.pcm.mapping.kind=mho.tile_max", "tiles.pcm.dac.range=dynamic"):
         exact = mho.load(standard, set=[change]).varied(only=())
-        assert (
-            abs(scores(blobs.chips(exact, 0, 1, 0.0))["scores"][0][0] - scores(blobs.item(None))["scores"][0][0]) < 0.02
-        )
+        assert abs(scores(blobs.chips(exact, 0, 1, 0.0))["scores"][0][0] - scores(blobs.item(None))["scores"][0][0]) < 0.02
 
 
 def test_broken_checkpoints_are_named(blobs, standard, tmp_path):

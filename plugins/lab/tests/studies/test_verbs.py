@@ -56,9 +56,7 @@ def test_budget_answers_what_if_and_resumes(call, tmp_path):
 
 
 def test_sensitivity_prints_thresholds(call, tmp_path):
-    found = call(
-        "sensitivity", "--effect", "pcm.programming_noise", "--effect", "adc.bits", "--chips", "3", "--no-boost"
-    )
+    found = call("sensitivity", "--effect", "pcm.programming_noise", "--effect", "adc.bits", "--chips", "3", "--no-boost")
     assert found.exit_code == 0, found.output
     assert "pcm.programming_noise" in found.output and "bits" in found.output
     assert "How far each knob may be turned" in report(tmp_path / "sensitivity")
@@ -98,9 +96,7 @@ def test_another_network_in_the_same_checkpoint_file_is_measured(blobs, call, tm
 
 def test_a_network_trained_by_another_task_is_not_taken_silently(call, blobs, tmp_path):
     task = tmp_path / "other.py"
-    task.write_text(
-        Path(blobs.task).read_text().replace("epochs, hwa_epochs, lr = 12, 4", "epochs, hwa_epochs, lr = 1, 1")
-    )
+    task.write_text(Path(blobs.task).read_text().replace("epochs, hwa_epochs, lr = 12, 4", "epochs, hwa_epochs, lr = 1, 1"))
     arguments = ["layers", str(task), "ideal.exact", "--chips", "2", "--verify", "2", "--out", str(tmp_path / "study")]
     first = CliRunner().invoke(main, arguments)
     assert "training other in" in first.output

@@ -103,10 +103,7 @@ def test_options_and_a_file_say_the_same(files):
 
 
 def test_values_of_a_grid_are_read_as_yaml_and_brackets_keep_their_commas():
-    assert parsed_grid(["a.b=1,2.5, none ,x y", "c=[1, 2],{d: 3}"]) == {
-        "a.b": (1, 2.5, "none", "x y"),
-        "c": ((1, 2), {"d": 3}),
-    }
+    assert parsed_grid(["a.b=1,2.5, none ,x y", "c=[1, 2],{d: 3}"]) == {"a.b": (1, 2.5, "none", "x y"), "c": ((1, 2), {"d": 3})}
 
 
 @pytest.mark.parametrize("option", ["tiles.pcm.adc.bits", "tiles.pcm.adc.bits="])
@@ -279,11 +276,7 @@ def test_a_sweep_through_the_command_line(files):
 
 def test_one_seed_is_compared_chip_by_chip(files):
     plan = SweepPlan.checked(
-        task="blobs.py",
-        hardware="hw.yaml",
-        chips=3,
-        times=("1 s",),
-        arms=parsed_arms(["a:", "b: tiles.pcm.adc.bits=3"]),
+        task="blobs.py", hardware="hw.yaml", chips=3, times=("1 s",), arms=parsed_arms(["a:", "b: tiles.pcm.adc.bits=3"])
     )
     run_plan(plan, "out")
     a, b = outcomes("out")

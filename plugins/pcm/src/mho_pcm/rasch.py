@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from mho_circuit.stuck import StuckAt
 from torch import Tensor
 
-from mho import Field, MhoError, Nonideality, Side, Site, StuckAt, conductance, square
+from mho import Field, MhoError, Nonideality, Side, Site, conductance, square
 from mho.config import MicroSiemens, Seconds
 from mho.effects import Column, Measurements, Residuals, normal_distribution, normal_log_density
 
@@ -210,9 +211,7 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
     def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
         printed = self.conductance == "target"
         g_q = site.target if printed else site.programmed
-        q = (0.0088 * torch.exp(-0.65 * torch.log((g_q / site.g_max).clamp(min=1e-9)))).clamp(
-            max=0.2
-        )  # ** takes longer
+        q = (0.0088 * torch.exp(-0.65 * torch.log((g_q / site.g_max).clamp(min=1e-9)))).clamp(max=0.2)  # ** takes longer
         spread = ln((t + self.t0 + self.t_read) / (2 * self.t_read)).clamp(min=0).sqrt()
         return g + (site.target if printed else g) * q * spread * site.randn_like(g)
 
@@ -227,11 +226,7 @@ class ReadNoise(Nonideality, kind="pcm.read_noise"):
     sides: ClassVar[dict[str, Side]] = {"s": Side(conductance, square)}
 
     sigma: float = Field(
-        0.0175,
-        ge=0,
-        unit="1",
-        description="noise of one fully-on row through one full weight",
-        source=f"{RASCH}, Table A.1",
+        0.0175, ge=0, unit="1", description="noise of one fully-on row through one full weight", source=f"{RASCH}, Table A.1"
     )
 
     def variance(self, site: Site, s: Tensor) -> Tensor:

@@ -32,21 +32,15 @@ class Noise(TrainingMethod, kind="qat.noise"):
     """Gaussian noise on pre-activations while training: noisy training, and variance-aware training with alpha and theta."""
 
     source: ClassVar[str] = "Wang et al. 2025"
-    sigma: float = Field(
-        0.1, ge=0, unit="1", source=WANG, description="standard deviation, in units of the pre-activation"
-    )
+    sigma: float = Field(0.1, ge=0, unit="1", source=WANG, description="standard deviation, in units of the pre-activation")
     mode: Literal["additive", "multiplicative", "mixed"] = Field(
         "additive", source=WANG, description="y + sigma xi, y (1 + sigma xi), or both with draws of their own"
     )
     layers: str | tuple[str, ...] = Field(
         "all", source=WANG, description="all (global), or names or shell patterns of the noisy layers (walking)"
     )
-    alpha: float = Field(
-        1.0, ge=0, unit="1", source=VARIANCE_AWARE, description="each sample draws N(alpha sigma, theta^2)"
-    )
-    theta: float = Field(
-        0.0, ge=0, unit="1", source=VARIANCE_AWARE, description="spread of the drawn standard deviation"
-    )
+    alpha: float = Field(1.0, ge=0, unit="1", source=VARIANCE_AWARE, description="each sample draws N(alpha sigma, theta^2)")
+    theta: float = Field(0.0, ge=0, unit="1", source=VARIANCE_AWARE, description="spread of the drawn standard deviation")
     ramp: Span | None = Field(None, source=INJECTION, description="grow linearly from 0 over this time, e.g. '1 epoch'")
 
     def start(self, training: Any) -> TrainingHooks:

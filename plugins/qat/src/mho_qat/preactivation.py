@@ -175,9 +175,7 @@ def noisy_modules(net: nn.Module) -> dict[str, nn.Module]:
             continue
         if isinstance(module, AnalogLayer):
             arrays = module.arrays()
-            found.update(
-                {name: module} if set(arrays) == {""} else {f"{name}.{k}".strip("."): a for k, a in arrays.items()}
-            )
+            found.update({name: module} if set(arrays) == {""} else {f"{name}.{k}".strip("."): a for k, a in arrays.items()})
             if set(arrays) == {""}:
                 inside.append(name)
         elif isinstance(module, CLOSED):

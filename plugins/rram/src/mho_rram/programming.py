@@ -150,9 +150,7 @@ class ProgrammingNoise(Nonideality, kind="rram.programming_noise"):
 }"""
     cellwise = True
 
-    law: Literal["wan2022", "milo2021", "cmo"] = Field(
-        "wan2022", description="which measured law", source="the laws' papers"
-    )
+    law: Literal["wan2022", "milo2021", "cmo"] = Field("wan2022", description="which measured law", source="the laws' papers")
     one_second: Literal["cubic", "polynomial"] = Field(
         "cubic",
         description="wan2022 only: sigma at 1 s, a cubic in g or the polynomial that also gives the growth with time",

@@ -28,9 +28,7 @@ class TelegraphNoise(Nonideality, kind="rram.telegraph_noise"):
         0.1662, ge=0, unit="uS", description="part of the amplitude that grows with resistance", source="PytorX"
     )
     b: float = Field(0.0015, ge=0, lt=1, unit="1", description="relative amplitude at low resistance", source="PytorX")
-    occupancy: float = Field(
-        0.5, ge=0, le=1, unit="1", description="chance that the trap is filled at a read", source="PytorX"
-    )
+    occupancy: float = Field(0.5, ge=0, le=1, unit="1", description="chance that the trap is filled at a read", source="PytorX")
 
     def read(self, w: Tensor, site: Site) -> Tensor:
         span = site.g_max - site.g_min

@@ -27,18 +27,10 @@ class Variability(Nonideality, kind="rram.variability"):
     cellwise = True
     own_scale = True  # scales the exponent
 
-    lrs_d2d: float = Field(
-        0.044, ge=0, unit="1", description="device-to-device spread of ln g at g_max", source="Synaptogen"
-    )
-    lrs_c2c: float = Field(
-        0.037, ge=0, unit="1", description="cycle-to-cycle spread of ln g at g_max", source="Synaptogen"
-    )
+    lrs_d2d: float = Field(0.044, ge=0, unit="1", description="device-to-device spread of ln g at g_max", source="Synaptogen")
+    lrs_c2c: float = Field(0.037, ge=0, unit="1", description="cycle-to-cycle spread of ln g at g_max", source="Synaptogen")
     hrs_d2d: float = Field(
-        0.170,
-        ge=0,
-        unit="1",
-        description="device-to-device spread of ln g at g = 0 (0.074 decades)",
-        source="Synaptogen",
+        0.170, ge=0, unit="1", description="device-to-device spread of ln g at g = 0 (0.074 decades)", source="Synaptogen"
     )
     hrs_c2c: float = Field(
         0.433, ge=0, unit="1", description="cycle-to-cycle spread of ln g at g = 0 (0.188 decades)", source="Synaptogen"
@@ -46,9 +38,7 @@ class Variability(Nonideality, kind="rram.variability"):
 
     def program(self, g: Tensor, site: Site) -> Tensor:
         d2d, c2c = self.spreads(site.target / site.g_max)
-        return g * torch.exp(
-            self.scale * (d2d * site.randn_like(g, name="device") + c2c * site.randn_like(g, name="cycle"))
-        )
+        return g * torch.exp(self.scale * (d2d * site.randn_like(g, name="device") + c2c * site.randn_like(g, name="cycle")))
 
     def spreads(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(device-to-device, cycle-to-cycle) standard deviation of ln g."""

@@ -51,9 +51,7 @@ class Checks:
             method = PREFIX + name.removeprefix(PREFIX)
             check = getattr(cls, method, None)
             if check is None or not reason.strip():
-                raise TypeError(
-                    f"expected_failed_checks: {name!r} is no check, or has no reason; checks: {cls.names()}"
-                )
+                raise TypeError(f"expected_failed_checks: {name!r} is no check, or has no reason; checks: {cls.names()}")
             setattr(cls, method, _expected_to_fail(check, reason))
 
     @classmethod

@@ -38,12 +38,8 @@ class DeclaredChecks(EffectChecks):
         grid = torch.linspace(-1, 1, 257, dtype=w.dtype)
         for name, side in self.spec.sides.items():
             top = side.phi(w, self.bench.site(self.spec, "accumulate")).abs().max()
-            assert top <= w.abs().max() * (1 + 1e-6), (
-                f"side {name!r}: |phi(w)| exceeds max|w|; move the factor into the term"
-            )
-            assert side.psi(grid).abs().max() <= 1 + 1e-6, (
-                f"side {name!r}: psi must map [-1, 1] into itself; move the factor"
-            )
+            assert top <= w.abs().max() * (1 + 1e-6), f"side {name!r}: |phi(w)| exceeds max|w|; move the factor into the term"
+            assert side.psi(grid).abs().max() <= 1 + 1e-6, f"side {name!r}: psi must map [-1, 1] into itself; move the factor"
 
     def test_terms_fit_the_outputs(self) -> None:
         self._declares()
@@ -62,9 +58,7 @@ class DeclaredChecks(EffectChecks):
         for factor in (0.0, 1.0):
             products = {n: factor * p for n, p in self._products().items()}
             value = torch.as_tensor(self.spec.variance(site, **products))
-            assert (value >= 0).all(), (
-                f"variance is {float(value.min()):.3g} somewhere; clamp it, or use |w| and x^2 as sides"
-            )
+            assert (value >= 0).all(), f"variance is {float(value.min()):.3g} somewhere; clamp it, or use |w| and x^2 as sides"
 
     def test_transfer_is_pointwise(self) -> None:
         """An output depends on its own y alone."""
@@ -74,9 +68,7 @@ class DeclaredChecks(EffectChecks):
         other = y.clone()
         other[..., ::2] = -other[..., ::2] * 0.5
         a, b = (self.spec.transfer(v, self.bench.site(self.spec, self._stage)) for v in (y, other))
-        assert torch.equal(a[..., 1::2], b[..., 1::2]), (
-            "transfer of an output looks at other outputs; use a plain `output`"
-        )
+        assert torch.equal(a[..., 1::2], b[..., 1::2]), "transfer of an output looks at other outputs; use a plain `output`"
 
     def test_plain_method_agrees_with_the_declaration(self) -> None:
         """Who writes both is checked: the same mean and variance over many draws."""

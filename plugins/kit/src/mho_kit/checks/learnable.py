@@ -57,9 +57,7 @@ class LearnableChecks(EffectChecks):
         tile = self._learning().program(seed=0)
         before = tile.age(60.0)(self.bench.x)
         self.bench.teach(tile.tiles.built)
-        assert not same(before, tile.age(60.0)(self.bench.x)), (
-            "outputs do not depend on its parameters; use site.module"
-        )
+        assert not same(before, tile.age(60.0)(self.bench.x)), "outputs do not depend on its parameters; use site.module"
 
     def test_what_is_learned_is_saved_and_copied(self) -> None:
         tile, fresh = self._learning(), self.made()

@@ -29,9 +29,7 @@ class RandomnessChecks(EffectChecks, CallChecks):
         for stage in set(self.draws("chip")) & set(CELLS):
             flat = torch.full_like(self.bench.arguments(stage)[0], 0.5)
             new = self.bench.call(self.spec, stage, arguments=(flat,))
-            assert new.unique().numel() > 1, (
-                f"{stage} gives all cells the same draw; ask for randn_like(g), not for one number"
-            )
+            assert new.unique().numel() > 1, f"{stage} gives all cells the same draw; ask for randn_like(g), not for one number"
 
     def test_ignores_torchs_generator(self) -> None:
         self.ignores_global_generators()
@@ -57,9 +55,7 @@ class RandomnessChecks(EffectChecks, CallChecks):
             try:
                 aged = weights(self.made().program(seed=0).age(t))
             except (ZeroDivisionError, ValueError) as error:
-                raise AssertionError(
-                    f"age({t:g} s) raises {error!r}; times start at 0 s, right after programming"
-                ) from None
+                raise AssertionError(f"age({t:g} s) raises {error!r}; times start at 0 s, right after programming") from None
             finite(aged, f"times start at 0 s, but age({t:g} s) gives")
 
     def test_draws_do_not_depend_on_how_a_batch_is_cut(self) -> None:

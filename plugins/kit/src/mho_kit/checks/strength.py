@@ -75,6 +75,4 @@ class StrengthChecks(EffectChecks):
 
     def test_strength_changes_something(self) -> None:
         a, b = (self._outputs(self._with(share)) for share in (0.5, 1.0))
-        assert not same(a, b), (
-            f"half the strength gives the same outputs; use self.{self._name}, or set strength = None"
-        )
+        assert not same(a, b), f"half the strength gives the same outputs; use self.{self._name}, or set strength = None"

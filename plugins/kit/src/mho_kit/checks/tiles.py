@@ -33,19 +33,13 @@ class TileChecks(Checks):
             tile.weight.mul_(weight_factor)
         with seeded():
             tile(x).square().sum().backward()
-        return {
-            n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in (("weights", tile.weight), ("inputs", x))
-        }
+        return {n: torch.zeros_like(t) if t.grad is None else t.grad for n, t in (("weights", tile.weight), ("inputs", x))}
 
     def _gradient_reaches(self, what: str) -> None:
         for mode in ROUNDING:
             g = self._gradients(mode)[what]
-            assert torch.isfinite(g).all(), (
-                f"backward {mode}: the gradient of the {what} is NaN or infinite; {GRADIENT}"
-            )
-            assert g.abs().sum() > 0, (
-                f"backward {mode}: no gradient reaches the {what} (detach, no_grad, round?); {GRADIENT}"
-            )
+            assert torch.isfinite(g).all(), f"backward {mode}: the gradient of the {what} is NaN or infinite; {GRADIENT}"
+            assert g.abs().sum() > 0, f"backward {mode}: no gradient reaches the {what} (detach, no_grad, round?); {GRADIENT}"
 
     def test_gradient_reaches_the_weights(self) -> None:
         self._gradient_reaches("weights")
@@ -78,9 +72,7 @@ class TileChecks(Checks):
             chip.save(file)
             loaded = load_chip(fresh, file)
         a, b = (c.age(3600.0).net(self.bench.x) for c in (chip, loaded))
-        assert same(a, b), (
-            "a chip that was saved and loaded computes other outputs; keep constants as site.NAME, set in prepare"
-        )
+        assert same(a, b), "a chip that was saved and loaded computes other outputs; keep constants as site.NAME, set in prepare"
 
     def test_a_deep_copy_of_a_tile_computes_the_same(self) -> None:
         tile = self.made().program(seed=0).age(60.0)
@@ -185,9 +177,7 @@ class EffectTileChecks(TileChecks, EffectChecks):
         names = [set(net.state_dict()) for net in (self.made().program(seed=0).age(60.0), self.bench.tile())]
         built = f"tiles.built.{resolve((self.spec,), '').effects[0].name}." if self.spec.writes("build") else "-"
         extra = ", ".join(sorted(name for name in names[0] ^ names[1] if not name.startswith(built)))
-        assert not extra, (
-            f"it adds {extra} to state_dict(); an effect has no parameters or buffers but those of build(site)"
-        )
+        assert not extra, f"it adds {extra} to state_dict(); an effect has no parameters or buffers but those of build(site)"
 
 
 def _padding(tile: Tile) -> Tensor:

@@ -242,8 +242,7 @@ def fit(
     units = len(data)
     if units < len(p.names) + 10:
         raise MhoError(
-            f"{data.name}: {units} complete rows are too few for {len(p.names)} numbers; "
-            f"at least {len(p.names) + 10} are needed"
+            f"{data.name}: {units} complete rows are too few for {len(p.names)} numbers; at least {len(p.names) + 10} are needed"
         )
     best = _maximum(p, data, p.start(start), constants)
     spec, extras = p.spec(best.values)
@@ -315,9 +314,7 @@ def _maximum(p: Parameters, data: Measurements, start: np.ndarray, constants: Ma
     return _Maximum(values, errors, -float(f(torch.tensor(values))) * len(data))
 
 
-def _newton(
-    f: Callable[[Tensor], Tensor], values: np.ndarray, free: np.ndarray, bounds: Sequence[tuple[Any, Any]]
-) -> np.ndarray:
+def _newton(f: Callable[[Tensor], Tensor], values: np.ndarray, free: np.ndarray, bounds: Sequence[tuple[Any, Any]]) -> np.ndarray:
     """Newton steps on the free numbers, halved until they improve; stays inside the bounds."""
     low = np.array([-np.inf if b[0] is None else b[0] for b in bounds])
     high = np.array([np.inf if b[1] is None else b[1] for b in bounds])
@@ -434,8 +431,7 @@ def fragment(result: Fit) -> str:
     d, g = result.data, result.goodness
     verdict = "not tested" if g is None else f"p = {g.p:.2g} ({g.draws} simulated data sets)"
     lines = [
-        f"# fitted by mho fit to {Path(d.name).name}: {len(d)} rows, g_max {d.g_max:g} uS, "
-        f"ln L = {result.log_likelihood:.6g}",
+        f"# fitted by mho fit to {Path(d.name).name}: {len(d)} rows, g_max {d.g_max:g} uS, ln L = {result.log_likelihood:.6g}",
         f"# goodness of fit: {verdict}" + (", REJECTED" if g is not None and g.rejected else ""),
         "nonidealities:",
         f"  - kind: {result.effect.kind}",

@@ -205,9 +205,7 @@ class _Job:
         status = "timeout" if told else "worker-died"
         message = f"no result after {self.timeout:g} s" if told and self.timeout else "its process died without a word"
         record = {"key": key, "measure": self.measure["name"], "item": item, "status": status}
-        self.state.fail(
-            key, {**record, "error": {"type": status, "message": message, "traceback": told}, "provenance": {}}
-        )
+        self.state.fail(key, {**record, "error": {"type": status, "message": message, "traceback": told}, "provenance": {}})
         self.state.clear_running(key)
 
     def _task(self, key: str, item: Item) -> pools.Task:

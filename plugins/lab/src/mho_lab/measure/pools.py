@@ -104,9 +104,7 @@ def by_joblib(tasks: Sequence[Task], tick: Tick, backend: str, workers: int | No
         raise MhoError(f"executor {backend!r} needs joblib: pip install 'mho-lab[sweep]'") from None
     with _configured(backend, workers) as jobs:
         try:
-            given = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(
-                delayed(work.do)(task) for task in tasks
-            )
+            given = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(delayed(work.do)(task) for task in tasks)
             for _ in given:
                 tick()
         except (MhoError, ImportError):

@@ -157,7 +157,5 @@ def need_plans(folder: str | Path) -> list[dict[str, Any]]:
     """The plans of a folder, or an error that says what it lacks."""
     plans = State(Path(folder)).plans()
     if not plans:
-        raise MhoError(
-            f"{folder} holds no sweep; expected a folder that `mho sweep run` or `mho.sweep.run` has written"
-        )
+        raise MhoError(f"{folder} holds no sweep; expected a folder that `mho sweep run` or `mho.sweep.run` has written")
     return plans

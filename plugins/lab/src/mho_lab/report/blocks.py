@@ -87,9 +87,7 @@ def code(title: str, content: str, *, summary: str = "", note: str = "") -> Bloc
 
 
 @_block
-def table(
-    title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, percent: bool = False, note: str = ""
-) -> Block:
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, percent: bool = False, note: str = "") -> Block:
     """A table. Numbers stand to the right (with `percent`, fractions are shown as per cent), texts to the left."""
     return Block(title, "table", {"table": _table(head, rows, percent)}, note=note)
 
@@ -155,9 +153,7 @@ def bars(
 
 
 @_block
-def histogram(
-    title: str, edges: Sequence[float], counts: Mapping[str, Sequence[float]], *, x: str = "", note: str = ""
-) -> Block:
+def histogram(title: str, edges: Sequence[float], counts: Mapping[str, Sequence[float]], *, x: str = "", note: str = "") -> Block:
     """Distributions over common bins (one more edge than counts), each as shares of its total, drawn as steps."""
     shares = {n: [v / max(sum(c), 1e-300) for v in c] for n, c in counts.items()}
     rows = [

@@ -143,9 +143,7 @@ class TileGrid:
     columns: float  # share of its columns
 
     @classmethod
-    def of(
-        cls, name: str, groups: int, outputs: int, inputs: int, down: int, across: int, rows: int, columns: int
-    ) -> TileGrid:
+    def of(cls, name: str, groups: int, outputs: int, inputs: int, down: int, across: int, rows: int, columns: int) -> TileGrid:
         """`groups` matrices [outputs, inputs] on `down` x `across` tiles of `rows` x `columns` cells."""
         matrix = f"{outputs}x{inputs}" if groups == 1 else f"{groups} of {outputs}x{inputs}"
         return cls(name, matrix, down, across, inputs / down / rows, groups * outputs / across / columns)
@@ -338,9 +336,7 @@ def finish(figure: Figure, name: str, label: str) -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = re.sub(r"<style.*?</style>", "", file.getvalue(), flags=re.DOTALL)
-    svg = re.sub(
-        r"<[^>]+>", lambda tag: _tag(tag[0], name), svg[svg.index("<svg") :]
-    )  # `>` is escaped in texts and values
+    svg = re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], name), svg[svg.index("<svg") :])  # `>` is escaped in texts and values
     label = html.escape(label)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
 

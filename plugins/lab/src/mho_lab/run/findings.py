@@ -85,9 +85,7 @@ def _hwa_or_not(hwa: VariantScores, direct: VariantScores) -> str:
         return f"Training for the hardware makes no difference that {chips} chips can show ({points} points)."
     if gain > 0:
         return f"Training for the hardware gains {points.lstrip('+')} points over direct deployment."
-    return (
-        f"Training for the hardware does not help here: against direct deployment it loses {points.lstrip('−')} points."
-    )
+    return f"Training for the hardware does not help here: against direct deployment it loses {points.lstrip('−')} points."
 
 
 def _first_or_not(first: VariantScores, second: VariantScores) -> str:

@@ -31,17 +31,7 @@ from mho.config import Hardware, load
 from mho.effects import draws
 from mho.fast import routes
 from mho.ground import MhoError, spread, write_atomically
-from mho.use import (
-    Evaluation,
-    Method,
-    attach,
-    calibrate,
-    conversion_report,
-    evaluate,
-    load_model,
-    save_model,
-    to_analog,
-)
+from mho.use import Evaluation, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
 from mho_lab.measure.identity import identity, versions
 from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
 from mho_lab.run.inspection import inspect_layers, kurtosis_by_layer
@@ -51,7 +41,7 @@ from mho_lab.run.results import complete_lines
 from mho_lab.run.task import Score, Task
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
-DIRECT_RANGES: tuple[Method, ...] = ("max", "mse")
+DIRECT_RANGES = ("max", "mse")
 TUNING_BATCHES = 100  # at most, of the direct baseline of R003-80
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -202,9 +192,7 @@ class Job:
 
         return loss
 
-    def _fit(
-        self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, file: Path, what: str, **options: Any
-    ) -> None:
+    def _fit(self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, file: Path, what: str, **options: Any) -> None:
         """Train, and keep the result in `file`."""
         part, what = file.with_suffix(".part.pt"), self.label + what
         loop = Loop(self.task, net, optimizer, epochs, self.seed, part, what=what, progress=self.progress, **options)
@@ -250,11 +238,7 @@ class Job:
         seed_all(draws.words(stage, self.seed)[0] & 0x7FFFFFFF)
 
     def _summarise(
-        self,
-        digital: nn.Module,
-        net: nn.Module,
-        reference: Score,
-        curves: dict[str, tuple[Evaluation, dict[str, Rows]]],
+        self, digital: nn.Module, net: nn.Module, reference: Score, curves: dict[str, tuple[Evaluation, dict[str, Rows]]]
     ) -> dict[str, Any]:
         report = conversion_report(net)
         summary = {

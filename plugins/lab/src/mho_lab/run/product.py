@@ -39,10 +39,7 @@ class MvmResult(NamedTuple):
 
 
 def standard_mvm_error(
-    hw: Hardware,
-    t: Time | None = None,
-    experiment: MvmExperiment | None = None,
-    tick: Callable[[], object] = lambda: None,
+    hw: Hardware, t: Time | None = None, experiment: MvmExperiment | None = None, tick: Callable[[], object] = lambda: None
 ) -> MvmResult:
     """MVM error of a hardware's default tile on the standard experiment (R003-41), each matrix on a chip of its own.
 
@@ -71,10 +68,7 @@ class EffectError(NamedTuple):
 
 
 def effect_table(
-    hw: Hardware,
-    t: float | None = None,
-    experiment: MvmExperiment | None = None,
-    tick: Callable[[], object] = lambda: None,
+    hw: Hardware, t: float | None = None, experiment: MvmExperiment | None = None, tick: Callable[[], object] = lambda: None
 ) -> list[EffectError]:
     """Standard MVM error of all effects together, of each alone (ideal converters), and with each removed."""
     tile = hw.tile(hw.default)

@@ -167,9 +167,7 @@ def _scores(variant: dict[str, Any], chips: Path, order: list[int], digital: dic
     def numbers(values: Sequence[Any] | None) -> tuple[float | None, ...]:
         return tuple(_number(values[i]) if values is not None else None for i in order)
 
-    scores = variant.get("scores") or [
-        x["scores"] for x in complete_lines(chips) if x.get("variant") == variant["name"]
-    ]
+    scores = variant.get("scores") or [x["scores"] for x in complete_lines(chips) if x.get("variant") == variant["name"]]
     extra = (variant.get("extra") or {}).items()
     return VariantScores(
         name=plain(variant["name"]),
@@ -178,9 +176,7 @@ def _scores(variant: dict[str, Any], chips: Path, order: list[int], digital: dic
         sem=numbers(variant.get("sem")),
         normalised=numbers(variant.get("normalised")),
         chips=tuple(numbers(row) for row in scores),
-        extra=tuple(
-            Figures(plain(n), _number(digital.get(n)), numbers(e["mean"]), numbers(e["sem"])) for n, e in extra
-        ),
+        extra=tuple(Figures(plain(n), _number(digital.get(n)), numbers(e["mean"]), numbers(e["sem"])) for n, e in extra),
     )
 
 

@@ -90,8 +90,7 @@ def _variant(runs: list[dict[str, Any]], parts: Sequence[dict[str, Any]]) -> dic
     """Mean over trainings of the means over chips. Normalised accuracy is taken from each training's own reference."""
     by_seed = [r["mean"] for r in runs]
     normalised = [
-        [normalised_accuracy(m, p["reference"], p["chance"]) for m in row]
-        for row, p in zip(by_seed, parts, strict=True)
+        [normalised_accuracy(m, p["reference"], p["chance"]) for m in row] for row, p in zip(by_seed, parts, strict=True)
     ]
     within = zip(*(r["sem"] for r in runs))
     shares = spread(normalised)

@@ -149,11 +149,7 @@ def _from_file(path: Path) -> Task:
         spec.loader.exec_module(module)
     except Exception as e:
         raise MhoError(f"{path} failed to import: {type(e).__name__}: {e}") from e
-    found = [
-        c
-        for c in vars(module).values()
-        if isinstance(c, type) and issubclass(c, Task) and c.__module__ == module.__name__
-    ]
+    found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Task) and c.__module__ == module.__name__]
     if len(found) != 1:
         names = ", ".join(c.__name__ for c in found) or "none"
         raise MhoError(f"{path} must define exactly one subclass of mho.Task, found: {names}")

@@ -178,9 +178,7 @@ def _table(summary: dict[str, Any]) -> str:
 
     rows = []
     for v in summary["variants"]:
-        rows.append(
-            (v["name"], "accuracy %", *(with_error(m, s, 2, in_percent=True) for m, s in zip(v["mean"], v["sem"])))
-        )
+        rows.append((v["name"], "accuracy %", *(with_error(m, s, 2, in_percent=True) for m, s in zip(v["mean"], v["sem"]))))
         rows.append(("", "normalised %", *(percent(n) for n in v["normalised"])))
         for name, e in v["extra"].items():
             rows.append(("", name, *(with_error(m, s, 3) for m, s in zip(e["mean"], e["sem"]))))

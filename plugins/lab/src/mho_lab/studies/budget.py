@@ -79,9 +79,7 @@ def budget_study(
     input ranges cut inputs off. Without any layer on tiles the score is the digital one. A cause's chips differ in nothing
     but the cause: its draws are functions of the chip's seed.
     """
-    hw = load(
-        hw, set=["precision=reference"]
-    )  # the fused path draws neighbouring noises at once: less alike with one gone
+    hw = load(hw, set=["precision=reference"])  # the fused path draws neighbouring noises at once: less alike with one gone
     layers = [x.name for x in layers_on_tiles(subject, hw)]
     effects = variants.causes(hw)
     asked = [(c,) if isinstance(c, str) else tuple(c) for c in what_if]
@@ -109,9 +107,7 @@ def budget_study(
             gain = interval([n - a for n, a in zip(new, at["all"])], confidence)
             answers.append(WhatIf(c, t, interval(new, confidence), gain))
     overall = {t: interval(column([found["all"]], i), confidence) for i, t in enumerate(times)}
-    return BudgetStudy(
-        reference, column([found["exact"]])[0], chips, confidence, overall, tuple(budgets), tuple(answers)
-    )
+    return BudgetStudy(reference, column([found["exact"]])[0], chips, confidence, overall, tuple(budgets), tuple(answers))
 
 
 def _budget(

@@ -159,9 +159,7 @@ class Diagnosis:
         shares = {(r.cause, r.strength, r.mode): r.share for r in self.recoveries}
         return [self._verdict(key, points, reference, shares.get(key)) for key, points in found.items()]
 
-    def _verdict(
-        self, key: tuple[str, float, str], points: list[Diagnostics], reference: str, share: float | None
-    ) -> Verdict:
+    def _verdict(self, key: tuple[str, float, str], points: list[Diagnostics], reference: str, share: float | None) -> Verdict:
         failing = []
         for p in points:
             names = [n for n, fine in p.passes(self.rules, reference).items() if not fine]
@@ -215,9 +213,7 @@ def diagnose(
     by_setting = {s: values[i * seeds : (i + 1) * seeds] for i, s in enumerate(settings)}
     points = [_point(s, m, by_setting) for s in settings for m in modes]
     recoveries = _recoveries(trained[stages[-1], 0], hw, settings, modes, measured, time, steps, batch) if steps else ()
-    return Diagnosis(
-        rules or Rules(), tuple(wanted), tuple(strengths), tuple(stages), time, tuple(points), tuple(recoveries)
-    )
+    return Diagnosis(rules or Rules(), tuple(wanted), tuple(strengths), tuple(stages), time, tuple(points), tuple(recoveries))
 
 
 def under(hw: Hardware, cause: str, strength: float) -> Hardware:
@@ -260,9 +256,7 @@ def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Diagnos
     exponent = None
     if weaker is not None:
         before = [v["modes"][mode]["directions"][0] for v in values[weaker]]
-        exponent = _exponent(
-            _mean([Direction(*d).variance for d in before]), layers[0].variance, s.strength / weaker.strength
-        )
+        exponent = _exponent(_mean([Direction(*d).variance for d in before]), layers[0].variance, s.strength / weaker.strength)
     return Diagnostics(
         s,
         mode,
@@ -431,9 +425,7 @@ def _recoveries(
         for c, s, _, m in worth
     ]
     after = measured(items, trained_under)
-    found = {
-        (c, s, m): Recovery(c, s, m, b, _mean(column([v])), clean, chance) for (c, s, b, m), v in zip(worth, after)
-    }
+    found = {(c, s, m): Recovery(c, s, m, b, _mean(column([v])), clean, chance) for (c, s, b, m), v in zip(worth, after)}
     return [found.get((c, s, m), Recovery(c, s, m, b, b, clean, chance)) for c, s, b in lost for m in modes]
 
 

@@ -42,9 +42,7 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
         if mode != "ste":
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
-                weights = (
-                    array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.chip.weights)
-                )
+                weights = array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.chip.weights)
                 stack.callback(array.register_forward_pre_hook(_using(weights)).remove)
         yield
 

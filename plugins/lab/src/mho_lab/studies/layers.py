@@ -145,9 +145,7 @@ class _Search:
         return rounds.search(searches, item, margins, scores, self.measured)[0]
 
 
-def _exemptions(
-    search: _Search, hw: Hardware, layers: list[OnTiles], order: list[str], chips: int
-) -> tuple[Exemption, ...]:
+def _exemptions(search: _Search, hw: Hardware, layers: list[OnTiles], order: list[str], chips: int) -> tuple[Exemption, ...]:
     """R003-51: exempt layers from the most to the least sensitive; without any layer on tiles nothing is lost."""
     cuts = [tuple(order[:k]) for k in range(len(order))]
     found = search.accuracies([variants.digital(hw, c) for c in cuts], chips)
@@ -188,9 +186,7 @@ def _subsets(layers: list[OnTiles]) -> Iterator[tuple[str, ...]]:
         yield tuple(x.name for x in c)
 
 
-def _pruned(
-    search: _Search, hw: Hardware, layers: list[OnTiles], names: tuple[str, ...], effort: Effort
-) -> tuple[str, ...]:
+def _pruned(search: _Search, hw: Hardware, layers: list[OnTiles], names: tuple[str, ...], effort: Effort) -> tuple[str, ...]:
     """Put back on tiles whatever can go back, the largest layer first."""
     for x in sorted((x for x in layers if x.name in names), key=lambda x: -x.parameters):
         fewer = tuple(n for n in names if n != x.name)

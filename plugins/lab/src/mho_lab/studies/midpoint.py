@@ -30,9 +30,7 @@ class Midpoint(NamedTuple):
 
     def at(self, sigma: float | np.ndarray) -> np.ndarray:
         """The fitted accuracy."""
-        return _curve(
-            np.array([math.log(self.mu), math.log(self.k), self.a0]), np.log(np.asarray(sigma, float)), self.chance
-        )
+        return _curve(np.array([math.log(self.mu), math.log(self.k), self.a0]), np.log(np.asarray(sigma, float)), self.chance)
 
     @property
     def low(self) -> float:
@@ -57,9 +55,7 @@ def fit_midpoint(sigmas: Sequence[float], accuracies: Sequence[float], chance: f
         weights = _huber(r)
         slope = _slopes(p, x, chance)
         normal = slope.T @ (weights[:, None] * slope)
-        step = np.linalg.solve(
-            normal + damping * (np.diag(np.diag(normal)) + 1e-12 * np.eye(3)), slope.T @ (weights * r)
-        )
+        step = np.linalg.solve(normal + damping * (np.diag(np.diag(normal)) + 1e-12 * np.eye(3)), slope.T @ (weights * r))
         new = p + np.clip(step, -1.0, 1.0)
         after = float((weights * (y - _curve(new, x, chance)) ** 2).sum())
         before = float((weights * r**2).sum())

@@ -104,11 +104,7 @@ def fixed_point_error(bits: int, *, weights: bool, experiment: MvmExperiment | N
 
 
 def input_range_study(
-    hw: Hardware,
-    alphas: Iterable[float],
-    rho: float = 0.0,
-    experiment: MvmExperiment | None = None,
-    tick: Tick = _silent,
+    hw: Hardware, alphas: Iterable[float], rho: float = 0.0, experiment: MvmExperiment | None = None, tick: Tick = _silent
 ) -> list[ErrorAt]:
     """MVM error against the input range alpha for x ~ N(0, 1), correlated with the weights as training makes them:
     x' = rho w_k + (1 - rho) x (R003-53, Fig. 3E)."""

@@ -104,9 +104,7 @@ def fixed_point(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTab
         for bits in BITS
     ]
     title = "Fixed-point yardstick: weights or inputs of b bits, everything else exact"
-    return StudyTable(
-        "fixed-point", title, "bits", "MVM error", tuple(rows), log=("y",), reference=("this hardware", here)
-    )
+    return StudyTable("fixed-point", title, "bits", "MVM error", tuple(rows), log=("y",), reference=("this hardware", here))
 
 
 def input_range(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTable:

@@ -103,11 +103,7 @@ def parse_boost(text: str) -> tuple[str, float]:
 
 
 def _tables(
-    hw: Hardware,
-    experiment: MvmExperiment,
-    names: tuple[str, ...],
-    times: tuple[str, ...],
-    boosts: list[tuple[str, float]],
+    hw: Hardware, experiment: MvmExperiment, names: tuple[str, ...], times: tuple[str, ...], boosts: list[tuple[str, float]]
 ) -> list[StudyTable]:
     from tqdm import tqdm
 

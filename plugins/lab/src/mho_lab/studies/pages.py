@@ -35,14 +35,8 @@ def sensitivity_page(s: Sensitivity, title: str) -> Page:
     first, time = next(iter(s.networks)), s.times[0]
     ranked = s.ranked(first, time)
     told = ", ".join(f"{m.case.knob} ({_reached(m)})" for m in ranked[:3])
-    beyond = (
-        f"no effect grows beyond its threshold, the nearest being {told}."
-        if told
-        else "the converters keep the bits below."
-    )
-    headline = (
-        f"After {format_seconds(time)}, {first} keeps {s.level:.0%} of its accuracy on this hardware while {beyond}"
-    )
+    beyond = f"no effect grows beyond its threshold, the nearest being {told}." if told else "the converters keep the bits below."
+    headline = f"After {format_seconds(time)}, {first} keeps {s.level:.0%} of its accuracy on this hardware while {beyond}"
     columns = [(n, t) for n in s.networks for t in s.times]
     by_case = {(m.case.knob, m.case.network, m.case.time): m for m in s.limits}
     cells = [[by_case[k.name, n, t] for n, t in columns] for k in s.knobs]
@@ -87,13 +81,9 @@ def _equal_error(s: Sensitivity) -> Part:
         )
         for n in names
     ]
-    rows = [
-        (b.knob, short(b.value), *(points(b.loss[n]) if n in b.loss else NONE for n in names), b.note) for b in s.boosts
-    ]
+    rows = [(b.knob, short(b.value), *(points(b.loss[n]) if n in b.loss else NONE for n in names), b.note) for b in s.boosts]
     head = ("effect", "value", *(f"{n}: loss %" for n in names), "")
-    return Part(
-        "Equal MVM errors of 20 % (Rasch et al. 2023, Fig. 4)", head, rows, "± is half of a 95 % interval.", tuple(bars)
-    )
+    return Part("Equal MVM errors of 20 % (Rasch et al. 2023, Fig. 4)", head, rows, "± is half of a 95 % interval.", tuple(bars))
 
 
 def _reached(m: Limit) -> str:
@@ -257,9 +247,7 @@ def robustness_page(s: Robustness, title: str) -> Page:
     strengths = []
     for n in networks:
         sigma = s.trained_with[n] or (middle.mu if middle and s.mode == "additive" else 0.0)
-        strengths += [
-            (n, v.layer, short(v.weights), short(v.preactivations), short(v.snr(sigma))) for v in s.signals[n]
-        ]
+        strengths += [(n, v.layer, short(v.weights), short(v.preactivations), short(v.snr(sigma))) for v in s.signals[n]]
     parts.append(
         Part(
             "Signals: root mean squares of weights and pre-activations",
@@ -294,9 +282,7 @@ def diagnose_page(d: Diagnosis, title: str) -> Page:
     )
     strengths = sorted({v.strength for v in verdicts})
     shares = {(r.cause, r.strength, r.mode): r.share for r in d.recoveries}
-    heat = functools.partial(
-        report.heatmap, rows=list(d.causes), columns=[f"{s:g}x" for s in strengths], corner="cause"
-    )
+    heat = functools.partial(report.heatmap, rows=list(d.causes), columns=[f"{s:g}x" for s in strengths], corner="cause")
     maps = []
     for m in dict.fromkeys(v.mode for v in verdicts):
         failing = [[_failing(d, c, s, m) for s in strengths] for c in d.causes]
@@ -348,11 +334,7 @@ def diagnose_page(d: Diagnosis, title: str) -> Page:
         )
         for p in d.points
     ]  # fmt: skip
-    layers = [
-        (*where(p), x.layer, *cosines(x), short(x.variance), f"{x.dead:.0%}")
-        for p in d.points
-        for x in p.directions[1:]
-    ]
+    layers = [(*where(p), x.layer, *cosines(x), short(x.variance), f"{x.dead:.0%}") for p in d.points for x in p.directions[1:]]
     parts = [
         Part(
             "Verdicts",
@@ -370,9 +352,7 @@ def diagnose_page(d: Diagnosis, title: str) -> Page:
             "no descent.",
             printed=False,
         ),
-        Part(
-            "Layer by layer", (*about, "layer", "cos clean", "cos expected", "variance", "dead"), layers, printed=False
-        ),
+        Part("Layer by layer", (*about, "layer", "cos clean", "cos expected", "variance", "dead"), layers, printed=False),
     ]
     return Page(title, headline, parts)
 
@@ -383,16 +363,12 @@ def _told(d: Diagnosis, mode: str) -> str:
     for v in d.verdicts():
         if v.mode == mode:
             by_cause[v.cause] = by_cause.get(v.cause, True) and v.compensable
-    return (
-        f"{sum(by_cause.values())} of {len(by_cause)} causes at all strengths" if by_cause else "nothing (not measured)"
-    )
+    return f"{sum(by_cause.values())} of {len(by_cause)} causes at all strengths" if by_cause else "nothing (not measured)"
 
 
 def _failing(d: Diagnosis, cause: str, strength: float, mode: str) -> tuple[float | None, str]:
     """How many diagnostics fail at any stage, and their names."""
-    here = [
-        p.passes(d.rules) for p in d.points if (p.setting.cause, p.setting.strength, p.mode) == (cause, strength, mode)
-    ]
+    here = [p.passes(d.rules) for p in d.points if (p.setting.cause, p.setting.strength, p.mode) == (cause, strength, mode)]
     if not here:
         return None, NONE
     names = [n for n in ("D1", "D2", "D3") if not all(passes[n] for passes in here)]

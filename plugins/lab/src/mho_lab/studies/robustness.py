@@ -119,9 +119,7 @@ def _curves(
 ) -> list[NoiseCurve]:
     """Accuracies in rounds: a coarse scan, then around where half is lost; further out where that is not in sight."""
     strengths = measured([n.item(hw) for n in networks.values()], signal_strengths)
-    unit = {
-        n: median(row[2] for row in v["signals"]) if mode == "additive" else 1.0 for n, v in zip(networks, strengths)
-    }
+    unit = {n: median(row[2] for row in v["signals"]) if mode == "additive" else 1.0 for n, v in zip(networks, strengths)}
     places = [
         Place(n, layer)
         for n, v in zip(networks, strengths)
@@ -132,8 +130,7 @@ def _curves(
     for turn in range(ROUNDS):
         asked = [(p, s) for p, levels in wanted.items() for s in levels if s not in found[p]]
         items = [
-            networks[p.network].item(hw, sigma=s, mode=mode, layer=p.layer, repeats=1 if turn == 0 else repeats)
-            for p, s in asked
+            networks[p.network].item(hw, sigma=s, mode=mode, layer=p.layer, repeats=1 if turn == 0 else repeats) for p, s in asked
         ]
         for (p, s), v in zip(asked, measured(items, noisy_scores)):
             found[p][s] = tuple(v["scores"])

@@ -120,9 +120,7 @@ def sensitivity(
         mean = interval(base[case.network, case.time]).mean
         return (1 - level) * (mean - networks[case.network].chance)
 
-    searches = {
-        c: threshold(effort, k.highest, 2.0, TOLERANCE if k.bits is None else 1.0, start(c)) for c, k in cases.items()
-    }
+    searches = {c: threshold(effort, k.highest, 2.0, TOLERANCE if k.bits is None else 1.0, start(c)) for c, k in cases.items()}
     found = rounds.search(searches, item, margins, scores, measured)
     limits = tuple(_limit(c, cases[c], found[c]) for c in cases)
     summary = {k: interval(v) for k, v in base.items()}
@@ -204,8 +202,7 @@ def _boosts(
     reached = [k for k in knobs if values[k]["value"] is not None]
     cases = [(k, n) for k in reached for n in networks]
     turned = [
-        networks[n].chips(k.turned(hw, k.position(values[k]["value"])), 0, min(chips, len(base[n, time])), time)
-        for k, n in cases
+        networks[n].chips(k.turned(hw, k.position(values[k]["value"])), 0, min(chips, len(base[n, time])), time) for k, n in cases
     ]
     after = dict(zip(cases, measured(turned, scores)))
 
@@ -216,12 +213,7 @@ def _boosts(
         return interval(lost)
 
     return tuple(
-        Boost(
-            k.name,
-            values[k]["value"],
-            {n: loss(k, n) for n in networks} if k in reached else {},
-            values[k].get("why", ""),
-        )
+        Boost(k.name, values[k]["value"], {n: loss(k, n) for n in networks} if k in reached else {}, values[k].get("why", ""))
         for k in knobs
     )
 

@@ -63,12 +63,8 @@ def sensitivity(
 @study_options
 @CHECKPOINT
 @TIME
-@click.option(
-    "--target", default=0.99, show_default=True, help="Normalised accuracy that the mixed deployment must meet."
-)
-@click.option(
-    "--scale", default=15.0, show_default=True, help="Factor on the noise in the one noisy layer, whatever the file's."
-)
+@click.option("--target", default=0.99, show_default=True, help="Normalised accuracy that the mixed deployment must meet.")
+@click.option("--scale", default=15.0, show_default=True, help="Factor on the noise in the one noisy layer, whatever the file's.")
 @several("--family", "families", None, "Whose noise to scale [the families of the devices].")
 @count("--chips", 8, "For every point of the figures.", least=2)
 @count("--verify", 24, "New chips for the verification.", least=2)
@@ -107,9 +103,7 @@ def layers(
 @TIMES
 @count("--chips", 12, "The same for everything.", least=2)
 @several("--what-if", "what_if", "PATH=VALUE[,PATH=VALUE]", "Also with this changed (repeatable).")
-def budget(
-    checkpoint: Path | None, times: tuple[str, ...], chips: int, what_if: tuple[str, ...], **options: Any
-) -> None:
+def budget(checkpoint: Path | None, times: tuple[str, ...], chips: int, what_if: tuple[str, ...], **options: Any) -> None:
     """What does each effect and each layer cost, alone and beside the others? What if HW were different?
 
     Losses are differences of scores on the same chips, with 95 % intervals. --what-if tiles.pcm.adc.bits=7 answers how much

@@ -146,17 +146,13 @@ def summary(folder: str | Path) -> str:
         for t in times:
             o = at.get(t)
             lines[0].append(with_error(o.mean, o.sem, 2, in_percent=True) if o else "")
-            lines[1].append(
-                with_error(d.mean, d.half, 2, in_percent=True, sign=True) if o and (d := o.difference) else ""
-            )
+            lines[1].append(with_error(d.mean, d.half, 2, in_percent=True, sign=True) if o and (d := o.difference) else "")
         rows += lines if any(lines[1]) else lines[:1]
     if not found:
         return "no results yet"
     note = f"accuracy %, mean ± SEM over {found[0].over}"
     if plan.compared_with:
-        note += (
-            f"; below: difference from {plan.compared_with!r} in points, 95 % interval, paired by {found[0].over[:-1]}"
-        )
+        note += f"; below: difference from {plan.compared_with!r} in points, 95 % interval, paired by {found[0].over[:-1]}"
     more = f"\n… and {len(rows) - 10 * SHOWN} more lines" if len(rows) > 10 * SHOWN else ""
     return f"{table(head, rows[: 10 * SHOWN])}{more}\n\n{note}"
 

@@ -62,9 +62,7 @@ def _headline(plan: SweepPlan, found: list[ArmScore]) -> str:
 
 def _note(found: list[ArmScore], progress: list[Status]) -> str:
     planned, done = sum(s.planned for s in progress), sum(s.done for s in progress)
-    said = [
-        f"{done:,} of {planned:,} items are measured; they took {words.duration(sum(s.seconds for s in progress))}."
-    ]
+    said = [f"{done:,} of {planned:,} items are measured; they took {words.duration(sum(s.seconds for s in progress))}."]
     if found:
         o = found[0]
         n = o.seeds if o.over == "seeds" else o.chips
@@ -172,9 +170,7 @@ def _failures(progress: list[Status]) -> list[Block]:
     if not failed:
         return []
     rows = [[f["status"], f["error"]["type"], f["error"]["message"], json.dumps(f["item"])[:300]] for f in failed]
-    return [
-        table("What failed", ["Status", "Error", "Message", "Item"], rows, note="mho sweep retry FOLDER tries again.")
-    ]
+    return [table("What failed", ["Status", "Error", "Message", "Item"], rows, note="mho sweep retry FOLDER tries again.")]
 
 
 def _again(folder: Path) -> list[Block]:

@@ -171,9 +171,7 @@ def parsed_grid(options: Sequence[str]) -> dict[str, tuple[Any, ...]]:
             raise MhoError(f"--grid {option}: expected PATH=V1,V2,..., e.g. tiles.pcm.adc.bits=5,6,7,8")
         parts = re.split(r",(?![^\[{]*[\]}])", values)
         if not all(part.strip() for part in parts):
-            raise MhoError(
-                f"--grid {option}: a value is empty; expected PATH=V1,V2,..., e.g. tiles.pcm.adc.bits=5,6,7,8"
-            )
+            raise MhoError(f"--grid {option}: a value is empty; expected PATH=V1,V2,..., e.g. tiles.pcm.adc.bits=5,6,7,8")
         grid[path.strip()] = tuple(_value(v) for v in parts)
     return grid
 

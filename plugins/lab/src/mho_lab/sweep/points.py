@@ -31,9 +31,7 @@ from mho_lab.sweep.plan import GridPoint, SweepPlan
 CHIPS = "mho_lab.sweep.points:chip"
 
 
-def run_plan(
-    plan: SweepPlan, where: str | Path, executor: str = "serial", *, shard: Any = None, **options: Any
-) -> None:
+def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, shard: Any = None, **options: Any) -> None:
     """Do whatever of a plan is not done yet; `options` as for `mho.sweep.run`.
 
     All chips of a network belong to the same shard, so that no two shards train the same network for its hardware.
@@ -89,15 +87,7 @@ def _network(p: GridPoint, seed: int, start: Item) -> Item:
 
 
 def _chip(p: GridPoint, seed: int, k: int, name: str, plan: SweepPlan) -> Item:
-    return {
-        "arm": p.arm,
-        "grid": p.grid,
-        "seed": seed,
-        "chip": k,
-        "times": list(plan.at),
-        "task": plan.task,
-        "network": name,
-    }
+    return {"arm": p.arm, "grid": p.grid, "seed": seed, "chip": k, "times": list(plan.at), "task": plan.task, "network": name}
 
 
 # -- measures -----------------------------------------------------------------------------------------------------

@@ -27,9 +27,7 @@ def executor_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         at_most("--workers", "Processes at the same time [all cores]."),
         click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="Per item."),
-        click.option(
-            "--scheduler", metavar="ADDRESS", help="Of a Dask cluster, with --executor dask [one of its own]."
-        ),
+        click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, with --executor dask [one of its own]."),
         click.option("--executor", default="process", show_default=True, metavar="NAME", help=how),
     ):
         command = option(command)
@@ -59,9 +57,7 @@ def sweep() -> None:
 )  # fmt: skip
 @click.option("--baseline", metavar="NAME", help="The arm that the others are compared with [the first].")
 @switch("--train", "Train for the hardware first, unless an arm is 'direct'.")
-@click.option(
-    "--checkpoint", type=click.Path(exists=True, dir_okay=False), help="Start from this network [train one per seed]."
-)
+@click.option("--checkpoint", type=click.Path(exists=True, dir_okay=False), help="Start from this network [train one per seed].")
 @count("--seeds", 1, "Of trainings and chips.")
 @count("--chips", 10, "Chips of each network.")
 @several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")

@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mho.config.schema import Field
-from mho.effects.nonideality import Nonideality
-from mho.effects.site import Site
+from mho import Field, Nonideality, Site
 
 
 class StuckAt(Nonideality):
@@ -34,16 +32,9 @@ class StuckAt(Nonideality):
         description="share of cells stuck at the lowest conductance",
         source="Rasch et al. 2023, Fig. 5",
     )
-    on: float = Field(
-        0.0, ge=0, le=1, unit="1", description="share of cells stuck at g_max", source="Rasch et al. 2023, Fig. 5"
-    )
+    on: float = Field(0.0, ge=0, le=1, unit="1", description="share of cells stuck at g_max", source="Rasch et al. 2023, Fig. 5")
     random: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        unit="1",
-        description="share of cells stuck at U(g_min, g_max)",
-        source="Rasch et al. 2023, Fig. 5",
+        0.0, ge=0, le=1, unit="1", description="share of cells stuck at U(g_min, g_max)", source="Rasch et al. 2023, Fig. 5"
     )
 
     @classmethod
