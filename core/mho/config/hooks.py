@@ -285,6 +285,37 @@ def mho_corrections() -> Iterable[type[Kinded]]:
     return ()
 
 
+@door("calibration", names="name")
+def mho_calibrations() -> Mapping[str, Any]:
+    """Methods of `mho.calibrate` that look at the array and not only at statistics: argument.name -> function or
+    "module:function". `dac.NAME` chooses input ranges (`calibrate(net, batches, "NAME")`), `columns.NAME` conductance ranges.
+
+    It is called without gradients for every tile array, method(array, weight, x, before) -> the ranges that it chooses:
+
+    array    the `TileArray`. Its input ranges are those of the largest |x| seen (and at most the cap) when `dac.` methods
+             are called. The method may change ranges and program chips on it to compare candidates (`array.program`,
+             `array.trace`): its result counts, and the chip that was on comes back
+    weight   [out, in] of the layer, or [group, out, in]
+    x        [vector, tile, row] some of the inputs of the DACs, in units of the layer, 0 where a tile has no row
+    before   the ranges before, of the same shape as the result: input ranges [tile, 1] of `array.input_range`, or for
+             `columns.` the weight that a full conductance stands for, [tile, out] of `array.gamma`
+
+    Example:
+
+        import torch
+        from mho import hookimpl
+
+        def loudest(array, weight, x, before):
+            "Input ranges that hold 99 of 100 inputs of a tile, but none that is smaller than before."
+            return torch.maximum(x.abs().transpose(0, 1).flatten(1).quantile(0.99, dim=1, keepdim=True), before)
+
+        @hookimpl
+        def mho_calibrations():
+            return {"dac.loudest": loudest}  # mho.calibrate(net, batches, "loudest")
+    """
+    return {}
+
+
 @door("task", names="family.name")
 def mho_tasks() -> Mapping[str, Any]:
     """Tasks for `mho run` and the studies: family.name -> a subclass of `mho.Task`, or "module:Class", imported when used.

@@ -1,6 +1,6 @@
 """What everything stands on: errors, tables, files."""
 
-from mho.ground.arguments import choice, plain, whole
+from mho.ground.arguments import plain, whole
 from mho.ground.errorbars import NONE, number, percent, spread, t95, t_quantile, with_error
 from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.ground.files import write_atomically

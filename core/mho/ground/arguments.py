@@ -1,11 +1,10 @@
-"""Arguments as people give them: whole numbers, numbers and choices of Python, numpy or torch, or an error that names the
+"""Arguments as people give them: whole numbers and numbers of Python, numpy or torch, or an error that names the
 argument."""
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
 from typing import Any
 
 from mho.ground.errors import MhoError
@@ -50,15 +49,3 @@ def number(name: str, value: Any, above: float, most: float = math.inf) -> float
         upper = "" if math.isinf(most) else f" and at most {most:g}"
         raise MhoError(f"{name} must be a number above {above:g}{upper}, got {value!r}")
     return float(given)
-
-
-def choice(name: str, value: Any, choices: Iterable[str | None]) -> Any:
-    """One of `choices`. Raises `MhoError` for anything else.
-
-    >>> choice("columns", "grid", (None, "grid"))
-    'grid'
-    """
-    known = tuple(choices)
-    if value not in known:
-        raise MhoError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-    return value

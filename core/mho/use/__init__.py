@@ -1,6 +1,6 @@
 """What a user does with a network: convert, program, age, calibrate, train, evaluate, save."""
 
-from mho.use.calibration import Method, calibrate, run_batch
+from mho.use.calibration import calibrate, run_batch
 from mho.use.checkpoint import load_model, save_model
 from mho.use.chip import (
     Chip,

@@ -1,42 +1,39 @@
 """Post-training calibration: choose input ranges of tiles and conductance ranges of columns from a few batches.
 
-No weight is touched and nothing is trained (Lammie et al., ISCAS 2024).
+No weight is touched and nothing is trained (Lammie et al., ISCAS 2024). Statistics of the inputs are here; searches come
+through the hook `mho_calibrations`.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, get_args
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from mho.effects import Dac, QuantiserModule, draws, product, quantisers, unquantised
+from mho.config import distributions, registry, suggest
+from mho.effects import QuantiserModule, quantisers, unquantised
 from mho.effects.quantiser import summary
 from mho.ground import MhoError
-from mho.ground.arguments import choice, number
+from mho.ground.arguments import number
 from mho.tile import Patches, TileArray, tile_arrays, vectors
 from mho.use.chip import keeping_modes, matrices
 from mho.use.convert import remark
 
-Method = Literal["max", "quantile", "moving_std", "mse"]
+Method = Callable[[TileArray, Tensor, Tensor, Tensor], Tensor]  # see `mho_calibrations`
 SIGMAS = 3.0  # of `moving_std` (Rasch et al. 2023)
-COARSE = tuple(2 ** (k / 2) for k in range(-6, 7))  # of the start: 1/8 ... 8
-FINE = tuple(2 ** (k / 16) for k in range(-7, 8))  # of the best of those, in steps of 4 %
-COLUMNS = tuple(2 ** (k / 4) for k in range(-8, 5))  # of a column's range: 1/4 ... 2
-VECTORS = 512  # of each layer that candidates are compared on
+VECTORS = 512  # of each layer that methods are given
 KEPT = 16  # batches whose vectors are kept before they are thinned
-CHIPS = 4  # that column ranges are compared on
 
 
 def calibrate(
     net: nn.Module,
     batches: Iterable[Any],
-    dac: Method | None = "max",
+    dac: str | None = "max",
     *,
-    columns: Literal["grid"] | None = None,
+    columns: str | None = None,
     quantile: float = 0.999,
     cap: float | None = None,
     forward: Callable[[nn.Module, Any], Any] | None = None,
@@ -49,18 +46,21 @@ def calibrate(
     max          the mean over batches of the largest |x|
     quantile     the mean over batches of this quantile of |x|
     moving_std   the mean over batches of 3 standard deviations of x
-    mse          the one with the smallest MVM error (Rasch et al. 2023, Eq. 20) on the inputs seen, with ADC and all noise
-                 of a chip right after programming; searched around `max` and never worse there than `max` or the range
-                 before
+    mse          (of mho-lab) the one with the smallest MVM error (Rasch et al. 2023, Eq. 20) on the inputs seen, with ADC
+                 and all noise of a chip right after programming; searched around `max` and never worse there than `max` or
+                 the range before
     None         left as it is
 
-    Ranges follow the data however large they are. With `cap` no range that a statistic gives (or that the search of `mse`
-    starts from) is larger, and `conversion_report(net)` names the layers whose inputs are cut; Rasch et al. 2023 train with
+    Ranges follow the data however large they are. With `cap` no range that a statistic gives (or that a search starts
+    from) is larger, and `conversion_report(net)` names the layers whose inputs are cut; Rasch et al. 2023 train with
     `cap=10`.
 
-    columns="grid" then tries, for every column of every tile, to map 1/4 to 2 times the weights that it maps now to the
-    full conductance range (a smaller range clips the largest weights and lifts the others out of the noise; a larger one
-    keeps the ADC from saturating), and keeps whatever lowers the MVM error of the tile on the inputs seen.
+    columns="grid" (of mho-lab) then tries, for every column of every tile, to map 1/4 to 2 times the weights that it maps
+    now to the full conductance range (a smaller range clips the largest weights and lifts the others out of the noise; a
+    larger one keeps the ADC from saturating), and keeps whatever lowers the MVM error of the tile on the inputs seen. Input
+    ranges that are searched are searched once more after it.
+
+    Further methods of both come from plugins, through the hook `mho_calibrations`.
 
     Layers compute exact products while they are watched, so that one layer's start value cannot distort the next
     one's inputs. A batch is passed to `net` as it is, of a tuple or list (inputs and labels) the first part, a mapping
@@ -70,44 +70,44 @@ def calibrate(
     `MhoError` for a network without analog layers, no data, inputs that are NaN or infinite, or an argument that is none of
     those above.
     """
-    choice("dac", dac, (*get_args(Method), None))
-    choice("columns", columns, ("grid", None))
+    of_inputs = None if dac is None or dac in STATISTICS else _method("dac", dac, STATISTICS)
+    of_columns = None if columns is None else _method("columns", columns)
     quantile = number("quantile", quantile, 0, 1)
-    cap = None if cap is None else number("cap", cap, 0)
+    top = math.inf if cap is None else number("cap", cap, 0)
     if isinstance(batches, (Tensor, Mapping)):
         raise MhoError("batches must be a list (or a loader) of batches, got a single one; write [x]")
-    everything = tile_arrays(net)
-    watched = {q: Summaries() for q in quantisers(net) if q.what == "activations"}
-    if not everything and not watched:
+    arrays = tile_arrays(net)
+    summaries = {q: Summaries() for q in quantisers(net) if q.what == "activations"}
+    if not arrays and not summaries:
         raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
-    learned = [a for a in everything if dac and isinstance(a.spec.dac, Dac) and a.spec.dac.range == "learned"]
-    seen = {a: Seen(a, dac, quantile, keep=dac == "mse" or bool(columns)) for a in (everything if columns else learned)}
-    corrected = {a: Sample() for a in everything if len(a.corrections)}
-    if corrected:
-        batches = list(batches)
-        with watching(net, corrected), torch.no_grad():
-            for batch in batches:
-                run_batch(net, batch, forward)
-        with keeping_modes(net):
-            net.eval()
-            for array, weight in matrices(net):
-                if array in corrected and corrected[array].inputs:
-                    array.fit_corrections(corrected[array].some(), weight.detach())
-    with watching(net, {**seen, **watched}), torch.no_grad():
-        for batch in batches:
-            run_batch(net, batch, forward)
-    reached = {a for a, s in seen.items() if s.tops}
-    if seen and not reached:
-        raise MhoError("calibrate saw no data: `batches` was empty, or no analog layer was called")
-    for q, summaries in watched.items():
-        summaries.start(q)
+    learned = [a for a in arrays if dac is not None and a.learns_range]
+    seen = {a: Seen(a, dac, quantile, keep=bool(of_inputs or of_columns)) for a in (arrays if columns else learned)}
+    corrected = {a: Sample() for a in arrays if len(a.corrections)}
     with keeping_modes(net), torch.no_grad():
         net.eval()
+        if corrected:
+            batches = list(batches)
+            _watch(net, corrected, batches, forward)
+            for array, weight in matrices(net):
+                if array in corrected and corrected[array].inputs:
+                    array.fit_corrections(corrected[array].some(), weight)
+        _watch(net, {**seen, **summaries}, batches, forward)
+        if seen and not any(s.tops for s in seen.values()):
+            raise MhoError("calibrate saw no data: `batches` was empty, or no analog layer was called")
+        for quantiser, found in summaries.items():
+            found.start(quantiser)
         for array, weight in matrices(net):
-            if array in reached:
-                _set_ranges(array, weight.detach(), seen[array], dac if array in learned else None, columns, cap)
-    if seen:
-        _tell(net, seen, cap if dac else None)
+            if array in seen and seen[array].tops:
+                start = seen[array].start(top) if array in learned else None
+                _set_ranges(array, weight.detach(), seen[array], start, of_inputs, of_columns)
+    without = {a.name for a, s in seen.items() if not s.tops}
+    remark(
+        net, "calibration", without, "no batch of calibration reached it",
+        "no batch of calibration reached {}: their ranges stay as they were. Give batches that do, or, if their weights are "
+        "read past them (F.linear(x, layer.weight)), call the layers",
+    )  # fmt: skip
+    over = {a.name for a in learned if seen[a].tops and bool((seen[a].start() > top).any())}
+    remark(net, "cap", over, f"inputs beyond {top} are cut: calibration was given this cap")
     return {a.name: a.input_range.flatten().tolist() for a in learned}
 
 
@@ -121,35 +121,81 @@ def run_batch(net: nn.Module, batch: Any, forward: Callable[[nn.Module, Any], An
     return net(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
-def _tell(net: nn.Module, seen: Mapping[TileArray, Seen], cap: float | None) -> None:
-    """Let the report name the layers without data, of which a warning tells too, and those whose inputs are cut."""
-    without = {a.name for a, s in seen.items() if not s.tops}
-    idle = remark(net, "calibration", without, "no batch of calibration reached it")
-    if idle:
-        warnings.warn(
-            f"no batch of calibration reached {', '.join(idle)}: their ranges stay as they were. Give batches that do, or, if "
-            "their weights are read past them (F.linear(x, layer.weight)), call the layers",
-            stacklevel=3,
-        )
-    over = {a.name for a, s in seen.items() if cap is not None and s.tops and bool((s.start() > cap).any())}
-    remark(net, "cap", over, f"inputs beyond {cap} are cut: calibration was given this cap")
+def _method(argument: str, name: Any, known: Iterable[str] = ()) -> Method:
+    """What a plugin calls `argument.name`. Raises `MhoError` where none does, with what to install or what comes nearest."""
+    offered, key = registry.named("calibration", everywhere=True), f"{argument}.{name}"
+    if key in offered:
+        return cast(Method, registry.thing(offered[key]))
+    if key in distributions.OUR_CALIBRATIONS:
+        raise MhoError(f"{argument}={name!r} comes with mho-lab: pip install mho-lab")
+    found = dict.fromkeys((*offered, *distributions.OUR_CALIBRATIONS))
+    names = [*known, *(k.partition(".")[2] for k in found if k.startswith(f"{argument}.")), "None"]
+    raise MhoError(f"{argument} cannot be {name!r}; {suggest(str(name), names, 'known')}")
 
 
-def _set_ranges(array: TileArray, weight: Tensor, seen: Seen, dac: Method | None, columns: str | None, cap: float | None) -> None:
-    """Choose the ranges of one matrix."""
-    before = array.input_range.detach().clone()
-    if dac is not None:
-        array.input_range.data.copy_(seen.start() if cap is None else seen.start().clamp(max=cap))
-    if dac != "mse" and not columns:
-        return
-    trial, chip = Trial(array, weight, seen.some()), array.chip
-    if dac == "mse":
-        trial.choose_inputs(before)
-    if columns:
-        trial.choose_columns()
-    if dac == "mse" and columns:
-        trial.choose_inputs(array.input_range.detach().clone())
+def _set_ranges(
+    array: TileArray, weight: Tensor, seen: Seen, start: Tensor | None, of_inputs: Method | None, of_columns: Method | None
+) -> None:
+    """Choose the ranges of one matrix: its input ranges by the statistic `start` (None: they stay), and what methods make of
+    them and of its conductance ranges. Whatever chip they tried something on, the one that was on comes back."""
+    chip, before = array.chip, array.input_range.clone()
+
+    def choose(ranges: Tensor, method: Method, before: Tensor) -> None:
+        chosen = method(array, weight, seen.some(), before)
+        if chosen.shape != ranges.shape:
+            raise MhoError(f"{method.__name__} must return ranges {list(ranges.shape)}, not {list(chosen.shape)}")
+        ranges.copy_(chosen)
+
+    if start is not None:
+        array.input_range.copy_(start)
+        if of_inputs is not None:
+            choose(array.input_range, of_inputs, before)
+    if of_columns is not None:
+        choose(array.gamma, of_columns, array.gamma.clone())
+        if start is not None and of_inputs is not None:
+            choose(array.input_range, of_inputs, array.input_range.clone())
     array.chip = chip
+
+
+def _watch(
+    net: nn.Module,
+    seen: Mapping[Any, Sample | Summaries],
+    batches: Iterable[Any],
+    forward: Callable[[nn.Module, Any], Any] | None,
+) -> None:
+    """Note what tile arrays and quantisers are given for the batches; products are exact and nothing is quantised meanwhile."""
+    hooks = [m.register_forward_pre_hook(lambda module, args: seen[module].note(args[0])) for m in seen]
+    arrays = tile_arrays(net)
+    try:
+        for array in arrays:
+            array.exact = True
+        with unquantised(net):
+            for batch in batches:
+                run_batch(net, batch, forward)
+    finally:
+        for array in arrays:
+            array.exact = False
+        for hook in hooks:
+            hook.remove()
+
+
+def largest(x: Tensor, count: Tensor, share: float) -> Tensor:
+    return x.abs().amax((0, 2))
+
+
+def quantile_of(x: Tensor, count: Tensor, share: float) -> Tensor:
+    ordered = x.abs().transpose(0, 1).flatten(1).sort(dim=1, descending=True).values
+    rank = ((1 - share) * count).long().clamp(max=ordered.shape[1] - 1)
+    return ordered.gather(1, rank[:, None]).squeeze(1)
+
+
+def sigmas(x: Tensor, count: Tensor, share: float) -> Tensor:
+    mean = x.sum((0, 2)) / count
+    return SIGMAS * (x.square().sum((0, 2)) / count - mean.square()).clamp(min=0).sqrt()
+
+
+# Input ranges [tile] of a batch x [vector, tile, row], in which `count` [tile] values are not padding (zeros).
+STATISTICS = {"max": largest, "quantile": quantile_of, "moving_std": sigmas}
 
 
 class Sample:
@@ -178,9 +224,10 @@ class Sample:
 class Seen(Sample):
     """What the DACs of one tile array were given while it was watched, [vector, tile, row]."""
 
-    def __init__(self, array: TileArray, method: Method | None, quantile: float, keep: bool) -> None:
+    def __init__(self, array: TileArray, method: str | None, quantile: float, keep: bool) -> None:
         super().__init__()
-        self.array, self.method, self.quantile, self.keeps = array, method, quantile, keep
+        self.array, self.quantile, self.keeps = array, quantile, keep
+        self.statistic = STATISTICS.get(method or "", largest)
         self.tops: list[Tensor] = []  # one [tile] per batch
 
     def note(self, x: Tensor | Patches) -> None:
@@ -190,92 +237,14 @@ class Seen(Sample):
             return
         if not torch.isfinite(xs).all():
             raise MhoError(f"calibrate met NaN or infinite inputs at layer {self.array.name!r}")
-        self.tops.append(self._statistic(xs))
+        self.tops.append(self.statistic(xs, self.array.layout.occupied * len(xs), self.quantile))
         if self.keeps:
             self.keep(xs)
 
-    def start(self) -> Tensor:
-        """The input range [tile, 1] by the statistic of the method; 1 where all inputs were 0."""
+    def start(self, cap: float = math.inf) -> Tensor:
+        """The input range [tile, 1] by the statistic; 1 where all inputs were 0."""
         mean = torch.stack(self.tops).mean(0)[:, None]
-        return torch.where(mean > 0, mean, torch.ones_like(mean))
-
-    def _statistic(self, xs: Tensor) -> Tensor:
-        """[tile] of one batch; padding (zeros) does not count."""
-        n = self.array.layout.occupied * len(xs)
-        if self.method == "quantile":
-            ordered = xs.abs().transpose(0, 1).flatten(1).sort(dim=1, descending=True).values
-            rank = ((1 - self.quantile) * n).long().clamp(max=ordered.shape[1] - 1)
-            return ordered.gather(1, rank[:, None]).squeeze(1)
-        if self.method == "moving_std":
-            mean = xs.sum((0, 2)) / n
-            return SIGMAS * (xs.square().sum((0, 2)) / n - mean.square()).clamp(min=0).sqrt()
-        return xs.abs().amax((0, 2))
-
-
-def _some(x: Tensor, count: int, seed: int) -> Tensor:
-    """`count` vectors at random: every so-manieth would pick the same position of every sequence or image."""
-    if len(x) <= count:
-        return x
-    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:count]
-    return x[chosen.sort().values.to(x.device)]
-
-
-class Trial:
-    """One matrix on trial chips: what its tiles compute for inputs [vector, tile, row], against the exact products.
-
-    Every candidate sees the same chips and the same noise, so the better one wins and not the luckier one. Leaves a trial
-    chip on the array.
-    """
-
-    def __init__(self, array: TileArray, weight: Tensor, x: Tensor) -> None:
-        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        self.array, self.weight, self.x = array, weight, x.to(dtype)
-        self.exact = product(self.x, array.on_tiles(weight.to(dtype))) * array.output_factor()
-
-    def choose_inputs(self, before: Tensor) -> None:
-        """The input range of each tile with the smallest error: a coarse grid around the present one, then a fine one; or
-        the one `before` [tile, 1], where none is better."""
-        ranges = self.array.input_range
-        self._program(0)
-        start, best = ranges.detach().clone(), self.errors(before)[0]
-        ranges.data.copy_(before)
-        for grid in (COARSE, FINE):
-            for factor in grid:
-                error = self.errors(start * factor)[0]
-                better = error < best
-                ranges.data.copy_(torch.where(better[:, None], start * factor, ranges))
-                best = torch.where(better, error, best)
-            start = ranges.detach().clone()
-
-    def choose_columns(self) -> None:
-        """The conductance range of each column with the smallest squared error; tiles where the columns chosen do not
-        lower the error (of whole vectors) keep what they had."""
-        start = self.array.gamma.clone()
-        squares = torch.stack([self.over_chips(start * f)[1] for f in COLUMNS])  # [candidate, tile, out]
-        chosen = start * torch.tensor(COLUMNS, device=start.device, dtype=start.dtype)[squares.argmin(0)]
-        better = self.over_chips(chosen)[0] < self.over_chips(start)[0]
-        self.array.gamma.copy_(torch.where(better[:, None], chosen, start))
-
-    def over_chips(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean of both `errors` with these conductance ranges [tile, out] over the trial chips."""
-        self.array.gamma.copy_(gamma)
-        found = []
-        for k in range(CHIPS):
-            self._program(k)
-            found.append(self.errors(self.array.input_range))
-        mvm, square = (torch.stack(each).sum(0) / CHIPS for each in zip(*found))
-        return mvm, square
-
-    def errors(self, ranges: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the trial chip that is on, with these input ranges [tile, 1]: the MVM error mean |y - y~| / mean |y| over
-        vectors (Rasch et al. 2023, Eq. 20) [tile], and the mean squared error [tile, out]."""
-        x = self.array.layout.join(self.x)
-        off = self.array.trace(x, self.weight, "trial", ranges)["digital"] - self.exact
-        size = self.exact.norm(dim=-1).mean(0).clamp(min=1e-12)
-        return off.norm(dim=-1).mean(0) / size, off.square().mean(0)
-
-    def _program(self, k: int) -> None:
-        self.array.program(self.weight, draws.key("calibrate", k))
+        return torch.where(mean > 0, mean, torch.ones_like(mean)).clamp(max=cap)
 
 
 class Summaries:
@@ -294,23 +263,9 @@ class Summaries:
             quantiser.start_from(means.mean(), tops.mean(), lowest.amin())
 
 
-@contextmanager
-def watching(net: nn.Module, seen: Mapping[Any, Sample | Summaries]) -> Iterator[None]:
-    """Note the inputs of tile arrays and quantisers; evaluation mode, exact products and no quantisation meanwhile."""
-
-    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen[module].note(args[0])
-
-    hooks = [a.register_forward_pre_hook(note) for a in seen]
-    everything = tile_arrays(net)
-    try:
-        with keeping_modes(net), unquantised(net):
-            net.eval()
-            for a in everything:
-                a.exact = True
-            yield
-    finally:
-        for a in everything:
-            a.exact = False
-        for h in hooks:
-            h.remove()
+def _some(x: Tensor, count: int, seed: int) -> Tensor:
+    """`count` vectors at random: every so-manieth would pick the same position of every sequence or image."""
+    if len(x) <= count:
+        return x
+    chosen = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:count]
+    return x[chosen.sort().values.to(x.device)]

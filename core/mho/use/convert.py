@@ -203,9 +203,9 @@ def conversion_report(net: nn.Module) -> ConversionReport:
     return _report(net, arrays[0].session.report or {})
 
 
-def remark(net: nn.Module, who: str, arrays: set[str], text: str) -> list[str]:
-    """Let the report say `text` of the layers with tile arrays of these names, in place of what `who` said before; gives the
-    names of the layers."""
+def remark(net: nn.Module, who: str, arrays: set[str], text: str, warning: str = "") -> None:
+    """Let the report say `text` of the layers with tile arrays of these names, in place of what `who` said before; with a
+    `warning` (to whoever called the caller) that has their names in place of {}."""
     found = []
     for name, layer in net.named_modules():
         if isinstance(layer, AnalogLayer):
@@ -213,7 +213,8 @@ def remark(net: nn.Module, who: str, arrays: set[str], text: str) -> list[str]:
             if arrays & {a.name for a in layer.arrays().values()}:
                 layer.placement.remarks[who] = text
                 found.append(name or "(root)")
-    return found
+    if found and warning:
+        warnings.warn(warning.format(", ".join(found)), stacklevel=3)
 
 
 def to_digital(net: nn.Module) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -122,13 +121,12 @@ def evaluate(
                 if on_chip is not None:
                     on_chip(k, row)
             rows.append(row)
-    idle = remark(net, "evaluation", missed, "no forward of the evaluation entered it") if missed is not None else []
-    if idle:
-        warnings.warn(
-            f"no forward entered {', '.join(idle)} while the score was computed: weights there are idle, or read past the tiles "
+    if missed is not None:
+        remark(
+            net, "evaluation", missed, "no forward of the evaluation entered it",
+            "no forward entered {} while the score was computed: weights there are idle, or read past the tiles "
             "(F.linear(x, layer.weight)), where nothing analog happens to them",
-            stacklevel=2,
-        )
+        )  # fmt: skip
     return Evaluation(at, tuple(rows), reference, chance)
 
 

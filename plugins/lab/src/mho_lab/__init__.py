@@ -44,6 +44,12 @@ def mho_tasks() -> dict[str, str]:
 
 
 @hookimpl
+def mho_calibrations() -> dict[str, str]:
+    """Searches of input ranges and of conductance ranges, by the MVM error."""
+    return {"dac.mse": "mho_lab.run.search:mse", "columns.grid": "mho_lab.run.search:columns"}
+
+
+@hookimpl
 def mho_pages() -> dict[str, str]:
     """Pages that were kept as data (studies, footprints), of runs, and of sweeps."""
     return {

@@ -31,7 +31,7 @@ from mho.config import Hardware, load
 from mho.effects import draws
 from mho.fast import routes
 from mho.ground import MhoError, spread, write_atomically
-from mho.use import Evaluation, Method, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
+from mho.use import Evaluation, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
 from mho_lab.measure.identity import identity, versions
 from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
 from mho_lab.run.inspection import inspect_layers, kurtosis_by_layer
@@ -41,7 +41,7 @@ from mho_lab.run.results import complete_lines
 from mho_lab.run.task import Score, Task
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
-DIRECT_RANGES: tuple[Method, ...] = ("max", "mse")
+DIRECT_RANGES = ("max", "mse")
 TUNING_BATCHES = 100  # at most, of the direct baseline of R003-80
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
