@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mho.ground import MhoError
-from mho.ground.arguments import choice, number, plain, whole
+from mho.ground import MhoError, choice, number, plain, whole
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), torch.tensor(3), np.array(3)])
