@@ -6,4 +6,4 @@ from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem,
 from mho.ground.files import write_atomically
 from mho.ground.notebook import html_facts, html_table
 from mho.ground.renames import Renamed
-from mho.ground.tables import json_text, table
+from mho.ground.tables import Table, Tabular, json_text, table

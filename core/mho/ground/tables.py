@@ -8,7 +8,9 @@ import shutil
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from mho.ground.notebook import html_table
 
 
 def width(text: str) -> int:
@@ -39,6 +41,32 @@ def table(
     text = [_line(line, widths, to_right) for line in lines]
     text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(" " * indent + line for line in text)
+
+
+class Table(NamedTuple):
+    """A table for the terminal and for notebooks: columns `right` are aligned to the right on the terminal, a notebook has the
+    `title` above."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    right: Iterable[int] = ()
+    title: str = ""
+    note: str = ""
+
+
+class Tabular:
+    """Results that people see as a table: they say which one."""
+
+    def as_table(self) -> Table:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        t = self.as_table()
+        return "\n".join(filter(None, (table(t.head, t.rows, right=t.right), t.note)))
+
+    def _repr_html_(self) -> str:
+        t = self.as_table()
+        return html_table(t.head, t.rows, title=t.title, note=t.note)
 
 
 def _widths(lines: list[list[str]]) -> list[int]:

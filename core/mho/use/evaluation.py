@@ -12,7 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mho.config import format_seconds, seconds
-from mho.ground import MhoError, html_table, spread, table, whole
+from mho.ground import MhoError, Table, Tabular, spread, whole
 from mho.tile import Session, tile_arrays
 from mho.use.chip import Time, keeping_chip, keeping_modes, program, session_of
 from mho.use.convert import remark
@@ -37,7 +37,7 @@ def iso_accurate(normalised: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Tabular):
     """Scores [chip][time] of independent chips, each programmed once and read at every time."""
 
     times: tuple[float, ...]  # seconds
@@ -66,19 +66,15 @@ class Evaluation:
             return None
         return tuple(normalised_accuracy(m, self.reference, self.chance) for m in self.mean)
 
-    def __str__(self) -> str:
-        return table(*self._table())
-
-    def _repr_html_(self) -> str:
-        return html_table(*self._table(), title=f"{self.chips} chips")
-
-    def _table(self) -> tuple[list[str], list[tuple[str, ...]]]:
-        head = ["time", "score", "SEM"]
-        columns = [[format_seconds(t) for t in self.times], [f"{m:.4f}" for m in self.mean], [f"{s:.4f}" for s in self.sem]]
+    def as_table(self) -> Table:
+        columns = {
+            "time": [format_seconds(t) for t in self.times],
+            "score": [f"{m:.4f}" for m in self.mean],
+            "SEM": [f"{s:.4f}" for s in self.sem],
+        }
         if self.normalised is not None:
-            head.append("normalised")
-            columns.append([f"{v:.3f}" for v in self.normalised])
-        return head, list(zip(*columns))
+            columns["normalised"] = [f"{v:.3f}" for v in self.normalised]
+        return Table(list(columns), list(zip(*columns.values())), title=f"{self.chips} chips")
 
 
 def evaluate(
