@@ -340,13 +340,12 @@ def _report(net: nn.Module, kept: Kept) -> ConversionReport:
     for h in _holders(net):
         module = h.module
         if isinstance(module, AnalogLayer):
-            kind = module.torch_type if module.made_of is None else module.made_of[1]
             about, matrices = module.placement, tuple(MatrixOnTiles.of(a) for a in module.arrays().values())
             arrays = dict.fromkeys(module.arrays().values())
             tiles = sum(a.layout.tile_count for a in arrays if a not in counted)
             operations = sum(c.operations for a in arrays for c in a.corrections)
             facts = about.why, about.tile, matrices, tiles, _count(h.own), about.waste, operations
-            entries.append(Converted(h.name, _type_name(kind), "analog", *facts, tuple(about.remarks.values())))
+            entries.append(Converted(h.name, _type_name(module.torch_class), "analog", *facts, tuple(about.remarks.values())))
             counted.update(arrays)
         elif module not in closed:
             size = _count(module.parameters(recurse=h.with_parts))

@@ -111,13 +111,11 @@ class Attached:
     @staticmethod
     def _clip(array: TileArray, matrix: Tensor) -> None:
         clip = array.training_spec.clip
-        if clip is None:
-            return
         if isinstance(clip, Sigmas):
             bound = clip.count * matrix.std()
             matrix.copy_(torch.minimum(torch.maximum(matrix, -bound), bound))
-            return
-        array.clip_(matrix, clip)
+        elif clip is not None:
+            array.clip_(matrix, clip)
 
 
 def _innermost(optimizer: Any) -> torch.optim.Optimizer:
