@@ -193,14 +193,10 @@ class _AnalogCell(_Recurrent):
     def forward(self, input: Tensor, hx: Any = None) -> Any:
         if input.dim() not in (1, 2):
             raise ValueError(f"{type(self).__name__}: expected 1-D or 2-D input, got {input.dim()}-D")
-        single = input.dim() == 1
-        x = input.unsqueeze(0) if single else input
         if hx is None:
             zero = input.new_zeros(*input.shape[:-1], self.hidden_size)
             hx = (zero, zero) if self.mode == "LSTM" else zero
-        state = tuple(s.unsqueeze(0) if single else s for s in self._parts(hx))
-        new = self._step(self._product("ih", x), state)
-        return self._whole(tuple(s.squeeze(0) if single else s for s in new))
+        return self._whole(self._step(self._product("ih", input), self._parts(hx)))
 
 
 class AnalogLSTMCell(_AnalogCell, nn.LSTMCell):

@@ -19,7 +19,7 @@ from mho.effects.quantiser import summary
 from mho.ground import MhoError
 from mho.ground.arguments import number
 from mho.tile import Patches, TileArray, tile_arrays, vectors
-from mho.use.chip import hearing, keeping_modes, matrices
+from mho.use.chip import NO_LAYERS, hearing, keeping_modes, matrices
 from mho.use.convert import remark
 
 Forward = Callable[[nn.Module, Any], Any]  # forward(net, batch)
@@ -80,7 +80,7 @@ def calibrate(
     arrays = tile_arrays(net)
     summaries = {q: Summaries() for q in quantisers(net) if q.what == "activations"}
     if not arrays and not summaries:
-        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+        raise MhoError(NO_LAYERS)
     learned = [a for a in arrays if dac is not None and a.learns_range]
     seen = {a: Seen(a, dac, quantile, keep=bool(of_inputs or of_columns)) for a in (arrays if columns else learned)}
     corrected = {a: Sample() for a in arrays if len(a.corrections)}

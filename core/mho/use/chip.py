@@ -24,6 +24,7 @@ from mho.ground import MhoError, html_facts
 from mho.layers import AnalogLayer
 from mho.tile import Programmed, Session, TileArray, parallel, tile_arrays
 
+NO_LAYERS = "this model has no analog layers; convert it first: net = mho.to_analog(model, hw)"
 Time = str | float | int | timedelta
 
 
@@ -103,8 +104,7 @@ def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int =
     Returns one `Chip` (number `index` of this seed), or with `chips=K` a list of K independent ones. The trainable
     weights are not touched.
     """
-    if not tile_arrays(net):
-        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+    arrays_of(net)
     if chips is not None and chips < 1:
         raise MhoError(f"chips must be at least 1, got {chips}")
     weights, t = fingerprint(net), seconds(age)
@@ -126,6 +126,13 @@ def unprogram(net: nn.Module) -> None:
     for array in tile_arrays(net):
         array.chip = None
         array.session.chip = None
+
+
+def arrays_of(net: nn.Module) -> list[TileArray]:
+    """The tile arrays of a network. Raises `MhoError` where it has none."""
+    if not (arrays := tile_arrays(net)):
+        raise MhoError(NO_LAYERS)
+    return arrays
 
 
 def chip_on(net: nn.Module) -> Chip | None:

@@ -19,7 +19,7 @@ from mho.fast.backend import make_fast
 from mho.ground import ConfigError, MhoError, Problem, Table, Tabular
 from mho.layers import AnalogLayer, Placement, close_fast_paths, lost, open_fast_paths, order_projections
 from mho.tile import Session, TileArray, tile_arrays
-from mho.use.chip import matrices
+from mho.use.chip import arrays_of, matrices
 
 # Digital in every paper and every chip so far; they hold parameters but no matrix product with them.
 DIGITAL_BY_DESIGN = (
@@ -176,11 +176,8 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    computed = [
-        name or ROOT
-        for name, m in model.named_modules()
-        if any(isinstance(v, Tensor) and not v.is_leaf for v in vars(m).values())
-    ]
+    tensors = [(name, v) for name, m in model.named_modules() for v in vars(m).values() if isinstance(v, Tensor)]
+    computed = dict.fromkeys(name or ROOT for name, v in tensors if not v.is_leaf)
     if computed:  # torch cannot copy them
         raise MhoError(
             f"weights of {', '.join(computed)} are computed from other parameters (weight_norm, pruning); make them "
@@ -195,10 +192,7 @@ def conversion_report(net: nn.Module) -> ConversionReport:
 
     Raises `MhoError` for a network without analog layers.
     """
-    arrays = tile_arrays(net)
-    if not arrays:
-        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
-    return _report(net, arrays[0].session.report or {})
+    return _report(net, arrays_of(net)[0].session.report or {})
 
 
 def remark(net: nn.Module, who: str, arrays: set[str], text: str, warning: str = "") -> None:
@@ -257,6 +251,8 @@ class Holder:
         self.own = list(module.parameters(recurse=False))
         self.cls = next((c for c in classes if c.takes(module)), None)  # which can replace it
         self.about = name, type(module).__name__, _count(self.own)  # what rules ask for
+        kind = module.torch_class if isinstance(module, AnalogLayer) else type(module)
+        self.type = f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn") else kind.__name__  # for people
         # An attention that is digital reads the weight of its projection directly: both stay together.
         self.with_parts = isinstance(module, nn.MultiheadAttention) and not isinstance(module, AnalogLayer)
 
@@ -308,7 +304,7 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, Kept]:
         tile, decided = (hw.default, "default") if rule is None else (hw.layers[rule].tile, f"rule {hw.layers[rule].match!r}")
         stays = ("digital", decided) if tile == "digital" else h.stays
         if stays is not None:
-            kept[h.name] = (_type_name(type(h.module)), *stays)
+            kept[h.name] = (h.type, *stays)
             closed.update(h.module.modules() if h.with_parts else ())
             continue
         assert h.cls is not None
@@ -340,19 +336,19 @@ def _report(net: nn.Module, kept: Kept) -> ConversionReport:
     for h in _holders(net):
         module = h.module
         if isinstance(module, AnalogLayer):
-            about, matrices = module.placement, tuple(MatrixOnTiles.of(a) for a in module.arrays().values())
-            arrays = dict.fromkeys(module.arrays().values())
-            tiles = sum(a.layout.tile_count for a in arrays if a not in counted)
-            operations = sum(c.operations for a in arrays for c in a.corrections)
+            about, arrays = module.placement, module.arrays().values()
+            each = set(arrays)
+            matrices = tuple(map(MatrixOnTiles.of, arrays))
+            tiles = sum(a.layout.tile_count for a in each - counted)
+            operations = sum(c.operations for a in each for c in a.corrections)
             facts = about.why, about.tile, matrices, tiles, _count(h.own), about.waste, operations
-            entries.append(Converted(h.name, _type_name(module.torch_class), "analog", *facts, tuple(about.remarks.values())))
-            counted.update(arrays)
+            entries.append(Converted(h.name, h.type, "analog", *facts, tuple(about.remarks.values())))
+            counted |= each
         elif module not in closed:
             size = _count(module.parameters(recurse=h.with_parts))
             before, *told = kept.get(h.name, ("",))
-            same = before == _type_name(type(module))
-            where, why = told if same else h.stays or ("left digital", "put there after the conversion")
-            entries.append(Converted(h.name, _type_name(type(module)), where, why, parameters=size))
+            where, why = told if before == h.type else h.stays or ("left digital", "put there after the conversion")
+            entries.append(Converted(h.name, h.type, where, why, parameters=size))
             closed.update(module.modules() if h.with_parts else ())
     return ConversionReport(entries)
 
@@ -405,7 +401,3 @@ def _refuse_idle_rules(hw: Hardware, matched: set[int], names: list[str]) -> Non
         problems.append(Problem(hw.mark_of_rule(i), f"layers[{i}]", f"no layer is {text}; {hint}"))
     if problems:
         raise ConfigError(problems)
-
-
-def _type_name(kind: type[nn.Module]) -> str:
-    return f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn") else kind.__name__
