@@ -16,7 +16,6 @@ from mho.effects.nonideality import linear as linear, magnitude as magnitude, pr
 from mho.effects.nonideality import square as square
 from mho.effects.quantiser import Quantiser as Quantiser, QuantiserModule as QuantiserModule
 from mho.effects.site import Site as Site
-from mho.effects.stuck import StuckAt as StuckAt
 from mho.effects.surrogate import Surrogate as Surrogate
 from mho.fast.route import Route as Route, routes as routes
 from mho.ground.errors import ConfigError as ConfigError, MhoError as MhoError, PluginError as PluginError

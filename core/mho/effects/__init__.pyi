@@ -15,5 +15,4 @@ from mho.effects.quantiser import Quantiser as Quantiser, QuantiserModule as Qua
 from mho.effects.quantiser import quantisers as quantisers, unquantised as unquantised
 from mho.effects.site import Geometry as Geometry, Per as Per, Rows as Rows, Site as Site, Stream as Stream
 from mho.effects.stages import STAGES as STAGES, Rounding as Rounding, TABLE as TABLE, Stage as Stage
-from mho.effects.stuck import StuckAt as StuckAt
 from mho.effects.surrogate import Surrogate as Surrogate

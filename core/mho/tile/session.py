@@ -37,11 +37,15 @@ class Member(nn.Module):
     order       how the vectors that it is given lie, see `AnalogLayer.order`
     seen        abs-max [tile, 1] of the last inputs, where input ranges follow statistics
     chip        `Programmed`: what the chip that is on holds of it
+    deployed    whether that is in use; `quick`: whether normal numbers of training have 16 bits
     """
 
     name: str
     path: tuple[int, int]  # names its random numbers
     chip: Any
+    deployed: Any
+    quick: Any
+    device: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,20 +54,6 @@ class Member(nn.Module):
         self.held = False
         self.order = "steps"
         self.seen: Tensor | None = None
-
-    @property
-    def deployed(self) -> bool:
-        """Whether the chip is in use."""
-        raise NotImplementedError
-
-    @property
-    def quick(self) -> bool:
-        """Whether normal numbers of training have 16 bits."""
-        raise NotImplementedError
-
-    @property
-    def device(self) -> torch.device:
-        raise NotImplementedError
 
     def hold(self, drawn: draws.Key, by_root: bool = True) -> None:
         """Keep the weight key of the root forward until the next one."""

@@ -153,7 +153,7 @@ def test_every_column_keeps_a_curvature_of_its_own_for_the_life_of_the_chip(tile
     t.program(seed=3)
     y = t(torch.full((2, 1), 4.0))
     assert torch.equal(y[0], y[1])
-    zeta = t.tiles._0_zeta[0].double()
+    zeta = t.tiles.chip.constants[0]["zeta"][0].double()
     assert abs(float(zeta.mean()) - mean) < Z * mean * std / math.sqrt(n)
     assert abs(float(zeta.std()) / (mean * std) - 1) < Z / math.sqrt(2 * n)
     gain = (1 + zeta.abs().mean() / 2) ** 2
@@ -164,7 +164,7 @@ def test_every_column_keeps_a_curvature_of_its_own_for_the_life_of_the_chip(tile
 def test_the_curvature_is_averaged_over_the_columns_of_each_physical_tile(tile):
     """R003-24, R003-28: an outlier in one column block leaves the gain of the other one alone"""
     t = tile(torch.ones(8, 1), "{kind: circuit.adc_s_curve, std: 0.5}", columns=4, adc="{bits: none, bound: 10}").program(seed=0)
-    zeta = t.tiles._0_zeta[0]
+    zeta = t.tiles.chip.constants[0]["zeta"][0]
     gain = t(torch.full((1, 1), 1e-3))[0] / 1e-3 * (1 + (zeta * 1e-4).abs())
     for block in (slice(0, 4), slice(4, 8)):
         assert torch.allclose(gain[block], (1 + zeta[block].abs().mean() / 2) ** 2, rtol=1e-5)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from mho_circuit.stuck import StuckAt
 from torch import Tensor
 
-from mho import Field, MhoError, Nonideality, Side, Site, StuckAt, magnitude, square
+from mho import Field, MhoError, Nonideality, Side, Site, magnitude, square
 from mho.config import MicroSiemens, Seconds
 from mho.effects import Column, Measurements, Residuals, normal_distribution, normal_log_density
 

@@ -1,6 +1,8 @@
 """Cells that cannot be switched: stuck in the high- or the low-resistance state."""
 
-from mho import Field, StuckAt
+from mho_circuit.stuck import StuckAt
+
+from mho import Field
 
 
 class RramStuckAt(StuckAt, kind="rram.stuck_at"):

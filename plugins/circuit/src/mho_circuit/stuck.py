@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mho.config import Field
-from mho.effects.nonideality import Nonideality
-from mho.effects.site import Site
+from mho import Field, Nonideality, Site
 
 
 class StuckAt(Nonideality):
