@@ -43,6 +43,7 @@ class Conversion(NamedTuple):
 
     @classmethod
     def of(cls, adc: Any) -> Conversion:
+        """That of an `Adc`; without one, nothing is clipped or rounded."""
         return cls(adc.limit, adc.top) if isinstance(adc, Adc) else cls(math.inf, None)
 
     @property

@@ -91,6 +91,7 @@ class ConversionReport(tuple[Converted, ...]):
 
     @property
     def analog(self) -> list[Converted]:
+        """Layers whose weight matrices are on tiles."""
         return [e for e in self if e.where == "analog"]
 
     @property
