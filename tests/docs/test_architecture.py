@@ -9,7 +9,7 @@ from tests.docs.test_physics_page import names
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-PLACES = sorted(set(re.findall(r"`((?:core|plugins|tests|docs)/[\w/.]+(?:::\w+)?)`", TEXT)))
+PLACES = sorted(set(re.findall(r"`((?:core|plugins|tests|docs)/[\w/.]+(?:::[\w.]+)?)`", TEXT)))
 
 
 @pytest.mark.parametrize("place", PLACES)
