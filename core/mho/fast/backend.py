@@ -44,6 +44,7 @@ class Fast:
 
     @property
     def quick(self) -> bool:
+        """Whether normal numbers of training have 16 bits: where the array is fused."""
         return self.route.fused
 
     def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool:
@@ -58,6 +59,7 @@ class Fast:
         return bool(self.route.by_reference) or self.view.backward.mode == "autograd"
 
     def product(self, call: Call, keep: bool, **about: Any) -> Product:
+        """One call as `TileProduct` and `CodedWeights` need it; `keep` what a backward pass needs."""
         return Product(call, self.route, self.kernels, keep, self._by_reference, **about)
 
     def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor:
@@ -120,12 +122,15 @@ class Fast:
         return codes.to(torch.float32) * product.epilogue.adc.step
 
     def laid_out(self, target: Tensor) -> Tensor:
+        """Normalised targets [tile, out, row] in the order in memory in which the other two read them."""
         return cells.laid_out(self.kernels, target)
 
     def programmed(self, target: Tensor, key: draws.Key) -> Tensor | None:
+        """Conductances [dev, tile, out, row] in µS of a chip with this key, in one pass over the cells; None: not here."""
         return cells.programmed(self.kernels, target, key)
 
     def aged(self, chip: Programmed, t: float) -> Tensor | None:
+        """Weights [tile, out, row] of the chip t seconds after programming, in one pass over the cells; None: not here."""
         return cells.aged(self.kernels, chip, t)
 
 

@@ -1,6 +1,6 @@
 """From products to digital outputs: terms of the effects, one Gaussian draw, ADC, column scale, sum over row tiles.
 
-The formulas are those of `mho.nonideality`. They run over blocks of vectors whose temporaries stay in the cache, or in one
+The formulas are those of `mho.Nonideality`. They run over blocks of vectors whose temporaries stay in the cache, or in one
 piece where a compiler fuses them.
 """
 
@@ -43,6 +43,7 @@ class Conversion(NamedTuple):
 
     @classmethod
     def of(cls, adc: Any) -> Conversion:
+        """That of an `Adc`; without one, nothing is clipped or rounded."""
         return cls(adc.limit, adc.top) if isinstance(adc, Adc) else cls(math.inf, None)
 
     @property

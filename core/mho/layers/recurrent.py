@@ -220,4 +220,5 @@ class AnalogRNNCell(_AnalogCell, nn.RNNCell):
 
     @property
     def mode(self) -> str:  # type: ignore[override]
+        """`RNN_TANH` or `RNN_RELU`, as torch calls it."""
         return f"RNN_{self.nonlinearity.upper()}"
