@@ -36,7 +36,7 @@ class LayerContract(Checks):
         """The layer is what conversion finds first."""
         fresh = registry.Registry()
         fresh.load(registry.CORE)
-        fresh.provide("layer", self.layer)
+        fresh.register(self.layer)
         with registry.using(fresh), seeded():
             yield
 
