@@ -220,4 +220,5 @@ class AnalogRNNCell(_AnalogCell, nn.RNNCell):
 
     @property
     def mode(self) -> str:  # type: ignore[override]
+        """Which step it computes, by torch's `nonlinearity`."""
         return f"RNN_{self.nonlinearity.upper()}"
