@@ -55,7 +55,7 @@ class TileSpec(Strict):
     adc: Annotated[Kinded, SLOTS["adc"]] | None = Field(None, source="Rasch et al. 2023, Eq. 5")
     """analog-to-digital converters of the outputs; none: ideal"""
     nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(())
-    """effects in the order in which they act inside a stage"""
+    """effects; inside a stage they act in this order, noise behind the others"""
     scale: dict[str, Factor] = Field({}, source="Rasch et al. 2023, Figs. 4, 5")
     """factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise"""
     corrections: tuple[Annotated[Kinded, CORRECTION], ...] = Field((), source="mho")

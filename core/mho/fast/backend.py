@@ -21,7 +21,7 @@ from mho.fast.product import Product
 from mho.fast.route import Route, resolve
 from mho.fast.source import source, spread, tiles_by_pixel
 from mho.fast.tier import Precision
-from mho.tile import Call, Drawn, Patches, Programmed, TileArray, TileView, blocks
+from mho.tile import Call, Drawn, Mvm, Patches, Programmed, TileArray, TileView, blocks
 
 
 class Fast:
@@ -44,6 +44,7 @@ class Fast:
 
     @property
     def quick(self) -> bool:
+        """Whether normal numbers of training have 16 bits: where the array is fused."""
         return self.route.fused
 
     def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool:
@@ -58,6 +59,7 @@ class Fast:
         return bool(self.route.by_reference) or self.view.backward.mode == "autograd"
 
     def product(self, call: Call, keep: bool, **about: Any) -> Product:
+        """One call as `TileProduct` and `CodedWeights` need it; `keep` what a backward pass needs."""
         return Product(call, self.route, self.kernels, keep, self._by_reference, **about)
 
     def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor:
@@ -65,8 +67,7 @@ class Fast:
         origin, pixels = source(self.view.layout, self.route, x)
         product = self.product(call, differentiated, source=origin)
         w, planes = drawn or self._weights(call, weight)
-        for p in self.view.plan.read:
-            w = self.view.in_rows(p.effect.apply("read", w, call.site(p, "read")))
+        w = Mvm(call).read(w)
         if planes is None:
             planes = Planes(*CodedWeights.apply(w, replace(product, shares=True)))
         arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
@@ -121,12 +122,15 @@ class Fast:
         return codes.to(torch.float32) * product.epilogue.adc.step
 
     def laid_out(self, target: Tensor) -> Tensor:
+        """Normalised targets [tile, out, row] in the order in memory in which the other two read them."""
         return cells.laid_out(self.kernels, target)
 
     def programmed(self, target: Tensor, key: draws.Key) -> Tensor | None:
+        """Conductances [dev, tile, out, row] in µS of a chip with this key, in one pass over the cells; None: not here."""
         return cells.programmed(self.kernels, target, key)
 
     def aged(self, chip: Programmed, t: float) -> Tensor | None:
+        """Weights [tile, out, row] of the chip t seconds after programming, in one pass over the cells; None: not here."""
         return cells.aged(self.kernels, chip, t)
 
 

@@ -74,6 +74,7 @@ class Route:
 
     @property
     def fused(self) -> bool:
+        """Whether the fast path computes this array; else `why` says why not."""
         return self.tier != "reference"
 
     @property

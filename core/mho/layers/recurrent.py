@@ -220,5 +220,5 @@ class AnalogRNNCell(_AnalogCell, nn.RNNCell):
 
     @property
     def mode(self) -> str:  # type: ignore[override]
-        """Which step it computes, by torch's `nonlinearity`."""
+        """`RNN_TANH` or `RNN_RELU`, as torch calls it."""
         return f"RNN_{self.nonlinearity.upper()}"

@@ -97,10 +97,12 @@ class TileArray(Scales, Member):
 
     @property
     def spec(self) -> TileSpec:
+        """The tile type of the hardware file."""
         return self.view.spec
 
     @property
     def device(self) -> torch.device:
+        """Where scales and chip lie."""
         return self.gamma.device
 
     # -- mapping ----------------------------------------------------------------------------------------------
@@ -270,6 +272,7 @@ class TileArray(Scales, Member):
 
     @property
     def quick(self) -> bool:
+        """Whether normal numbers of training have 16 bits: the back-end says so."""
         return self.backend is not None and self.backend.quick
 
     def _differentiated(self, *tensors: Tensor) -> bool:

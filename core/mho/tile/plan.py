@@ -27,7 +27,7 @@ class Placed(NamedTuple):
 @dataclass(frozen=True)
 class Plan:
     """The active effects: all, those that prepare constants, and by stage (`plan.read`, `plan.mvm`, ...: an attribute for
-    every stage of the table); each tuple in the order of the hardware file."""
+    every stage of the table), each tuple in the order of the signal (`Nonideality.place`)."""
 
     effects: tuple[Placed, ...]
     prepare: tuple[Placed, ...]
@@ -47,7 +47,8 @@ class Plan:
 
 def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str], float] = lambda kind: 1.0) -> Plan:
     """Place the effects of a layer, their strengths multiplied by `factor(kind)`. The n-th effect of a kind draws numbers of
-    its own (occurrence n), so adding or dropping another kind changes nobody's draws."""
+    its own (occurrence n), so adding or dropping another kind changes nobody's draws. Raises
+    `ConfigError` for two effects that both replace the product, or both say in which passes a tile is read."""
     seen: Counter[str] = Counter()
     placed: list[Placed] = []
     for e in effects:
@@ -58,8 +59,10 @@ def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str]
             e = e.model_copy(update={e.strength: strength})  # noqa: PLW2901 (the same effect, stronger)
         if e.active:
             placed.append(Placed(e, path, len(placed), name))
-    ordered = sorted(placed, key=lambda p: p.effect.final)  # stable: final effects act after all others
-    at = {stage: tuple(p for p in ordered if stage in p.effect.stages()) for stage in acting()}
+    at = {}
+    for stage in acting():
+        found = (p for p in placed if stage in p.effect.stages())
+        at[stage] = tuple(sorted(found, key=lambda p: p.effect.place(stage)))  # stable
     for stage, what in (("mvm", "replace the product of a tile"), ("passes", "say in which passes a tile is read")):
         if len(at[stage]) > 1:
             names = " and ".join(p.effect.kind for p in at[stage])

@@ -38,6 +38,7 @@ class Chip:
 
     @property
     def key(self) -> draws.Key:
+        """What all random numbers of this chip are hashed from: seed and index."""
         return draws.key("chip", self.seed, self.index)
 
     def age(self, t: Time) -> Chip:
@@ -66,7 +67,8 @@ class Chip:
         save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
 
     def put_on(self, net: nn.Module) -> None:
-        """Leave this chip on the network, at its age."""
+        """Leave this chip on the network, at its age. Raises `MhoError` where the weights have changed since it was
+        programmed, so that its seed cannot make it again; a chip from a file (`mho.load_chip`) brings its conductances along."""
         if self._file is None and fingerprint(net) != self._weights:
             raise MhoError(
                 f"the weights have changed since {self!r} was programmed, so it cannot be regenerated from its seed; "
@@ -102,7 +104,7 @@ def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int =
     """Program `net` on simulated devices and leave the first chip on it, at an age of 0 s or `age`.
 
     Returns one `Chip` (number `index` of this seed), or with `chips=K` a list of K independent ones. The trainable
-    weights are not touched.
+    weights are not touched. Raises `MhoError` for a network without analog layers and for fewer than one chip.
     """
     arrays_of(net)
     if chips is not None and chips < 1:
@@ -114,7 +116,7 @@ def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int =
 
 
 def age(net: nn.Module, t: Time) -> None:
-    """Let the chip on `net` age to `t` after programming ("1 h", a timedelta or seconds)."""
+    """Let the chip on `net` age to `t` after programming ("1 h", a timedelta or seconds). Raises `MhoError` without a chip."""
     chip = session_of(net).chip
     if chip is None:
         raise MhoError("no chip is on this network; program one first: mho.program(net, seed=0)")
@@ -177,7 +179,8 @@ def hearing(modules: Iterable[nn.Module], hear: Callable[[Any, tuple[Any, ...]],
 
 
 def load_chip(net: nn.Module, path: str | Path) -> Chip:
-    """Put a saved chip on `net`: the same bits as when it was saved, whatever the weights have become since."""
+    """Put a saved chip on `net`: the same bits as when it was saved, whatever the weights have become since. Raises
+    `MhoError` for a file that is no saved chip, or one of another network (other tiles or effects)."""
     path = Path(path)
     try:
         about = _about(path)
@@ -218,7 +221,8 @@ def fingerprint(net: nn.Module) -> str:
 
 
 def session_of(net: nn.Module) -> Session:
-    """What the analog layers of a network share."""
+    """What the analog layers of a network share; a new session where it has none. Raises `MhoError` for a model that holds
+    several separately converted networks."""
     found = {id(a.session): a.session for a in tile_arrays(net)}
     if len(found) > 1:
         raise MhoError("this model holds several separately converted networks; program each of them on its own")

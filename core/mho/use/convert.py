@@ -103,6 +103,7 @@ class ConversionReport(Tabular, tuple[Converted, ...]):
 
     @property
     def analog(self) -> list[Converted]:
+        """Layers whose weight matrices are on tiles."""
         return [e for e in self if e.where == "analog"]
 
     @property

@@ -21,7 +21,7 @@ TIMES = ("1 s", "1 h", "1 day", "1 year")  # Rasch et al. 2023
 
 def normalised_accuracy(score: float, reference: float, chance: float) -> float:
     """How much of a reference's advantage over guessing is left, (score - chance) / (reference - chance): 1 is the reference,
-    0 is guessing (Rasch et al. 2023, Eq. 1, with scores in place of errors).
+    0 is guessing (Rasch et al. 2023, Eq. 1, with scores in place of errors; R003-42).
 
     Raises `MhoError` where the reference is chance.
     """
@@ -46,6 +46,7 @@ class Evaluation(Tabular):
 
     @property
     def chips(self) -> int:
+        """How many chips were scored."""
         return len(self.scores)
 
     @property
@@ -55,7 +56,8 @@ class Evaluation(Tabular):
 
     @property
     def sem(self) -> tuple[float, ...]:
-        """Standard error of the mean: std / sqrt(chips), with n - 1 in the variance; nan for a single chip."""
+        """Standard error of the mean: std / sqrt(chips), with n - 1 in the variance (R003-32); nan for a single
+        chip."""
         return tuple(spread(self.scores)["sem"])
 
     @property
@@ -145,7 +147,8 @@ def _times(net: nn.Module, times: Iterable[Time] | Time | None) -> tuple[float, 
 def one_chip(
     net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int
 ) -> tuple[float, ...]:
-    """Scores of chip k of this seed at each time, in seconds; the chip stays on the network, which is in eval mode."""
+    """Scores of chip k of this seed at each time, in seconds; the chip stays on the network, which is in eval mode.
+    Raises `MhoError` for a score that is no number."""
     chip, row = program(net, seed, index=k, age=next(iter(times), 0.0)), []
     for n, t in enumerate(times):
         if n:
