@@ -117,6 +117,7 @@ class ConversionReport(Tabular, tuple[Converted, ...]):
         return [e for e in self if e.waste > WASTE]
 
     def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         head = ("layer", "type", "where", "tile", "matrix", "tiles", "parameters", "why")
         rows = [
             (e.shown, e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", "; ".join(e.said)) for e in self
