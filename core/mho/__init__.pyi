@@ -12,6 +12,7 @@ from mho.effects.correction import Correction as Correction
 from mho.effects.converter import Adc as Adc, Dac as Dac
 from mho.effects.mapping import Mapping as Mapping
 from mho.effects.nonideality import Nonideality as Nonideality, Side as Side, absolute as absolute, by_depth as by_depth
+from mho.effects.nonideality import conductance as conductance
 from mho.effects.nonideality import linear as linear, magnitude as magnitude, product as product, signed as signed
 from mho.effects.nonideality import square as square
 from mho.effects.quantiser import Quantiser as Quantiser, QuantiserModule as QuantiserModule

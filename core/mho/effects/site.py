@@ -41,6 +41,12 @@ class Geometry(NamedTuple):
     g_max: float  # µS
     bound: float  # output bound of the ADC in analog units; inf without one
 
+    @property
+    def idle(self) -> float:
+        """Conductance of a device at g_min in units of the mapped range, g_min/(g_max - g_min): what the idle device of a
+        pair conducts, where the other one conducts |w| + idle."""
+        return self.g_min / (self.g_max - self.g_min)
+
     def over_tile(self, v: Tensor) -> Tensor:
         """The mean of v [..., out] over the outputs of each physical tile, at every output again."""
         if self.block_count == 1:

@@ -21,7 +21,7 @@ from mho.fast.product import Product
 from mho.fast.route import Route, resolve
 from mho.fast.source import source, spread, tiles_by_pixel
 from mho.fast.tier import Precision
-from mho.tile import Call, Drawn, Patches, Programmed, TileArray, TileView, blocks
+from mho.tile import Call, Drawn, Mvm, Patches, Programmed, TileArray, TileView, blocks
 
 
 class Fast:
@@ -67,8 +67,7 @@ class Fast:
         origin, pixels = source(self.view.layout, self.route, x)
         product = self.product(call, differentiated, source=origin)
         w, planes = drawn or self._weights(call, weight)
-        for p in self.view.plan.read:
-            w = self.view.in_rows(p.effect.apply("read", w, call.site(p, "read")))
+        w = Mvm(call).read(w)
         if planes is None:
             planes = Planes(*CodedWeights.apply(w, replace(product, shares=True)))
         arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mho.effects import Adc, Dac, draws
 from mho.effects.arithmetic import float_product
-from mho.fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides
+from mho.fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides, side_bound
 from mho.fast.kernels import Kernels
 from mho.fast.route import Route, Step
 from mho.fast.source import Source, tiles_by_pixel
@@ -263,7 +263,8 @@ class Epilogue(Terms):
         if self.route.tier == "fp32":
             return y, [s.clone() for s in sides]
         levels = [SIDE * (self.top if pair.psi is None else SIDE) for pair in self.route.pairs]
-        return y, [s.to(torch.float32).mul_(bound / n) for s, n in zip(sides, levels)]
+        tops = [side_bound(bound, self.route.phis[pair.phi], self.view.geometry) for pair in self.route.pairs]
+        return y, [s.to(torch.float32).mul_(top / n) for s, top, n in zip(sides, tops, levels)]
 
     def _joined(self, high: Tensor, low: Tensor) -> Tensor:
         """256 high + low in fp32, rounded once: in integers where 32 bits hold it."""

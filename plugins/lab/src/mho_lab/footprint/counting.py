@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from mho.config import Hardware, load
-from mho.ground import html_table, table
+from mho.ground import Table, Tabular
 from mho.layers import AnalogLayer
 from mho.tile import TileArray, tile_arrays
 from mho.use import to_analog
@@ -46,7 +46,7 @@ class MatrixFootprint:
         return self.tiles * self.uses
 
 
-class Footprint(tuple[MatrixFootprint, ...]):
+class Footprint(Tabular, tuple[MatrixFootprint, ...]):
     """One entry per weight matrix on tiles; the totals are the columns of R003 Table 1. Print it for a table."""
 
     parameters: int  # all of the model, batch norm and embeddings included
@@ -98,15 +98,7 @@ class Footprint(tuple[MatrixFootprint, ...]):
             "flops": self.flops,
         }
 
-    def __str__(self) -> str:
-        head, rows, total = self._table()
-        return f"{table(head, rows, right=range(3, 11))}\n{total}"
-
-    def _repr_html_(self) -> str:
-        head, rows, total = self._table()
-        return html_table(head, rows, note=total)
-
-    def _table(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]], str]:
+    def as_table(self) -> Table:
         head = ("matrix", "type", "tile", "groups", "rows", "columns", "tiles", "util %", "uses", "#MVM", "Mflop")
         rows = [
             (
@@ -128,7 +120,7 @@ class Footprint(tuple[MatrixFootprint, ...]):
             f"{self.parameters:,} parameters, {self.mapped:,} on {self.tiles} tiles ({self.utilisation:.1%} used); "
             f"{self.mvms:,} MVMs, every tile {self.reuse:.1f} times; {self.flops / 1e9:.3g} Gflop"
         )
-        return head, rows, total
+        return Table(head, rows, right=range(3, 11), note=total)
 
     def to_json(self) -> str:
         return json.dumps({**self.totals(), "matrices": [asdict(e) for e in self]}, indent=1)
@@ -148,7 +140,8 @@ def footprint(
     `forward(model, sample)`; by default a tuple is the arguments and a dict the keyword arguments of the model. Its
     batch counts as it is, so give one sample for figures per inference. A bias is one operation and no cell.
     """
-    hw = _with_split(load(hw), split)
+    hw = load(hw)
+    hw = load(hw, set=[f"tiles.{name}.split={split}" for name in hw.tiles] if split else ())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         net = to_analog(model, hw).eval()
@@ -162,7 +155,12 @@ def footprint(
         array.exact = True
         array.register_forward_pre_hook(note)
     with torch.no_grad():
-        (forward or _call)(net, sample)
+        if forward is not None:
+            forward(net, sample)
+        elif isinstance(sample, dict):
+            net(**sample)
+        else:
+            net(*sample) if isinstance(sample, (tuple, list)) else net(sample)
     names = {id(spec): name for name, spec in hw.tiles.items()}
     return Footprint.of(_entries(net, uses, names), sum(p.numel() for p in model.parameters()))
 
@@ -192,15 +190,3 @@ def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) ->
                 ),
             )
     return list(entries.values())
-
-
-def _call(net: nn.Module, sample: Any) -> Any:
-    if isinstance(sample, dict):
-        return net(**sample)
-    return net(*sample) if isinstance(sample, (tuple, list)) else net(sample)
-
-
-def _with_split(hw: Hardware, split: str | None) -> Hardware:
-    if split is None:
-        return hw
-    return hw.model_copy(update={"tiles": {n: t.model_copy(update={"split": split}) for n, t in hw.tiles.items()}})

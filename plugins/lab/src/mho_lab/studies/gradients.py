@@ -5,17 +5,18 @@ Every draw is a chip of its own: programmed, aged, and read with noise of its ow
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mho.effects import straight
-from mho.ground import MhoError, table
+from mho.ground import MhoError, Table, Tabular
 from mho.tile import Drawn, tile_arrays
 from mho.use import Time, keeping_chip, keeping_modes, matrices, program, session_of
 from mho_lab.run.inspection import parameters_on_tiles
@@ -29,7 +30,7 @@ Loss = Callable[[nn.Module], Tensor]
 
 @contextmanager
 def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
-    """GradientDraws of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
+    """Gradients of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
     ageing included; rounding has derivative 0: R000's vanilla), `expected` (the same, but rounding passes straight through),
     `through` (R003-65) or `ste` (R001-02)."""
     name, rounding = ("autograd", "ste") if mode == EXPECTED else (mode, "zero")
@@ -43,13 +44,9 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
                 weights = array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.chip.weights)
-                stack.callback(array.register_forward_pre_hook(_using(weights)).remove)
+                use = functools.partial(lambda w, array, args: (*args[:2], Drawn(w)), weights)  # instead of its own
+                stack.callback(array.register_forward_pre_hook(use).remove)
         yield
-
-
-def _using(weights: Tensor) -> Any:
-    """A hook that makes a tile array compute with these weights."""
-    return lambda array, args: (*args[:2], Drawn(weights))
 
 
 @contextmanager
@@ -84,7 +81,7 @@ def sample_gradients(
     seed: int = 0,
     clean: Sequence[Tensor] | None = None,
 ) -> GradientDraws:
-    """GradientDraws of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
+    """Gradients of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
     products, is measured too where it is not given."""
     parameters = parameters_on_tiles(net)
 
@@ -131,22 +128,17 @@ class Direction(NamedTuple):
     dead: float
 
 
-class Directions(tuple[Direction, ...]):
+class Directions(Tabular, tuple[Direction, ...]):
     """One entry for every layer and mode, the whole network first. Print it for a table."""
 
     def of(self, mode: str, layer: str = ALL) -> Direction:
         """The entry of a mode in a layer."""
         return next(d for d in self if (d.mode, d.layer) == (mode, layer))
 
-    def __str__(self) -> str:
+    def as_table(self) -> Table:
         head = ("layer", "mode", "cos(clean)", "±", "cos(expected)", "±", "bias", "variance", "lowest", "dead")
         rows = [(d.layer, d.mode, *(f"{v:.3g}" for v in (*d[2:4], *d[6:8], *d[4:6], *d[8:]))) for d in self]
-        return table(head, rows, right=range(2, len(head)))
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(str(self))}</pre>"
+        return Table(head, rows, right=range(2, len(head)))
 
 
 def gradient_directions(
