@@ -69,7 +69,7 @@ class TileSpec(Strict):
     scale: dict[str, Factor] = Field(
         {},
         source="Rasch et al. 2023, Figs. 4, 5",
-        description="factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise",
+        description="factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for all PCM effects",
     )
     corrections: tuple[Annotated[Kinded, CORRECTION], ...] = Field(
         (), source="mho", description="what the digital side repairs around the tiles; fitted by calibration"

@@ -123,7 +123,7 @@ def _over_grid(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
         series = _series(at, lambda o: o.arm, lambda o, path=path: o.grid[path])
         note = "".join(f", {names[p]} {shown(v)}" for p, v in rest.items())
         title = f"Score over {names[path]}"
-        note = f"After {format_seconds(last)}{note}."
+        note = f"After {format_seconds(last)}{note}. Bars: standard errors."
         blocks.append(lines(title, series, x=path, y="score", percent=True, note=note))
     return blocks
 
