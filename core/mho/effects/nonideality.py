@@ -16,7 +16,7 @@ Shapes: g [dev, tile, out, row] in µS; w [tile, out, row], signed, 1 = the mapp
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic.fields import FieldInfo
@@ -228,11 +228,6 @@ class Nonideality(Kinded):
     def factor(self) -> float:
         """The factor that the base applies: `scale`, or 1 where the author uses a strength of their own."""
         return self.scale if self.strength == "scale" and not self.own_scale else 1.0
-
-    def boosted(self, by: float) -> Self:
-        """The same effect with its strength multiplied (R003-44, R003-45)."""
-        assert self.strength is not None
-        return self.model_copy(update={self.strength: by * getattr(self, self.strength)})
 
     @property
     def active(self) -> bool:

@@ -1,13 +1,14 @@
-"""Text tables for the terminal, and the same numbers as JSON."""
+"""Tables for people: as text for the terminal, as HTML for notebooks (every text escaped); and the same numbers as JSON."""
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import shutil
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -36,9 +37,9 @@ def table(
         lines = _wrapped(lines, kept.index(wrap), shutil.get_terminal_size((120, 24)).columns - indent)
     widths = _widths(lines)
     to_right = {kept.index(i) for i in right if i in kept}
-    text = [_line(line, widths, to_right) for line in lines]
+    text = ["  ".join(_padded(c, w, j in to_right) for j, (c, w) in enumerate(zip(line, widths))) for line in lines]
     text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join(" " * indent + line for line in text)
+    return "\n".join(" " * indent + line.rstrip() for line in text)
 
 
 def _widths(lines: list[list[str]]) -> list[int]:
@@ -57,14 +58,33 @@ def _wrapped(lines: list[list[str]], column: int, to: int) -> list[list[str]]:
     return result
 
 
-def _line(cells: list[str], widths: list[int], to_right: set[int]) -> str:
-    padded = [_pad(cell, w, j in to_right) for j, (cell, w) in enumerate(zip(cells, widths))]
-    return "  ".join(padded).rstrip()
-
-
-def _pad(cell: str, to: int, right: bool) -> str:
+def _padded(cell: str, to: int, right: bool) -> str:
     space = " " * (to - width(cell))
     return space + cell if right else cell + space
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", note: str = "", shown: int = 60) -> str:
+    """Rows under a head; of long tables the first `shown` rows."""
+    names = "".join(f'<th style="text-align:left">{_text(h)}</th>' for h in head)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:shown])
+    more = f"… and {len(rows) - shown:,} more rows" if len(rows) > shown else ""
+    said = "".join(f"<div>{_text(t)}</div>" for t in (more, note) if t)
+    named = f"<div><b>{_text(title)}</b></div>" if title else ""
+    return f"{named}<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>{said}"
+
+
+def html_facts(title: str, facts: Mapping[str, Any]) -> str:
+    """Names with one value each."""
+    return html_table((), [(name, str(value)) for name, value in facts.items()], title=title)
+
+
+def _cell(value: Any) -> str:
+    side = "right" if isinstance(value, (int, float)) else "left"
+    return f'<td style="text-align:{side}">{_text(value)}</td>'
+
+
+def _text(value: Any) -> str:
+    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def json_text(value: Any) -> str:

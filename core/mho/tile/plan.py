@@ -54,7 +54,8 @@ def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str]
         path, name = draws.words(layer, e.kind, seen[e.kind]), f"{e.kind.replace('.', '_')}_{seen[e.kind]}"
         seen[e.kind] += 1
         if e.strength and factor(e.kind) != 1:
-            e = e.boosted(factor(e.kind))  # noqa: PLW2901 (the same effect, stronger)
+            strength = factor(e.kind) * getattr(e, e.strength)
+            e = e.model_copy(update={e.strength: strength})  # noqa: PLW2901 (the same effect, stronger)
         if e.active:
             placed.append(Placed(e, path, len(placed), name))
     at = {}

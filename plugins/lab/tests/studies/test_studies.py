@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from mho_lab.run import inspection
+from mho_lab.run.inspection import excess_kurtosis, kurtosis_by_layer
 from mho_lab.run.product import MvmExperiment, effect_table
 from mho_lab.studies import mvm
 from torch import nn
@@ -163,7 +163,7 @@ def test_generalised_normal_draws_have_their_theoretical_kurtosis():
     assert mvm.theoretical_kurtosis(1.0) == pytest.approx(3) and mvm.theoretical_kurtosis(2.0) == pytest.approx(0)
     for beta, tolerance in ((1.0, 0.15), (2.0, 0.02), (8.0, 0.01)):
         w = mvm.generalised_normal((2000, 2000), beta, torch.Generator().manual_seed(0))
-        assert inspection.excess_kurtosis(w) == pytest.approx(mvm.theoretical_kurtosis(beta), abs=tolerance)
+        assert excess_kurtosis(w) == pytest.approx(mvm.theoretical_kurtosis(beta), abs=tolerance)
         assert abs(float(w.mean())) < 5 * float(w.std()) / 2000
 
 
@@ -186,7 +186,7 @@ def test_column_scaling_makes_unequal_columns_more_compact():
     model = nn.Sequential(nn.Linear(64, 64, bias=False))
     with torch.no_grad():
         model[0].weight.mul_(torch.logspace(-2, 0, 64)[:, None])
-    (layer,) = inspection.kurtosis_by_layer(mho.to_analog(model, "ideal.exact"))
+    (layer,) = kurtosis_by_layer(mho.to_analog(model, "ideal.exact"))
     assert layer.layer == "0" and layer.conductances < layer.weights - 1
 
 

@@ -151,4 +151,5 @@ class EffectPathChecks(PathChecks, EffectChecks):
             return self.spec
         with_it, without = (self.bench.tile(*e).program(seed=0).age(AGE)(self.bench.x) for e in ((self.spec,), ()))
         share = float((with_it - without).detach().norm() / without.norm())
-        return self.spec.boosted(VISIBLE / share) if 0 < share < VISIBLE else self.spec
+        factor = VISIBLE / share if 0 < share < VISIBLE else 1.0
+        return self.spec.model_copy(update={self.spec.strength: factor * getattr(self.spec, self.spec.strength)})

@@ -42,7 +42,7 @@ def read_csv(
     where = {c: (names or {}).get(c, c) for c in columns}
     missing = [c for c in columns if where[c] not in header]
     if missing:
-        wanted = "\n".join(f"    {c:<14} {_unit(columns[c])}{columns[c].meaning}" for c in missing)
+        wanted = "\n".join(f"    {c:<14} [{columns[c].unit or 'label'}] {columns[c].meaning}" for c in missing)
         raise MhoError(
             f"{path}: missing columns\n{wanted}\n  the file has: {', '.join(header) or 'no header'}\n"
             f"  if a column is there under another name, write --map NAME_IN_FILE={missing[0]}"
@@ -66,10 +66,6 @@ def read_csv(
         ranges = [c for c, column in columns.items() if column.unit == "uS"]
         g_max = max((max(values[c], default=0.0) for c in ranges[:1]), default=0.0)
     return Measurements(tensors, g_max, str(path), skipped)
-
-
-def _unit(column: Column) -> str:
-    return f"[{column.unit}] " if column.unit else "[label] "
 
 
 def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -239,17 +235,17 @@ def fit(
     constants = {n: v for n, v in start.items() if n in fixed}
     if not p.names:
         raise MhoError("everything is fixed: there is nothing to fit")
-    units = len(data)
-    if units < len(p.names) + 10:
+    if len(data) < len(p.names) + 10:
         raise MhoError(
-            f"{data.name}: {units} complete rows are too few for {len(p.names)} numbers; at least {len(p.names) + 10} are needed"
+            f"{data.name}: {len(data)} complete rows are too few for {len(p.names)} numbers; "
+            f"at least {len(p.names) + 10} are needed"
         )
-    best = _maximum(p, data, p.start(start), constants)
-    spec, extras = p.spec(best.values)
+    values, errors, log_likelihood = _maximum(p, data, p.start(start), constants)
+    spec, extras = p.spec(values)
     spec, extras = _closed(spec, data), {**constants, **extras}
     residuals = _residuals(spec, data, extras)
-    goodness = _bootstrap(p, data, best.values, constants, residuals, draws, seed, tick) if draws else None
-    return Fit(spec, extras, tuple(p.names), best.values, best.errors, best.log_likelihood, data, goodness, residuals)
+    goodness = _bootstrap(p, data, values, constants, residuals, draws, seed, tick) if draws else None
+    return Fit(spec, extras, tuple(p.names), values, errors, log_likelihood, data, goodness, residuals)
 
 
 def fittable(cls: type) -> bool:
@@ -266,12 +262,6 @@ def _check(effect: Nonideality, data: Measurements) -> None:
         raise MhoError(f"{data.name}: cannot tell the range of the devices; set it with --g-max")
 
 
-class _Maximum(NamedTuple):
-    values: np.ndarray
-    errors: np.ndarray
-    log_likelihood: float
-
-
 def _objective(p: Parameters, data: Measurements, constants: Mapping[str, float]) -> Callable[[Tensor], Tensor]:
     """-ln L / n as a differentiable function of the vector."""
     n = len(data)
@@ -284,8 +274,11 @@ def _objective(p: Parameters, data: Measurements, constants: Mapping[str, float]
     return value
 
 
-def _maximum(p: Parameters, data: Measurements, start: np.ndarray, constants: Mapping[str, float]) -> _Maximum:
-    """L-BFGS inside the bounds, then Newton with the exact Hessian for whatever is not at a bound."""
+def _maximum(
+    p: Parameters, data: Measurements, start: np.ndarray, constants: Mapping[str, float]
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """(values, standard errors, ln L) by L-BFGS inside the bounds, then Newton with the exact Hessian for whatever is not at
+    a bound."""
     from scipy import optimize
 
     f = _objective(p, data, constants)
@@ -311,7 +304,7 @@ def _maximum(p: Parameters, data: Measurements, start: np.ndarray, constants: Ma
     information = _hessian(f, values, ~at_bound) * len(data)
     errors = np.full(len(values), np.nan)
     errors[~at_bound] = _standard_errors(information)
-    return _Maximum(values, errors, -float(f(torch.tensor(values))) * len(data))
+    return values, errors, -float(f(torch.tensor(values))) * len(data)
 
 
 def _newton(f: Callable[[Tensor], Tensor], values: np.ndarray, free: np.ndarray, bounds: Sequence[tuple[Any, Any]]) -> np.ndarray:
@@ -418,96 +411,6 @@ def ks_distance(u: Tensor) -> float:
     n = len(u)
     steps = torch.arange(n + 1, dtype=u.dtype) / n
     return float(torch.maximum((u - steps[:-1]).abs().max(), (steps[1:] - u).abs().max()))
-
-
-# --- densities that several effects share ---
-
-
-# --- what comes out ---
-
-
-def fragment(result: Fit) -> str:
-    """The fitted effect as YAML, with a comment on where it comes from and the standard errors."""
-    d, g = result.data, result.goodness
-    verdict = "not tested" if g is None else f"p = {g.p:.2g} ({g.draws} simulated data sets)"
-    lines = [
-        f"# fitted by mho fit to {Path(d.name).name}: {len(d)} rows, g_max {d.g_max:g} uS, ln L = {result.log_likelihood:.6g}",
-        f"# goodness of fit: {verdict}" + (", REJECTED" if g is not None and g.rejected else ""),
-        "nonidealities:",
-        f"  - kind: {result.effect.kind}",
-    ]
-    error = dict(zip(result.names, result.errors))
-    default = type(result.effect)
-    for name, info in default.model_fields.items():
-        value = getattr(result.effect, name)
-        known = [n for n in result.names if n == name or n.startswith(name + "[")]
-        if name == "kind" or (not known and value == info.default):
-            continue
-        text = _rounded(value, error, name)
-        if known == [name]:
-            text += "  # " + (f"± {error[name]:.2g}" if math.isfinite(error[name]) else "at its bound")
-        lines.append(f"    {name}: {text}")
-    lines += [f"  # {n} of the measurement: {v:.4g}" for n, v in result.extras.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _rounded(value: Any, error: Mapping[str, float], name: str) -> str:
-    """A number to a hundredth of its standard error (or 6 digits), lists in brackets."""
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_rounded(v, error, f"{name}[{i}]") for i, v in enumerate(value)) + "]"
-    if not isinstance(value, float):
-        return str(value)
-    e = error.get(name, math.nan)
-    if not math.isfinite(e) or e <= 0:
-        return repr(float(f"{value:.6g}"))
-    return repr(round(value, 2 - math.floor(math.log10(e))))
-
-
-def as_data(result: Fit) -> dict[str, Any]:
-    """Everything about a fit as plain data; nan becomes null."""
-    g = result.goodness
-    return {
-        "kind": result.effect.kind,
-        "data": result.data.name,
-        "rows": len(result.data),
-        "rows_skipped": result.data.skipped,
-        "g_max_uS": result.data.g_max,
-        "parameters": {
-            n: {"value": float(v), "error": float(e) if math.isfinite(e) else None}
-            for n, v, e in zip(result.names, result.values, result.errors)
-        },
-        "effect": result.effect.model_dump(mode="json"),
-        "log_likelihood": result.log_likelihood,
-        "aic": result.aic,
-        "goodness": None if g is None else {**g._asdict(), "rejected": g.rejected},
-    }
-
-
-def figure(result: Fit, path: str | Path) -> None:
-    """Two panels: residual quantiles against uniform ones, and residuals along the range with their quartiles."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MhoError("a figure needs matplotlib; try: pip install 'mho-lab[report]'") from None
-    r = result.residuals
-    drawing = Figure(figsize=(9, 4), layout="constrained")
-    left, right = drawing.subplots(1, 2)
-    u = r.u.sort().values
-    expected = (torch.arange(len(u), dtype=u.dtype) + 0.5) / len(u)
-    thin = max(1, len(u) // 2000)
-    left.plot([0, 1], [0, 1], color="0.7", lw=1)
-    left.plot(expected[::thin], u[::thin], lw=1.5)
-    left.set(xlabel="expected", ylabel="residual (probability)", title=result.effect.kind)
-    order = r.along.argsort()
-    parts = list(zip(r.along[order].tensor_split(20), r.u[order].tensor_split(20)))
-    centre = [float(a.mean()) for a, _ in parts if len(a)]
-    for q in (0.05, 0.25, 0.5, 0.75, 0.95):
-        right.axhline(q, color="0.7", lw=1)
-        right.plot(centre, [float(v.quantile(q)) for _, v in parts if len(v)], ".-", color="C0", lw=1)
-    g = result.goodness
-    title = "5, 25, 50, 75, 95 % of the residuals" + ("" if g is None else f"; p = {g.p:.2g}")
-    right.set(xlabel=r.label, ylabel="residual (probability)", ylim=(0, 1), title=title)
-    drawing.savefig(path)
 
 
 def known(kinds: Mapping[str, type]) -> str:

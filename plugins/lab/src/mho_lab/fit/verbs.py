@@ -42,7 +42,7 @@ def fit(
     """
     from tqdm import tqdm
 
-    from mho_lab.fit import fitting
+    from mho_lab.fit import fitting, outcome
 
     cls = _effect(kind)
     held = _values(cls, fixed, "--fix")
@@ -55,7 +55,7 @@ def fit(
     give = force or not rejected
     if out is not None:
         _write(result, out, give)
-    click.echo(json.dumps(fitting.as_data(result), indent=1) if as_json else _text(result, give, out))
+    click.echo(json.dumps(outcome.as_data(result), indent=1) if as_json else _text(result, give, out))
     if not give:
         ctx.exit(2)
 
@@ -109,14 +109,14 @@ def _micro_siemens(text: str) -> float:
 
 
 def _write(result: Any, out: Path, give: bool) -> None:
-    from mho_lab.fit import fitting
+    from mho_lab.fit import outcome
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "fit.json").write_text(json.dumps(fitting.as_data(result), indent=1) + "\n")
-        fitting.figure(result, out / "fit.svg")
+        (out / "fit.json").write_text(json.dumps(outcome.as_data(result), indent=1) + "\n")
+        outcome.figure(result, out / "fit.svg")
         if give:
-            (out / "fit.yaml").write_text(fitting.fragment(result))
+            (out / "fit.yaml").write_text(outcome.fragment(result))
     except OSError as error:
         raise MhoError(f"cannot write to {out}: {error.strerror}") from None
 
@@ -125,7 +125,7 @@ def _text(result: Any, give: bool, out: Path | None) -> str:
     import math
 
     from mho.ground import table
-    from mho_lab.fit import fitting
+    from mho_lab.fit import outcome
 
     def shown(value: float) -> str:
         return f"{value:.3g}" if math.isfinite(value) else "at its bound"
@@ -143,7 +143,7 @@ def _text(result: Any, give: bool, out: Path | None) -> str:
     if out is not None:
         lines.append(f"wrote {out}{'' if give else ' (no fit.yaml; --force gives the parameters all the same)'}")
     elif give:
-        lines += ["", fitting.fragment(result).rstrip()]
+        lines += ["", outcome.fragment(result).rstrip()]
     else:
         lines.append("--force gives the parameters all the same")
     return "\n".join(lines)

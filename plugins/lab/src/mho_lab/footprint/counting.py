@@ -148,7 +148,8 @@ def footprint(
     `forward(model, sample)`; by default a tuple is the arguments and a dict the keyword arguments of the model. Its
     batch counts as it is, so give one sample for figures per inference. A bias is one operation and no cell.
     """
-    hw = _with_split(load(hw), split)
+    hw = load(hw)
+    hw = load(hw, set=[f"tiles.{name}.split={split}" for name in hw.tiles] if split else ())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         net = to_analog(model, hw).eval()
@@ -162,7 +163,12 @@ def footprint(
         array.exact = True
         array.register_forward_pre_hook(note)
     with torch.no_grad():
-        (forward or _call)(net, sample)
+        if forward is not None:
+            forward(net, sample)
+        elif isinstance(sample, dict):
+            net(**sample)
+        else:
+            net(*sample) if isinstance(sample, (tuple, list)) else net(sample)
     names = {id(spec): name for name, spec in hw.tiles.items()}
     return Footprint.of(_entries(net, uses, names), sum(p.numel() for p in model.parameters()))
 
@@ -192,15 +198,3 @@ def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) ->
                 ),
             )
     return list(entries.values())
-
-
-def _call(net: nn.Module, sample: Any) -> Any:
-    if isinstance(sample, dict):
-        return net(**sample)
-    return net(*sample) if isinstance(sample, (tuple, list)) else net(sample)
-
-
-def _with_split(hw: Hardware, split: str | None) -> Hardware:
-    if split is None:
-        return hw
-    return hw.model_copy(update={"tiles": {n: t.model_copy(update={"split": split}) for n, t in hw.tiles.items()}})

@@ -123,12 +123,9 @@ def _own(name: str, folder: Path) -> Iterator[tuple[Path, str]]:
         if spec is None:
             return
         file = Path(spec.origin or "").resolve()
-        if spec.has_location and file.suffix == ".py" and _is_own(file, folder):
+        within_folder = file.is_relative_to(folder) and not INSTALLED & set(file.relative_to(folder).parts)
+        if spec.has_location and file.suffix == ".py" and within_folder:
             yield file, spec.parent or ""
         within = spec.submodule_search_locations
         if within is None:
             return
-
-
-def _is_own(file: Path, folder: Path) -> bool:
-    return file.is_relative_to(folder) and not INSTALLED & set(file.relative_to(folder).parts)

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,11 +145,8 @@ def _status(plan: dict[str, Any], state: State) -> Status:
     failed = [f for k in open_ if (f := state.failed(k))]
     names = {f["key"] for f in failed}
     running = sum(state.running(k).exists() for k in open_ if k not in names)
-    return Status(plan["measure"]["name"], len(keys), len(done), running, tuple(failed), _seconds(state, done))
-
-
-def _seconds(state: State, keys: Iterable[str]) -> float:
-    return sum(r["provenance"]["seconds"] for k in keys if (r := state.record(k)))
+    seconds = sum(r["provenance"]["seconds"] for k in done if (r := state.record(k)))
+    return Status(plan["measure"]["name"], len(keys), len(done), running, tuple(failed), seconds)
 
 
 def need_plans(folder: str | Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,10 @@ def run(
     job = one = _job(task, hw, changes, chips, seed, out, threads)
     if seeds:
         folder = out or default_folder(one.task.name, hw, one.hardware.digest)
-        job = several = _trainings(one, range(seed, seed + seeds), folder)
+        from mho_lab.run.seeds import Trainings
+
+        every = range(seed, seed + seeds)
+        job = several = Trainings(one.task, one.hardware, folder, every, chips, one.progress, one.command)
         width = min(jobs or (os.cpu_count() or 1) + 1, seeds)
         if width > 1:
             options = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
@@ -134,13 +137,6 @@ def _job(task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, ou
     command = shlex.join(["mho", *sys.argv[1:]])
     torch.set_num_threads(threads)
     return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command)
-
-
-def _trainings(job: Job, seeds: Sequence[int], folder: Path) -> Trainings:
-    """The same job, several times."""
-    from mho_lab.run.seeds import Trainings
-
-    return Trainings(job.task, job.hardware, folder, seeds, job.chips, job.progress, job.command)
 
 
 def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:

@@ -5,11 +5,12 @@ Every draw is a chip of its own: programmed, aged, and read with noise of its ow
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ Loss = Callable[[nn.Module], Tensor]
 
 @contextmanager
 def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
-    """GradientDraws of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
+    """Gradients of a network whose chip is on, in one mode: `autograd` (every operation's true derivative, programming and
     ageing included; rounding has derivative 0: R000's vanilla), `expected` (the same, but rounding passes straight through),
     `through` (R003-65) or `ste` (R001-02)."""
     name, rounding = ("autograd", "ste") if mode == EXPECTED else (mode, "zero")
@@ -43,13 +44,9 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
                 weights = array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.chip.weights)
-                stack.callback(array.register_forward_pre_hook(_using(weights)).remove)
+                use = functools.partial(lambda w, array, args: (*args[:2], Drawn(w)), weights)  # instead of its own
+                stack.callback(array.register_forward_pre_hook(use).remove)
         yield
-
-
-def _using(weights: Tensor) -> Any:
-    """A hook that makes a tile array compute with these weights."""
-    return lambda array, args: (*args[:2], Drawn(weights))
 
 
 @contextmanager
@@ -84,7 +81,7 @@ def sample_gradients(
     seed: int = 0,
     clean: Sequence[Tensor] | None = None,
 ) -> GradientDraws:
-    """GradientDraws of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
+    """Gradients of `loss(net)` on chips 0 ... chips - 1 of a seed, all modes on the same chips. The clean one, of exact
     products, is measured too where it is not given."""
     parameters = parameters_on_tiles(net)
 
