@@ -11,6 +11,7 @@ _HOME = {
     "Bench": "bench",
     "CompensationContract": "compensations",
     "ConverterContract": "converters",
+    "CorrectionContract": "corrections",
     "LayerContract": "layers",
     "MappingContract": "mappings",
     "NonidealityContract": "effects",
