@@ -282,6 +282,115 @@ class BatchRange(Adc, kind="bad.batch_range"):
         return super().convert(y / full * self.bound, rounding, site) * full / self.bound
 
 
+# --- declared converters ---
+
+
+class GoodAdc(Adc, kind="bad.good_adc"):
+    """Every output has a gain and an offset of its own on each chip."""
+
+    source = "an example"
+    spread: float = Field(0.02, ge=0, unit="1", description="standard deviation of gains, and of offsets in analog units")
+
+    def prepare(self, site):
+        like = torch.empty(len(site.rows.n), site.columns, device=site.rows.n.device)
+        site.gain = 1 + self.spread * site.randn_like(like, per="chip", name="gain")
+        site.offset = self.spread * site.randn_like(like, per="chip", name="offset")
+
+    def transfer(self, y, site):
+        return site.gain.to(y.dtype) * y + site.offset.to(y.dtype)
+
+
+class GoodDac(Dac, kind="bad.good_dac"):
+    """Unsigned, and bent by a share of the cube."""
+
+    source = "an example"
+    bend: float = Field(0.1, unit="1", description="cubic share")
+
+    @property
+    def lowest(self):
+        return 0.0
+
+    def transfer(self, v, site):
+        return v - self.bend * v**3
+
+
+@caught("lowest_is_where_inputs_are_clipped", "lowest is -2")
+class LowerThanItsRange(Dac, kind="bad.lower"):
+    """It says that it reaches further than its range."""
+
+    @property
+    def lowest(self):
+        return -2.0
+
+
+@caught("lowest_is_where_inputs_are_clipped", "values down to -1 come out; lowest is -0.5")
+class ForgetsLowest(Dac, kind="bad.forgets_lowest"):
+    """Its own encoding forgets where it ends."""
+
+    @property
+    def lowest(self):
+        return -0.5
+
+    def encode(self, x, alpha, decay, rows=None, site=None):
+        return Dac(bits=self.bits).encode(x, alpha, decay, rows, site)
+
+
+@caught("transfer_keeps_the_unit", "check units")
+class TransferInCodes(GoodDac, kind="bad.transfer_in_codes"):
+    """It puts codes out."""
+
+    def transfer(self, v, site):
+        return 127 * v
+
+
+@caught("transfer_is_pointwise", "other values or vectors")
+class MeanOfVectors(GoodAdc, kind="bad.mean_of_vectors"):
+    """Its supply droops with the mean of the batch."""
+
+    def transfer(self, y, site):
+        return y - 0.1 * y.mean(0)
+
+
+@caught("transfer_is_pointwise", "other values or vectors")
+class Neighbours(GoodAdc, kind="bad.neighbours"):
+    """Its outputs leak into their neighbours."""
+
+    def transfer(self, y, site):
+        return y + 0.01 * y.roll(1, -1)
+
+
+@caught("transfer_draws_nothing", "draw constants of the chip in prepare")
+class NoisyTransfer(GoodAdc, kind="bad.noisy_transfer"):
+    """It draws where it should be a function."""
+
+    def transfer(self, y, site):
+        return y + 0.01 * site.randn_like(y[0], per="chip")
+
+
+@caught("constants_belong_to_the_chip", "two sets of constants")
+class ConstantsFromTorch(GoodAdc, kind="bad.constants_from_torch"):
+    """Its offsets come from torch's generator."""
+
+    def prepare(self, site):
+        site.gain, site.offset = torch.ones(1), 0.01 * torch.randn(len(site.rows.n), site.columns)
+
+
+@caught("a_declared_one_stays_on_the_fast_path", "converts in its own way")
+class BothLanguages(GoodAdc, kind="bad.both_languages"):
+    """It declares, and converts in its own way too."""
+
+    def convert(self, y, rounding="through", site=None):
+        return super().convert(y, rounding, site)
+
+
+@caught("keeps_the_dtype", "transfer turns torch.float32 into torch.float64")
+class DoubleTransfer(GoodAdc, kind="bad.double_transfer"):
+    """Its transfer computes in double precision."""
+
+    def transfer(self, y, site):
+        return super().transfer(y.double(), site)
+
+
 # --- compensations ---
 
 
@@ -915,7 +1024,7 @@ def test_every_check_of_a_kit_catches_something(kit):
 def test_the_good_ones_pass():
     from mho_kit import run
 
-    for part in (Good, GoodMethod(), GoodQuantiser(), GoodCorrection()):
+    for part in (Good, GoodMethod(), GoodQuantiser(), GoodAdc(), GoodDac(), GoodCorrection()):
         assert [o for o in run(contract_of(part)) if o.state == "failed"] == []
 
 

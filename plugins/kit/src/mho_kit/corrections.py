@@ -1,8 +1,9 @@
-"""The contract of digital corrections: nothing where tiles are ideal, tensors that are fitted, saved and trained with the rest."""
+"""The contract of digital corrections: nothing where tiles are ideal; tensors that are fitted, saved and copied."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -191,9 +192,9 @@ class CorrectionContract(CallChecks, DescriptionChecks):
             assert same(call(*arguments), again(*arguments)), f"{name}: {words}"
 
     def test_operations_is_a_count(self) -> None:
-        found = [self.spec.module(Matrix(6, 20, 1, 1)).operations]  # alone, since conversion adds them up
-        found += [self._module(self._fitted(kind)).operations for kind in LAYERS]
-        for count in found:
+        alone = self.spec.module(Matrix(6, 20, 1, 1))  # conversion adds up those of a network
+        for module in (lambda: alone, *(lambda kind=kind: self._module(self._fitted(kind)) for kind in LAYERS)):
+            count = module().operations
             assert isinstance(count, int) and not isinstance(count, bool) and count >= 0, (
                 f"operations is {count!r}; it must be a whole number of multiply-adds for every vector, a property"
             )
@@ -226,4 +227,4 @@ class CorrectionContract(CallChecks, DescriptionChecks):
 def _error(found: Tensor, wanted: Tensor) -> float:
     """The largest difference, relative to the largest value; inf where there is NaN."""
     error = float((found - wanted).detach().abs().max() / wanted.detach().abs().max())
-    return error if error == error else float("inf")
+    return float("inf") if math.isnan(error) else error
