@@ -9,6 +9,7 @@ from typing import Any
 
 _HOME = {
     "Bench": "bench",
+    "CalibrationContract": "calibrations",
     "CompensationContract": "compensations",
     "ConverterContract": "converters",
     "CorrectionContract": "corrections",
@@ -16,8 +17,10 @@ _HOME = {
     "MappingContract": "mappings",
     "NonidealityContract": "effects",
     "Outcome": "outcomes",
+    "PageContract": "pages",
     "QuantiserContract": "quantisers",
     "SurrogateContract": "surrogates",
+    "TaskContract": "tasks",
     "TrainingContract": "training",
     "Witness": "bench",
     "contract_of": "outcomes",

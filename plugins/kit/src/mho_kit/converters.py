@@ -184,7 +184,8 @@ class ConverterContract(PartChecks):
         low = self.spec.lowest
         assert -1 <= low <= 0, f"lowest is {low:g}; it must be from -1 (symmetric) to 0 (unsigned)"
         least = float(self._convert(-1e4 * self._values(self.bench).abs(), self.bench.converter_site(self.spec)).min())
-        assert least >= low - 1e-6, f"values down to {least:.4g} come out; lowest is {low:g}"
+        half = 0.5 / self.spec.top if self.spec.top else 0.0  # of a step: where lowest lies between two levels
+        assert least >= low - half - 1e-6, f"values down to {least:.4g} come out; lowest is {low:g}"
 
     def test_transfer_keeps_the_unit(self) -> None:
         """What the circuit makes of a value is that value, about."""
