@@ -121,6 +121,23 @@ def test_a_transfer_is_the_identity_in_backward_and_trains_on_the_fast_path():
         assert torch.allclose(a, b, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("image", [False, True])
+@pytest.mark.parametrize("kind", ["bent.dac", "halfsided.dac"])
+def test_input_ranges_learn_the_same_on_both_paths(kind, image):
+    """From the ends of the range, 1 and `lowest`, whatever a transfer makes of them."""
+    torch.manual_seed(0)
+    plain, x = (torch.nn.Conv2d(2, 6, 3), torch.randn(4, 2, 6, 6)) if image else (torch.nn.Linear(20, 6), torch.randn(30, 20))
+    found = []
+    for precision in ("auto", "reference"):
+        text = f"mho: 1\ndefault: t\nprecision: {precision}\ntiles:\n  t:\n    rows: 18\n    dac: {{kind: {kind}, bits: 8}}\n"
+        net = mho.to_analog(plain, mho.Hardware.from_yaml(text)).train()
+        assert net.tiles.backend.route.fused == (precision == "auto")
+        y = net(x)
+        (y * torch.linspace(-1, 1, y.numel()).view(y.shape)).sum().backward()
+        found.append(net.tiles.input_range.grad)
+    assert found[1].abs().min() > 0 and torch.allclose(*found, rtol=2e-3)
+
+
 def test_errors_of_single_converters_belong_to_the_chip_and_are_independent():
     """gain y + offset of every (tile, output), the same at every call; another chip has others. n = 3 tiles x 600 outputs."""
     w = torch.ones(600, 20)

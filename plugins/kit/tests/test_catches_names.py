@@ -144,7 +144,7 @@ def test_a_page_of_the_parts_of_mho_lab_passes():
     from mho_lab.report.blocks import kept_page
 
     def fill(self, folder):
-        blocks = [report.table(["chip", "score"], [[0, 0.5], [1, 0.6]]), report.text("It clicks.")]
+        blocks = [report.table("Scores", ["chip", "score"], [[0, 0.5], [1, 0.6]]), report.text("It clicks.")]
         report.write_page(folder / "page.html", "Clicks", blocks, keep=True)
 
     assert failed(contract(PageContract, page=kept_page, fill=fill)) == []

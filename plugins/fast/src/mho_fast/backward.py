@@ -24,7 +24,7 @@ PATCHES = 1 << 20  # elements of patches that are written out at a time
 
 
 class Saved(NamedTuple):
-    """What the forward pass leaves: inputs of the product [pixel, channel] and their clip mask, codes of the ADC
+    """What the forward pass leaves: inputs of the product [pixel, channel] and on which side they were clipped, codes of the ADC
     [vector, tile, out], the weights [tile, out, row], input ranges and digital scales."""
 
     main: Tensor
@@ -124,7 +124,7 @@ class Backward:
             many = many_small(self.layout, self.source.count)
             galpha = (self._patches_of_all if many else self._patches)(gts, gx, gw)
             if gx is not None:
-                gx = torch.where(clipped > 0, 0, gx / self._span(alpha))
+                gx = torch.where(clipped != 0, 0, gx / self._span(alpha))
         return Wanted(gx if self.wanted.x else None, gw, galpha, torch.stack(gscales) if gscales else None)
 
     def _as_weights_lie(self, fresh: Callable[..., Tensor], w: Tensor, kind: torch.dtype) -> Tensor:
@@ -136,6 +136,11 @@ class Backward:
 
     def _span(self, alpha: Tensor) -> Tensor:
         return spread(self.layout, self.product.route, alpha)
+
+    def _ends(self, beyond: Tensor) -> Tensor:
+        """The DAC's values of clipped inputs: 1 above the range, the lowest below it. What a `transfer` makes of them is passed
+        straight through."""
+        return beyond.clamp(min=round(self.product.view.dac.lowest * self.top) / self.top)
 
     def _once(self, values: Tensor) -> Tensor:
         """The inputs of the product, of which only codes have been kept: whoever differentiates the gradient of the weights by
@@ -175,27 +180,27 @@ class Backward:
 
     def _before_dac(self, g: Tensor) -> tuple[Tensor, Tensor | None]:
         """From the gradient g of the DAC's values [vector, in]: those of x, and of alpha where it is asked for."""
-        top, sizes = self.top, self.layout.rows_of_tiles
+        sizes = self.layout.rows_of_tiles
 
         def every(
-            g: Tensor, main: Tensor, clipped: Tensor, alpha: Tensor, span: Tensor, decay: float, learned: bool
+            g: Tensor, clipped: Tensor, alpha: Tensor, span: Tensor, decay: float, learned: bool
         ) -> tuple[Tensor, Tensor | None]:
             beyond = clipped.to(g.dtype)
-            gx = torch.where(beyond > 0, 0, g / span)
-            return gx, ranges(g, _values(main, top, g.dtype), beyond, alpha, decay) if learned else None
+            gx = torch.where(beyond != 0, 0, g / span)
+            return gx, ranges(g, self._ends(beyond), beyond.abs(), alpha, decay) if learned else None
 
-        def ranges(g: Tensor, values: Tensor, beyond: Tensor, alpha: Tensor, decay: float) -> Tensor:
+        def ranges(g: Tensor, ends: Tensor, beyond: Tensor, alpha: Tensor, decay: float) -> Tensor:
             galpha, start = [], 0
             for t, rows in enumerate(sizes):
                 cut = slice(start, start + rows)
                 start += rows
-                of_tile, code, outside = (v[:, None, cut] for v in (g, values, beyond))
+                of_tile, code, outside = (v[:, None, cut] for v in (g, ends, beyond))
                 galpha.append(range_gradient(of_tile, code, outside, alpha[..., t : t + 1, :], decay, rows))
             return torch.cat(galpha, -2)
 
         _, clipped, _, _, alpha, _ = self.saved
         span, learned = self._span(alpha), bool(self.wanted.alpha)
-        arguments = (g, self.saved.main, clipped, alpha, span, self.product.call.decay, learned)  # no decay in evaluation
+        arguments = (g, clipped, alpha, span, self.product.call.decay, learned)  # no decay in evaluation
         return self.product.kernels.run("gradient of the DAC", lambda _: every, arguments, lambda: every(*arguments), g.numel())
 
     # -- patches ------------------------------------------------------------------------------------------------
@@ -215,7 +220,8 @@ class Backward:
                 part = float_product(gt[c], weights)
                 self.source.add_up(gx, part, c, t)
                 if self.wanted.alpha:
-                    sums.append(clipping(*(v[:, None] for v in (part, values, self.source.rows(clipped, c, t)))))
+                    beyond = self.source.rows(clipped, c, t).to(part.dtype)
+                    sums.append(clipping(*(v[:, None] for v in (part, self._ends(beyond), beyond.abs()))))
             if self.wanted.alpha:
                 asks, outside = (torch.cat(v) for v in zip(*sums))
                 galpha.append(range_step(asks, outside, alpha[t : t + 1], self.product.call.decay, rows))
@@ -228,7 +234,7 @@ class Backward:
         weights, sums = by_pixel(w, self.cells).to(kind), []
         for c in self.source.chunks(PATCHES // self.layout.in_features):
             gt = torch.stack([g[c] for g in gts])  # [tile, vector, out]
-            x, outside = (self.source.patches_of_all(v, c).reshape(*w.shape[::2], -1) for v in (main, clipped))
+            x, beyond = (self.source.patches_of_all(v, c).reshape(*w.shape[::2], -1) for v in (main, clipped))
             values = (x / self.top if main.dtype == torch.int8 else x).to(kind)  # [tile, row, vector]
             if gw is not None:
                 gw += by_channel(gt.mT @ self._once(values).mT, self.cells)
@@ -237,7 +243,8 @@ class Backward:
             part = weights.mT @ gt.mT
             self.source.add_up_all(gx, part, c)
             if self.wanted.alpha:
-                sums.append(clipping(*(v.permute(2, 0, 1) for v in (part, values, outside))))
+                beyond = beyond.to(part.dtype)
+                sums.append(clipping(*(v.permute(2, 0, 1) for v in (part, self._ends(beyond), beyond.abs()))))
         if not self.wanted.alpha:
             return None
         asks, count = (torch.cat(v) for v in zip(*sums))

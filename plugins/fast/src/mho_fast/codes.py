@@ -42,7 +42,7 @@ class Inputs(NamedTuple):
 
     main     [vector, in] of the main product: int8 codes (tier int8), or the values that they stand for, fp32
     sides    [vector, in] for every psi of side products with other inputs: int8 codes, or values (tier fp32)
-    clipped  [vector, in] 1 where x was outside the input range, else 0 (compilers are slow at bool); None where nobody needs it
+    clipped  [vector, in] 1 where x was above the input range, -1 where it was below, else 0; None where nobody needs it
     poison   [vector, 1] nan for vectors that hold a nan, which integers cannot carry, else 0
     """
 
@@ -141,7 +141,7 @@ def code(x: Tensor, span: Tensor, inputs: Inputs, dac: Dac, route: Route) -> Non
     top = dac.top
     assert top is not None
     if inputs.clipped is not None:
-        inputs.clipped.copy_(torch.where(outside(x, span, dac.lowest), 1.0, 0.0))
+        inputs.clipped.copy_(torch.where(outside(x, span, dac.lowest), x.sign(), 0.0))
     q = (x / span).clamp_(dac.lowest, 1).mul_(top).round_()
     total = q.sum(1, keepdim=True)
     inputs.poison.copy_(total - total)
