@@ -57,7 +57,7 @@ class TileSpec(Strict):
     nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(())
     """effects; inside a stage they act in this order, noise behind the others"""
     scale: dict[str, Factor] = Field({}, source="Rasch et al. 2023, Figs. 4, 5")
-    """factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise"""
+    """factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for all PCM effects"""
     corrections: tuple[Annotated[Kinded, CORRECTION], ...] = Field((), source="mho")
     """what the digital side repairs around the tiles; fitted by calibration"""
     compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(

@@ -153,7 +153,7 @@ class Site:
     part: slice | None = None  # the vectors, or in stages of the weights the outputs, that this call sees; None: all
     half: Half | None = None  # in a kernel of the cells
     module: Any = None  # torch.nn.Module
-    kernels: Any = None  # mho.fast.kernels.Kernels of the layer, in stages of the forward pass
+    kernels: Any = None  # mho_fast.kernels.Kernels of the layer, in stages of the forward pass
 
     @property
     def rows(self) -> Rows:

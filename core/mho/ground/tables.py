@@ -57,6 +57,7 @@ class Tabular:
     """Results that people see as a table: they say which one."""
 
     def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         raise NotImplementedError
 
     def __str__(self) -> str:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from mho.fast.backend import make_fast
-from mho.tile import Session, TileArray, tile_arrays
+from mho.tile import Session, TileArray, backend_for, tile_arrays
 
 if TYPE_CHECKING:
     from mho.config import Hardware, TileSpec, TrainingSpec
@@ -133,7 +132,7 @@ class AnalogLayer(nn.Module):
         self.placement.tile = tile or hw.default
         arrays, session = tile_arrays(self), Session()
         for array in arrays:
-            make_fast(array, hw.precision, hw.compile)
+            array.backend = backend_for(array.view, hw.precision, hw.compile)
             array.session = session
         if len(arrays) > 1:
             session.watch(self)

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import Hardware, LayerRule, load, registry, suggest
-from mho.fast.backend import make_fast
 from mho.ground import ConfigError, MhoError, Problem, Table, Tabular
 from mho.layers import AnalogLayer, Placement, close_fast_paths, lost, open_fast_paths, order_projections
-from mho.tile import Session, TileArray, tile_arrays
+from mho.tile import Session, TileArray, backend_for, tile_arrays
 from mho.use.chip import arrays_of, matrices
 
 # Digital in every paper and every chip so far; they hold parameters but no matrix product with them.
@@ -118,6 +117,7 @@ class ConversionReport(Tabular, tuple[Converted, ...]):
         return [e for e in self if e.waste > WASTE]
 
     def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         head = ("layer", "type", "where", "tile", "matrix", "tiles", "parameters", "why")
         rows = [
             (e.shown, e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", "; ".join(e.said)) for e in self
@@ -171,7 +171,7 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
     session = Session(kept, hw)
     for array in tile_arrays(net):
         array.session = session
-        make_fast(array, hw.precision, hw.compile)
+        array.backend = backend_for(array.view, hw.precision, hw.compile)
     session.watch(net)
     return net
 

@@ -68,6 +68,7 @@ class Evaluation(Tabular):
         return tuple(normalised_accuracy(m, self.reference, self.chance) for m in self.mean)
 
     def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         columns = {
             "time": [format_seconds(t) for t in self.times],
             "score": [f"{m:.4f}" for m in self.mean],

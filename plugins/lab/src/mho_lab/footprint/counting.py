@@ -99,6 +99,7 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
         }
 
     def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         head = ("matrix", "type", "tile", "groups", "rows", "columns", "tiles", "util %", "uses", "#MVM", "Mflop")
         rows = [
             (

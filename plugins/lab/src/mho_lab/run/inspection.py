@@ -68,6 +68,7 @@ class Inspection(Tabular):
         return asdict(self)
 
     def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         names = [f"{what} %, {format_seconds(t)}" for what in ("MVM error", "ADC clips") for t in self.times]
         rows = [
             (x.layer or "(root)", *(f"{100 * v:.1f}" for v in (*x.error, *x.adc, x.dac, x.weights)), f"{x.spread:.2f}")

@@ -136,6 +136,7 @@ class Directions(Tabular, tuple[Direction, ...]):
         return next(d for d in self if (d.mode, d.layer) == (mode, layer))
 
     def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         head = ("layer", "mode", "cos(clean)", "±", "cos(expected)", "±", "bias", "variance", "lowest", "dead")
         rows = [(d.layer, d.mode, *(f"{v:.3g}" for v in (*d[2:4], *d[6:8], *d[4:6], *d[8:]))) for d in self]
         return Table(head, rows, right=range(2, len(head)))

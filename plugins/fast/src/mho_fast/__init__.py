@@ -15,7 +15,7 @@ kernels    the pointwise formulas of all these, compiled
 workspace  memory that calls share
 """
 
-from mho.fast.backend import Fast
-from mho.fast.epilogue import Conversion
-from mho.fast.route import Route, routes
-from mho.fast.tier import Precision, chosen_tier
+from mho_fast.backend import Fast
+from mho_fast.epilogue import Conversion
+from mho_fast.route import Route, routes
+from mho_fast.tier import Precision, chosen_tier

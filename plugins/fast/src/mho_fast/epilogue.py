@@ -15,18 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mho.effects import Adc, Dac, draws
-from mho.effects.arithmetic import float_product
-from mho.fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides, side_bound
-from mho.fast.kernels import Kernels
-from mho.fast.route import Route, Step
-from mho.fast.source import Source, tiles_by_pixel
-from mho.fast.terms import Terms
-from mho.fast.tier import int8_product, int8_products
-from mho.fast.workspace import stacked, workspace
-from mho.tile import Call, Layout, TileView, blocks
-from mho.tile.plan import Placed
-from mho.tile.view import Constants
+from mho.effects import Adc, Dac, draws, float_product
+from mho.tile import Call, Constants, Layout, Placed, TileView, blocks
+from mho_fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides, side_bound
+from mho_fast.kernels import Kernels
+from mho_fast.route import Route, Step
+from mho_fast.source import Source, tiles_by_pixel
+from mho_fast.terms import Terms
+from mho_fast.tier import int8_product, int8_products
+from mho_fast.workspace import stacked, workspace
 
 ROOM = 1 << 26  # bytes of products at a time
 SMALL = 1 << 19  # operations of a tile
