@@ -12,12 +12,12 @@ from mho.effects.correction import Correction as Correction
 from mho.effects.converter import Adc as Adc, Dac as Dac
 from mho.effects.mapping import Mapping as Mapping
 from mho.effects.nonideality import Nonideality as Nonideality, Side as Side, absolute as absolute, by_depth as by_depth
+from mho.effects.nonideality import conductance as conductance
 from mho.effects.nonideality import linear as linear, magnitude as magnitude, product as product, signed as signed
 from mho.effects.nonideality import square as square
 from mho.effects.quantiser import Quantiser as Quantiser, QuantiserModule as QuantiserModule
 from mho.effects.site import Site as Site
 from mho.effects.surrogate import Surrogate as Surrogate
-from mho.fast.route import Route as Route, routes as routes
 from mho.ground.errors import ConfigError as ConfigError, MhoError as MhoError, PluginError as PluginError
 from mho.ground.renames import Renamed as Renamed
 from mho.layers import AnalogConv1D as AnalogConv1D, AnalogConv1d as AnalogConv1d, AnalogConv2d as AnalogConv2d

@@ -213,7 +213,7 @@ MINE = HEAD + "class Mine(Effect, kind='mine.noise'): ...\n@hookimpl\ndef mho_no
 def test_a_file_can_be_loaded_and_loaded_again(found: Registry, tmp_path: Path) -> None:
     file = tmp_path / "my_effects.py"
     file.write_text(MINE)
-    assert found.load_file(file) == ("mine.noise",)
+    assert list(found.load_file(file).kinds) == ["mine.noise"]
     first = found.resolve("mine.noise")
     found.load_file(file)
     assert found.resolve("mine.noise") is not first

@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from mho.ground.errors import MhoError, PluginError
+from mho.config import distributions
+from mho.ground import MhoError, PluginError
 
 
 class _Later(ModuleType):
@@ -62,22 +63,15 @@ def _load_files(files: tuple[str, ...]) -> None:
 
 
 # Before the verb or behind it.
-_plugin_option = functools.partial(
-    click.option,
-    "--plugin",
-    "plugin_files",
-    multiple=True,
-    metavar="FILE",
-    help="Load effects from this Python file (repeatable).",
-)
+_HELP = "Load effects from this Python file (repeatable)."
+_plugin_option = functools.partial(click.option, "--plugin", "plugin_files", multiple=True, metavar="FILE", help=_HELP)
 
 
 class LazyGroup(click.Group):
     """Commands from the table above and from the entry-point group `mho.commands`, imported on use. All take --plugin."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        ours, theirs = _verbs()
-        return [*ours, *theirs]
+        return list(_help())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = verb(cmd_name)
@@ -87,12 +81,8 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The help of all verbs, without importing them."""
-        from mho.config.distributions import owners
-
-        ours, theirs = _verbs()
-        rows = [*ours.items(), *((n, f"From {owners(points)}.") for n, points in theirs.items())]
         with formatter.section("Verbs"):
-            formatter.write_dl(rows)
+            formatter.write_dl(list(_help().items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; the user's mistakes end with one message and exit code 1, and so do those of plugins."""
@@ -104,7 +94,9 @@ class LazyGroup(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:
-            said = "" if ctx.params.get("traceback") else _blame(error)
+            from mho.config import registry
+
+            said = "" if ctx.params.get("traceback") else registry.default().blame(error)
             if not said:
                 raise
             click.echo(f"{said}\nfor its traceback: mho --traceback {ctx.invoked_subcommand} ...", err=True)
@@ -115,11 +107,9 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """The verb, or a usage error with a suggestion."""
-        from mho.config.distributions import comes_with
-
         name = args[0] if args else ""
         if name and name not in VERBS and not name.startswith("-") and name not in self.list_commands(ctx):
-            if distribution := comes_with(name):
+            if distribution := distributions.comes_with(name):
                 raise MhoError(f"mho {name} comes with {distribution}: pip install {distribution}")
             from mho.config.schema import suggest
 
@@ -135,40 +125,29 @@ def verb(name: str) -> click.Command | None:
     points = plugin_verbs().get(name, [])
     if not points:
         return None
-    from mho.config.distributions import owners
-
     if len(points) > 1:
-        raise PluginError(f"{len(points)} distributions claim the verb {name!r}: {owners(points)}; uninstall all but one")
+        raise PluginError(distributions.several(points, f"the verb {name!r}"))
+    unusable = f"verb {name!r} of {distributions.owners(points)} cannot be used"
     try:
         command = points[0].load()
     except (Exception, SystemExit) as error:
-        raise PluginError(f"verb {name!r} of {owners(points)} cannot be used: {error!r}") from error
+        raise PluginError(f"{unusable}: {error!r}") from error
     if not isinstance(command, click.Command):
-        raise PluginError(f"verb {name!r} of {owners(points)} cannot be used: {command!r} is no click command")
+        raise PluginError(f"{unusable}: {command!r} is no click command")
     return command
 
 
-def _verbs() -> tuple[dict[str, str], dict[str, list[importlib.metadata.EntryPoint]]]:
-    """Help of the verbs of mho and of its own plugins that are installed; and what other plugins bring."""
-    from mho.config.distributions import OURS
-
+def _help() -> dict[str, str]:
+    """Every verb that is there, with its help, which for those of other people's plugins says only whose they are."""
     installed = plugin_verbs()
-    known = {name: text for verbs, _ in OURS.values() for name, text in verbs.items() if name in installed}
-    ours = {**known, **{name: text for name, (_, text) in VERBS.items()}}
-    return ours, {n: points for n, points in installed.items() if n not in ours}
+    ours = {name: text for verbs, _ in distributions.OURS.values() for name, text in verbs.items() if name in installed}
+    ours |= {name: text for name, (_, text) in VERBS.items()}
+    return ours | {name: f"From {distributions.owners(p)}." for name, p in installed.items() if name not in ours}
 
 
 def plugin_verbs() -> dict[str, list[importlib.metadata.EntryPoint]]:
     """Verb -> the entry points of plugins that claim it."""
-    from mho.config import distributions
-
     return distributions.entry_points(distributions.VERBS)
-
-
-def _blame(error: Exception) -> str:
-    from mho.config import registry
-
-    return registry.default().blame(error)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import inspect
 import json
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from pydantic_core import PydanticUndefined
 
-from mho.config import Hardware, Kinded, Strict, TileSpec, TrainingSpec, format_seconds, kind_form, load, registry, suggest
+from mho.config import Hardware, Kinded, Strict, TileSpec, format_seconds, kind_form, load, registry, suggest
 from mho.config.hardware import find, json_schema
 from mho.config.schema import FieldNote
 from mho.config.slots import SLOTS
 from mho.ground import MhoError, PluginError, table
 
-if TYPE_CHECKING:
-    from mho.fast import Route
-
 SET = click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a value (repeatable).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+# Slot of a tile -> the stage at which its part acts, and what it does there.
+ACTS = {
+    "mapping": ("map", "weights to conductances"),
+    "dac": ("dac", "quantises inputs"),
+    "adc": ("adc", "quantises outputs"),
+    "compensation": ("compensate", "a digital gain, measured at every age"),
+}
 
 
 @click.command()
@@ -75,29 +81,25 @@ def show(name: str, changes: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(explain_kind(cls), indent=2) if as_json else kind_text(cls))
         return
     hardware = load(name, set=changes)
-    click.echo(json.dumps(hardware.to_data(), indent=2) if as_json else hardware_text(hardware))
-    if not as_json:
-        show_plan(hardware)
+    if as_json:
+        click.echo(json.dumps(hardware.to_data(), indent=2))
+    else:
+        click.echo("\n\n".join([hardware_text(hardware), *plans(hardware)]))
 
 
-def show_plan(hardware: Hardware) -> None:
+def plans(hardware: Hardware) -> Iterator[str]:
     """What every tile computes, in the order of the physics, and how."""
-    from mho.fast import routes
+    from mho.tile import installed
 
     for name, tile in hardware.tiles.items():
-        rows = plan_rows(tile)
-        if rows:
-            click.echo(f"\nplan of tiles.{name}\n" + table(("stage", "part", "what it does"), rows, indent=2))
-    for name, route in routes(hardware).items():
-        click.echo(f"\nroute of tiles.{name} on this machine\n" + table(("part", "how"), route_rows(hardware, route), indent=2))
-
-
-def route_rows(hardware: Hardware, route: Route) -> list[tuple[str, str]]:
-    """How a tile is simulated: tier and gradients with their reasons, and every effect."""
-    mode = hardware.training.backward.mode
-    by_reference = f"mode {mode}" if mode == "autograd" else "" if mode == "ste" else route.by_reference
-    gradients = f"reference path: {by_reference}" if by_reference else f"fused ({mode})"
-    return [("precision", f"{route.tier}: {route.why}"), ("gradients", gradients), *route.notes]
+        if rows := plan_rows(tile):
+            yield f"plan of tiles.{name}\n" + table(("stage", "part", "what it does"), rows, indent=2)
+    none = [("precision", "reference: no back-end is installed; try: pip install mho-fast")]
+    backend = installed()
+    explained = backend.explain(hardware) if backend else dict.fromkeys(hardware.tiles, none)
+    for name, ways in explained.items():
+        how = table(("part", "how"), ways, indent=2)
+        yield f"route of tiles.{name} on this machine\n{how}"
 
 
 def plan_rows(tile: TileSpec) -> list[tuple[str, str, str]]:
@@ -106,16 +108,12 @@ def plan_rows(tile: TileSpec) -> list[tuple[str, str, str]]:
     from mho.tile import resolve
 
     effects = tuple(e for e in tile.nonidealities if isinstance(e, Nonideality))
-    acts = [(stage, kind, f"{what}, {TABLE[stage].when}") for stage, kind, what in resolve(effects, "").explain()]
-    kinds = {slot: str(part.KIND) for slot in SLOTS if (part := getattr(tile, slot)) is not None}
-    product = [] if any(stage == "mvm" for stage, *_ in acts) else [("mvm", "", "the exact product")]
-    slots = [
-        ("map", "mapping", "weights to conductances"),
-        ("dac", "dac", "quantises inputs"),
-        ("adc", "adc", "quantises outputs"),
-    ]
-    slots.append(("compensate", "compensation", "a digital gain, measured at every age"))
-    rows = [*acts, *product, *((stage, kinds[slot], what) for stage, slot, what in slots if slot in kinds)]
+    rows = [(stage, kind, f"{what}, {TABLE[stage].when}") for stage, kind, what in resolve(effects, "").explain()]
+    if all(stage != "mvm" for stage, *_ in rows):
+        rows.append(("mvm", "", "the exact product"))
+    for slot, (stage, what) in ACTS.items():
+        if (part := getattr(tile, slot)) is not None:
+            rows.append((stage, str(part.KIND), what))
     rows += [("off", str(e.KIND), f"{e.strength} is 0") for e in effects if not e.active]
     order = {name: i for i, name in enumerate(TABLE)}
     return sorted(rows, key=lambda row: order.get(row[0], len(order)))
@@ -139,7 +137,7 @@ def _kind(name: str) -> type[Kinded] | None:
 
 def kind_text(cls: type[Kinded]) -> str:
     """All that is known about a kind."""
-    parts = [f"{cls.KIND}  ({cls.CATEGORY})", *_indented(inspect.cleandoc(cls.__doc__ or ""))]
+    parts = [f"{cls.KIND}  ({cls.CATEGORY})", textwrap.indent(inspect.cleandoc(cls.__doc__ or ""), "  ")]
     if cls.source:
         parts.append(f"  source: {cls.source}")
     if cls.strength:
@@ -150,18 +148,10 @@ def kind_text(cls: type[Kinded]) -> str:
 
 def explain_kind(cls: type[Kinded]) -> dict[str, Any]:
     """All that is known about a kind, as data."""
-    fields = [
-        {
-            "name": n.name,
-            "default": None if n.default is PydanticUndefined else _as_text(n.default, n.unit),
-            "required": n.default is PydanticUndefined,
-            "unit": n.unit,
-            "accepts": n.accepts,
-            "description": n.description,
-            "source": n.source,
-        }
-        for n in cls.notes()
-    ]
+    fields = []
+    for n in cls.notes():
+        default = None if n.required else _as_text(n.default, n.unit)
+        fields.append({**vars(n), "default": default, "required": n.required})
     doc = inspect.cleandoc(cls.__doc__ or "")
     return {"kind": cls.KIND, "category": cls.CATEGORY, "doc": doc, "source": cls.source, "fields": fields}
 
@@ -169,42 +159,32 @@ def explain_kind(cls: type[Kinded]) -> dict[str, Any]:
 def hardware_text(hardware: Hardware) -> str:
     """All fields of a hardware: tiles first, then training, then the rest."""
     title = f"hardware: {hardware.description}" if hardware.description else "hardware"
-    parts = [_block(title, hardware, skip=("mho", "description", "tiles", "layers", "training"))]
+    parts = _blocks(title, hardware, skip=("mho", "description", "tiles", "layers", "training"))
     for name, tile in hardware.tiles.items():
-        parts += _tile_blocks(name, tile)
+        parts += _blocks(f"tiles.{name}", tile)
     if hardware.layers:
         modes = [r.backward.mode if r.backward else "as in training" for r in hardware.layers]
         rows = [(r.match, r.tile, m, at) for r, m, at in zip(hardware.layers, modes, hardware.rule_sources)]
         parts.append("layers\n" + table(("match", "tile", "backward", "written at"), rows, indent=2))
-    parts += _nested("training", hardware.training)
-    return "\n\n".join(parts)
+    return "\n\n".join(parts + _blocks("training", hardware.training))
 
 
-def _nested(path: str, model: Strict) -> list[str]:
-    """A model, and behind it every model in it."""
-    inner = {n: part for n, part in model if isinstance(part, Strict)}
-    if isinstance(model, TrainingSpec):
-        inner |= model.all_methods
-    deeper = [block for n, part in inner.items() for block in _nested(f"{path}.{n}", part)]
-    return [_block(path, model, skip=(*inner, "methods")), *deeper]
-
-
-def _tile_blocks(name: str, tile: TileSpec) -> list[str]:
-    path = f"tiles.{name}"
-    blocks = [_block(path, tile, skip=(*SLOTS, "device", "nonidealities")), _block(f"{path}.device", tile.device)]
-    for field in SLOTS:
-        part = getattr(tile, field)
-        blocks.append(f"{path}.{field}: none" if part is None else _block(f"{path}.{field}", part))
-    blocks += [_block(f"{path}.nonidealities[{i}]", e) for i, e in enumerate(tile.nonidealities)]
-    return blocks
-
-
-def _block(title: str, model: Strict, skip: tuple[str, ...] = ()) -> str:
-    """One model as a titled table."""
+def _blocks(path: str, model: Strict, skip: tuple[str, ...] = ()) -> list[str]:
+    """A model as a titled table, and behind it every model in it."""
     kind = f": {model.KIND}" if isinstance(model, Kinded) else ""
-    notes = [n for n in type(model).notes() if n.name not in (*skip, "kind")]
-    values = {n.name: getattr(model, n.name) for n in notes}
-    return f"{title}{kind}" + (f"\n{_fields(notes, values)}" if notes else "")
+    values, blocks = {}, []
+    for name, value in model:
+        parts = {f"{name}[{i}]": v for i, v in enumerate(value)} if isinstance(value, tuple) else {name: value}
+        if name in skip or name == "kind":
+            continue
+        if name in SLOTS and value is None:
+            blocks.append(f"{path}.{name}: none")
+        elif parts and all(isinstance(part, Strict) for part in parts.values()):
+            blocks += [block for n, part in parts.items() for block in _blocks(f"{path}.{n}", part)]
+        else:
+            values[name] = value
+    notes = [n for n in type(model).notes() if n.name in values]
+    return [f"{path}{kind}" + (f"\n{_fields(notes, values)}" if notes else ""), *blocks]
 
 
 def _fields(notes: list[FieldNote], values: dict[str, Any]) -> str:
@@ -212,8 +192,8 @@ def _fields(notes: list[FieldNote], values: dict[str, Any]) -> str:
     rows = []
     for n in notes:
         value = values.get(n.name, n.default)
-        changed = "*" if n.name in values and n.default not in (value, PydanticUndefined) else ""
-        unit = n.unit if n.unit not in ("1", "") else ""
+        changed = "*" if n.name in values and not n.required and n.default != value else ""
+        unit = n.unit if n.unit != "1" else ""
         rows.append((n.name, _as_text(value, n.unit) + changed, unit, n.accepts, n.description, n.source))
     head = ("field", "value" if values else "default", "unit", "accepts", "meaning", "source")
     return table(head, rows, wrap=4, indent=2)
@@ -231,10 +211,6 @@ def _as_text(value: Any, unit: str) -> str:
     if isinstance(value, Kinded):
         return str(value.KIND)
     return "none" if value is None else str(value) or "-"
-
-
-def _indented(text: str) -> list[str]:
-    return [f"  {line}".rstrip() for line in text.splitlines()]
 
 
 # --- init and schema ---

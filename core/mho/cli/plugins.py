@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 
 import click
@@ -53,11 +54,13 @@ def _short(names: tuple[str, ...]) -> str:
 def doctor() -> None:
     """Load every plugin, preset and verb, and say what is broken and what to do."""
     rows = [("python", platform.python_version(), "ok", ""), *map(_need, NEEDS)]
+    from mho.config import load
+
     found = registry.default().load_all()
     rows += [(f"plugin {p.family or p.distribution}", p.version, p.state, p.reason) for p in found]
     rows += [(registry.ALLOWED, "", "failed", text) for text in registry.default().unknown_allowed()]
-    rows += [(f"preset {name}", "", *_preset(name)) for name in registry.presets()]
-    rows += [(f"verb {name}", "", *_verb(name)) for name in plugin_verbs()]
+    rows += [(f"preset {name}", "", *_tried(load, name)) for name in registry.presets()]
+    rows += [(f"verb {name}", "", *_tried(_verb, name)) for name in plugin_verbs()]
     click.echo(table(("what", "version", "state", "why"), rows))
     broken = sum(row[2] not in ("ok", "off") for row in rows)
     if broken:
@@ -72,12 +75,10 @@ def _need(name: str) -> tuple[str, str, str, str]:
         return name, "", "missing", f"try: pip install {name}"
 
 
-def _preset(name: str) -> tuple[str, str]:
-    """Whether a preset is a valid hardware file."""
-    from mho.config import load
-
+def _tried(function: Callable[[str], object], name: str) -> tuple[str, str]:
+    """Whether a preset is a valid hardware file, or a verb can be imported; and if not, why."""
     try:
-        load(name)
+        function(name)
     except ConfigError as error:
         first, more = error.problems[0], len(error.problems) - 1
         why = f"{first.mark}  {first.path}: {first.message}"
@@ -87,12 +88,7 @@ def _preset(name: str) -> tuple[str, str]:
     return "ok", ""
 
 
-def _verb(name: str) -> tuple[str, str]:
-    """Whether a plugin's verb can be imported."""
+def _verb(name: str) -> None:
     if name in VERBS:
-        return "failed", f"{owners(plugin_verbs()[name])} claims a verb of mho itself"
-    try:
-        verb(name)
-    except MhoError as error:
-        return "failed", str(error)
-    return "ok", ""
+        raise MhoError(f"{owners(plugin_verbs()[name])} claims a verb of mho itself")
+    verb(name)

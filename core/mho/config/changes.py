@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mho.config.inherit import as_kinded, as_mapping, by_present_names, places_of, replaced, with_entry, without
+from mho.config.inherit import as_kinded, as_mapping, by_present_names, place_of
 from mho.config.schema import shown, suggest
 from mho.config.slots import SLOTS
 from mho.config.yamltext import Node, dotted, parse_value
@@ -62,7 +62,7 @@ class _Change:
             return node.with_value({"kind": self.apply(child, rest, (*done, key))})  # the old kind's fields go
         if rest:
             child = self._opened(key, child, done)
-        return with_entry(node, key, self.apply(child or Node(None, self.mark), rest, (*done, key)))
+        return node.with_child(key, self.apply(child or Node(None, self.mark), rest, (*done, key)))
 
     def _key(self, node: Node, steps: list[str]) -> tuple[str, list[str]]:
         """The longest existing key that the steps start with (names may contain dots), else the first step."""
@@ -82,19 +82,18 @@ class _Change:
     def _in_list(self, node: Node, steps: list[str], done: tuple[str | int, ...]) -> Node:
         at = self._index(node, steps[0], done)
         if len(steps) == 1 and self.new.value in (None, "none"):
-            return without(node, at)
-        item = as_kinded(node.value[at]) if done[-1] in ("nonidealities", "methods") and len(steps) > 1 else node.value[at]
-        return replaced(node, at, self.apply(item, steps[1:], (*done, at)))
+            return node.with_child(at, None)
+        item = node.value[at]
+        if done[-1] in ("nonidealities", "methods") and len(steps) > 1:
+            item = as_kinded(item)
+        return node.with_child(at, self.apply(item, steps[1:], (*done, at)))
 
     def _index(self, node: Node, step: str, done: tuple[str | int, ...]) -> int:
         if not step.startswith("["):
             raise self._no_path(f"{dotted(done)} is a list; write [0] or [kind] instead of .{step}")
         inner = step[1:-1].strip()
         if not re.fullmatch(r"[0-9]{1,6}", inner):
-            places, complaint = places_of(node, inner)
-            if len(places) != 1:
-                raise self._no_path(complaint.replace("write the whole list instead", "write its index, e.g. [0]"))
-            return places[0]
+            return place_of(node, inner, self._no_path)
         if int(inner) >= len(node.value):
             raise self._no_path(f"{dotted(done)} has {len(node.value)} entries, counted from 0")
         return int(inner)

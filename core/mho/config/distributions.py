@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 FAMILIES = "mho"  # entry-point group of plugins: family = module
 VERBS = "mho.commands"  # entry-point group of commands: verb = module:command
 SECTIONS = "mho.training"  # entry-point group of keys of `training:`: key = kind
+BACKENDS = "mho.backends"  # entry-point group of back-ends of tiles: name = module:attribute
 NAMES = "mho.names"  # entry-point group of public names: name = module:attribute
 
 # What our own plugins add, so that mho can say what to install: distribution -> verbs with their help, and names.
-OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+OURS: dict[str, tuple[dict[str, str], str]] = {
     "mho-lab": (
         {
             "run": "Train and deploy a task on analog hardware: the main job, with a report.",
@@ -33,31 +34,20 @@ OURS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
             "robustness": "How much noise on its pre-activations a network bears.",
             "fit": "Fit an effect to a table of measurements: parameters, error bars, a verdict.",
         },
-        (
-            "Directions",
-            "Footprint",
-            "Inspection",
-            "MvmExperiment",
-            "Score",
-            "Task",
-            "adapt_batch_norm",
-            "footprint",
-            "gradient_directions",
-            "inspect_layers",
-            "standard_mvm_error",
-            "tune_digital",
-        ),
+        "Directions Footprint Inspection MvmExperiment Score Task adapt_batch_norm footprint gradient_directions "
+        "inspect_layers standard_mvm_error tune_digital",
     ),
     "mho-kit": (
         {
             "new": "Write a complete plugin project, with tests.",
             "test": "Run the conformance kit on everything that a plugin provides.",
         },
-        ("testing",),
+        "testing",
     ),
-    "mho-circuit": ({}, ("StuckAt",)),
-    "mho-qat": ({}, ("PreactivationNoise", "Schedule", "distillation_loss", "follow", "quantise", "unquantise")),
-    "mho-transformers": ({}, ("DriftScore",)),
+    "mho-circuit": ({}, "StuckAt"),
+    "mho-fast": ({}, "Route routes"),
+    "mho-qat": ({}, "PreactivationNoise Schedule distillation_loss follow quantise unquantise"),
+    "mho-transformers": ({}, "DriftScore"),
 }
 # The same for keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
@@ -90,6 +80,11 @@ def owners(points: Iterable[metadata.EntryPoint]) -> str:
     return " and ".join(" ".join(owner(p)) for p in points)
 
 
+def several(points: Sequence[metadata.EntryPoint], what: str) -> str:
+    """What to say where more than one distribution claims something."""
+    return f"{len(points)} distributions claim {what}: {owners(points)}; uninstall all but one"
+
+
 def unmet(text: str) -> str:
     """What is wrong with a requirement such as 'mho-pcm>=0.1', "" if it is met."""
     requirement = _parsed(text)
@@ -107,20 +102,14 @@ def unmet(text: str) -> str:
 def needs_another(point: metadata.EntryPoint, name: str) -> str:
     """Which version of `name` the distribution of an entry point asks for instead of the installed one, "" if it fits."""
     installed = metadata.version(name)
-    for requirement in _requirements(point.dist):
+    written = (point.dist.requires if point.dist is not None else None) or ()
+    for requirement in filter(None, map(_parsed, written)):  # what nobody can read, pip could not either
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if requirement.name.lower() != name or not applies:
-            continue
-        if not requirement.specifier.contains(installed, prereleases=True):
+        fits = requirement.specifier.contains(installed, prereleases=True)
+        if requirement.name.lower() == name and applies and not fits:
             needed = f"it needs {name}{requirement.specifier}, but {name} {installed} is installed"
             return f"{needed}; try: pip install -U {name} {owner(point)[0]}"
     return ""
-
-
-def _requirements(distribution: metadata.Distribution | None) -> Iterator[Requirement]:
-    for text in (distribution.requires if distribution is not None else None) or ():
-        if (requirement := _parsed(text)) is not None:  # what nobody can read, pip could not either
-            yield requirement
 
 
 def _parsed(text: str) -> Requirement | None:
@@ -134,7 +123,7 @@ def _parsed(text: str) -> Requirement | None:
 
 def comes_with(what: str) -> str:
     """The distribution of ours that provides a verb or public name, "" if none does."""
-    return next((d for d, (verbs, names) in OURS.items() if what in verbs or what in names), "")
+    return next((d for d, (verbs, names) in OURS.items() if what in {*verbs, *names.split()}), "")
 
 
 @functools.cache
@@ -144,6 +133,6 @@ def public_name(name: str) -> Any:
     if len(points) == 1:
         return points[0].load()
     if points:
-        raise AttributeError(f"{len(points)} distributions claim mho.{name}: {owners(points)}; uninstall all but one")
+        raise AttributeError(several(points, f"mho.{name}"))
     hint = f"; it comes with {d}: pip install {d}" if (d := comes_with(name)) else ""
     raise AttributeError(f"module 'mho' has no attribute {name!r}{hint}")

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -33,23 +33,20 @@ _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 class LayerRule(Strict):
     """Which layers go on which tile. The first rule that matches a layer counts."""
 
-    match: str = Field(
-        min_length=1,
-        source="mho",
-        description="shell pattern over dotted module names, e.g. 'layer1.*', or 're:' and a regular expression",
-    )
-    tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
-    type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
-    backward: Backward | None = Field(
-        None, source="Feng et al. 2025", description="how gradients pass through these layers; none: as `training:` says"
-    )
-    min_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at least this many")
-    max_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at most this many")
-    position: Literal["first", "last"] | None = Field(
-        None,
-        source="Rasch et al. 2023, A.2.7",
-        description="only the first or the last of the layers that the rest of the rule is about, in the order of the model",
-    )
+    match: str = Field(min_length=1, source="mho")
+    """shell pattern over dotted module names, e.g. 'layer1.*', or 're:' and a regular expression"""
+    tile: str = Field(source="mho")
+    """a tile of this file, a preset (its default tile), or digital"""
+    type: str | None = Field(None, source="mho")
+    """only layers of this class, e.g. Linear; shell pattern"""
+    backward: Backward | None = Field(None, source="Feng et al. 2025")
+    """how gradients pass through these layers; none: as `training:` says"""
+    min_params: int | None = Field(None, ge=0, unit="1", source="mho")
+    """only layers with at least this many"""
+    max_params: int | None = Field(None, ge=0, unit="1", source="mho")
+    """only layers with at most this many"""
+    position: Literal["first", "last"] | None = Field(None, source="Rasch et al. 2023, A.2.7")
+    """only the first or the last of the layers that the rest of the rule is about, in the order of the model"""
 
     @field_validator("match")
     @classmethod
@@ -81,33 +78,27 @@ def _pattern(match: str) -> re.Pattern[str]:
 class Hardware(Strict):
     """A complete description of an analog accelerator: tiles, which layers go where, and how to train for it."""
 
-    mho: Literal[1] = Field(source="mho", description="version of this schema; write 'mho: 1'")
-    description: str = Field("", source="mho", description="what this hardware is, for people")
-    requires: tuple[str, ...] = Field((), source="mho", description="plugins that must be installed, e.g. 'mho-pcm>=0.1'")
-    default: str = Field(source="mho", description="tile of all layers that no rule is about, or digital")
-    precision: Literal["auto", "int8", "fp32-main", "fp32", "reference"] = Field(
-        "auto",
-        source="mho",
-        description="arithmetic of the simulation; auto: integers where inputs have at most 8 bits and the processor is "
-        "fast at them (docs/speed.md); reference: stage after stage in fp32 or fp64",
-    )
-    compile: bool = Field(
-        False,
-        source="mho",
-        description="compile the pointwise work of the fast path with torch.compile; needs a C++ compiler (docs/speed.md)",
-    )
-    tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
-    layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")
-    training: TrainingSpec = Field(
-        TrainingSpec(), source="Rasch et al. 2023, Methods, HWA training", description="hardware-aware training"
-    )
-    times: tuple[Seconds, ...] = Field(
-        (1.0, 3600.0, 86_400.0, 31_536_000.0),
-        ge=0,
-        min_length=1,
-        source="Rasch et al. 2023, Fig. 3",
-        description="when to evaluate, after programming",
-    )
+    mho: Literal[1] = Field(source="mho")
+    """version of this schema; write 'mho: 1'"""
+    description: str = Field("", source="mho")
+    """what this hardware is, for people"""
+    requires: tuple[str, ...] = Field((), source="mho")
+    """plugins that must be installed, e.g. 'mho-pcm>=0.1'"""
+    default: str = Field(source="mho")
+    """tile of all layers that no rule is about, or digital"""
+    precision: Literal["auto", "int8", "fp32-main", "fp32", "reference"] = Field("auto", source="mho")
+    """arithmetic of the simulation; auto: integers where inputs have at most 8 bits and the processor is fast at them
+    (docs/speed.md); reference: stage after stage in fp32 or fp64"""
+    compile: bool = Field(False, source="mho")
+    """compile the pointwise work of the fast path with torch.compile; needs a C++ compiler (docs/speed.md)"""
+    tiles: dict[str, TileSpec] = Field({}, source="mho")
+    """tile types by name"""
+    layers: tuple[LayerRule, ...] = Field((), source="mho")
+    """rules: which layers go on which tile"""
+    training: TrainingSpec = Field(TrainingSpec(), source="Rasch et al. 2023, Methods, HWA training")
+    """hardware-aware training"""
+    times: tuple[Seconds, ...] = Field((1.0, 3600.0, 86400.0, 31536000.0), ge=0, min_length=1, source="Rasch et al. 2023, Fig. 3")
+    """when to evaluate, after programming"""
 
     _rule_marks: tuple[Mark, ...] = ()
 
@@ -118,16 +109,19 @@ class Hardware(Strict):
             return
         if value.get("mho") is True:  # for Python that is 1
             yield ("mho",), "expected 1, got true"
-        tiles = value.get("tiles", {})
-        rules = value.get("layers", ())
-        names = [str(n) for n in tiles] if isinstance(tiles, Mapping) else []
-        yield from _check_names(names)
-        if isinstance(value.get("default"), str):
-            yield from _check_tile(value["default"], names, ("default",))
-        if isinstance(rules, (tuple, list)):
-            yield from _check_rules(rules, names)
-        requires = value.get("requires", ())
-        for i, text in enumerate(requires if isinstance(requires, (tuple, list)) else ()):
+        names = list(value["tiles"]) if isinstance(value.get("tiles"), Mapping) else []
+        for name in names:
+            if name == DIGITAL:
+                yield ("tiles", name), "'digital' is not a tile but the absence of one; choose another name"
+            elif not _TILE_NAME.fullmatch(str(name)):
+                yield ("tiles", name), f"expected a tile name of letters, digits, '_', '.' and '-', got {name!r}"
+        rules = [dict(rule) if isinstance(rule, (Mapping, LayerRule)) else {} for rule in _items(value, "layers")]
+        places: dict[tuple[str | int, ...], Any] = {("layers", i, "tile"): rule.get("tile") for i, rule in enumerate(rules)}
+        for path, tile in {("default",): value.get("default"), **places}.items():
+            if isinstance(tile, str) and tile not in names and tile != DIGITAL:
+                yield path, f"no tile {tile!r}; {suggest(tile, [*names, DIGITAL], 'tiles')}"
+        yield from _check_rules(rules)
+        for i, text in enumerate(_items(value, "requires")):
             if isinstance(text, str) and (complaint := unmet(text)):
                 yield ("requires", i), complaint
 
@@ -156,15 +150,15 @@ class Hardware(Strict):
             raise ConfigError([*files.problems, *located(error, tree, files.problems)]) from None
         if files.problems:
             raise ConfigError(files.problems)
-        return hardware.written_at(tree.mark_of(("layers", i)) for i in range(len(hardware.layers)))
+        return hardware.written_at(lambda i: tree.mark_of(("layers", i)))
 
-    def written_at(self, rule_marks: Iterable[Mark]) -> Self:
+    def written_at(self, mark_of: Callable[[int], Mark]) -> Self:
         """This hardware, which now knows where each of its rules is written."""
-        self._rule_marks = tuple(rule_marks)
+        self._rule_marks = tuple(mark_of(i) for i in range(len(self.layers)))
         return self
 
     def tile(self, name: str) -> TileSpec:
-        """The tile type of that name."""
+        """The tile type of that name; an unknown one raises `MhoError` with a suggestion."""
         if name not in self.tiles:
             raise MhoError(f"no tile {name!r}; {suggest(name, self.tiles, 'tiles')}")
         return self.tiles[name]
@@ -216,7 +210,7 @@ class Hardware(Strict):
             hardware = type(self).model_validate({**dict(self), "tiles": {**self.tiles, **changed}})
         except ValidationError as error:
             raise ConfigError(located(error, _as_tree(self), [])) from None
-        return hardware.written_at(self._rule_marks)
+        return hardware.written_at(self.mark_of_rule)
 
     def training_of(self, rule: int | None) -> TrainingSpec:
         """How the layers of a rule (None: of no rule) are trained (R001-03)."""
@@ -229,11 +223,6 @@ class Hardware(Strict):
             if rule.matches(name, type_name, n_params):
                 return rule.tile, i
         return self.default, None
-
-    @property
-    def rule_marks(self) -> tuple[Mark, ...]:
-        """Where the rules are written, as far as that is known."""
-        return self._rule_marks
 
     def mark_of_rule(self, i: int) -> Mark:
         """Where rule i is written."""
@@ -258,20 +247,14 @@ class Hardware(Strict):
         return write(self.to_data())
 
     def _repr_html_(self) -> str:
-        rows = [
-            (
-                name,
-                f"{t.rows} x {t.columns}",
-                f"{t.device.g_max:g} µS, {t.device.pair}",
-                t.mapping.kind,
-                getattr(t.dac, "bits", None) or "none",
-                getattr(t.adc, "bits", None) or "none",
-                ", ".join(e.kind for e in t.nonidealities) or "none",
-                t.compensation.kind if t.compensation is not None else "none",
-            )
-            for name, t in self.tiles.items()
-        ]
         head = ("tile", "size", "device", "mapping", "DAC bits", "ADC bits", "nonidealities", "compensation")
+        rows = []
+        for name, t in self.tiles.items():
+            size, device = f"{t.rows} x {t.columns}", f"{t.device.g_max:g} µS, {t.device.pair}"
+            dac, adc = (getattr(converter, "bits", None) or "none" for converter in (t.dac, t.adc))
+            effects = ", ".join(e.kind for e in t.nonidealities) or "none"
+            compensation = t.compensation.kind if t.compensation is not None else "none"
+            rows.append((name, size, device, t.mapping.kind, dac, adc, effects, compensation))
         rules = "; ".join(f"{r.match}: {r.tile}" for r in self.layers)
         note = f"default: {self.default}" + (f"; layers: {rules}" if rules else "")
         return html_table(head, rows, title=self.description or "Hardware", note=note)
@@ -300,14 +283,14 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
         if not set:
             return source
         changed = Hardware.from_tree(_as_tree(source), Files(), set)
-        return changed.written_at(source.rule_marks)  # rules still stand where they were written
+        return changed.written_at(source.mark_of_rule)  # rules still stand where they were written
     path, name = find(source)
     changes = [*set]
     hardware = Hardware.from_tree(*Files().resolved(read(path), (name,) if name else ()), changes)
     if not (changes and hardware.description):
         return hardware
     title = f"{hardware.description}; changed: {', '.join(changes)}"  # it must not go under the preset's title alone
-    return hardware.model_copy(update={"description": title}).written_at(hardware.rule_marks)
+    return hardware.model_copy(update={"description": title}).written_at(hardware.mark_of_rule)
 
 
 def find(source: str | Path) -> tuple[Path, str | None]:
@@ -362,29 +345,18 @@ def _require(asked: Iterable[str], what: str, known: Iterable[Iterable[str]]) ->
             raise MhoError(f"no effect {name!r}{what} in this hardware; {suggest(name, names, 'there are')}")
 
 
-def _check_names(names: list[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    for name in names:
-        if name == DIGITAL:
-            yield ("tiles", name), "'digital' is not a tile but the absence of one; choose another name"
-        elif not _TILE_NAME.fullmatch(name):
-            yield ("tiles", name), f"expected a tile name of letters, digits, '_', '.' and '-', got {name!r}"
+def _items(value: Mapping[str, Any], key: str) -> Iterable[Any]:
+    """The list under a key; nothing where something else is there, which is then reported as such."""
+    return value[key] if isinstance(value.get(key), (tuple, list)) else ()
 
 
-def _check_tile(tile: str, names: list[str], path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if tile not in names and tile != DIGITAL:
-        yield path, f"no tile {tile!r}; {suggest(tile, [*names, DIGITAL], 'tiles')}"
-
-
-def _check_rules(rules: Iterable[Any], names: list[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _check_rules(rules: list[dict[str, Any]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     seen: dict[tuple[Any, ...], int] = {}
     for i, rule in enumerate(rules):
-        fields = rule if isinstance(rule, Mapping) else dict(rule) if isinstance(rule, LayerRule) else {}
-        if isinstance(fields.get("tile"), str):
-            yield from _check_tile(fields["tile"], names, ("layers", i, "tile"))
-        if fields.get("tile") == DIGITAL and fields.get("backward") not in (None, "none"):
+        if rule.get("tile") == DIGITAL and rule.get("backward") not in (None, "none"):
             yield ("layers", i, "backward"), "digital layers have torch's own backward; remove it, or name a tile"
-        condition = tuple(str(fields.get(k)) for k in ("match", "type", "min_params", "max_params", "position"))
-        if fields.get("match") is not None and seen.setdefault(condition, i) != i:
+        condition = tuple(str(rule.get(k)) for k in ("match", "type", "min_params", "max_params", "position"))
+        if rule.get("match") is not None and seen.setdefault(condition, i) != i:
             yield ("layers", i), f"never used: rule {seen[condition]} has the same conditions; remove one"
 
 

@@ -3,23 +3,60 @@
 A plugin is a module with functions of these names, marked with `@hookimpl`; its project names the module in the
 entry-point group `mho`: `telegraph = "mho_telegraph"`. The entry point's name is the family of all its kinds.
 
-A new hook is a specification here and a row of `DOORS`.
+A new hook is a specification here: a function with the `door` that says what it returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import pluggy
 
 from mho.config.schema import Kinded
 
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+
 hookspec = pluggy.HookspecMarker("mho")
 hookimpl = pluggy.HookimplMarker("mho")
 
 
-@hookspec
+class Door(NamedTuple):
+    """What a hook returns: a list of classes with a kind, which YAML names; or else
+
+    needs  a list of classes without one, each of which has this attribute ...
+    what   ... and is this, for people
+    names  a dict, name -> the thing itself or "module:attribute", imported when it is used; "family.name": every name begins
+           with the family of the plugin, "name": any name will do
+
+    Hooks of kinds are asked when a plugin is loaded, the others when somebody wants their category.
+    """
+
+    hook: str
+    categories: tuple[str, ...]  # what the classes may be
+    needs: str = ""
+    what: str = ""
+    names: str = ""
+
+    @property
+    def of_kinds(self) -> bool:
+        return not (self.needs or self.names)
+
+
+DOORS: list[Door] = []
+
+
+def door(*categories: str, **more: str) -> Callable[[Hook], Hook]:
+    """Marks the specification of a hook, and says what it returns."""
+
+    def specified(hook: Hook) -> Hook:
+        DOORS.append(Door(hook.__name__, categories, **more))
+        return hookspec(hook)
+
+    return specified
+
+
+@door("nonideality")
 def mho_nonidealities() -> Iterable[type[Kinded]]:
     """Device and circuit effects, for the `nonidealities:` of a tile.
 
@@ -44,7 +81,7 @@ def mho_nonidealities() -> Iterable[type[Kinded]]:
     return ()
 
 
-@hookspec
+@door("mapping")
 def mho_mappings() -> Iterable[type[Kinded]]:
     """Ways to turn weights into target conductances, for the `mapping:` of a tile.
 
@@ -66,7 +103,7 @@ def mho_mappings() -> Iterable[type[Kinded]]:
     return ()
 
 
-@hookspec
+@door("dac", "adc")
 def mho_converters() -> Iterable[type[Kinded]]:
     """Data converters, for the `dac:` and `adc:` of a tile.
 
@@ -90,7 +127,7 @@ def mho_converters() -> Iterable[type[Kinded]]:
     return ()
 
 
-@hookspec
+@door("compensation")
 def mho_compensations() -> Iterable[type[Kinded]]:
     """Ways to compensate drift digitally, for the `compensation:` of a tile.
 
@@ -113,7 +150,7 @@ def mho_compensations() -> Iterable[type[Kinded]]:
     return ()
 
 
-@hookspec
+@door("surrogate")
 def mho_surrogates() -> Iterable[type[Kinded]]:
     """Differentiable stand-ins for a tile, for `training: {backward: {mode: surrogate, surrogate: KIND}}`.
 
@@ -135,7 +172,7 @@ def mho_surrogates() -> Iterable[type[Kinded]]:
     return ()
 
 
-@hookspec
+@door("layer", needs="torch_type", what="subclasses of mho.AnalogLayer")
 def mho_layers() -> Iterable[type]:
     """Analog layers, each a subclass of the torch layer that it replaces.
 
@@ -157,7 +194,7 @@ def mho_layers() -> Iterable[type]:
     return ()
 
 
-@hookspec
+@door("training")
 def mho_training() -> Iterable[type[Kinded]]:
     """Training methods, for `training: {methods: [KIND, ...]}`; see `mho.TrainingMethod` for what they may do and when.
 
@@ -183,7 +220,7 @@ def mho_training() -> Iterable[type[Kinded]]:
     return ()
 
 
-@hookspec
+@door("quantiser")
 def mho_quantisers() -> Iterable[type[Kinded]]:
     """Quantisers of weights and of layer inputs, for places such as `training: {quantise: {weights: KIND}}` of mho-qat, and
     for training methods that put them on tiles themselves (`array.weight_quantiser = spec.module("weights")`).
@@ -209,7 +246,7 @@ def mho_quantisers() -> Iterable[type[Kinded]]:
     return ()
 
 
-@hookspec
+@door("correction")
 def mho_corrections() -> Iterable[type[Kinded]]:
     """Digital corrections, for the `corrections:` of a tile.
 
@@ -248,7 +285,7 @@ def mho_corrections() -> Iterable[type[Kinded]]:
     return ()
 
 
-@hookspec
+@door("calibration", names="name")
 def mho_calibrations() -> Mapping[str, Any]:
     """Methods of `mho.calibrate` that look at the array and not only at statistics: argument.name -> function or
     "module:function". `dac.NAME` chooses input ranges (`calibrate(net, batches, "NAME")`), `columns.NAME` conductance ranges.
@@ -279,7 +316,7 @@ def mho_calibrations() -> Mapping[str, Any]:
     return {}
 
 
-@hookspec
+@door("task", names="family.name")
 def mho_tasks() -> Mapping[str, Any]:
     """Tasks for `mho run` and the studies: family.name -> a subclass of `mho.Task`, or "module:Class", imported when used.
 
@@ -294,7 +331,7 @@ def mho_tasks() -> Mapping[str, Any]:
     return {}
 
 
-@hookspec
+@door("page", names="name")
 def mho_pages() -> Mapping[str, Any]:
     """Report pages for `mho report FOLDER`: a file or folder that a result folder holds -> function (or "module:function")
     that takes the folder and returns its page as HTML; `mho_lab.report` has the parts of pages.
@@ -308,41 +345,3 @@ def mho_pages() -> Mapping[str, Any]:
             return {"telegraph.json": "mho_telegraph.page:page_of"}
     """
     return {}
-
-
-class Door(NamedTuple):
-    """What a hook returns: a list of classes with a kind, which YAML names; or else
-
-    needs  a list of classes without one, each of which has this attribute ...
-    what   ... and is this, for people
-    names  a dict, name -> the thing itself or "module:attribute", imported when it is used; "family.name": every name begins
-           with the family of the plugin, "name": any name will do
-
-    Hooks of kinds are asked when a plugin is loaded, the others when somebody wants their category.
-    """
-
-    hook: str
-    categories: tuple[str, ...]  # what the classes may be
-    needs: str = ""
-    what: str = ""
-    names: str = ""
-
-    @property
-    def of_kinds(self) -> bool:
-        return not (self.needs or self.names)
-
-
-DOORS = (
-    Door("mho_nonidealities", ("nonideality",)),
-    Door("mho_mappings", ("mapping",)),
-    Door("mho_converters", ("dac", "adc")),
-    Door("mho_compensations", ("compensation",)),
-    Door("mho_surrogates", ("surrogate",)),
-    Door("mho_training", ("training",)),
-    Door("mho_quantisers", ("quantiser",)),
-    Door("mho_corrections", ("correction",)),
-    Door("mho_layers", ("layer",), needs="torch_type", what="subclasses of mho.AnalogLayer"),
-    Door("mho_calibrations", ("calibration",), names="name"),
-    Door("mho_tasks", ("task",), names="family.name"),
-    Door("mho_pages", ("page",), names="name"),
-)

@@ -89,22 +89,22 @@ def _returned(function: Any, hook: str) -> list[type]:
 
 def _things(door: hooks.Door, function: Any, name: str) -> dict[str, Any]:
     """What a hook without kinds returns, by name; nothing is imported."""
+    must = f"{door.hook} must return"
     if not door.names:
-        classes = _returned(function, door.hook)
-        for cls in classes:
+        found = {name_of(cls): cls for cls in _returned(function, door.hook)}
+        for cls in found.values():
             if not hasattr(cls, door.needs):
-                raise PluginError(f"{door.hook} must return {door.what}; {name_of(cls)} has no {door.needs!r}")
-        return {name_of(cls): cls for cls in classes}
-    found = function()
-    if not isinstance(found, Mapping):
-        raise PluginError(f'{door.hook} must return a dict, name -> "module:attribute", not {found!r}')
-    for key, thing in found.items():
+                raise PluginError(f"{must} {door.what}; {name_of(cls)} has no {door.needs!r}")
+        return found
+    named = function()
+    if not isinstance(named, Mapping):
+        raise PluginError(f'{must} a dict, name -> "module:attribute", not {named!r}')
+    for key, thing in named.items():
         if not isinstance(key, str) or not (callable(thing) or (isinstance(thing, str) and ":" in thing)):
-            wanted = 'name -> "module:attribute" or the thing itself'
-            raise PluginError(f"{door.hook} must return {wanted}, not {key!r}: {thing!r}")
+            raise PluginError(f'{must} name -> "module:attribute" or the thing itself, not {key!r}: {thing!r}')
         if door.names == "family.name" and kind_form(f"{name}.x") and not key.startswith(name + "."):
             raise PluginError(f"{door.categories[0]} {key!r}: names of this plugin must start with '{name}.'")
-    return dict(found)
+    return dict(named)
 
 
 def kindless(cls: type) -> str | None:
@@ -167,9 +167,8 @@ def _place(error: BaseException, file: Path) -> str:
     """file:line of an exception, the deepest line that is in the file."""
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).resolve() == file.resolve():
         return f"{file}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f.lineno for f in frames if Path(f.filename).resolve() == file.resolve()]
-    return f"{file}:{lines[-1]}" if lines else str(file)
+    _, frame = frame_in(error, {"": file.resolve()})
+    return f"{file}:{frame.lineno}" if frame is not None else str(file)
 
 
 def cause(error: BaseException) -> str:
@@ -178,11 +177,11 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def place_in(error: BaseException, files: dict[str, Path]) -> tuple[str, str]:
-    """(name, function (file:line)) of the deepest line of an exception that is in one of these files or folders."""
+def frame_in(error: BaseException, files: dict[str, Path]) -> tuple[str, traceback.FrameSummary | None]:
+    """The deepest line of an exception that is in one of these files or folders, and the name of that; ("", None) if none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename).resolve()
         for name, place in files.items():
             if path == place or place in path.parents:
-                return name, f"{frame.name} ({frame.filename}:{frame.lineno})"
-    return "", ""
+                return name, frame
+    return "", None

@@ -29,24 +29,16 @@ class Backward(Strict):
     SHORTHAND: ClassVar[str | None] = "mode"
 
     mode: Literal["through", "ste", "surrogate", "autograd"] = Field(
-        "through",
-        source=f"through: {RASCH}; ste: {FENG}; autograd: Fang & Wang 2026",
-        description="through: noisy weights, rounding straight-through; ste: clean weights; surrogate: those of a stand-in; "
-        "autograd: every derivative",
+        "through", source=f"through: {RASCH}; ste: {FENG}; autograd: Fang & Wang 2026"
     )
-    products: Literal["fp32", "bf16"] = Field(
-        "fp32",
-        source="mho",
-        description="through, on the fused path: arithmetic of the two products of a backward pass; bf16: half the time",
-    )
-    rounding: Literal["zero", "ste"] = Field(
-        "zero",
-        source=f"zero: Fang & Wang 2026; ste: {FENG}",
-        description="autograd only: derivative of rounding, 0 or straight-through",
-    )
-    surrogate: Annotated[Kinded, SURROGATE] | None = Field(
-        None, source=FENG, description="surrogate only: the differentiable stand-in whose gradient is taken"
-    )
+    """through: noisy weights, rounding straight-through; ste: clean weights; surrogate: those of a stand-in; autograd: every
+    derivative"""
+    products: Literal["fp32", "bf16"] = Field("fp32", source="mho")
+    """through, on the fused path: arithmetic of the two products of a backward pass; bf16: half the time"""
+    rounding: Literal["zero", "ste"] = Field("zero", source=f"zero: Fang & Wang 2026; ste: {FENG}")
+    """autograd only: derivative of rounding, 0 or straight-through"""
+    surrogate: Annotated[Kinded, SURROGATE] | None = Field(None, source=FENG)
+    """surrogate only: the differentiable stand-in whose gradient is taken"""
 
     @model_validator(mode="after")
     def _parts_fit_the_mode(self) -> Self:
@@ -65,13 +57,12 @@ class Backward(Strict):
 class InjectSpec(Strict):
     """Programming noise on the weights while training."""
 
-    scale: float = Field(1.0, ge=0, unit="1", source=INJECTION, description="factor on the noise that programming would make")
-    ramp: Span | None = Field(None, source=INJECTION, description="grow linearly from 0 over this time, e.g. '1 epoch'")
-    per: Literal["mini-batch", "sample"] = Field(
-        "mini-batch",
-        source=INJECTION,
-        description="one draw of the weights for a whole mini-batch, or one for each of its samples (slow: a product each)",
-    )
+    scale: float = Field(1.0, ge=0, unit="1", source=INJECTION)
+    """factor on the noise that programming would make"""
+    ramp: Span | None = Field(None, source=INJECTION)
+    """grow linearly from 0 over this time, e.g. '1 epoch'"""
+    per: Literal["mini-batch", "sample"] = Field("mini-batch", source=INJECTION)
+    """one draw of the weights for a whole mini-batch, or one for each of its samples (slow: a product each)"""
 
 
 class TrainingHooks:
@@ -126,47 +117,32 @@ class TrainingSpec(Strict):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[TrainingMethod, SECTIONS]]
 
-    backward: Backward = Field(Backward(), source=INJECTION, description="how gradients pass through a tile")
-    inject: InjectSpec | None = Field(InjectSpec(), source=INJECTION, description="weight noise while training")
-    clip: float | Sigmas | None = Field(
-        1.0,
-        gt=0,
-        unit="1",
-        source=CLIPPING,
-        description="after every step, clip the mapped weights at this value or at this many sigma",
-    )
-    remap: Span | None = Field(
-        None, source=CLIPPING, description="map the weights anew this often, so that columns use the full range"
-    )
-    out_scale: Literal["fixed", "tile", "column", "both"] = Field(
-        "fixed",
-        source=FACTORS,
-        description="train a digital output factor for every tile (kappa), every column of every tile, both, or none",
-    )
-    auto_scale: bool = Field(
-        False,
-        source=FACTORS,
-        description="learn column factors in units of sqrt(3/n), so that they have similar magnitudes everywhere",
-    )
-    drop_connect: float = Field(
-        0.0, ge=0, lt=1, unit="1", source=f"{RASCH}, A.2.7", description="share of the weights set to 0 in each mini-batch"
-    )
-    range_decay: float = Field(
-        0.001,
-        ge=0,
-        unit="1",
-        source=f"{RASCH}, Methods, Learning the input range",
-        description="pull on a learned input range while few inputs are clipped",
-    )
-    methods: tuple[Annotated[TrainingMethod, TRAINING], ...] = Field(
-        (), source="mho", description="training methods of plugins, in the order in which they act"
-    )
-    epochs: int | None = Field(None, ge=0, unit="1", source="mho", description="passes over the data; none: the task says")
-    lr: float | None = Field(None, gt=0, unit="1", source="mho", description="learning rate; none: the task says")
-    optimizer: Literal["adam", "adamw", "sgd"] | None = Field(
-        None, source="mho", description="torch optimizer; none: the task says"
-    )
-    weight_decay: float | None = Field(None, ge=0, unit="1", source=FACTORS, description="of the optimizer; none: the task says")
+    backward: Backward = Field(Backward(), source=INJECTION)
+    """how gradients pass through a tile"""
+    inject: InjectSpec | None = Field(InjectSpec(), source=INJECTION)
+    """weight noise while training"""
+    clip: float | Sigmas | None = Field(1.0, gt=0, unit="1", source=CLIPPING)
+    """after every step, clip the mapped weights at this value or at this many sigma"""
+    remap: Span | None = Field(None, source=CLIPPING)
+    """map the weights anew this often, so that columns use the full range"""
+    out_scale: Literal["fixed", "tile", "column", "both"] = Field("fixed", source=FACTORS)
+    """train a digital output factor for every tile (kappa), every column of every tile, both, or none"""
+    auto_scale: bool = Field(False, source=FACTORS)
+    """learn column factors in units of sqrt(3/n), so that they have similar magnitudes everywhere"""
+    drop_connect: float = Field(0.0, ge=0, lt=1, unit="1", source=f"{RASCH}, A.2.7")
+    """share of the weights set to 0 in each mini-batch"""
+    range_decay: float = Field(0.001, ge=0, unit="1", source=f"{RASCH}, Methods, Learning the input range")
+    """pull on a learned input range while few inputs are clipped"""
+    methods: tuple[Annotated[TrainingMethod, TRAINING], ...] = Field((), source="mho")
+    """training methods of plugins, in the order in which they act"""
+    epochs: int | None = Field(None, ge=0, unit="1", source="mho")
+    """passes over the data; none: the task says"""
+    lr: float | None = Field(None, gt=0, unit="1", source="mho")
+    """learning rate; none: the task says"""
+    optimizer: Literal["adam", "adamw", "sgd"] | None = Field(None, source="mho")
+    """torch optimizer; none: the task says"""
+    weight_decay: float | None = Field(None, ge=0, unit="1", source=FACTORS)
+    """of the optimizer; none: the task says"""
 
     @classmethod
     def _spelled_out(cls, value: Any) -> Any:

@@ -10,9 +10,9 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib import metadata
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,7 +53,6 @@ class Registry:
 
     def __init__(self, path: Sequence[str] | None = None, allowed: str | None = None) -> None:
         self._path = path
-        self._claims: dict[str, list[metadata.EntryPoint]] | None = None
         self._loaded: dict[str, Provided] = {}
         self._failed: dict[str, str] = {}
         self._local: dict[str, Provided] = {}  # file, or BY_HAND -> what was registered
@@ -62,12 +61,10 @@ class Registry:
 
     # --- metadata only ---
 
-    @property
-    def claims(self) -> dict[str, list[metadata.EntryPoint]]:
+    @functools.cached_property
+    def claims(self) -> dict[str, list[EntryPoint]]:
         """Family -> the entry points that claim it."""
-        if self._claims is None:
-            self._claims = distributions.entry_points(distributions.FAMILIES, self._path)
-        return self._claims
+        return distributions.entry_points(distributions.FAMILIES, self._path)
 
     def families(self) -> tuple[str, ...]:
         """Families of installed plugins, core's own left out."""
@@ -82,105 +79,82 @@ class Registry:
 
     def providers(self) -> tuple[Provider, ...]:
         """Every distribution that claims a family, then files and notebooks. Imports nothing."""
-        installed = [self._provider(family, point) for family, points in self.claims.items() for point in points]
+        installed = [self._provider(point) for points in self.claims.values() for point in points]
         return (*installed, *(p for origin, found in self._local.items() for p in _local_providers(origin, found)))
 
-    def _provider(self, family: str, point: metadata.EntryPoint) -> Provider:
-        name, version = owner(point)
-        about = Provider(family, name, version, point.value)
-        if family == CORE and name != CORE:
-            return replace(about, state="conflict", reason=f"family {CORE!r} is reserved for mho itself")
-        state, reason = self._refusal(family)
+    def _provider(self, point: EntryPoint) -> Provider:
+        about = Provider(point.name, *owner(point), point.value)
+        state, reason = self._refusal(point)
         if state:
             return replace(about, state=state, reason=reason)
-        presets, loaded = tuple(self._presets_of(family)), self._loaded.get(family)
-        if family in self._failed:
-            return replace(about, presets=presets, state="failed", reason=self._failed[family])
+        about = replace(about, presets=tuple(_presets_of(point)))
+        if point.name in self._failed:
+            return replace(about, state="failed", reason=self._failed[point.name])
+        loaded = self._loaded.get(point.name)
         if loaded is None:
-            return replace(about, presets=presets)
-        return replace(
-            about,
-            presets=presets,
-            state="ok",
-            kinds=tuple(sorted(loaded.kinds)),
-            classes=() if loaded.waiting else loaded.classes,
-        )
+            return about
+        classes = () if loaded.waiting else loaded.classes
+        return replace(about, state="ok", kinds=tuple(sorted(loaded.kinds)), classes=classes)
 
-    def _refusal(self, family: str) -> tuple[str, str]:
-        """(state, why) if nobody may use this family, whatever its code does; ("", "") if somebody may."""
-        points = self.claims[family]
+    def _refusal(self, point: EntryPoint) -> tuple[str, str]:
+        """(state, why) if nobody may use what claims a family, whatever its code does; ("", "") if somebody may."""
+        family, claims = point.name, self.claims[point.name]
         if family == CORE:
-            return "", ""
+            return ("", "") if owner(point)[0] == CORE else ("conflict", f"family {CORE!r} is reserved for mho itself")
         if self.allowed is not None and family not in self.allowed:
             names = ", ".join(self.allowed) or "none"
             return "off", f"family {family!r} is switched off: {ALLOWED} allows {names}"
-        if len(points) > 1:
-            text = f"{len(points)} distributions claim the family {family!r}: {owners(points)}; uninstall all but one"
-            return "conflict", text
+        if len(claims) > 1:
+            return "conflict", distributions.several(claims, f"the family {family!r}")
         if not kind_form(f"{family}.x"):
             return "failed", f"{family!r} cannot be a family: expected lower-case letters, digits and '_'"
-        if complaint := distributions.needs_another(points[0], CORE):
-            return "failed", complaint
-        return "", ""
+        complaint = distributions.needs_another(point, CORE)
+        return ("failed", complaint) if complaint else ("", "")
 
     def unknown_allowed(self) -> tuple[str, ...]:
         """What MHO_PLUGINS allows, but no installed plugin provides: one sentence each."""
         strange = [f for f in self.allowed or () if f not in self.claims]
         return tuple(f"{ALLOWED} names {f!r}; {suggest(f, self.families(), 'installed')}" for f in strange)
 
-    def _point(self, family: str) -> metadata.EntryPoint:
-        """The one entry point of a family."""
+    def _point(self, family: str) -> EntryPoint:
+        """The one entry point of a family. Raises PluginError where nobody may use it."""
         if family not in self.claims:
-            raise PluginError(self._unknown_family(family))
-        state, reason = self._refusal(family)
-        if state == "failed":
-            raise PluginError(f"plugin {family!r} ({owners(self.claims[family])}) cannot be used: {reason}")
+            installed = sorted({*self.families(), *(k.partition(".")[0] for k in self._local_kinds())})
+            near = difflib.get_close_matches(family, [*installed, CORE], 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"try: pip install mho-{family.replace('_', '-')}"
+            listed = ", ".join(installed) or "none"
+            raise PluginError(f"no installed plugin provides {family!r}; {hint}; installed: {listed}")
+        point = max(self.claims[family], key=lambda p: owner(p)[0] == CORE)  # of several, only that of the core counts
+        state, reason = self._refusal(point)
         if state:
-            raise PluginError(reason)
-        points = [p for p in self.claims[family] if family != CORE or owner(p)[0] == CORE]
-        if not points:
-            raise PluginError(f"family {CORE!r} is reserved for mho itself; reinstall mho")
-        return points[0]
+            raise PluginError(f"{self._who(family)} cannot be used: {reason}" if state == "failed" else reason)
+        return point
 
-    def _unknown_family(self, family: str) -> str:
-        installed = sorted({*self.families(), *(k.partition(".")[0] for k in self._local_kinds())})
-        near = difflib.get_close_matches(family, [*installed, CORE], 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"try: pip install mho-{family.replace('_', '-')}"
-        return f"no installed plugin provides {family!r}; {hint}; installed: {', '.join(installed) or 'none'}"
+    def _who(self, origin: str) -> str:
+        """A plugin or a file, for people."""
+        owned = f" ({owners(self.claims[origin])})" if origin in self.claims else ""
+        return f"plugin {origin!r}{owned}"
 
     # --- presets: files beside the plugin's code, found without running it ---
 
     def presets(self) -> tuple[str, ...]:
         """Names of all presets of installed plugins, e.g. pcm.standard."""
-        usable = [f for f in self.claims if not self._refusal(f)[0]]
-        return tuple(name for family in usable for name in self._presets_of(family))
+        usable = [p for points in self.claims.values() for p in points if not self._refusal(p)[0]]
+        return tuple(name for point in usable for name in _presets_of(point))
 
     def preset_path(self, name: str) -> Path:
         """The file of a preset."""
-        family = name.partition(".")[0]
-        self._point(family)
-        found = self._presets_of(family)
+        found = _presets_of(self._point(name.partition(".")[0]))
         if name not in found:
-            hint = suggest(name, found or self.presets(), "presets")
-            raise PluginError(f"no preset {name!r}; {hint}")
+            raise PluginError(f"no preset {name!r}; {suggest(name, found or self.presets(), 'presets')}")
         return found[name]
-
-    def _presets_of(self, family: str) -> dict[str, Path]:
-        package = self._point(family).value.partition(":")[0].partition(".")[0]
-        try:
-            spec = importlib.util.find_spec(package)
-        except (ImportError, ValueError):
-            return {}
-        folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
-        files = [file for folder in folders for file in Path(folder, "presets").glob("*.yaml")]
-        return {f"{family}.{file.stem}": file for file in sorted(files)}
 
     # --- loading ---
 
     def resolve(self, kind: str, category: str | None = None) -> type[Kinded]:
         """The class of a kind. Imports the family's plugin, and no other."""
-        example = "'pcm.drift'" if category in (None, "nonideality") else f"{article(category)}, e.g. 'family.name'"
         if not kind_form(kind):
+            example = "'pcm.drift'" if category in (None, "nonideality") else f"{article(category)}, e.g. 'family.name'"
             raise PluginError(f"{kind!r} is not a kind; expected family.name such as {example}")
         family = kind.partition(".")[0]
         known = self.load(family).kinds
@@ -207,47 +181,49 @@ class Registry:
         if by_hand and family not in self.claims:
             return Provided(by_hand)
         point = self._point(family)
-        try:
+        with self._blamed(family):
             if family in self._failed:  # a second import would fail in other, more confusing words
                 raise PluginError(self._failed[family])
-            self._loaded[family] = self._collect(point.load(), family)
+            found = plugincode.provided_by(point.load(), family)
+            presets = _presets_of(point)
+            for kind, cls in found.kinds.items():
+                if not kind.startswith(family + "."):
+                    must = f"kinds of this plugin must start with '{family}.'"
+                    raise PluginError(f"{name_of(cls)} has kind {kind!r}; {must}")
+                if kind in presets:
+                    raise PluginError(f"{kind!r} is both a kind and a preset ({presets[kind].name}); rename one of them")
+            self._loaded[family] = found
+        return found
+
+    @contextmanager
+    def _blamed(self, origin: str) -> Iterator[None]:
+        """Whatever goes wrong inside is the fault of a plugin or a file: its name goes in front, and the reason is kept."""
+        try:
+            yield
         except (Exception, SystemExit) as error:
-            self._failed[family] = str(error) if isinstance(error, PluginError) else plugincode.cause(error)
-            text = f"plugin {family!r} ({owners([point])}) cannot be used: {self._failed[family]}"
-            raise PluginError(text) from error
-        return self._loaded[family]
+            self._failed[origin] = str(error) if isinstance(error, PluginError) else plugincode.cause(error)
+            raise PluginError(f"{self._who(origin)} cannot be used: {self._failed[origin]}") from error
 
     def load_all(self) -> tuple[Provider, ...]:
         """Try to load every installed plugin, and ask all its hooks; the result says which failed and why."""
         for family in self.claims:
-            try:
+            with suppress(PluginError):  # kept in the provider's state
                 found = self.load(family)
                 for category in tuple(found.waiting):
                     self._things(family, found, category)
-            except PluginError:
-                continue  # kept in the provider's state
         return self.providers()
-
-    def _collect(self, module: Any, family: str) -> Provided:
-        presets = self._presets_of(family)
-        result = plugincode.provided_by(module, family)
-        for kind, cls in result.kinds.items():
-            if not kind.startswith(family + "."):
-                raise PluginError(f"{name_of(cls)} has kind {kind!r}; kinds of this plugin must start with '{family}.'")
-            if kind in presets:
-                raise PluginError(f"{kind!r} is both a kind and a preset ({presets[kind].name}); rename one of them")
-        return result
 
     # --- by hand ---
 
     def register(self, cls: AnyClass) -> AnyClass:
         """Make a class of a notebook or script known; usable as a decorator. A class of the same name is replaced."""
-        if (category := plugincode.kindless(cls)) is not None:
-            self.provide(category, cls)
-            return cls
-        kind = plugincode.kind_of(cls)
-        self._may_register(cls, kind)
-        self._local.setdefault(BY_HAND, Provided()).kinds[kind] = cls
+        category = plugincode.kindless(cls)
+        if category is None:
+            kind = plugincode.kind_of(cls)
+            self._may_register(cls, kind)
+            self._local.setdefault(BY_HAND, Provided()).kinds[kind] = cls
+        else:
+            self._local.setdefault(BY_HAND, Provided()).found.setdefault(category, {})[name_of(cls)] = cls
         return cls
 
     def _may_register(self, cls: type, kind: str) -> None:
@@ -255,35 +231,27 @@ class Registry:
         if family in self.claims or family == CORE:
             owner = owners(self.claims.get(family, ())) or CORE
             raise PluginError(f"{name_of(cls)}: family {family!r} belongs to {owner}; choose another family")
-        known = self._local_kinds().get(kind)
-        if known is not None and name_of(known) != name_of(cls):
-            raise PluginError(f"kind {kind!r} is already registered by {name_of(known)}; choose another kind for {name_of(cls)}")
+        known = name_of(self._local_kinds().get(kind, cls))
+        if known != name_of(cls):
+            raise PluginError(f"kind {kind!r} is already registered by {known}; choose another kind for {name_of(cls)}")
 
-    def load_file(self, path: str | Path) -> tuple[str, ...]:
-        """Run a Python file and register what its hooks return; gives the kinds. For `--plugin ./my_effects.py`."""
-        return tuple(self.loaded_file(path).kinds)
-
-    def loaded_file(self, path: str | Path) -> Provided:
-        """The same; gives everything that it provides."""
+    def load_file(self, path: str | Path) -> Provided:
+        """Run a Python file and register what its hooks return. For `--plugin ./my_effects.py`."""
         file = Path(path)
         if not file.is_file():
             raise PluginError(f"no file {str(path)!r}; expected a Python file with mho hooks")
         module = plugincode.run_file(file)
         try:
             found = plugincode.provided_by(module, str(file))
-            nothing = not (found.kinds or found.other)
+            if not (found.kinds or found.other):
+                hint = "expected a function such as mho_nonidealities marked with @hookimpl"
+                raise PluginError(f"provides nothing; {hint}")
         except PluginError as error:
             raise PluginError(f"{file}: {error}") from None
-        if nothing:
-            raise PluginError(f"{file}: provides nothing; expected a function such as mho_nonidealities marked with @hookimpl")
         for kind, cls in found.kinds.items():
             self._may_register(cls, kind)
         self._local[str(file)] = found
         return found
-
-    def provide(self, category: str, cls: type) -> None:
-        """Make a class without a kind (a "layer") known. A class of the same name is replaced."""
-        self._local.setdefault(BY_HAND, Provided()).found.setdefault(category, {})[name_of(cls)] = cls
 
     @property
     def files(self) -> list[Path]:
@@ -326,12 +294,8 @@ class Registry:
 
     def _things(self, origin: str, provided: Provided, category: str) -> dict[str, Any]:
         """What one plugin has of a category; whoever cannot say is named, as when it is loaded."""
-        try:
+        with self._blamed(origin):
             return provided.named(category)
-        except (Exception, SystemExit) as error:
-            self._failed[origin] = str(error) if isinstance(error, PluginError) else plugincode.cause(error)
-            who = f"{origin!r} ({owners(self.claims[origin])})" if origin in self.claims else repr(origin)
-            raise PluginError(f"plugin {who} cannot be used: {self._failed[origin]}") from error
 
     def blame(self, error: BaseException) -> str:
         """Which plugin raised an exception and where, in one sentence; "" if none did."""
@@ -341,11 +305,22 @@ class Registry:
             if family != CORE and file is not None:
                 place = Path(file).resolve()
                 places[family] = place.parent if place.name == "__init__.py" else place
-        guilty, where = plugincode.place_in(error, places)
-        if not guilty:
+        guilty, frame = plugincode.frame_in(error, places)
+        if frame is None:
             return ""
-        named = f"plugin {guilty!r} ({owners(self.claims[guilty])})" if guilty in self.claims else f"plugin {guilty}"
-        return f"{named} failed in {where}: {plugincode.cause(error)}"
+        who = self._who(guilty) if guilty in self.claims else f"plugin {guilty}"
+        return f"{who} failed in {frame.name} ({frame.filename}:{frame.lineno}): {plugincode.cause(error)}"
+
+
+def _presets_of(point: EntryPoint) -> dict[str, Path]:
+    """The presets beside a plugin's code, by name."""
+    try:
+        spec = importlib.util.find_spec(point.module.partition(".")[0])
+    except (ImportError, ValueError):
+        return {}
+    folders = (spec.submodule_search_locations if spec else None) or []
+    files = [file for folder in folders for file in Path(folder, "presets").glob("*.yaml")]
+    return {f"{point.name}.{file.stem}": file for file in sorted(files)}
 
 
 def _local_providers(origin: str, found: Provided) -> Iterator[Provider]:

@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import pydantic
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ModelWrapValid
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError, PydanticUndefined, core_schema
 
-from mho.config.units import Quantity, expected, is_dimensional
+from mho.config.units import UNITS, Quantity, expected, problem
 from mho.ground import Renamed
 from mho.ground.renames import present
 
@@ -24,11 +24,6 @@ from mho.ground.renames import present
 VALUE_ERROR, KEY_ERROR, RULE_ERROR = "mho", "mho_key", "mho_rule"
 MANY = 100  # mistakes of one part that are described
 _KIND = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
-
-
-def problem(message: str, type_: str = VALUE_ERROR) -> PydanticCustomError:
-    """A validation error that says exactly `message`."""
-    return PydanticCustomError(type_, "{message}", {"message": message})
 
 
 def suggest(name: str, known: Iterable[str], what: str) -> str:
@@ -51,11 +46,12 @@ class Limits:
 
     def __str__(self) -> str:
         signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-        return " and ".join(f"{signs[k]} {v:g}" for k, v in self.given().items())
+        return " and ".join(f"{signs[k]} {v:g}" for k, v in self.given.items())
 
+    @property
     def given(self) -> dict[str, float]:
         """The bounds that are set."""
-        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        return {k: v for k, v in vars(self).items() if v is not None}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         bounded = self._bound(handler(source))
@@ -65,22 +61,17 @@ class Limits:
 
     def _bound(self, schema: Any) -> Any:
         """The schema with bounds on every number in it; None if there is none."""
-        kind = schema["type"]
-        if kind in ("int", "float"):
-            return {**schema, **self.given()}
-        if kind == "union":
-            choices = [self._bound(choice) for choice in schema["choices"]]
-            if not any(choices):
-                return None
-            return {**schema, "choices": [new or old for new, old in zip(choices, schema["choices"])]}
-        inner = {"nullable": "schema", "function-before": "schema", "tuple": "items_schema"}.get(kind)
-        if inner is None:
+        if schema["type"] in ("int", "float"):
+            return {**schema, **self.given}
+        inner = {"nullable": "schema", "function-before": "schema", "tuple": "items_schema", "union": "choices"}
+        key = inner.get(schema["type"])
+        if key is None:
             return None
-        if kind == "tuple":
-            items = [self._bound(item) for item in schema[inner]]
-            return {**schema, inner: items} if all(items) else None
-        bounded = self._bound(schema[inner])
-        return bounded and {**schema, inner: bounded}
+        parts = schema[key] if isinstance(schema[key], list) else [schema[key]]
+        bounded = [self._bound(part) for part in parts]
+        enough = any(bounded) if key == "choices" else all(bounded)  # of a union, one branch that is a number will do
+        new = [with_bounds or part for with_bounds, part in zip(bounded, parts)]
+        return {**schema, key: new if isinstance(schema[key], list) else new[0]} if enough else None
 
 
 def Field(  # noqa: N802 (reads like pydantic's, which it extends)
@@ -88,7 +79,6 @@ def Field(  # noqa: N802 (reads like pydantic's, which it extends)
     *,
     unit: str | None = None,
     source: str | None = None,
-    description: str | None = None,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
@@ -101,15 +91,15 @@ def Field(  # noqa: N802 (reads like pydantic's, which it extends)
     source       paper or requirement behind the default
     ge gt le lt  bounds, on every number that the field may hold
 
-    Everything else is passed to `pydantic.Field`.
+    Everything else is passed to `pydantic.Field`: `description`, instead of which text may stand below the field.
     """
     extra: dict[str, Any] = {k: v for k, v in (("unit", unit), ("source", source)) if v is not None}
-    info: FieldInfo = pydantic.Field(default, description=description, json_schema_extra=extra or None, **pydantic_options)
+    info: FieldInfo = pydantic.Field(default, json_schema_extra=extra or None, **pydantic_options)
     limits = Limits(ge, gt, le, lt)
-    if limits.given():
+    if limits.given:
         info.metadata.append(limits)
-    if is_dimensional(unit):
-        info.metadata.append(Quantity(str(unit)))
+    if unit in UNITS:
+        info.metadata.append(Quantity(unit))
     return info
 
 
@@ -124,18 +114,17 @@ class FieldNote:
     description: str
     source: str
 
+    @property
+    def required(self) -> bool:
+        """Whether the field must be given."""
+        return self.default is PydanticUndefined
+
 
 class Strict(BaseModel):
     """An immutable model that refuses unknown keys, wrong types, NaN and infinity, and says so in plain words."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        validate_default=False,
-        use_attribute_docstrings=True,
-        ser_json_inf_nan="strings",
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True, ser_json_inf_nan="strings"
     )
 
     # The field that a bare word fills: `pcm.drift` for `{kind: pcm.drift}`.
@@ -148,15 +137,15 @@ class Strict(BaseModel):
     def _in_plain_words(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Fill shorthands and `none`, then report all errors as finished sentences."""
         value = cls._spelled_out(value)
-        found = [(loc, problem(message, RULE_ERROR)) for loc, message in cls.cross_check(value)]
-        errors: list[InitErrorDetails] = [{"type": error, "loc": loc, "input": None} for loc, error in found]
+        said = [*cls.cross_check(value)]
+        errors: list[InitErrorDetails] = []
         try:
             model = handler(value)
         except ValidationError as raised:
-            errors += _rewritten(cls, raised)
+            errors = _rewritten(cls, raised)
         else:
-            disagreements = ((loc, problem(message, RULE_ERROR)) for loc, message in model.disagreements())
-            errors += [{"type": error, "loc": loc, "input": None} for loc, error in disagreements]
+            said += model.disagreements()
+        errors += [{"type": problem(message, RULE_ERROR), "loc": loc, "input": None} for loc, message in said]
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)
         return model
@@ -234,8 +223,9 @@ class Kinded(Strict):
         super().__pydantic_init_subclass__(**keywords)
         names = list(cls.__pydantic_fields__)
         if kind is not None:
-            if not _KIND.fullmatch(kind):
-                raise TypeError(f"{cls.__qualname__}: kind {kind!r} is not of the form family.effect (lower case, digits, _)")
+            if not kind_form(kind):
+                form = "family.effect (lower case, digits, _)"
+                raise TypeError(f"{cls.__qualname__}: kind {kind!r} is not of the form {form}")
             cls.KIND = kind
             literal: Any = Literal[kind]
             cls.__pydantic_fields__["kind"] = FieldInfo(annotation=literal, default=kind, description="family.effect")
@@ -297,7 +287,6 @@ _EXPECTED = {
     "list_type": "a list",
     "dict_type": "keys with values",
     "model_type": "keys with values",
-    "model_attributes_type": "keys with values",
     "string_too_short": "text that is not empty",
 }
 
@@ -311,57 +300,53 @@ def _rewritten(cls: type[Strict], raised: ValidationError) -> list[InitErrorDeta
     result: list[InitErrorDetails] = []
     for name, group in groups.items():
         info = cls.model_fields.get(str(name[0])) if name else None
-        if info is not None and _is_choice(info.annotation) and all(len(e["loc"]) > 1 for e in group):
-            result.append(_as_choice(group, name, info))
+        # Of a union pydantic tries branch by branch, and names the branch in the error's path.
+        if info is not None and _branches(info) > 1 and all(len(e["loc"]) > 1 for e in group):
+            words = dict.fromkeys([*(_wanted(e, info) for e in group), *_or_none(info)])
+            value = group[0]["input"]
+            sentence = problem(f"expected {' or '.join(words)}, got {shown(value)}")
+            result.append({"type": sentence, "loc": name, "input": value})
         else:
-            result += [_plain(cls, e, info) for e in group]
+            result += [{"type": _plain(cls, e, info), "loc": e["loc"], "input": e["input"]} for e in group]
     if len(errors) > MANY:
         more = problem(f"and {len(errors) - MANY} more mistakes from here on")
         result.append({"type": more, "loc": errors[MANY]["loc"], "input": None})
     return result
 
 
-def _is_choice(annotation: Any) -> bool:
-    """A union that pydantic tries branch by branch, naming the branch in the error's path."""
-    return len([m for m in _members(annotation) if m is not type(None)]) > 1
+def _branches(info: FieldInfo) -> int:
+    return sum(m is not type(None) for m in _members(info.annotation))
 
 
-def _as_choice(group: list[ErrorDetails], loc: tuple[Any, ...], info: FieldInfo) -> InitErrorDetails:
-    wanted = dict.fromkeys(_wanted(e, info) for e in group)
-    if allows_none(info.annotation):
-        wanted["none"] = None
-    value = group[0]["input"]
-    return {"type": problem(f"expected {' or '.join(wanted)}, got {shown(value)}"), "loc": loc, "input": value}
+def _or_none(info: FieldInfo | None) -> list[str]:
+    return ["none"] if info is not None and allows_none(info.annotation) else []
 
 
-def _plain(cls: type[Strict], error: ErrorDetails, info: FieldInfo | None) -> InitErrorDetails:
-    loc, value = error["loc"], error["input"]
-    kept: InitErrorDetails = {"type": problem(error["msg"]), "loc": loc, "input": value}
-    none = " or none" if info is not None and len(loc) == 1 and allows_none(info.annotation) else ""
-    if error["type"] in (VALUE_ERROR, KEY_ERROR, RULE_ERROR):
-        what, got, rest = error["msg"].partition(", got ")
+def _plain(cls: type[Strict], error: ErrorDetails, info: FieldInfo | None) -> PydanticCustomError:
+    """One error as a finished sentence."""
+    type_, message, key = error["type"], error["msg"], str(error["loc"][-1]) if error["loc"] else ""
+    none = " or ".join(["", *_or_none(info)]) if len(error["loc"]) == 1 else ""
+    if type_ in (VALUE_ERROR, KEY_ERROR, RULE_ERROR):
+        what, got, rest = message.partition(", got ")
         if got and what.startswith("expected ") and not what.endswith(" or none"):
             what += none
-        return {**kept, "type": problem(what + got + rest, error["type"])}
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        key = str(loc[-1])
+        return problem(what + got + rest, type_)
+    if type_ == "extra_forbidden":
         former = {r.old: r.new for r in cls.renamed}
         hint = suggest(key, cls.known_keys(), "known keys")
         if key in former:
             hint = f"it is the former name of {former[key]!r}, which is given too"
-        return {**kept, "type": problem(f"unknown key {key!r}; {hint}", KEY_ERROR)}
-    if error["type"] == "missing":
-        what = info.description if info is not None and info.description else ""
-        return {**kept, "type": problem(f"missing key {str(loc[-1])!r}" + (f": {what}" if what else ""), KEY_ERROR)}
-    if error["type"] in ("value_error", "assertion_error"):
-        return {**kept, "type": problem(error["msg"].partition(", ")[2] or error["msg"], RULE_ERROR)}
-    if error["type"] == "frozen_instance":
-        return kept
-    message = f"expected {_wanted(error, info)}{none}, got {shown(value)}"
-    if error["type"] == "literal_error" and isinstance(value, str):
-        near = difflib.get_close_matches(value, re.findall(r"'([^']*)'", error["ctx"]["expected"]), 1)
-        message += f"; did you mean {near[0]!r}?" if near else ""
-    return {**kept, "type": problem(message)}
+        return problem(f"unknown key {key!r}; {hint}", KEY_ERROR)
+    if type_ == "missing":
+        meaning = f": {info.description}" if info is not None and info.description else ""
+        return problem(f"missing key {key!r}{meaning}", KEY_ERROR)
+    if type_ in ("value_error", "assertion_error"):
+        return problem(message.partition(", ")[2] or message, RULE_ERROR)
+    near = []
+    if type_ == "literal_error" and isinstance(error["input"], str):
+        near = difflib.get_close_matches(error["input"], re.findall(r"'([^']*)'", error["ctx"]["expected"]), 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return problem(f"expected {_wanted(error, info)}{none}, got {shown(error['input'])}{hint}")
 
 
 def _wanted(error: ErrorDetails, info: FieldInfo | None) -> str:
@@ -373,15 +358,17 @@ def _wanted(error: ErrorDetails, info: FieldInfo | None) -> str:
         return error["msg"].removeprefix("expected ").partition(", got ")[0]
     if type_ == "literal_error":
         return str(context["expected"])
-    number = _EXPECTED.get(type_, "a number" if set(context) & {"ge", "gt", "le", "lt"} else None)
-    if number is None:
+    words = _EXPECTED.get(type_, "a number" if set(context) & {"ge", "gt", "le", "lt"} else None)
+    if words is None:
         return f"something else ({error['msg'][:1].lower()}{error['msg'][1:]})"
-    limits = limits_of(info) if "number" in number else ""
-    if limits and info is not None and int in (info.annotation, *_members(info.annotation)):
-        number = "a whole number"
-    if number.endswith("a number") and info is not None and is_dimensional(unit := unit_of(info)):
+    if info is None or "number" not in words:
+        return words
+    limits, unit = limits_of(info), unit_of(info)
+    if limits and int in (info.annotation, *_members(info.annotation)):
+        words = "a whole number"
+    if words == "a number" and unit in UNITS:
         return f"{expected(unit)}, {limits} {unit}" if limits else expected(unit)
-    return f"{number} {limits}".rstrip()
+    return f"{words} {limits}".rstrip()
 
 
 def shown(value: Any) -> str:
@@ -415,31 +402,34 @@ def _marks(annotation: Any) -> Iterator[Any]:
         yield from _marks(part)
 
 
-def limits_of(info: FieldInfo | None) -> str:
+def limits_of(info: FieldInfo) -> str:
     """The bounds of a field in words, "" if it has none."""
-    return " and ".join(str(m) for m in info.metadata if isinstance(m, Limits)) if info is not None else ""
+    return " and ".join(str(m) for m in info.metadata if isinstance(m, Limits))
 
 
 def _note(name: str, info: FieldInfo) -> FieldNote:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    default = info.get_default(call_default_factory=True) if not info.is_required() else PydanticUndefined
-    return FieldNote(name, default, unit_of(info), _accepts(info), info.description or "", str(extra.get("source", "")))
-
-
-def _accepts(info: FieldInfo) -> str:
     words = dict.fromkeys(w for m in _members(info.annotation) or (info.annotation,) for w in _names(m))
-    return ", ".join(w for w in (*words, limits_of(info)) if w)
+    return FieldNote(
+        name,
+        default=info.get_default(call_default_factory=True),
+        unit=unit_of(info),
+        accepts=", ".join(w for w in (*words, limits_of(info)) if w),
+        description=" ".join((info.description or "").split()),
+        source=str(extra.get("source", "")),
+    )
 
 
 _TYPES: dict[Any, str] = {float: "number", int: "whole number", bool: "true, false", str: "text", type(None): "none"}
 
 
 def _names(annotation: Any) -> list[str]:
-    if typing.get_origin(annotation) is Literal:
-        return [str(v) for v in typing.get_args(annotation)]
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _names(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (tuple, list):
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return [str(v) for v in args]
+    if origin is typing.Annotated:
+        return _names(args[0])
+    if origin in (tuple, list):
         return ["list"]
     if annotation in _TYPES:
         return [_TYPES[annotation]]

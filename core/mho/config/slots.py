@@ -11,7 +11,8 @@ from pydantic_core import PydanticKnownError, core_schema
 
 from mho.config import registry
 from mho.config.plugincode import article
-from mho.config.schema import Kinded, kind_form, problem, shown
+from mho.config.schema import Kinded, kind_form, shown
+from mho.config.units import problem
 from mho.ground import PluginError
 
 
@@ -26,51 +27,49 @@ class Slot:
     def pick(self, value: Any) -> Kinded:
         """The model that a bare kind or a mapping stands for."""
         if isinstance(value, Kinded):
-            self._check(self.category == value.CATEGORY, f"expected {self}, got {value.KIND!r}")
+            if self.category != value.CATEGORY:
+                raise problem(f"expected {self}, got {value.KIND!r}")
             return value
-        bare = isinstance(value, str)
-        self._check(bare or isinstance(value, Mapping), f"expected {self}, got {shown(value)}")
-        fields = {} if bare else dict(value)
-        kind = value if bare else fields.pop("kind", self.kind)
-        loc = () if bare or "kind" not in value else ("kind",)
-        self._check(kind is not None, f"missing key 'kind': expected {self}")
-        self._check(kind_form(kind), f"expected {self}, got {shown(kind)}", loc)
+        if not isinstance(value, (str, Mapping)):
+            raise problem(f"expected {self}, got {shown(value)}")
+        fields = {"kind": value} if isinstance(value, str) else dict(value)
+        kind = fields.pop("kind", self.kind)
+        if kind is None:
+            raise problem(f"missing key 'kind': expected {self}")
         try:
+            if not kind_form(kind):
+                raise PluginError(f"expected {self}, got {shown(kind)}")
             cls = registry.resolve(kind, self.category)
         except PluginError as error:
-            raise self._error(str(error), loc) from None
+            raise _at_kind(str(error)) if isinstance(value, Mapping) and "kind" in value else problem(str(error)) from None
         try:
             return cls.model_validate(fields)
         except ValidationError:
             raise
         except Exception as error:  # a plugin's own validator is broken; the file's other errors still count
-            raise self._error(f"the check of {kind!r} itself failed ({type(error).__name__}: {error})", ()) from error
+            raise problem(f"the check of {kind!r} itself failed ({type(error).__name__}: {error})") from error
 
     def __str__(self) -> str:
         return f"{article(self.category)} such as '{self.kind or self.example}'"
 
-    def _check(self, fine: bool, message: str, loc: tuple[str, ...] = ()) -> None:
-        if not fine:
-            raise self._error(message, loc)
-
-    def _error(self, message: str, loc: tuple[str, ...]) -> ValidationError:
-        return ValidationError.from_exception_data(self.category, [{"type": problem(message), "loc": loc, "input": None}])
-
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        dump = core_schema.plain_serializer_function_ser_schema(
-            lambda model, info: model.model_dump(mode=info.mode), info_arg=True
-        )
+        dump = core_schema.plain_serializer_function_ser_schema(lambda m, info: m.model_dump(mode=info.mode), info_arg=True)
         return core_schema.no_info_plain_validator_function(self.pick, serialization=dump)
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Any of the kinds loaded so far, as a mapping or as a bare word."""
         kinds = registry.kinds(self.category)
         choices: list[dict[str, Any]] = [{"type": "string", "enum": list(kinds)}]
         for kind, cls in kinds.items():
-            fields = cls.__get_pydantic_json_schema__(cls.__pydantic_core_schema__, handler)
+            fields = _fields(cls, handler)
             named = [] if kind == self.kind else ["kind"]
             choices.append({**fields, "required": [*named, *fields.get("required", ())]})
         return {"anyOf": choices}
+
+
+def _at_kind(message: str) -> ValidationError:
+    """A problem of the key `kind`."""
+    return ValidationError.from_exception_data("kind", [{"type": problem(message), "loc": ("kind",), "input": None}])
 
 
 class Section(NamedTuple):
@@ -93,19 +92,24 @@ class Sections(Slot):
         if isinstance(value.fields, Kinded):
             return super().pick(value.fields)
         kind, fields = value.kinds[0], value.fields
-        claims = f"{' and '.join(value.kinds)} both claim this key; list the one that you mean in 'methods'"
-        self._check(len(value.kinds) == 1, claims)
-        self._check(isinstance(fields, Mapping), f"expected keys with values or none, got {shown(fields)}")
-        given = fields.get("kind", kind)
-        self._check(given == kind, f"expected {kind!r}, got {shown(given)}; others are listed in 'methods'", ("kind",))
+        if len(value.kinds) > 1:
+            raise problem(f"{' and '.join(value.kinds)} both claim this key; list the one that you mean in 'methods'")
+        if not isinstance(fields, Mapping):
+            raise problem(f"expected keys with values or none, got {shown(fields)}")
+        if (given := fields.get("kind", kind)) != kind:
+            raise _at_kind(f"expected {kind!r}, got {shown(given)}; others are listed in 'methods'")
         return Slot(self.category, kind).pick(fields)
 
     def properties(self, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Key -> JSON schema of what is written under it, of the kinds loaded so far."""
         kinds = registry.kinds(self.category)
         known = {k: kinds[claims[0]] for k, claims in registry.default().sections.items() if claims[0] in kinds}
-        fields = {k: cls.__get_pydantic_json_schema__(cls.__pydantic_core_schema__, handler) for k, cls in known.items()}
-        return {key: {"anyOf": [f, {"type": "null"}, {"const": "none"}]} for key, f in fields.items()}
+        return {key: {"anyOf": [_fields(cls, handler), {"type": "null"}, {"const": "none"}]} for key, cls in known.items()}
+
+
+def _fields(cls: type[Kinded], handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    """The JSON schema of a kind's fields."""
+    return cls.__get_pydantic_json_schema__(cls.__pydantic_core_schema__, handler)
 
 
 # What a tile has at most one of: field -> its slot.
@@ -116,7 +120,7 @@ SLOTS = {
     "compensation": Slot("compensation", "mho.global_drift"),
 }
 EFFECT = Slot("nonideality", example="pcm.drift")
-SURROGATE = Slot("surrogate", example="mho.saturating")
 CORRECTION = Slot("correction", example="family.channel_scaling")
+SURROGATE = Slot("surrogate", example="mho.saturating")
 TRAINING = Slot("training", example="qat.noise")
 SECTIONS = Sections("training", example="qat.noise")

@@ -19,17 +19,12 @@ Factor = Annotated[float, Field(ge=0)]
 class DeviceSpec(Strict):
     """The conductance range of one device, and how many devices hold a weight."""
 
-    g_min: MicroSiemens = Field(
-        0.0, ge=0, unit="uS", source="Rasch et al. 2023, Eq. 12", description="conductance of weight 0; above 0 needs pair: both"
-    )
-    g_max: MicroSiemens = Field(
-        25.0, gt=0, unit="uS", source="Rasch et al. 2023, Table A.1", description="conductance of the largest weight"
-    )
-    pair: Literal["active", "both"] = Field(
-        "active",
-        source="Rasch et al. 2023, Methods, Weight programming",
-        description="active: model only the device of a weight's sign; both: model the idle device too",
-    )
+    g_min: MicroSiemens = Field(0.0, ge=0, unit="uS", source="Rasch et al. 2023, Eq. 12")
+    """conductance of weight 0; above 0 needs pair: both"""
+    g_max: MicroSiemens = Field(25.0, gt=0, unit="uS", source="Rasch et al. 2023, Table A.1")
+    """conductance of the largest weight"""
+    pair: Literal["active", "both"] = Field("active", source="Rasch et al. 2023, Methods, Weight programming")
+    """active: model only the device of a weight's sign; both: model the idle device too"""
 
     @model_validator(mode="after")
     def _range_is_open(self) -> Self:
@@ -43,40 +38,32 @@ class DeviceSpec(Strict):
 class TileSpec(Strict):
     """One type of crossbar tile with everything around it."""
 
-    rows: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1", description="inputs of a tile")
-    columns: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1", description="outputs of a tile")
-    split: Literal["channel", "row"] = Field(
-        "channel",
-        source="Rasch et al. 2023, Table 1",
-        description="cut weight matrices by whole input channels (linear layers: by rows), or always by rows",
-    )
-    device: DeviceSpec = Field(DeviceSpec(), description="the conductance range of a device")
+    rows: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1")
+    """inputs of a tile"""
+    columns: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1")
+    """outputs of a tile"""
+    split: Literal["channel", "row"] = Field("channel", source="Rasch et al. 2023, Table 1")
+    """cut weight matrices by whole input channels (linear layers: by rows), or always by rows"""
+    device: DeviceSpec = Field(DeviceSpec())
+    """the conductance range of a device"""
     mapping: Annotated[Kinded, SLOTS["mapping"]] = Field(
-        "mho.per_column",
-        validate_default=True,
-        source="Rasch et al. 2023, Eq. 21",
-        description="from weights to target conductances",
+        "mho.per_column", validate_default=True, source="Rasch et al. 2023, Eq. 21"
     )
-    dac: Annotated[Kinded, SLOTS["dac"]] | None = Field(
-        None, source="Rasch et al. 2023, Eq. 3", description="digital-to-analog converters of the inputs; none: ideal"
-    )
-    adc: Annotated[Kinded, SLOTS["adc"]] | None = Field(
-        None, source="Rasch et al. 2023, Eq. 5", description="analog-to-digital converters of the outputs; none: ideal"
-    )
-    nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(
-        (), description="effects in the order in which they act inside a stage"
-    )
-    scale: dict[str, Factor] = Field(
-        {},
-        source="Rasch et al. 2023, Figs. 4, 5",
-        description="factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for the total PCM noise",
-    )
-    corrections: tuple[Annotated[Kinded, CORRECTION], ...] = Field(
-        (), source="mho", description="what the digital side repairs around the tiles; fitted by calibration"
-    )
+    """from weights to target conductances"""
+    dac: Annotated[Kinded, SLOTS["dac"]] | None = Field(None, source="Rasch et al. 2023, Eq. 3")
+    """digital-to-analog converters of the inputs; none: ideal"""
+    adc: Annotated[Kinded, SLOTS["adc"]] | None = Field(None, source="Rasch et al. 2023, Eq. 5")
+    """analog-to-digital converters of the outputs; none: ideal"""
+    nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(())
+    """effects; inside a stage they act in this order, noise behind the others"""
+    scale: dict[str, Factor] = Field({}, source="Rasch et al. 2023, Figs. 4, 5")
+    """factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for all PCM effects"""
+    corrections: tuple[Annotated[Kinded, CORRECTION], ...] = Field((), source="mho")
+    """what the digital side repairs around the tiles; fitted by calibration"""
     compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
-        None, source="Rasch et al. 2023, Methods, Drift compensation", description="digital drift compensation; none: off"
+        None, source="Rasch et al. 2023, Methods, Drift compensation"
     )
+    """digital drift compensation; none: off"""
 
     @field_validator("scale", mode="before")
     @classmethod

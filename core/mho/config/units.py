@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
@@ -34,9 +35,9 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?"
 _QUANTITY = re.compile(rf"\s*({_NUMBER})\s*([^\s\d].*?)?\s*")
 
 
-def is_dimensional(unit: str | None) -> bool:
-    """Whether a field in this unit accepts text such as "25 uS" ("1", "bit" and "count" do not)."""
-    return unit in UNITS
+def problem(message: str, type_: str = "mho") -> PydanticCustomError:
+    """A validation error that says exactly `message`."""
+    return PydanticCustomError(type_, "{message}", {"message": message})
 
 
 def expected(unit: str) -> str:
@@ -69,7 +70,8 @@ def _canonical(unit: str) -> str:
 
 
 def seconds(value: str | float | timedelta) -> float:
-    """A time as seconds: text with a unit, a timedelta, or a number of seconds.
+    """A time as seconds: text with a unit, a timedelta, or a number of seconds. Raises `MhoError` for anything else, and
+    for times that are negative or not finite.
 
     >>> seconds("1 h")
     3600.0
@@ -106,35 +108,30 @@ class Quantity:
     unit: str
 
     def __post_init__(self) -> None:
-        if not is_dimensional(self.unit):
+        if self.unit not in UNITS:
             raise TypeError(f"no unit {self.unit!r}; expected one of: {', '.join(UNITS)}")
 
-    def convert(self, value: Any) -> Any:
-        """Text becomes a number; everything else is left to the field's own checks."""
+    def convert(self, value: Any, *, lenient: bool = False) -> Any:
+        """Text becomes a number; everything else is left to the field's own checks, and where `lenient` so is text that is no
+        quantity: the error then names the item of a list, or another branch of a union takes it."""
         if isinstance(value, tuple):
-            return tuple(self._item(v) for v in value)
+            return tuple(self.convert(v, lenient=True) for v in value)
         if not isinstance(value, str) or value == "none":
             return value
         try:
             return parse(value, self.unit)
         except MhoError as error:
-            raise PydanticCustomError("mho", "{message}", {"message": str(error)}) from None
-
-    def _item(self, value: Any) -> Any:
-        """Like `convert`, but text that is no quantity stays: an error then names the item, not the whole list."""
-        try:
-            return self.convert(value)
-        except PydanticCustomError:
-            return value
+            if lenient:
+                return value
+            raise problem(str(error)) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        inner = handler(source)
-        core: Any = inner["schema"] if inner["type"] == "nullable" else inner
-        # In a union such as `float | Literal["learned"]`, text that is no quantity is for the other branches.
-        convert = self._item if core["type"] == "union" else self.convert
+        inner: Any = handler(source)
+        core = inner["schema"] if inner["type"] == "nullable" else inner
+        convert = functools.partial(self.convert, lenient=core["type"] == "union")
         return core_schema.no_info_before_validator_function(convert, inner)
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return self._or_text(handler(schema))
 
     def _or_text(self, number: dict[str, Any]) -> dict[str, Any]:
@@ -158,10 +155,6 @@ def _bounds(number: dict[str, Any]) -> list[float]:
 Seconds = Annotated[float, Quantity("s")]
 MicroSiemens = Annotated[float, Quantity("uS")]
 Ohms = Annotated[float, Quantity("ohm")]
-Volts = Annotated[float, Quantity("V")]
-Amperes = Annotated[float, Quantity("A")]
-Kelvin = Annotated[float, Quantity("K")]
-Hertz = Annotated[float, Quantity("Hz")]
 
 
 class _Word:
@@ -169,34 +162,40 @@ class _Word:
 
     WHAT = ""
     EXAMPLE = ""
-    PATTERN = ""
+    PATTERN = ""  # of the text; its groups are the parts
 
     @classmethod
-    def parse(cls, text: str) -> Any:
-        """The value that `text` stands for."""
+    def parse(cls, text: str) -> Self:
+        """The value that `text` stands for. Raises `MhoError` if it stands for none."""
+        match = re.fullmatch(rf"\s*{cls.PATTERN}\s*", text)
+        if match is None:
+            raise MhoError(f"expected {cls.WHAT}, got {text!r}")
+        return cls._of(*match.groups())
+
+    @classmethod
+    def _of(cls, *parts: str) -> Self:
         raise NotImplementedError
 
     @classmethod
-    def _validate(cls, value: Any) -> Any:
+    def _validate(cls, value: Any) -> Self:
         if isinstance(value, cls):
             return value
-        message = f"expected {cls.WHAT}, got {value!r}"
+        if not isinstance(value, str):
+            raise problem(f"expected {cls.WHAT}, got {value!r}")
         try:
-            if isinstance(value, str):
-                return cls.parse(value)
+            return cls.parse(value)
         except MhoError as error:
-            message = str(error)
-        raise PydanticCustomError("mho", "{message}", {"message": message})
+            raise problem(str(error)) from None
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls._validate, serialization=core_schema.to_string_ser_schema(when_used="always")
-        )
+        written = core_schema.to_string_ser_schema(when_used="always")
+        return core_schema.no_info_plain_validator_function(cls._validate, serialization=written)
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": "string", "pattern": cls.PATTERN, "description": cls.WHAT, "examples": [cls.EXAMPLE]}
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        pattern = rf"^\s*{cls.PATTERN}\s*$"
+        return {"type": "string", "pattern": pattern, "description": cls.WHAT, "examples": [cls.EXAMPLE]}
 
 
 @dataclass(frozen=True)
@@ -208,19 +207,15 @@ class Span(_Word):
 
     WHAT = "a stretch of training such as '10 epochs' or '500 steps'"
     EXAMPLE = "10 epochs"
-    PATTERN = r"^[1-9][0-9]{0,11} (epoch|step)s?$"
+    PATTERN = r"([1-9][0-9]{0,11})\s*(epoch|step)s?"
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.unit not in ("epochs", "steps"):
             raise MhoError(f"expected {self.WHAT}, got {self.count} {self.unit}")
 
     @classmethod
-    def parse(cls, text: str) -> Span:
-        """The span that `text` stands for."""
-        match = re.fullmatch(r"\s*([1-9][0-9]{0,11})\s*(epoch|step)s?\s*", text)
-        if match is None:
-            raise MhoError(f"expected {cls.WHAT}, got {text!r}")
-        return cls(int(match[1]), match[2] + "s")
+    def _of(cls, *parts: str) -> Self:
+        return cls(int(parts[0]), parts[1] + "s")
 
     def __str__(self) -> str:
         return f"{self.count} {self.unit if self.count > 1 else self.unit[:-1]}"
@@ -234,19 +229,15 @@ class Sigmas(_Word):
 
     WHAT = "a number of standard deviations such as '2.5 sigma'"
     EXAMPLE = "2.5 sigma"
-    PATTERN = r"^[0-9.eE+-]+ sigma$"
+    PATTERN = rf"({_NUMBER})\s*sigma"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.count) and self.count > 0):
             raise MhoError(f"expected {self.WHAT} above 0, got {self.count!r} sigma")
 
     @classmethod
-    def parse(cls, text: str) -> Sigmas:
-        """The clip that `text` stands for."""
-        match = re.fullmatch(rf"\s*({_NUMBER})\s*sigma\s*", text)
-        if match is None:
-            raise MhoError(f"expected {cls.WHAT}, got {text!r}")
-        return cls(float(match[1]))
+    def _of(cls, *parts: str) -> Self:
+        return cls(float(parts[0]))
 
     def __str__(self) -> str:
         return f"{self.count!r} sigma".replace(".0 ", " ")

@@ -8,7 +8,7 @@ pure-Python parser delivers events; nothing is constructed from them but plain v
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,21 @@ class Node:
             return tuple(v.data for v in self.value)
         return self.value
 
+    @property
+    def entries(self) -> dict[str, Node]:
+        """The entries of a mapping; of anything else none."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    @property
+    def items(self) -> tuple[Node, ...]:
+        """The items of a list; of anything else none."""
+        return self.value if isinstance(self.value, tuple) else ()
+
     def child(self, key: str | int) -> Node | None:
         """The entry of that key or index, if there is one."""
-        if isinstance(self.value, dict) and isinstance(key, str):
-            return self.value.get(key)
-        if isinstance(self.value, tuple) and isinstance(key, int) and 0 <= key < len(self.value):
-            return self.value[key]
-        return None
+        if isinstance(key, str):
+            return self.entries.get(key)
+        return self.items[key] if 0 <= key < len(self.items) else None
 
     def mark_of(self, path: Path_, *, of_key: bool = False) -> Mark:
         """Where to point for `path`: at a scalar's value, at a collection's key, or at the nearest parent there is."""
@@ -75,6 +83,22 @@ class Node:
         """The same place with another value."""
         return replace(self, value=value)
 
+    def with_child(self, key: Any, child: Node | None) -> Node:
+        """The same with another value under that key or index; of a list, None takes the entry out."""
+        if isinstance(self.value, tuple):
+            new = () if child is None else (child,)
+            return self.with_value((*self.value[:key], *new, *self.value[key + 1 :]))
+        return self.with_value({**self.value, key: child})
+
+    def moved(self, mark: Mark) -> Node:
+        """The same values, all in one place."""
+        value = self.value
+        if isinstance(value, dict):
+            value = {k: v.moved(mark) for k, v in value.items()}
+        elif isinstance(value, tuple):
+            value = tuple(v.moved(mark) for v in value)
+        return Node(value, mark, self.key and mark)
+
 
 def dotted(path: Path_) -> str:
     """A path as users read it: tiles.pcm.nonidealities[1].nu."""
@@ -85,7 +109,7 @@ def dotted(path: Path_) -> str:
 
 
 def read(path: Path | str) -> Node:
-    """The tree of a file."""
+    """The tree of a file. Raises `MhoError` where it cannot be read, `ConfigError` for what is no YAML of this kind."""
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -102,19 +126,11 @@ def parse(text: str | bytes, name: str) -> Node:
 
 def parse_value(text: str, name: str) -> Node:
     """The tree of a value given outside a file, e.g. on the command line; errors show `name` and no line."""
+    mark = Mark(Source(name), 0, 0)
     try:
-        return _without_lines(parse(text, name), Source(name))
+        return parse(text, name).moved(mark)
     except ConfigError as error:
-        raise ConfigError([Problem(Mark(Source(name), 0, 0), p.path, p.message) for p in error.problems]) from None
-
-
-def _without_lines(node: Node, source: Source) -> Node:
-    value = node.value
-    if isinstance(value, dict):
-        value = {k: _without_lines(v, source) for k, v in value.items()}
-    elif isinstance(value, tuple):
-        value = tuple(_without_lines(v, source) for v in value)
-    return Node(value, Mark(source, 0, 0), node.key and Mark(source, 0, 0))
+        raise ConfigError(replace(p, mark=mark) for p in error.problems) from None
 
 
 def plain_scalar(text: str) -> Any:
@@ -166,160 +182,121 @@ class _Events(Reader, Scanner, Parser):
         Parser.__init__(self)
 
 
-@dataclass
-class _Open:
-    """A collection that is being read; `pending` is the key whose value comes next."""
-
-    mark: Mark
-    value: dict[str, Node] | list[Node]
-    path: Path_
-    key: Mark | None  # of this collection in its parent
-    pending: str | None = None
-    pending_mark: Mark | None = None
-
-
 class _Builder:
-    """Builds the tree from events with a stack of its own; collects problems and goes on where it can."""
+    """Builds the tree from events; collects problems and goes on where it can."""
 
     def __init__(self, text: str, source: Source) -> None:
         self.source = source
         self.events = _Events(text)
-        self.stack: list[_Open] = []
-        self.root: Node | None = None
         self.problems: list[Problem] = []
         self.values = 0
+        self.path: Path_ = ()  # of the value that is being read
 
     def tree(self) -> Node:
         """The finished tree, or a ConfigError."""
-        for event in self._stream():
-            if not self._handle(event):
-                break
+        root = None
+        try:
+            root = self._document()
+        except yaml.MarkedYAMLError as error:
+            text = ", ".join(part for part in (error.context, error.problem) if part)
+            self._complain(error.problem_mark or error.context_mark, f"not YAML: {text}")
+        except (yaml.YAMLError, ValueError, OverflowError) as error:  # e.g. an escape beyond Unicode
+            self._complain(self.events.get_mark(), f"not YAML: {error}")
         if self.problems:
             raise ConfigError(self.problems)
-        return self.root or Node(None, Mark(self.source, 0, 0))
+        return root or Node(None, Mark(self.source, 0, 0))
 
-    def _stream(self) -> Iterator[yaml.Event]:
-        try:
-            while self.events.check_event():
-                yield self.events.get_event()
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            text = ", ".join(part for part in (error.context, error.problem) if part)
-            self._complain(self._mark(mark), f"not YAML: {text}")
-        except (yaml.YAMLError, ValueError, OverflowError) as error:  # e.g. an escape beyond Unicode
-            self._complain(self._mark(self.events.get_mark()), f"not YAML: {error}")
+    def _document(self) -> Node | None:
+        root = None
+        while (event := self.events.get_event()) is not None:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if event.version or event.tags:
+                    self._complain(event.start_mark, "YAML directives (%YAML, %TAG) are not used here; remove them")
+                if root is not None:
+                    raise self._end(event, "a second document starts here; use one file for each")
+            elif isinstance(event, yaml.NodeEvent):
+                root = self._node(event)
+        return root
 
-    def _handle(self, event: yaml.Event) -> bool:
-        """Take in one event; False to stop reading."""
+    def _node(self, event: Any, key: Mark | None = None) -> Node:
+        """The value that begins with `event`."""
         mark = self._mark(event.start_mark)
-        if isinstance(event, yaml.DocumentStartEvent):
-            return self._start_document(event, mark)
-        if isinstance(event, yaml.NodeEvent):
-            return self._start_node(event, mark)
-        if isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            done = self.stack.pop()
-            value = tuple(done.value) if isinstance(done.value, list) else done.value
-            self._add(Node(value, done.mark, done.key))
-        return True
+        self._check(event)
+        if isinstance(event, yaml.MappingStartEvent):
+            return Node(self._entries(), mark, key)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return Node(self._items(), mark, key)
+        return Node(self._scalar(event), mark, key)
 
-    def _start_document(self, event: yaml.DocumentStartEvent, mark: Mark) -> bool:
-        if event.version or event.tags:
-            self._complain(mark, "YAML directives (%YAML, %TAG) are not used here; remove them")
-        if self.root is None:
-            return True
-        self._complain(mark, "a second document starts here; use one file for each")
-        return False
-
-    def _start_node(self, event: yaml.NodeEvent, mark: Mark) -> bool:
+    def _check(self, event: Any) -> None:
+        """What YAML has and hardware files have not."""
         self.values += 1
         if self.values > MAX_VALUES:
-            self._complain(mark, f"more than {MAX_VALUES:,} keys and values; write a smaller file")
-            return False
+            raise self._end(event, f"more than {MAX_VALUES:,} keys and values; write a smaller file")
+        if isinstance(event, yaml.CollectionStartEvent) and len(self.path) >= MAX_DEPTH:
+            raise self._end(event, f"nested more than {MAX_DEPTH} levels deep")
         if isinstance(event, yaml.AliasEvent):
-            self._complain(mark, f"aliases (*{event.anchor}) are not used here; write the value out, or use 'like:'")
+            self._refuse(event, f"aliases (*{event.anchor})", "write the value out, or use 'like:'")
         elif event.anchor is not None:
-            self._complain(mark, f"anchors (&{event.anchor}) are not used here; remove it, or use 'like:'")
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            self._complain(mark, f"tags ({tag}) are not used here; write the plain value")
-        if isinstance(event, (yaml.ScalarEvent, yaml.AliasEvent)):
-            self._scalar(event, mark)
-            return True
-        if len(self.stack) >= MAX_DEPTH:
-            self.problems.append(Problem(mark, "", f"nested more than {MAX_DEPTH} levels deep"))
-            return False
-        self._open(event, mark)
-        return True
+            self._refuse(event, f"anchors (&{event.anchor})", "remove it, or use 'like:'")
+        if getattr(event, "tag", None) is not None:
+            self._refuse(event, f"tags ({event.tag})", "write the plain value")
 
-    def _scalar(self, event: yaml.ScalarEvent | yaml.AliasEvent, mark: Mark) -> None:
+    def _scalar(self, event: Any) -> Any:
+        """What a word means; an alias means nothing."""
         text = getattr(event, "value", "")
         if bad := _FORBIDDEN.search(text):
-            self._complain(mark, f"character U+{ord(bad[0]):04X} is not allowed, not even escaped")
-        quoted = getattr(event, "style", None) is not None
-        value = text if quoted else plain_scalar(text)
-        if self._wants_key():
-            self._take_key(value, text, mark, quoted)
-        else:
-            self._add(Node(value, mark, self._pending_mark()))
+            self._complain(event.start_mark, f"character U+{ord(bad[0]):04X} is not allowed, not even escaped")
+        return plain_scalar(text) if getattr(event, "style", None) is None else text
 
-    def _open(self, event: yaml.NodeEvent, mark: Mark) -> None:
-        empty: dict[str, Node] | list[Node] = {} if isinstance(event, yaml.MappingStartEvent) else []
-        if self._wants_key():
-            self._complain(mark, "a key must be text, not a list or mapping")
-            self.stack.append(_Open(mark, empty, (*self._path(), "?"), None))
-        else:
-            self.stack.append(_Open(mark, empty, self._here(), self._pending_mark()))
+    def _items(self) -> tuple[Node, ...]:
+        items: list[Node] = []
+        here = self.path
+        while not isinstance(event := self.events.get_event(), yaml.SequenceEndEvent):
+            self.path = (*here, len(items))
+            items.append(self._node(event))
+        self.path = here
+        return tuple(items)
 
-    def _wants_key(self) -> bool:
-        return bool(self.stack) and isinstance(self.stack[-1].value, dict) and self.stack[-1].pending is None
+    def _entries(self) -> dict[str, Node]:
+        entries: dict[str, Node] = {}
+        here = self.path
+        while not isinstance(event := self.events.get_event(), yaml.MappingEndEvent):
+            key = self._key(event, entries)
+            self.path = (*here, key)
+            value = self._node(self.events.get_event(), self._mark(event.start_mark))
+            entries.setdefault(key, value)
+            self.path = here
+        return entries
 
-    def _take_key(self, value: Any, text: str, mark: Mark, quoted: bool) -> None:
-        top = self.stack[-1]
-        if not isinstance(value, str):
-            self._complain(mark, f'a key must be text; write "{text}" in quotes if you mean it')
-        elif text == "<<" and not quoted:
-            self._complain(mark, "merge keys (<<) are not used here; use 'like:'")
-        elif isinstance(top.value, dict) and text in top.value:
-            first = top.value[text].key or top.mark
-            self._complain(mark, f"key {text!r} appears twice (first on line {first.line + 1}); keep one", text)
-        top.pending, top.pending_mark = text, mark
-
-    def _add(self, node: Node) -> None:
-        """Put a finished value where it belongs."""
-        if not self.stack:
-            self.root = node
-            return
-        top = self.stack[-1]
-        if isinstance(top.value, list):
-            top.value.append(node)
-        elif top.pending is None:  # a collection that stands where a key should; already complained about
-            top.pending, top.pending_mark = "?", node.mark
-        else:
-            top.value.setdefault(top.pending, node)
-            top.pending = top.pending_mark = None
-
-    def _pending_mark(self) -> Mark | None:
-        return self.stack[-1].pending_mark if self.stack else None
-
-    def _path(self) -> Path_:
-        return self.stack[-1].path if self.stack else ()
-
-    def _here(self) -> Path_:
-        """The path of the value that comes next."""
-        if not self.stack:
-            return ()
-        top = self.stack[-1]
-        if isinstance(top.value, list):
-            return (*top.path, len(top.value))
-        return (*top.path, top.pending) if top.pending is not None else top.path
+    def _key(self, event: Any, entries: dict[str, Node]) -> str:
+        value = self._node(event).value
+        text = getattr(event, "value", "?")
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._complain(event.start_mark, "a key must be text, not a list or mapping")
+        elif not isinstance(value, str):
+            self._complain(event.start_mark, f'a key must be text; write "{text}" in quotes if you mean it')
+        elif text == "<<" and event.style is None:
+            self._refuse(event, "merge keys (<<)", "use 'like:'")
+        elif text in entries:
+            first = (entries[text].key or entries[text].mark).line + 1
+            self._complain(event.start_mark, f"key {text!r} appears twice (first on line {first}); keep one", text)
+        return text
 
     def _mark(self, mark: Any) -> Mark:
-        if mark is None:
-            return Mark(self.source, 0, 0)
-        return Mark(self.source, mark.line, mark.column)
+        return Mark(self.source, mark.line, mark.column) if mark is not None else Mark(self.source, 0, 0)
 
-    def _complain(self, mark: Mark, message: str, *step: str) -> None:
-        self.problems.append(Problem(mark, dotted((*self._here(), *step)), message))
+    def _complain(self, mark: Any, message: str, *step: str) -> None:
+        self.problems.append(Problem(self._mark(mark), dotted((*self.path, *step)), message))
+
+    def _refuse(self, event: Any, what: str, instead: str) -> None:
+        self._complain(event.start_mark, f"{what} are not used here; {instead}")
+
+    def _end(self, event: Any, message: str) -> ConfigError:
+        """All problems, this one the last: reading on makes no sense."""
+        self.path = ()
+        self._complain(event.start_mark, message)
+        return ConfigError(self.problems)
 
 
 # --- writing ---

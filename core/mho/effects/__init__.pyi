@@ -9,10 +9,19 @@ from mho.effects.measurements import Column as Column, Measurements as Measureme
 from mho.effects.measurements import normal_distribution as normal_distribution
 from mho.effects.measurements import normal_log_density as normal_log_density
 from mho.effects.nonideality import TERMS as TERMS, Nonideality as Nonideality, Side as Side, absolute as absolute
-from mho.effects.nonideality import by_depth as by_depth, linear as linear, magnitude as magnitude, product as product
-from mho.effects.nonideality import signed as signed, square as square
+from mho.effects.nonideality import by_depth as by_depth, conductance as conductance, linear as linear
+from mho.effects.nonideality import magnitude as magnitude, product as product, signed as signed, square as square
 from mho.effects.quantiser import Quantiser as Quantiser, QuantiserModule as QuantiserModule, What as What
 from mho.effects.quantiser import quantisers as quantisers, unquantised as unquantised
 from mho.effects.site import Geometry as Geometry, Per as Per, Rows as Rows, Site as Site, Stream as Stream
 from mho.effects.stages import STAGES as STAGES, Rounding as Rounding, TABLE as TABLE, Stage as Stage
 from mho.effects.surrogate import Surrogate as Surrogate
+from mho.effects.arithmetic import float_product as float_product, possible as possible, transformed as transformed
+from mho.effects.circuits import with_circuits as with_circuits
+from mho.effects.encoding import (
+    clipping as clipping,
+    outside as outside,
+    range_gradient as range_gradient,
+    range_step as range_step,
+)
+from mho.effects.site import CLOSED as CLOSED, Half as Half, RowWords as RowWords

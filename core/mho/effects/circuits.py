@@ -33,6 +33,8 @@ class DacCircuit(Circuit, kind="mho.dac_circuit"):
 class AdcCircuit(Circuit, kind="mho.adc_circuit"):
     """What a declared ADC sees in place of an output."""
 
+    final: ClassVar[bool] = True  # behind the output noise
+
     def transfer(self, y: Tensor, site: Site) -> Tensor:
         new: Tensor = self.converter.transfer(y, site)
         return new

@@ -16,7 +16,7 @@ Shapes: g [dev, tile, out, row] in µS; w [tile, out, row], signed, 1 = the mapp
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic.fields import FieldInfo
@@ -35,7 +35,8 @@ TERMS = ("shift", "variance", "transfer")
 class Side(NamedTuple):
     """A product phi(W).psi(x) that the tile computes beside W.x. Equal functions are computed once, whoever asks.
 
-    `phi(w, site)` returns a tensor shaped like w with |phi| <= max|w|; `psi(x)` maps [-1, 1] into itself.
+    `phi(w, site)` returns a tensor shaped like w with |phi| <= max|w| (only `conductance` may be larger); `psi(x)` maps
+    [-1, 1] into itself.
     """
 
     phi: Callable[[Tensor, Site], Tensor]
@@ -51,6 +52,12 @@ def signed(w: Tensor, site: Site) -> Tensor:
 def magnitude(w: Tensor, site: Site) -> Tensor:
     """|w|"""
     return w.abs()
+
+
+def conductance(w: Tensor, site: Site) -> Tensor:
+    """|w| + 2 g_min/(g_max - g_min), what both devices of a weight conduct"""
+    idle = site.geometry.idle
+    return w.abs() + 2 * idle * site.rows.used.to(w)[:, None, :] if idle else w.abs()
 
 
 def by_depth(w: Tensor, site: Site) -> Tensor:
@@ -100,9 +107,12 @@ class Nonideality(Kinded):
                 in + scale (out - in) for plain stages. None: the effect has no strength.
     own_scale   True: plain stages use `self.scale` themselves (drift scales nu, not the drop)
     cellwise    True: program, age and read treat each cell alone, so the core may run them in blocks
+    noise       True: acts behind the other effects of its stage, wherever it is listed: read noise on what drift has left. Where
+                `variance` is the only term, it is so anyway: output noise does not pass the curve of a nonlinearity
     final       True: acts after all other effects of its stage, wherever it is listed (stuck cells)
     sides       named side products; the declared terms receive them as keywords
-    straight    True: plain methods count as the identity in backward, as declared terms do
+    straight    True: plain `input`, `read`, `accumulate` and `output` count as the identity in backward, as declared terms do;
+                in mode autograd they have their true derivative all the same
     backward    of the declared terms in training: "straight" (identity, R003-65) or "exact" (autograd); "none": no gradient
     """
 
@@ -110,6 +120,7 @@ class Nonideality(Kinded):
     strength: ClassVar[str | None] = "scale"
     own_scale: ClassVar[bool] = False
     cellwise: ClassVar[bool] = False
+    noise: ClassVar[bool] = False
     final: ClassVar[bool] = False
     straight: ClassVar[bool] = False
     sides: ClassVar[dict[str, Side]] = {}
@@ -202,14 +213,17 @@ class Nonideality(Kinded):
         return y
 
     def scaled_shift(self, site: Site, products: dict[str, Tensor]) -> Tensor | float:
+        """`shift` times the factor f of the base: y + f shift, y [..., tile, out]."""
         value = self.shift(site, **products)
         return value if self.factor == 1 else self.factor * value
 
     def scaled_variance(self, site: Site, products: dict[str, Tensor]) -> Tensor | float:
+        """`variance` times f^2: the standard deviation of the noise is f times as large."""
         value = self.variance(site, **products)
         return value if self.factor == 1 else self.factor**2 * value
 
     def scaled_transfer(self, y: Tensor, site: Site) -> Tensor:
+        """y + f (transfer(y) - y), y [..., tile, out]: f = 0 is no transfer."""
         new = self.transfer(y, site)
         return new if self.factor == 1 else y + self.factor * (new - y)
 
@@ -217,11 +231,6 @@ class Nonideality(Kinded):
     def factor(self) -> float:
         """The factor that the base applies: `scale`, or 1 where the author uses a strength of their own."""
         return self.scale if self.strength == "scale" and not self.own_scale else 1.0
-
-    def boosted(self, by: float) -> Self:
-        """The same effect with its strength multiplied (R003-44, R003-45)."""
-        assert self.strength is not None
-        return self.model_copy(update={self.strength: by * getattr(self, self.strength)})
 
     @property
     def active(self) -> bool:
@@ -237,6 +246,15 @@ class Nonideality(Kinded):
     def declares(cls) -> bool:
         """Whether the class writes a declared term."""
         return any(cls.writes(t) for t in TERMS)
+
+    @classmethod
+    def place(cls, stage: str) -> tuple[bool, bool]:
+        """Sorts the effects of a stage into the order of the signal, in the order of the hardware file inside each group
+        (R003-09: sum, IR-drop, short-term noise, nonlinearity, output noise). While outputs accumulate, curves come last;
+        in the other stages noise does; behind them final effects."""
+        only_variance = cls.writes("variance") and not (cls.writes("shift") or cls.writes("transfer"))
+        late = cls.writes("transfer") if stage == "accumulate" else cls.noise or only_variance
+        return cls.final, late
 
     @classmethod
     def drawn_in_bound(cls) -> bool:

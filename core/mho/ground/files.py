@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,15 +16,12 @@ def write_atomically(file: Path, content: str | Callable[[Path], object], *, kee
     sees two different contents. Missing folders are made.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    part = file.with_name(f".{file.name}.{secrets.token_hex(8)}.part")
     try:
         if callable(content):
             content(part)
         else:
             part.write_text(content, encoding="utf-8")
-        os.chmod(part, 0o666 & ~_umask())  # mkstemp makes files that only the owner reads
         _flush(part)
         _put(part, file, keep)
     finally:
@@ -54,9 +51,3 @@ def _flush(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

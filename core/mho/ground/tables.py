@@ -1,14 +1,15 @@
-"""Text tables for the terminal, and the same numbers as JSON."""
+"""Tables for people: as text for the terminal, as HTML for notebooks (every text escaped); and the same numbers as JSON."""
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import shutil
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 
 def width(text: str) -> int:
@@ -36,9 +37,36 @@ def table(
         lines = _wrapped(lines, kept.index(wrap), shutil.get_terminal_size((120, 24)).columns - indent)
     widths = _widths(lines)
     to_right = {kept.index(i) for i in right if i in kept}
-    text = [_line(line, widths, to_right) for line in lines]
+    text = ["  ".join(_padded(c, w, j in to_right) for j, (c, w) in enumerate(zip(line, widths))) for line in lines]
     text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join(" " * indent + line for line in text)
+    return "\n".join(" " * indent + line.rstrip() for line in text)
+
+
+class Table(NamedTuple):
+    """A table for the terminal and for notebooks: columns `right` are aligned to the right on the terminal, a notebook has the
+    `title` above."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    right: Iterable[int] = ()
+    title: str = ""
+    note: str = ""
+
+
+class Tabular:
+    """Results that people see as a table: they say which one."""
+
+    def as_table(self) -> Table:
+        """What `print` and a notebook show."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        t = self.as_table()
+        return "\n".join(filter(None, (table(t.head, t.rows, right=t.right), t.note)))
+
+    def _repr_html_(self) -> str:
+        t = self.as_table()
+        return html_table(t.head, t.rows, title=t.title, note=t.note)
 
 
 def _widths(lines: list[list[str]]) -> list[int]:
@@ -57,14 +85,33 @@ def _wrapped(lines: list[list[str]], column: int, to: int) -> list[list[str]]:
     return result
 
 
-def _line(cells: list[str], widths: list[int], to_right: set[int]) -> str:
-    padded = [_pad(cell, w, j in to_right) for j, (cell, w) in enumerate(zip(cells, widths))]
-    return "  ".join(padded).rstrip()
-
-
-def _pad(cell: str, to: int, right: bool) -> str:
+def _padded(cell: str, to: int, right: bool) -> str:
     space = " " * (to - width(cell))
     return space + cell if right else cell + space
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "", note: str = "", shown: int = 60) -> str:
+    """Rows under a head; of long tables the first `shown` rows."""
+    names = "".join(f'<th style="text-align:left">{_text(h)}</th>' for h in head)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:shown])
+    more = f"… and {len(rows) - shown:,} more rows" if len(rows) > shown else ""
+    said = "".join(f"<div>{_text(t)}</div>" for t in (more, note) if t)
+    named = f"<div><b>{_text(title)}</b></div>" if title else ""
+    return f"{named}<table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table>{said}"
+
+
+def html_facts(title: str, facts: Mapping[str, Any]) -> str:
+    """Names with one value each."""
+    return html_table((), [(name, str(value)) for name, value in facts.items()], title=title)
+
+
+def _cell(value: Any) -> str:
+    side = "right" if isinstance(value, (int, float)) else "left"
+    return f'<td style="text-align:{side}">{_text(value)}</td>'
+
+
+def _text(value: Any) -> str:
+    return html.escape(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def json_text(value: Any) -> str:

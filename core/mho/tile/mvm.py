@@ -136,7 +136,8 @@ class Mvm:
     def read(self, w: Tensor) -> Tensor:
         """The weights that this call reads."""
         for p in self.call.view.plan.read:
-            w = self.call.view.in_rows(p.effect.apply("read", w, self.call.site(p, "read")))
+            new = self.call.view.in_rows(p.effect.apply("read", w, self.call.site(p, "read")))
+            w = straight(w, new) if p.effect.straight and self.call.rounding == "through" else new
         return self.note("weights", w)
 
     # -- outputs ----------------------------------------------------------------------------------------------
@@ -195,6 +196,7 @@ class Mvm:
         return Mvm(replace(self.call, stream=self.call.stream.of_pass(k)))
 
     def note(self, name: str, value: Tensor) -> Tensor:
+        """Take the value down in `seen`, without its graph, where somebody wants it; returns the value."""
         if self.seen is not None:
             self.seen[name] = value.detach()
         return value

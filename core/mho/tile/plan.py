@@ -27,7 +27,7 @@ class Placed(NamedTuple):
 @dataclass(frozen=True)
 class Plan:
     """The active effects: all, those that prepare constants, and by stage (`plan.read`, `plan.mvm`, ...: an attribute for
-    every stage of the table); each tuple in the order of the hardware file."""
+    every stage of the table), each tuple in the order of the signal (`Nonideality.place`)."""
 
     effects: tuple[Placed, ...]
     prepare: tuple[Placed, ...]
@@ -47,18 +47,22 @@ class Plan:
 
 def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str], float] = lambda kind: 1.0) -> Plan:
     """Place the effects of a layer, their strengths multiplied by `factor(kind)`. The n-th effect of a kind draws numbers of
-    its own (occurrence n), so adding or dropping another kind changes nobody's draws."""
+    its own (occurrence n), so adding or dropping another kind changes nobody's draws. Raises
+    `ConfigError` for two effects that both replace the product, or both say in which passes a tile is read."""
     seen: Counter[str] = Counter()
     placed: list[Placed] = []
     for e in effects:
         path, name = draws.words(layer, e.kind, seen[e.kind]), f"{e.kind.replace('.', '_')}_{seen[e.kind]}"
         seen[e.kind] += 1
         if e.strength and factor(e.kind) != 1:
-            e = e.boosted(factor(e.kind))  # noqa: PLW2901 (the same effect, stronger)
+            strength = factor(e.kind) * getattr(e, e.strength)
+            e = e.model_copy(update={e.strength: strength})  # noqa: PLW2901 (the same effect, stronger)
         if e.active:
             placed.append(Placed(e, path, len(placed), name))
-    ordered = sorted(placed, key=lambda p: p.effect.final)  # stable: final effects act after all others
-    at = {stage: tuple(p for p in ordered if stage in p.effect.stages()) for stage in acting()}
+    at = {}
+    for stage in acting():
+        found = (p for p in placed if stage in p.effect.stages())
+        at[stage] = tuple(sorted(found, key=lambda p: p.effect.place(stage)))  # stable
     for stage, what in (("mvm", "replace the product of a tile"), ("passes", "say in which passes a tile is read")):
         if len(at[stage]) > 1:
             names = " and ".join(p.effect.kind for p in at[stage])

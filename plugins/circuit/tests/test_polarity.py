@@ -100,3 +100,14 @@ def test_a_chip_in_two_phases_does_not_depend_on_batch_splits(tile):
 def test_a_tile_is_read_in_one_way_only(tile):
     with pytest.raises(mho.MhoError, match="in which passes"):
         tile(torch.ones(2, 2), ANALOG, DIGITAL)
+
+
+@pytest.mark.parametrize("w", [0.0, 0.5, -0.5])
+def test_both_devices_of_a_pair_are_asymmetric(tile, w):
+    """g+ a+ - g- a- with 5 and 5 + 20 |w| uS, in units of 20 uS: std sigma_a sqrt((|w| + 1/4)^2 + 1/16), n = 40,000."""
+    device = "{g_min: 5 uS, g_max: 25 uS, pair: both}"
+    t = tile(torch.full((40_000, 1), w), "circuit.polarity_asymmetry", device=device, columns=40_000).program(seed=0)
+    assert torch.allclose(t(torch.ones(1, 1)), torch.tensor(w), atol=1e-6)
+    change = (t(-torch.ones(1, 1)) + w).double()
+    std = 0.05 * ((abs(w) + 0.25) ** 2 + 0.0625) ** 0.5
+    assert float(change.std()) == pytest.approx(std, rel=4.42 / (2 * 40_000) ** 0.5)

@@ -5,11 +5,12 @@ import math
 
 import pytest
 import torch
-from mho_circuit import AdcSCurve
+from mho_circuit import AdcSCurve, IRDrop
 
 import mho
 from mho.effects.draws import Key
 from mho.effects.site import Site, Stream
+from mho.tile.plan import resolve
 
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution
 
@@ -153,7 +154,7 @@ def test_every_column_keeps_a_curvature_of_its_own_for_the_life_of_the_chip(tile
     t.program(seed=3)
     y = t(torch.full((2, 1), 4.0))
     assert torch.equal(y[0], y[1])
-    zeta = t.tiles._0_zeta[0].double()
+    zeta = t.tiles.chip.constants[0]["zeta"][0].double()
     assert abs(float(zeta.mean()) - mean) < Z * mean * std / math.sqrt(n)
     assert abs(float(zeta.std()) / (mean * std) - 1) < Z / math.sqrt(2 * n)
     gain = (1 + zeta.abs().mean() / 2) ** 2
@@ -164,7 +165,7 @@ def test_every_column_keeps_a_curvature_of_its_own_for_the_life_of_the_chip(tile
 def test_the_curvature_is_averaged_over_the_columns_of_each_physical_tile(tile):
     """R003-24, R003-28: an outlier in one column block leaves the gain of the other one alone"""
     t = tile(torch.ones(8, 1), "{kind: circuit.adc_s_curve, std: 0.5}", columns=4, adc="{bits: none, bound: 10}").program(seed=0)
-    zeta = t.tiles._0_zeta[0]
+    zeta = t.tiles.chip.constants[0]["zeta"][0]
     gain = t(torch.full((1, 1), 1e-3))[0] / 1e-3 * (1 + (zeta * 1e-4).abs())
     for block in (slice(0, 4), slice(4, 8)):
         assert torch.allclose(gain[block], (1 + zeta[block].abs().mean() / 2) ** 2, rtol=1e-5)
@@ -215,3 +216,41 @@ def test_a_relative_s_curve_needs_an_output_bound(tile):
         tile(torch.ones(1, 1), "circuit.adc_s_curve").program(seed=0)
     raw = tile(torch.ones(1, 1), "{kind: circuit.adc_s_curve, argument: raw}").program(seed=0)
     assert raw(torch.ones(1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("precision", ["auto", "reference"])
+def test_output_noise_is_behind_the_curve_wherever_it_is_listed(tile, precision):
+    """R003-09: sigma stays 0.04 in every order of three effects, though the slope of the curve is 0.735 there"""
+    bent = "{kind: circuit.adc_s_curve, mean: 1}"
+    around = {"precision": precision, "dac": "{bits: 8, range: 1.0}", "adc": "{bits: none, bound: 10}"}
+    w, x = torch.ones(400, 8), torch.full((500, 8), 0.9375)
+    lists = itertools.permutations(("circuit.output_noise", bent, "circuit.ir_drop"))
+    outputs = [tile(w, *e, **around).program(seed=0)(x) for e in lists]
+    assert all(torch.equal(y, outputs[0]) for y in outputs)
+    clean = tile(w, bent, "circuit.ir_drop", **around).program(seed=0)(x)
+    assert float((outputs[0] - clean).double().std()) == pytest.approx(0.04, abs=0.0003)
+
+
+class Squeezed(mho.Nonideality, kind="squeezing.curve"):
+    """A curve where currents add up."""
+
+    sides = {"m": mho.Side(mho.magnitude, mho.absolute)}
+
+    def transfer(self, y, site):
+        return y / (1 + y.abs() / 100)
+
+
+class Noisy(mho.Nonideality, kind="squeezing.noise"):
+    """Noise of the currents."""
+
+    sides = {"m": mho.Side(mho.magnitude, mho.square)}
+
+    def variance(self, site, m):
+        return m
+
+
+def test_a_nonlinearity_of_the_accumulation_bends_ir_drop_and_read_noise_too():
+    """R003-09: sum, IR-drop, short-term noise, nonlinearity"""
+    for listed in itertools.permutations((Squeezed(), Noisy(), IRDrop())):
+        found = [type(p.effect) for p in resolve(listed, "layer").accumulate]
+        assert found[-1] is Squeezed and set(found[:2]) == {Noisy, IRDrop}

@@ -27,6 +27,18 @@ def test_levels_are_equally_spaced_from_0_to_g_max(tile):
     assert (g[0, 0] / 25 - w.abs()).abs().max() <= 0.125 + 1e-6
 
 
+@pytest.mark.parametrize("levels", [2, 3, 16])
+def test_levels_of_a_pair_span_its_range_and_keep_zero_and_full_weights(tile, levels):
+    """An idle device is at g_min, which is a level; weights are k/(levels - 1)."""
+    w = torch.cat([torch.linspace(-1, 1, 200), torch.tensor([0.0])])[None]  # no ties
+    t = tile(w, f"{{kind: ideal.device, levels: {levels}}}", device="{g_min: 2.5 uS, g_max: 25 uS, pair: both}")
+    g = t.program(seed=0).tiles.chip.programmed
+    assert g.unique().tolist() == pytest.approx([2.5 + 22.5 * k / (levels - 1) for k in range(levels)])
+    read = t(torch.eye(201))[:, 0]
+    rounded = (w[0].abs() * (levels - 1)).round() / (levels - 1) * w[0].sign()
+    assert (read - rounded).abs().max() < 1e-6
+
+
 def test_a_device_without_levels_holds_what_it_was_given(tile):
     w = uniform(8, 8)
     t = tile(w, "ideal.device").program(seed=0)

@@ -136,3 +136,11 @@ def test_ageing_has_no_memory_of_the_route(tile):
     for time in ("1 h", "2 days", "1 s"):
         t.age(time)
     assert torch.equal(t.age("1 year").tiles.chip.weights, direct)
+
+
+def test_read_noise_acts_on_what_drift_has_left_wherever_it_is_listed(tile):
+    """R003-20: the noise of Eq. 10 as printed belongs to the target conductance and does not drift"""
+    w = torch.linspace(-1, 1, 64)[None]
+    effects = ["pcm.drift", "{kind: pcm.read_noise_1f, conductance: target}"]
+    drifted, swapped = (tile(w, *e).program(seed=0).age("1 year").tiles.chip.weights for e in (effects, effects[::-1]))
+    assert torch.equal(drifted, swapped)

@@ -63,3 +63,13 @@ def test_a_reset_sample_counter_repeats_the_numbers_and_the_next_vectors_get_oth
     whole = t.program(seed=0)(x)
     halves = t.program(seed=0)(x[:3]), t(x[3:])
     assert torch.equal(whole, torch.cat(halves))
+
+
+@pytest.mark.parametrize("dac", ["none", "{bits: 8, range: 1.0}"])  # reference path, fast path
+def test_both_devices_of_a_pair_are_noisy(tile, dac):
+    """R003-11 with g_min: variance sigma^2 sum_j (|w_ij| + 2 g_min/(g_max - g_min)) x_j^2, n = 4000 vectors, 32 outputs"""
+    n, device = 4000, "{g_min: 5 uS, g_max: 25 uS, pair: both}"
+    w, x = uniform(32, 300), (uniform(1, 300, seed=1) * 127).round() / 127
+    y = tile(w, NOISE, device=device, dac=dac).program(seed=0)(x.expand(n, -1)).double()
+    expected = 0.0175**2 * ((w.abs().double() + 0.5) @ x[0].double() ** 2)
+    assert ((y.var(0) / expected - 1).abs() < Z * math.sqrt(2 / n) + 0.01).all()  # the fast path rounds: 1 %

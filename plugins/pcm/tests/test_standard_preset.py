@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from mho_lab.run.product import standard_mvm_error
 
 import mho
+
+standard_mvm_error = pytest.importorskip("mho_lab.run.product", reason="needs mho-lab").standard_mvm_error
 
 
 def standard(ir_drop_scale=1.0):

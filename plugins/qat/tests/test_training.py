@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from mho_kit import contract_of, run
+from mho_kit.fixtures import needs
 from torch import nn
 from torch.nn import functional as F
 
@@ -48,6 +49,7 @@ def test_a_stretched_schedule_keeps_its_shape():
     assert (s.quantise_from, s.noise_from, s.noise_full, s.epochs) == (2, 3, 13, 30)
 
 
+@needs("mho-pcm")
 def test_attach_follows_a_schedule_in_any_loop(hardware):
     """Learning rate, quantisers, injection and pre-activation noise all come from it, step by step."""
     plan = "{quantise_from: 2, noise_from: 3, noise_full: 5, epochs: 6, lr: 0.1, lr_end: 0}"
@@ -98,6 +100,7 @@ def test_noise_on_preactivations_is_there_in_training_only_and_grows(hardware):
     assert torch.equal(net.train()(x), net.bias.expand(100, -1))
 
 
+@needs("mho-pcm")
 def test_a_schedule_is_the_only_one_to_count_epochs(hardware):
     with pytest.raises(mho.ConfigError) as error:
         hardware(EXACT, training(schedule="{epochs: 30}", epochs=3, lr=0.1, inject="{ramp: 1 epoch}"))
@@ -138,6 +141,7 @@ def test_a_method_keeps_the_contract_of_training_methods(kind):
     assert sum(o.state == "passed" for o in outcomes) > 15
 
 
+@needs("mho-pcm")
 def test_sections_and_the_list_mean_the_same(hardware):
     section = hardware(EXACT, training(noise="{sigma: 0.3}", quantise="none"))
     listed = hardware(EXACT, training(methods="[{kind: qat.noise, sigma: 0.3}]"))
@@ -163,6 +167,7 @@ def test_sections_and_the_list_mean_the_same(hardware):
         ({"schedule": "{noise_from: 9, noise_full: 8}"}, "training.schedule", "noise_full (8) must not come before"),
     ],
 )
+@needs("mho-pcm")
 def test_mistakes_in_a_section_are_located(hardware, keys, path, says):
     with pytest.raises(mho.ConfigError) as error:
         hardware(EXACT, training(**keys))

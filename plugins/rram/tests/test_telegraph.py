@@ -58,11 +58,46 @@ def test_a_weight_of_zero_stays_zero(device):
     assert (reads(device, 0.0) == 0).all()
 
 
-def test_gradients_pass_through(device):
+def test_a_weight_of_zero_on_devices_above_zero_has_the_traps_of_both(device, stats):
+    """The difference of two independent jumps around 0."""
+    read = reads(device, 0.0, g_min=5.0)
+    jump = float(TelegraphNoise().amplitude(torch.tensor(5.0, dtype=torch.float64))) / 35
+    assert read.unique().tolist() == pytest.approx([-jump, 0.0, jump], abs=1e-12)
+    stats.has_share(read.abs() < jump / 2, 0.5)
+
+
+@pytest.mark.parametrize("g_min", [0.0, 2.0])
+@pytest.mark.parametrize("w", [0.02, -0.02, 0.005, 0.3, -1.0, 0.0])
+def test_the_derivative_is_that_of_finite_differences(w, g_min, device):
+    """d/dw (w + jump(w)) on either side of the bound of the jump, 2 x = 0.33 uS; symmetric around 0."""
     effect = TelegraphNoise()
-    w = torch.full((1, 512, 1024), 0.3, requires_grad=True)
-    effect.read(w, device(effect, 20.0).site("read")).sum().backward()
-    assert torch.equal(w.grad, torch.ones_like(w))
+    site = device(effect, 20.0, g_max=25.0, g_min=g_min).site("read")
+    weight = torch.full((1, 4, 8), w, dtype=torch.float64, requires_grad=True)
+    effect.read(weight, site).sum().backward()
+    h = 1e-6
+    up, down = w + h, (w if w == 0 and g_min else w - h)  # with idle devices at g_min the jump has a sign: from above
+    low, high = (effect.read(torch.full_like(weight, v), site) for v in (down, up))
+    assert torch.allclose(weight.grad, ((high - low) / (up - down)).detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize("dac", ["none", "{bits: 8, range: 1.0}"])  # reference path, fast path
+def test_mode_autograd_trains_with_the_derivative_of_the_amplitude(dac):
+    """At w = 0.02 (0.5 uS): d dG/dg = -0.2477, so 1.124 where the trap is filled, 0.876 where it is not; through: 1."""
+    text = (
+        "mho: 1\ndefault: t\ntiles:\n  t:\n    device: {g_max: 25 uS}\n    mapping: mho.direct\n"
+        f"    dac: {dac}\n    nonidealities: [rram.telegraph_noise]\n"
+        "training: {inject: none, backward: BACKWARD}\n"
+    )
+    seen = {}
+    for mode in ("autograd", "through"):
+        torch.manual_seed(0)
+        net = mho.to_analog(torch.nn.Linear(8, 8, bias=False), mho.Hardware.from_yaml(text.replace("BACKWARD", mode)))
+        with torch.no_grad():
+            net.weight.fill_(0.02)
+        net.train()(torch.ones(1, 8)).sum().backward()
+        seen[mode] = net.weight.grad
+    assert seen["autograd"].unique().tolist() == pytest.approx([0.876, 1.124], abs=5e-4)
+    assert torch.equal(seen["through"], torch.ones(8, 8))
 
 
 def test_every_forward_call_of_a_chip_reads_anew():

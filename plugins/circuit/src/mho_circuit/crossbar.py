@@ -19,7 +19,7 @@ def devices(w: Tensor, site: Site) -> tuple[Tensor, Tensor]:
 
 def idle(w: Tensor, site: Site) -> Tensor:
     """Conductance [tile, 1, row] of the device of a pair that holds nothing: it sits at g_min."""
-    return site.g_min / (site.g_max - site.g_min) * site.rows.used.to(w)[:, None, :]
+    return site.geometry.idle * site.rows.used.to(w)[:, None, :]
 
 
 def precise(t: Tensor) -> Tensor:

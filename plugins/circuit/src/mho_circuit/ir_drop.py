@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mho import Field, Nonideality, Side, Site, absolute, by_depth, linear, magnitude
+from mho import Field, Nonideality, Side, Site, absolute, by_depth, conductance, linear
 from mho.config import MicroSiemens, Ohms
 from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
@@ -14,9 +14,10 @@ from mho_circuit.sources import RASCH, RASCH_BIBTEX
 class IRDrop(Nonideality, kind="circuit.ir_drop"):
     """Voltage lost along the bit lines, fast approximation (R003-12, Eqs. 16-18).
 
-    a_i = R g n sum_j |w_ij| |x_j|,  c_i = 0.05 a^3 - 0.2 a^2 + 0.5 a,
+    a_i = R g n sum_j l_ij |x_j|,  l_ij = |w_ij| + 2 g_min/(g_max - g_min),  c_i = 0.05 a^3 - 0.2 a^2 + 0.5 a,
     Delta y_i = -scale c_i sum_j w_ij x_j (1 - (1 - j/n)^2),  j = 0 next to the sense node, n occupied rows.
 
+    l is what the cell loads the line with: both devices of a pair, of which the idle one conducts g_min (0 in the paper).
     Rows in use lie next to the sense node, and unused ones are not counted in n, so a column gives the same on a
     taller tile (R003-13).
 
@@ -26,7 +27,7 @@ class IRDrop(Nonideality, kind="circuit.ir_drop"):
 
     source = f"{RASCH}, Eqs. 16-18"
     bibtex = RASCH_BIBTEX
-    sides: ClassVar[dict[str, Side]] = {"a": Side(magnitude, absolute), "p": Side(by_depth, linear)}
+    sides: ClassVar[dict[str, Side]] = {"a": Side(conductance, absolute), "p": Side(by_depth, linear)}
 
     r_wire: Ohms = Field(0.35, ge=0, description="wire resistance between two cells", source=f"{RASCH}, Table A.1")
     g_line: MicroSiemens = Field(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mho import Field, Nonideality, Site, product
+from mho import Field, Nonideality, Site, conductance, product
 from mho.config import MicroSiemens, Ohms
 from mho.tile import blocks
-from mho_circuit.crossbar import idle, precise
+from mho_circuit.crossbar import precise
 from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
 CHUNK = 16  # cells between two divisions
@@ -67,12 +67,12 @@ class IRDropLadder(Nonideality, kind="circuit.ir_drop_ladder"):
         if self.input_encoding == "gated":
             return w
         exact = precise(w)
-        return (exact * attenuation(_load(exact, site), self._r)).to(w)
+        return (exact * attenuation(conductance(exact, site), self._r)).to(w)
 
     def accumulate(self, y: Tensor, x: Tensor, w: Tensor, site: Site) -> Tensor:
         if self.input_encoding == "driven":
             return y
-        return y - self._drop(x, w, _load(w, site), site)
+        return y - self._drop(x, w, conductance(w, site), site)
 
     def _drop(self, x: Tensor, w: Tensor, load: Tensor, site: Site) -> Tensor:
         """What is lost of x [vector, tile, row] through w, load [tile, out, row] -> [vector, tile, out]."""
@@ -83,11 +83,6 @@ class IRDropLadder(Nonideality, kind="circuit.ir_drop_ladder"):
             pulse = x.sign() * (x.abs() * self.slots > k + 0.5)
             drops = drops + product(pulse, w) - sensed(pulse, w, load, self._r, site)
         return drops / self.slots
-
-
-def _load(w: Tensor, site: Site) -> Tensor:
-    """Conductance [tile, out, row] of both devices of every weight."""
-    return w.abs() + 2 * idle(w, site)
 
 
 def attenuation(load: Tensor, r: float) -> Tensor:

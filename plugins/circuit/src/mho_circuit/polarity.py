@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from mho import Field, Nonideality, Site, product
@@ -14,7 +15,8 @@ class PolarityAsymmetry(Nonideality, kind="circuit.polarity_asymmetry"):
     """A device conducts differently when its read current is reversed: negative inputs see w_ij (1 + a_ij),
     a ~ N(0, std), fixed for the chip; positive inputs see w_ij (R003-29).
 
-    Delta y_i = sum_j w_ij a_ij min(x_j, 0).
+    Delta y_i = sum_j w_ij a_ij min(x_j, 0). Of a pair with g_min > 0 each device has an a of its own, and the idle one
+    conducts too: w_ij a_ij becomes g+ a+ - g- a-.
     """
 
     source = f"{RASCH}, Methods, PCM polarity"
@@ -27,7 +29,11 @@ class PolarityAsymmetry(Nonideality, kind="circuit.polarity_asymmetry"):
 
     def accumulate(self, y: Tensor, x: Tensor, w: Tensor, site: Site) -> Tensor:
         a = self.std * site.randn_like(w, per="chip", name="a")
-        return y + product(x.clamp(max=0), w * a)
+        change = w * a
+        if idle := site.geometry.idle:
+            a_idle = self.std * site.randn_like(w, per="chip", name="idle")
+            change = change + torch.where(w < 0, -idle, idle) * (a - a_idle)
+        return y + product(x.clamp(max=0), change)
 
 
 class TwoPhase(Nonideality, kind="circuit.two_phase"):

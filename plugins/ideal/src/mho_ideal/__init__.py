@@ -12,10 +12,11 @@ from mho import Field, Nonideality, Site, hookimpl
 
 
 class ExactDevice(Nonideality, kind="ideal.device"):
-    """A device that holds exactly one of its levels, for ever: g = g_max round(r (levels - 1))/(levels - 1).
+    """A device that holds exactly one of its levels, for ever: g = g_min + s round((g_target - g_min)/s),
+    s = (g_max - g_min)/(levels - 1).
 
-    r = g_target/g_max. With `levels: none` it holds any conductance. b-bit weights have 2^(b-1) levels per device,
-    since the sign is kept by the pair (R003-52, the fixed-point yardstick).
+    With `levels: none` it holds any conductance. b-bit weights have 2^(b-1) levels per device, since the sign is kept
+    by the pair (R003-52, the fixed-point yardstick): zero is a level, also where the idle device conducts g_min.
     """
 
     source = "definition"
@@ -24,14 +25,18 @@ class ExactDevice(Nonideality, kind="ideal.device"):
     example = {"levels": 16}
 
     levels: int | None = Field(
-        None, ge=2, unit="count", description="number of conductance levels, equally spaced from 0 to g_max", source="definition"
+        None,
+        ge=2,
+        unit="count",
+        description="number of conductance levels, equally spaced from g_min to g_max",
+        source="definition",
     )
 
     def program(self, g: Tensor, site: Site) -> Tensor:
         if self.levels is None:
             return g
-        step = site.g_max / (self.levels - 1)
-        return (g / step).round() * step
+        step = (site.g_max - site.g_min) / (self.levels - 1)
+        return site.g_min + ((g - site.g_min) / step).round() * step
 
 
 @hookimpl

@@ -56,7 +56,7 @@ def _parts(plugin: str, only: str | None) -> dict[str, Any]:
     from mho_kit.outcomes import CONTRACTS
 
     is_file = Path(plugin).suffix == ".py"
-    provided = registry.default().loaded_file(plugin) if is_file else registry.default().load(plugin)
+    provided = registry.default().load_file(plugin) if is_file else registry.default().load(plugin)
     named = [(cls.CATEGORY, kind, cls) for kind, cls in provided.kinds.items()]
     named += [(c, f"{c} {cls.__name__}", cls) for c, classes in provided.other.items() for cls in classes]
     found = {name: cls for category, name, cls in named if category in CONTRACTS}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from mho_lab.measure.statistics import Effort
+from mho_lab.studies import variants
 from mho_lab.studies.budget import budget_study
 from mho_lab.studies.diagnose import EVERYTHING, Diagnosis, Diagnostics, Recovery, Rules, Setting, diagnose, under
 from mho_lab.studies.gradients import Direction
@@ -52,6 +53,16 @@ def test_the_weak_layer_is_found_and_a_mixed_deployment_meets_the_target(blobs, 
     assert (sum(column([bare])) / 12 - 0.25) / (digital - 0.25) < 0.9  # without it, the target is missed
     assert [e.share for e in found.exemptions] == sorted(e.share for e in found.exemptions)
     assert found.exemptions[1].accuracy.mean > found.exemptions[0].accuracy.mean
+    assert found.exemptions[-1].accuracy == found.quiet  # all exempt is device noise nowhere, not a digital network
+
+
+def test_without_device_noise_exemption_changes_nothing(blobs, standard):
+    """R003-51: what a 3-bit ADC costs is not won back by exemption from PCM noise"""
+    hw = mho.load(standard, set=["tiles.pcm.adc.bits=3"])
+    coarse = hw.varied(dict.fromkeys(variants.device_noise(hw)["pcm"], 0.0))
+    found = layer_study(blobs, coarse, HOUR, one_after_the_other, target=0.1, chips=3, verify=3, scale=1.0)
+    assert {e.accuracy for e in found.exemptions} == {found.quiet} and found.quiet.mean < 1
+    assert [e.share for e in found.exemptions][-1] == 1.0
 
 
 def test_a_target_that_nothing_on_tiles_meets_leaves_nothing_on_tiles(weak):

@@ -86,7 +86,7 @@ def test_every_parameter_of_fig_4_and_5_is_one_field_of_the_hardware_file(hardwa
 
 
 def test_boosting_a_family_boosts_all_its_effects(standard):
-    """R003-45, R003-50: the total PCM noise."""
+    """R003-45: every effect of the family, cycle-to-cycle read noise too."""
     tile = standard.varied({"pcm": 3.0}, tiles="pcm").tiles["pcm"]
     assert tile.factor("pcm.drift") == tile.factor("pcm.programming_noise") == tile.factor("pcm.read_noise") == 3
     assert tile.factor("circuit.ir_drop") == 1
@@ -139,6 +139,23 @@ def test_the_input_range_has_an_interior_optimum(standard):
     assert errors[0] > 0.35
     best = errors.index(min(errors))
     assert 0 < best < len(errors) - 1 and errors[-1] > 1.5 * min(errors)
+
+
+@pytest.mark.parametrize(("rho", "alpha", "error"), [(0.5, 1.0, 0.191), (0.0, 1.0, None), (1.0, 1.0, None)])
+def test_inputs_are_correlated_with_the_weights_as_printed(standard, rho, alpha, error):
+    """R003-53: x' = rho w_k + (1 - rho) x, with w as it is: std sqrt((0.246 rho)^2 + (1 - rho)^2); only that which lies beyond
+    alpha is cut on exact tiles."""
+    if error is not None:
+        found = mvm.input_range_study(standard, [alpha], rho=rho, experiment=MvmExperiment(matrices=2))
+        assert found[0].error == pytest.approx(error, abs=0.003)
+    exact = standard.varied(only=())
+    std = math.hypot(0.246 * rho, 1 - rho)
+    cut = mvm.input_range_study(exact, [alpha], rho=rho, experiment=MvmExperiment(matrices=1))[0].error
+    z = torch.randn(10**6, generator=torch.Generator().manual_seed(0)) * std
+    if rho == 0:  # independent of the weights: the relative error of the inputs
+        assert cut == pytest.approx(float((z - z.clamp(-alpha, alpha)).norm() / z.norm()), rel=0.03)
+    if rho == 1:  # one standard deviation is 0.246: hardly anything is cut
+        assert cut < 0.01
 
 
 def test_generalised_normal_draws_have_their_theoretical_kurtosis():

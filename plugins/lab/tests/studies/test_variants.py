@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from mho_lab.run.product import MvmExperiment, standard_mvm_error
 from mho_lab.studies import variants
 from mho_lab.studies.rounds import one_after_the_other
 from mho_lab.studies.subject import Subject, column, network, scores, task_of
@@ -104,20 +105,50 @@ def test_a_transfer_curve_keeps_the_bound_it_is_drawn_in():
 
 
 def test_device_noise_in_no_layer_leaves_the_other_effects(blobs, standard):
-    """R003-50: scale 0 for all is the hardware without the family, bit for bit."""
-    quiet = standard.varied({"pcm": 0.0})
-    bare = standard
-    for kind in ("pcm.programming_noise", "pcm.drift", "pcm.read_noise_1f", "pcm.read_noise"):
-        bare = bare.varied(without=kind)
+    """R003-50: scale 0 for all is the hardware without them, bit for bit; read noise from cycle to cycle stays."""
+    noise = variants.device_noise(standard)
+    assert noise == {"pcm": ["pcm.programming_noise", "pcm.drift", "pcm.read_noise_1f"]}
+    quiet = standard.varied(dict.fromkeys(noise["pcm"], 0.0))
+    bare = standard.varied(without=noise["pcm"])
     a, b = one_after_the_other([blobs.chips(h, 0, 3, 3600.0) for h in (quiet, bare)], scores)
     assert a == b
 
 
 def test_one_noisy_layer_has_all_of_the_noise(standard):
-    hw = variants.one_noisy_layer(standard, "2", "pcm", ["pcm"], 15)
+    strong = standard.varied({"pcm": 3.0})
+    hw = variants.one_noisy_layer(strong, "2", "pcm", variants.device_noise(strong)["pcm"], 15)
     here, there = (hw.tiles[hw.rule_for(n, "Linear", 5)[0]] for n in ("2", "0"))
     assert here.factor("pcm.drift") == 15 and there.factor("pcm.drift") == 0
     assert here.factor("circuit.ir_drop") == there.factor("circuit.ir_drop") == 1
+    assert here.factor("pcm.read_noise") == there.factor("pcm.read_noise") == 3  # cycle to cycle: as the file has it
+    assert Hardware.from_yaml(hw.to_yaml()) == hw
+
+
+def test_a_tile_without_device_noise_keeps_its_cycle_to_cycle_noise():
+    """R003-50: standard MVM error 0.0410; without any PCM effect it would be 0.0229"""
+    hw = mho.load("pcm.standard", set=["tiles.pcm.mapping.kind=mho.tile_max"])
+    quiet = hw.varied(dict.fromkeys(variants.device_noise(hw)["pcm"], 0.0))
+    assert standard_mvm_error(quiet, "1 h", MvmExperiment(matrices=2)).mean == pytest.approx(0.0410, abs=0.0008)
+
+
+def test_exempt_layers_lose_device_noise_and_nothing_else(standard):
+    """R003-51: converters, output noise, IR-drop and read noise stay, on a tile of the same kind"""
+    kinds = variants.device_noise(standard)["pcm"]
+    hw = variants.exempt(standard, {"2": "pcm", "a.b": "pcm"}, kinds)
+    own = standard.tiles["pcm"]
+    for layer in ("2", "a.b"):
+        tile = hw.tiles[hw.rule_for(layer, "Linear", 5)[0]]
+        assert tile.model_copy(update={"scale": {}}) == own
+        assert {k: tile.factor(k) for k in own.effect_names} == {k: float(k not in kinds) for k in own.effect_names}
+    assert hw.tiles[hw.rule_for("0", "Linear", 5)[0]] == own
+
+
+def test_the_noise_of_a_device_has_no_defects_and_no_reads():
+    """Stuck cells and telegraph noise are not among what programming and ageing do."""
+    effects = "[rram.variability, rram.relaxation, rram.telegraph_noise, rram.stuck_at, circuit.output_noise]"
+    hw = mho.Hardware.from_yaml(f"mho: 1\ndefault: t\ntimes: [1 s]\ntiles: {{t: {{nonidealities: {effects}}}}}\n")
+    assert variants.device_noise(hw) == {"rram": ["rram.variability", "rram.relaxation"]}
+    assert variants.device_noise(hw, ["circuit"]) == {"circuit": ["circuit.output_noise"]}
 
 
 def test_a_network_on_its_own_hardware_is_the_deployed_one(blobs, standard, tmp_path):

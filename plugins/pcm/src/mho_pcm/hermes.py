@@ -133,6 +133,8 @@ class HermesLongTermReadNoise(HermesEffect, kind="pcm.hermes_read_noise_1f"):
     sigma = g q(g_P/g_max) sqrt(ln((t + t0 + T)/(2 T))), g drifted and g_P programmed conductance, T = 512 ns.
     """
 
+    noise = True
+
     t_read: Seconds = Field(512e-9, gt=0, description="duration of a read", source=HERMES)
 
     def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from mho_circuit.stuck import StuckAt
 from torch import Tensor
 
-from mho import Field, MhoError, Nonideality, Side, Site, magnitude, square
+from mho import Field, MhoError, Nonideality, Side, Site, conductance, square
 from mho.config import MicroSiemens, Seconds
 from mho.effects import Column, Measurements, Residuals, normal_distribution, normal_log_density
 
@@ -193,6 +193,7 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
     source = f"{RASCH}, Eqs. 10, 11"
     bibtex = RASCH_BIBTEX
     cellwise = True
+    noise = True
 
     t0: Seconds = Field(
         20.0,
@@ -216,13 +217,13 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
 
 
 class ReadNoise(Nonideality, kind="pcm.read_noise"):
-    """Short-term read noise, fresh for every MVM, referred to the output: sigma sqrt(sum_j |w_ij| x_j^2) xi_i
-    (R003-11, Eq. 14)."""
+    """Short-term read noise, fresh for every MVM, referred to the output: sigma sqrt(sum_j l_ij x_j^2) xi_i
+    (R003-11, Eq. 14), l_ij = |w_ij| + 2 g_min/(g_max - g_min): both devices of a pair are noisy (g_min = 0 in the paper)."""
 
     source = f"{RASCH}, Eq. 14"
     bibtex = RASCH_BIBTEX
     strength: ClassVar[str] = "sigma"
-    sides: ClassVar[dict[str, Side]] = {"s": Side(magnitude, square)}
+    sides: ClassVar[dict[str, Side]] = {"s": Side(conductance, square)}
 
     sigma: float = Field(
         0.0175, ge=0, unit="1", description="noise of one fully-on row through one full weight", source=f"{RASCH}, Table A.1"

@@ -22,6 +22,7 @@ class TelegraphNoise(Nonideality, kind="rram.telegraph_noise"):
 
     source = "amplitude law as fitted in PytorX"
     cellwise = True
+    straight = True  # backward: autograd takes the true derivative, 1 + d dG/dg (p - filled)
 
     a: MicroSiemens = Field(
         0.1662, ge=0, unit="uS", description="part of the amplitude that grows with resistance", source="PytorX"
@@ -31,9 +32,11 @@ class TelegraphNoise(Nonideality, kind="rram.telegraph_noise"):
 
     def read(self, w: Tensor, site: Site) -> Tensor:
         span = site.g_max - site.g_min
-        active = self._jump(site.g_min + w.detach().abs() * span, site, "active")
+        negative = w < 0
+        active = self._jump(site.g_min + torch.where(negative, -w, w) * span, site, "active")
         idle = self._jump(torch.full_like(w, site.g_min), site, "idle") if site.g_min > 0 else 0.0
-        return w + w.detach().sign() * (active - idle) / span
+        jump = (active - idle) / span
+        return w + torch.where(negative, -jump, jump)
 
     def _jump(self, g: Tensor, site: Site, name: str) -> Tensor:
         """dG (p - filled), µS."""
@@ -43,4 +46,6 @@ class TelegraphNoise(Nonideality, kind="rram.telegraph_noise"):
     def amplitude(self, g: Tensor) -> Tensor:
         """dG in µS of cells that conduct g µS."""
         x = self.a + self.b * g
-        return torch.where(g > 2 * x, g * x / (g - x), g)
+        large = g > 2 * x
+        rest = torch.where(large, g - x, torch.ones_like(g))  # nothing is divided by 0, so that derivatives are finite
+        return torch.where(large, g * x / rest, g)

@@ -6,10 +6,10 @@ import functools
 from typing import Any
 
 import torch
+from mho_fast import Conversion, Precision
 from torch import Tensor
 
 from mho.effects import Nonideality
-from mho.fast import Conversion, Precision
 from mho.use import Tile
 from mho_kit.bench import INPUTS, TILE, Bench, output_scale, route_of, seeded, skip
 from mho_kit.checks.base import Checks, EffectChecks, finite
@@ -151,4 +151,5 @@ class EffectPathChecks(PathChecks, EffectChecks):
             return self.spec
         with_it, without = (self.bench.tile(*e).program(seed=0).age(AGE)(self.bench.x) for e in ((self.spec,), ()))
         share = float((with_it - without).detach().norm() / without.norm())
-        return self.spec.boosted(VISIBLE / share) if 0 < share < VISIBLE else self.spec
+        factor = VISIBLE / share if 0 < share < VISIBLE else 1.0
+        return self.spec.model_copy(update={self.spec.strength: factor * getattr(self.spec, self.spec.strength)})

@@ -36,7 +36,8 @@ class Alone(NamedTuple):
 
 
 class Exemption(NamedTuple):
-    """Normalised accuracy with these layers off the tiles (R003-51), and their share of the parameters."""
+    """Normalised accuracy with no device noise in these layers (R003-51), and their share of the parameters. All else stays:
+    converters, output noise, read noise from cycle to cycle."""
 
     layers: tuple[str, ...]
     share: float
@@ -70,7 +71,7 @@ class LayerStudy:
     digital: float
     quiet: Interval  # device noise in no layer
     alone: tuple[Alone, ...]  # the most sensitive first
-    exemptions: tuple[Exemption, ...]  # none exempt, the most sensitive one, the two most sensitive, ...
+    exemptions: tuple[Exemption, ...]  # none exempt, the most sensitive one, the two most sensitive, ..., all
     deployment: Deployment
 
 
@@ -89,20 +90,21 @@ def layer_study(
 ) -> LayerStudy:
     """Sensitivity of every layer, accuracy over the share of exempt parameters, and the smallest exemption that meets the
     target: searched on the chips of one seed, verified on chips of another."""
-    families = tuple(families) or tuple(variants.device_families(hw))
-    if not families:
+    noise = variants.device_noise(hw, families)
+    kinds = [kind for found in noise.values() for kind in found]
+    if not kinds:
         raise MhoError("no effect of this hardware comes with its devices; say whose noise to scale with --family")
     layers = layers_on_tiles(subject, hw)
     search = _Search(subject, time, target, column(measured([subject.item(None)], scores))[0], measured)
-    nowhere = hw.varied(dict.fromkeys(families, 0.0))
-    noisy = [variants.one_noisy_layer(hw, x.name, x.tile, families, scale) for x in layers]
+    nowhere = hw.varied(dict.fromkeys(kinds, 0.0))
+    noisy = [variants.one_noisy_layer(hw, x.name, x.tile, kinds, scale) for x in layers]
     quiet, *alone = search.accuracies([nowhere, *noisy], chips)
     ranked = sorted((Alone(x, a) for x, a in zip(layers, alone)), key=lambda a: a.accuracy.mean)
     order = [a.layer.name for a in ranked]
-    exemptions = _exemptions(search, hw, layers, order, chips)
+    exemptions = _exemptions(search, hw, [a.layer for a in ranked], kinds, chips)
     deployment = _deployment(search, hw, layers, order, effort or Effort((4, 8, 16, 32)), verify)
     return LayerStudy(
-        tuple(layers), families, scale, time, target, search.digital, quiet, tuple(ranked), exemptions, deployment
+        tuple(layers), tuple(noise), scale, time, target, search.digital, quiet, tuple(ranked), exemptions, deployment
     )  # fmt: skip
 
 
@@ -145,12 +147,12 @@ class _Search:
         return rounds.search(searches, item, margins, scores, self.measured)[0]
 
 
-def _exemptions(search: _Search, hw: Hardware, layers: list[OnTiles], order: list[str], chips: int) -> tuple[Exemption, ...]:
-    """R003-51: exempt layers from the most to the least sensitive; without any layer on tiles nothing is lost."""
-    cuts = [tuple(order[:k]) for k in range(len(order))]
-    found = search.accuracies([variants.digital(hw, c) for c in cuts], chips)
-    whole = Exemption(tuple(order), 1.0, Interval(1.0, 1.0, 1.0, chips))
-    return (*(Exemption(c, _share(layers, c), a) for c, a in zip(cuts, found)), whole)
+def _exemptions(search: _Search, hw: Hardware, ranked: list[OnTiles], kinds: Sequence[str], chips: int) -> tuple[Exemption, ...]:
+    """R003-51: exempt layers from device noise, from the most to the least sensitive."""
+    cuts = [ranked[:k] for k in range(len(ranked) + 1)]
+    found = search.accuracies([variants.exempt(hw, {x.name: x.tile for x in c}, kinds) for c in cuts], chips)
+    names = [tuple(x.name for x in c) for c in cuts]
+    return tuple(Exemption(n, _share(ranked, n), a) for n, a in zip(names, found))
 
 
 def _share(layers: list[OnTiles], names: Sequence[str]) -> float:

@@ -58,7 +58,7 @@ def with_tile(hw: Hardware, **changes: Any) -> Hardware:
 
 def equal_error_boost(
     hw: Hardware,
-    what: str,
+    what: str | Iterable[str],
     target: float = 0.20,
     *,
     t: Time | None = None,
@@ -66,23 +66,27 @@ def equal_error_boost(
     highest: float = 1e4,
     tick: Tick = _silent,
 ) -> float:
-    """The factor on one effect that brings the standard MVM error to `target` (R003-44, Fig. 4), by bisection to 1 %.
+    """The factor on one effect, or on several together, that brings the standard MVM error to `target` (R003-44, Fig. 4), by
+    bisection to 1 %.
 
     Every factor is measured on the same matrices and chips, so the error is a smooth function of it.
     """
 
+    names = [what] if isinstance(what, str) else list(what)
+    said = " and ".join(names)
+
     def error(factor: float) -> float:
-        return standard_mvm_error(hw.varied({what: factor}, tiles=hw.default), t, experiment, tick).mean
+        return standard_mvm_error(hw.varied(dict.fromkeys(names, factor), tiles=hw.default), t, experiment, tick).mean
 
     low, high = 1.0, 2.0
     if (now := error(low)) >= target:
         raise MhoError(f"the MVM error is {now:.1%} already, not below the target of {target:.1%}")
     if error(high) == now:
-        raise MhoError(f"{what} makes no difference to the MVM error at this time")
+        raise MhoError(f"{said} makes no difference to the MVM error at this time")
     while error(high) < target:
         low, high = high, 2 * high
         if high > highest:
-            raise MhoError(f"{what} does not bring the MVM error to {target:.1%}, not even {highest:g} times as strong")
+            raise MhoError(f"{said} does not bring the MVM error to {target:.1%}, not even {highest:g} times as strong")
     while high / low > 1.01:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if error(middle) < target else (low, middle)
@@ -119,7 +123,7 @@ def input_range_study(
         def error(k: int, fixed: Hardware = fixed) -> float:
             w, _ = e.draw(k)
             x = torch.randn(e.vectors, e.size, generator=torch.Generator().manual_seed(10_000 + k))
-            x = rho * w[torch.arange(e.vectors) % e.size] / e.sigma + (1 - rho) * x
+            x = rho * w[torch.arange(e.vectors) % e.size] + (1 - rho) * x
             return mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x))
 
         points.append(ErrorAt.over_matrices(alpha, e, error, tick))

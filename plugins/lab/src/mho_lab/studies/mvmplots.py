@@ -57,7 +57,8 @@ def save(tables: Sequence[StudyTable], file: Path) -> None:
 def draw(ax: Axes, table: StudyTable) -> None:
     """One study on one panel."""
     (_bars if _named(table) else _curves)(ax, table)
-    ax.set_title(textwrap.fill(table.title, 62))
+    bars = "; bars: standard errors" if any(math.isfinite(r.sem) for r in table.rows) else ""
+    ax.set_title(textwrap.fill(table.title + bars, 62))
 
 
 @contextmanager

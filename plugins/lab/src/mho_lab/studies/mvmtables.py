@@ -10,7 +10,7 @@ from mho.config import format_seconds, load
 from mho.effects import Compensation, Nonideality
 from mho.ground import MhoError, number, percent
 from mho_lab.run.product import MvmExperiment, effect_table, standard_mvm_error
-from mho_lab.studies import mvm
+from mho_lab.studies import mvm, variants
 from mho_lab.studies.mvm import Tick
 
 if TYPE_CHECKING:
@@ -143,12 +143,14 @@ def graded_column(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyT
 
 
 def equal_error(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTable:
-    """How much stronger each effect, and each family of several, would have to be for an error of 20 % (R003-44)."""
+    """How much stronger each effect, and each family of several (of a device's: its noise, `variants.device_noise`), would have
+    to be for an error of 20 % (R003-44)."""
     strong = [e.kind for e in cast(tuple[Nonideality, ...], hw.tile(hw.default).nonidealities) if e.strength]
     families = [kind.partition(".")[0] for kind in strong]
     several = [f for f in families if families.count(f) > 1]
-    names = list(dict.fromkeys([*strong, *several]))
-    rows = [_boost(hw, name, experiment, tick) for name in names]
+    noise = {f: k for f, k in variants.device_noise(hw).items() if f in several}
+    turned = {**{k: [k] for k in strong}, **{f: [f] for f in several}, **noise}
+    rows = [_boost(hw, name, kinds, experiment, tick) for name, kinds in turned.items()]
     title = f"Factor on one effect alone that brings the MVM error at programming to {TARGET:.0%}"
     return StudyTable("equal-error", title, "effect", "factor", tuple(rows), percent=False, log=("x",))
 
@@ -187,8 +189,8 @@ def need_analog(hw: Hardware) -> None:
         )
 
 
-def _boost(hw: Hardware, name: str, experiment: MvmExperiment, tick: Tick) -> Row:
+def _boost(hw: Hardware, name: str, kinds: list[str], experiment: MvmExperiment, tick: Tick) -> Row:
     try:
-        return Row("", name, mvm.equal_error_boost(hw, name, TARGET, experiment=experiment, tick=tick))
+        return Row("", name, mvm.equal_error_boost(hw, kinds, TARGET, experiment=experiment, tick=tick))
     except MhoError as why:
         return Row("", name, None, note=str(why))

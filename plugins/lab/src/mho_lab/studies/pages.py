@@ -134,7 +134,7 @@ def layers_page(s: LayerStudy, title: str) -> Page:
         (heat,),
     )
     curve = report.lines(
-        f"Accuracy after {when} over the share of parameters off the tiles",
+        f"Accuracy after {when} over the share of parameters without {family} noise",
         {"most sensitive layers first": [(e.share, e.accuracy.mean, e.accuracy.half) for e in s.exemptions]},
         x="share of the parameters",
         y="normalised accuracy",
@@ -145,9 +145,9 @@ def layers_page(s: LayerStudy, title: str) -> Page:
     )
     exempt = Part(
         "Exemption, the most sensitive layers first (Rasch et al. 2023, Fig. 7B, C)",
-        ("off the tiles", "parameters %", "accuracy %"),
+        ("exempt", "parameters %", "accuracy %"),
         [(", ".join(e.layers) or "none", percent(e.share, 2), points(e.accuracy)) for e in s.exemptions],
-        "",
+        f"Exempt layers have no {family} noise; their converters, output noise and read noise from cycle to cycle stay.",
         (curve,),
     )
     search = "every choice of layers" if d.every else "exemptions in the order of sensitivity, then pruned"

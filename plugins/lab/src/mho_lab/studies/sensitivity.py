@@ -168,7 +168,7 @@ def boost(item: Item) -> Value:
     try:
         if knob.bits is not None:
             return {"value": _bits_at(hw, knob, item["target"], e)}
-        value = equal_error_boost(hw, knob.name, item["target"], experiment=e, highest=item["highest"])
+        value = equal_error_boost(hw, knob.kinds, item["target"], experiment=e, highest=item["highest"])
     except MhoError as why:
         return {"value": None, "why": str(why)}
     return {"value": value}

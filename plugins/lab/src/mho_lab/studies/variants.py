@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from typing import NamedTuple, cast
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
 from mho.config import DIGITAL, Hardware, Limits
 from mho.effects import Nonideality
@@ -22,10 +22,19 @@ def effects_of(hw: Hardware) -> tuple[Nonideality, ...]:
     return tuple(e for tile in hw.tiles.values() for e in cast(tuple[Nonideality, ...], tile.nonidealities))
 
 
-def device_families(hw: Hardware) -> list[str]:
-    """The families whose effects come with the devices themselves: those that act when weights are programmed or age."""
-    own = [_family(e.kind) for e in effects_of(hw) if e.strength and {"program", "age"} & set(e.stages())]
-    return list(dict.fromkeys(own))
+def device_noise(hw: Hardware, families: Iterable[str] = ()) -> dict[str, list[str]]:
+    """What is called the noise of a device family, "PCM noise" in R003-50 and R003-51: the kinds with a strength that act when
+    weights are programmed or age, by family (all families by default). Cells that are stuck are defects, and read noise
+    from cycle to cycle belongs to the MVM: neither is among them. Of a family without such kinds, all kinds with a strength.
+    """
+    turnable = [e for e in effects_of(hw) if e.strength]
+    own = [e for e in turnable if not e.final and {"program", "age"} & set(e.stages())]
+
+    def kinds(effects: Iterable[Nonideality], family: str) -> list[str]:
+        return list(dict.fromkeys(e.kind for e in effects if _family(e.kind) == family))
+
+    found = families or dict.fromkeys(_family(e.kind) for e in own)
+    return {f: kinds(own, f) or kinds(turnable, f) for f in found}
 
 
 def causes(hw: Hardware) -> list[str]:
@@ -43,8 +52,8 @@ def _family(kind: str) -> str:
 
 
 class Knob(NamedTuple):
-    """Something of a hardware file that a sensitivity study turns: the strength of a kind or of a family of effects (by a
-    factor), or the bits of a converter.
+    """Something of a hardware file that a sensitivity study turns: the strength of a kind of effect or of all `kinds` of a
+    device's noise (by a factor), or the bits of a converter.
 
     `position` counts from 0 (as the file has it) to `highest`: the factor is 2^position, or that many bits are taken away.
     """
@@ -52,6 +61,7 @@ class Knob(NamedTuple):
     name: str
     highest: float
     bits: int | None = None  # what the file has, for converters
+    kinds: tuple[str, ...] = ()  # the effects that are turned together
 
     def value(self, position: float) -> float:
         """The factor, or the number of bits, at a position."""
@@ -64,7 +74,7 @@ class Knob(NamedTuple):
     def turned(self, hw: Hardware, position: float) -> Hardware:
         """`hw` with the knob at a position; a converter that has fewer bits keeps them."""
         if self.bits is None:
-            return hw.varied({self.name: self.value(position)})
+            return hw.varied(dict.fromkeys(self.kinds, self.value(position)))
         data, bits = hw.to_data(), round(self.value(position))
         converters = [tile[_family(self.name)] for tile in data["tiles"].values()]
         for converter in converters:
@@ -74,15 +84,17 @@ class Knob(NamedTuple):
 
 
 def knobs(hw: Hardware, highest: float = 1024.0) -> list[Knob]:
-    """All knobs of a hardware file: every effect with a strength, whoever provides it; several effects of one device family
-    together (R003-45, total PCM noise); the bits of DAC and ADC. No strength leaves the values that its field allows."""
+    """All knobs of a hardware file: every effect with a strength, whoever provides it; the `device_noise` of a family
+    together where it has several kinds (R003-45, total PCM noise); the bits of DAC and ADC. No strength leaves the values
+    that its field allows."""
     turnable = [e for e in effects_of(hw) if e.strength and e.active]
-    kinds = list(dict.fromkeys(e.kind for e in turnable))
-    several = [f for f in device_families(hw) if sum(_family(k) == f for k in kinds) > 1]
+    active = dict.fromkeys(e.kind for e in turnable)
+    noise = {f: tuple(k for k in kinds if k in active) for f, kinds in device_noise(hw).items()}
+    turned = {f: kinds for f, kinds in noise.items() if len(kinds) > 1} | {k: (k,) for k in active}
     found = []
-    for name in [*several, *kinds]:
-        room = [highest, *(_headroom(e) for e in turnable if name in (e.kind, _family(e.kind)))]
-        found.append(Knob(name, math.log2(min(room))))
+    for name, kinds in turned.items():
+        room = [highest, *(_headroom(e) for e in turnable if e.kind in kinds)]
+        found.append(Knob(name, math.log2(min(room)), kinds=kinds))
     for converter in CONVERTERS:
         bits = [getattr(getattr(t, converter), "bits", None) for t in hw.tiles.values()]
         most = max((b for b in bits if b is not None), default=2)
@@ -119,16 +131,31 @@ def digital(hw: Hardware, layers: Iterable[str]) -> Hardware:
     return Hardware.from_data(data)
 
 
-def one_noisy_layer(hw: Hardware, layer: str, tile: str, families: Iterable[str], factor: float) -> Hardware:
-    """R003-50: the effects of these families `factor` times as strong as the effects themselves say in one layer, absent in
-    all others; everything else stays. `tile` is the tile the layer is on."""
-    noisy = "noisy-layer"
-    data = hw.to_data()
-    data["tiles"][noisy] = {**data["tiles"][tile], "scale": dict(data["tiles"][tile]["scale"])}
-    for family in families:
-        for name, spec in data["tiles"].items():
-            source = hw.tiles[tile if name == noisy else name]
-            if any(family in names for names in source.names(turnable=True)):
-                spec["scale"][family] = factor if name == noisy else 0.0
-    data["layers"] = [{"match": exactly(layer), "tile": noisy}, *data["layers"]]
+def one_noisy_layer(hw: Hardware, layer: str, tile: str, kinds: Iterable[str], factor: float) -> Hardware:
+    """R003-50: effects of these kinds `factor` times as strong as the effects themselves say in one layer, absent in all
+    others; everything else stays. `tile` is the tile the layer is on."""
+    data, kinds = hw.to_data(), tuple(kinds)
+    data["tiles"] = {name: _at_strength(hw, name, kinds, 0.0) for name in hw.tiles}
+    data["tiles"]["noisy-layer"] = _at_strength(hw, tile, kinds, factor)
+    data["layers"] = [{"match": exactly(layer), "tile": "noisy-layer"}, *data["layers"]]
     return Hardware.from_data(data)
+
+
+def exempt(hw: Hardware, layers: Mapping[str, str], kinds: Iterable[str]) -> Hardware:
+    """R003-51: `layers` (name -> tile) without effects of these kinds; they keep converters, output and read noise, and stay on
+    tiles like their own."""
+    data, kinds = hw.to_data(), tuple(kinds)
+    rules = []
+    for layer, tile in layers.items():
+        data["tiles"][f"{tile}-exempt"] = _at_strength(hw, tile, kinds, 0.0)
+        rules.append({"match": exactly(layer), "tile": f"{tile}-exempt"})
+    data["layers"] = [*rules, *data["layers"]]
+    return Hardware.from_data(data)
+
+
+def _at_strength(hw: Hardware, tile: str, kinds: Collection[str], factor: float) -> dict[str, Any]:
+    """The data of a tile with this factor on effects of these kinds, instead of those that the tile has for them."""
+    spec = hw.tiles[tile]
+    now = {e.kind: spec.factor(e.kind) for e in cast(tuple[Nonideality, ...], spec.nonidealities) if e.strength}
+    scale = {k: factor if k in kinds else f for k, f in now.items()}
+    return {**hw.to_data()["tiles"][tile], "scale": {k: f for k, f in scale.items() if f != 1}}

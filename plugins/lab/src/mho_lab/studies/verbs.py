@@ -65,7 +65,7 @@ def sensitivity(
 @TIME
 @click.option("--target", default=0.99, show_default=True, help="Normalised accuracy that the mixed deployment must meet.")
 @click.option("--scale", default=15.0, show_default=True, help="Factor on the noise in the one noisy layer, whatever the file's.")
-@several("--family", "families", None, "Whose noise to scale [the families of the devices].")
+@several("--family", "families", None, "Whose noise to scale: what programming and ageing do [the families of the devices].")
 @count("--chips", 8, "For every point of the figures.", least=2)
 @count("--verify", 24, "New chips for the verification.", least=2)
 def layers(

@@ -18,6 +18,7 @@ from mho_lab.report.blocks import Block, code, facts, heatmap, lines, page, show
 from mho_lab.sweep.arms import ArmScore, outcomes, read_plan, short_names
 from mho_lab.sweep.plan import SweepPlan
 
+BARS = "Bars: standard errors."
 SHOWN = 500  # rows of a generic table on the page
 
 
@@ -106,9 +107,10 @@ def _over_time(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
     first = found[0].grid
     series = _series([o for o in found if o.grid == first], lambda o: o.arm, lambda o: o.time)
     names = short_names(list(plan.grid))
-    note = ", ".join(f"{names[p]} {shown(v)}" for p, v in first.items())
+    at = ", ".join(f"{names[p]} {shown(v)}" for p, v in first.items())
+    note = f"At {at}. {BARS}" if at else BARS
     options: dict[str, Any] = {"x": "time after programming", "y": "score", "log": ["x"], "percent": True}
-    return [lines("Score over time", series, x_names=format_seconds, note=f"At {note}." if note else "", **options)]
+    return [lines("Score over time", series, x_names=format_seconds, note=note, **options)]
 
 
 def _over_grid(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
@@ -123,7 +125,7 @@ def _over_grid(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
         series = _series(at, lambda o: o.arm, lambda o, path=path: o.grid[path])
         note = "".join(f", {names[p]} {shown(v)}" for p, v in rest.items())
         title = f"Score over {names[path]}"
-        note = f"After {format_seconds(last)}{note}."
+        note = f"After {format_seconds(last)}{note}. {BARS}"
         blocks.append(lines(title, series, x=path, y="score", percent=True, note=note))
     return blocks
 

@@ -2,7 +2,7 @@
 
 Inputs are the DAC's own codes. Weights are two int8 planes, w = (256 hi + lo) bound/32512 with `bound` the largest |w| of a
 tile: 15 bits and a sign, an error of at most bound/65024. Side products need less: phi(w) and psi(x) are rounded to 1/127 of
-their ranges.
+their ranges, `side_bound` and 1.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mho.effects import Dac, Site
-from mho.effects.encoding import outside
-from mho.fast.kernels import Kernels
-from mho.fast.route import Route
-from mho.fast.terms import Terms
-from mho.fast.workspace import workspace
-from mho.tile import TileView, blocks
-from mho.tile.view import Constants
+from mho.effects import Dac, Geometry, Site, conductance, outside
+from mho.tile import Constants, TileView, blocks
+from mho_fast.kernels import Kernels
+from mho_fast.route import Route, Weighing
+from mho_fast.terms import Terms
+from mho_fast.workspace import workspace
 
 HIGH, LOW = 256, 32512  # 32512 = 127 * 256
 SIDE = 127
@@ -93,6 +91,11 @@ def code_weights(w: Tensor, terms: Terms, kernels: Kernels, shared: bool) -> Pla
     return Planes(whole, kernels.run("weight codes", make, (w, parts, terms.constants), eager))
 
 
+def side_bound(bound: Tensor, weighing: Weighing, geometry: Geometry) -> Tensor:
+    """The largest |phi(w)| of a tile whose largest |w| is `bound`."""
+    return bound + 2 * geometry.idle if weighing.phi is conductance else bound
+
+
 def codes_of(w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> Iterator[Tensor]:
     """The planes [tile, out, row] of some outputs, one after the other."""
     per = bound[:, None, None].reciprocal()
@@ -104,6 +107,7 @@ def codes_of(w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> Itera
     for weighing, site in zip(route.phis, sites):
         phi = weighing.phi(w, site)
         if route.tier != "fp32":
+            per = side_bound(bound, weighing, site.geometry)[:, None, None].reciprocal()
             phi = (phi * (per * SIDE)).round_()
             trusted = weighing.owner is None  # a plugin's phi may say |phi| <= bound and not keep it
             phi = phi if trusted else phi.clamp_(-SIDE, SIDE)
