@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from memory import peak_bytes, saved_bytes
+from mho_fast.tier import has_int8, int8_product
 from timing import table
 from torch import nn
 
 import mho
 from mho.effects.nonideality import Nonideality
-from mho.fast.tier import has_int8, int8_product
 
 Cases = dict[str, Callable[[], object]]
 RANGE = "tiles.pcm.dac.range=1.0"

@@ -47,7 +47,7 @@ LINK = re.compile(r"\[([^\[\]]*)\]\(([\w./-]+)(#[\w-]+)?\)")
 # Where the public names of the core stand, by the module that they come from; the longest beginning counts.
 TOPICS = {
     "Hardware": ("mho.config",),
-    "Networks on tiles": ("mho.use.convert", "mho.layers", "mho.fast"),
+    "Networks on tiles": ("mho.use.convert", "mho.layers"),
     "Training": ("mho.use", "mho.config.recipe", "mho.effects.surrogate"),
     "Chips and accuracy": ("mho.use.chip", "mho.use.evaluation", "mho.use.checkpoint"),
     "One matrix": ("mho.use.matrix", "mho.use.metrics", "mho.tile"),

@@ -18,7 +18,6 @@ from mho.effects.nonideality import square as square
 from mho.effects.quantiser import Quantiser as Quantiser, QuantiserModule as QuantiserModule
 from mho.effects.site import Site as Site
 from mho.effects.surrogate import Surrogate as Surrogate
-from mho.fast.route import Route as Route, routes as routes
 from mho.ground.errors import ConfigError as ConfigError, MhoError as MhoError, PluginError as PluginError
 from mho.ground.renames import Renamed as Renamed
 from mho.layers import AnalogConv1D as AnalogConv1D, AnalogConv1d as AnalogConv1d, AnalogConv2d as AnalogConv2d

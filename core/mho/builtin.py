@@ -31,6 +31,6 @@ def mho_surrogates() -> list[type]:
 
 @hookimpl
 def mho_layers() -> list[type]:
-    from mho.layers import LAYERS
+    from mho import layers
 
-    return list(LAYERS)
+    return [cls for name in layers.__all__ if hasattr(cls := getattr(layers, name), "torch_type")]

@@ -19,7 +19,7 @@ import mho
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(f.parent.name for f in (ROOT / "core" / "mho").glob("*/__init__.py") if f.parent.name != "cli")
-PLUGINS = ("mho_ideal", "mho_pcm", "mho_rram", "mho_circuit")
+PLUGINS = ("mho_ideal", "mho_pcm", "mho_rram", "mho_circuit", "mho_fast")
 SAYS = re.compile(r"\b[Rr]aises?\b|\b[Ee]rrors?\b|\b[Rr]efuse[sd]?\b|\bmust\b")
 
 
@@ -64,50 +64,6 @@ def raises(function):
     return any(re.match(r"(MhoError|ConfigError|PluginError)\(", t) for t in thrown)
 
 
-# To be emptied, never filled.
-UNWRITTEN = {
-    "mho.Adc.limit",
-    "mho.Chip.key",
-    "mho.Chip.put_on",
-    "mho.ConversionReport.analog",
-    "mho.ConversionReport.to_json",
-    "mho.Evaluation.chips",
-    "mho.Hardware.tile",
-    "mho.Nonideality.scaled_shift",
-    "mho.Nonideality.scaled_transfer",
-    "mho.Nonideality.scaled_variance",
-    "mho.Renamed.warn",
-    "mho.Route.fused",
-    "mho.Schedule.stretched",
-    "mho.Site.bound",
-    "mho.Site.columns",
-    "mho.Site.g_max",
-    "mho.Site.g_min",
-    "mho.Site.rows",
-    "mho.adapt_batch_norm",
-    "mho.age",
-    "mho.config.read",
-    "mho.config.seconds",
-    "mho.conversion_report",
-    "mho.effects.Stream.key",
-    "mho.fast.Conversion.of",
-    "mho.load_chip",
-    "mho.load_model",
-    "mho.program",
-    "mho.tile.Patches.with_image",
-    "mho.tile.Run.unwatch",
-    "mho.tile.resolve",
-    "mho.tune_digital",
-    "mho.use.Attached.detach",
-    "mho.use.run_of",
-}
-
-
-def case(path, function):
-    mark = [pytest.mark.xfail(reason="not written yet")] if path in UNWRITTEN else []
-    return pytest.param(path, function, id=path, marks=mark)
-
-
 CLASSES = [(path, value) for path, value in offered() if inspect.isclass(value)]
 FUNCTIONS = list(functions())
 
@@ -121,7 +77,7 @@ def test_a_public_class_has_a_docstring(path, value):
     assert vars(value).get("__doc__"), f"{path} ({value.__module__})"
 
 
-@pytest.mark.parametrize(("path", "function"), [case(*item) for item in FUNCTIONS])
+@pytest.mark.parametrize(("path", "function"), FUNCTIONS, ids=[p for p, _ in FUNCTIONS])
 def test_a_public_function_has_a_docstring_and_names_its_errors(path, function):
     text = inspect.getdoc(function) or ""
     assert text, f"{path} ({function.__module__})"

@@ -207,6 +207,7 @@ grouped convolution is a matrix on tiles of its own. Input and recurrent matrice
 their own, for every layer and direction, and query, key and value projections as well.
 
 A subclass is converted to a class that is both; a forward of its own is kept if it only wraps `super().forward`.
+Layers of plugins (`mho_layers`) are asked first: before these, and before a type is digital by design.
 Refused, with the reason in a warning: subclasses whose code reads the weight itself, replaced `forward` methods,
 parametrized or pruned weights, complex weights, lazy layers, `nn.Bilinear`.
 

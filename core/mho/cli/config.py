@@ -7,7 +7,7 @@ import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from pydantic_core import PydanticUndefined
@@ -17,9 +17,6 @@ from mho.config.hardware import find, json_schema
 from mho.config.schema import FieldNote
 from mho.config.slots import SLOTS
 from mho.ground import MhoError, PluginError, table
-
-if TYPE_CHECKING:
-    from mho.fast import Route
 
 SET = click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a value (repeatable).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -92,22 +89,17 @@ def show(name: str, changes: tuple[str, ...], as_json: bool) -> None:
 
 def plans(hardware: Hardware) -> Iterator[str]:
     """What every tile computes, in the order of the physics, and how."""
-    from mho.fast import routes
+    from mho.tile import installed
 
     for name, tile in hardware.tiles.items():
         if rows := plan_rows(tile):
             yield f"plan of tiles.{name}\n" + table(("stage", "part", "what it does"), rows, indent=2)
-    for name, route in routes(hardware).items():
-        how = table(("part", "how"), route_rows(hardware, route), indent=2)
+    none = [("precision", "reference: no back-end is installed; try: pip install mho-fast")]
+    backend = installed()
+    explained = backend.explain(hardware) if backend else dict.fromkeys(hardware.tiles, none)
+    for name, ways in explained.items():
+        how = table(("part", "how"), ways, indent=2)
         yield f"route of tiles.{name} on this machine\n{how}"
-
-
-def route_rows(hardware: Hardware, route: Route) -> list[tuple[str, str]]:
-    """How a tile is simulated: tier and gradients with their reasons, and every effect."""
-    mode = hardware.training.backward.mode
-    by_reference = f"mode {mode}" if mode == "autograd" else "" if mode == "ste" else route.by_reference
-    gradients = f"reference path: {by_reference}" if by_reference else f"fused ({mode})"
-    return [("precision", f"{route.tier}: {route.why}"), ("gradients", gradients), *route.notes]
 
 
 def plan_rows(tile: TileSpec) -> list[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 FAMILIES = "mho"  # entry-point group of plugins: family = module
 VERBS = "mho.commands"  # entry-point group of commands: verb = module:command
 SECTIONS = "mho.training"  # entry-point group of keys of `training:`: key = kind
+BACKENDS = "mho.backends"  # entry-point group of back-ends of tiles: name = module:attribute
 NAMES = "mho.names"  # entry-point group of public names: name = module:attribute
 
 # What our own plugins add, so that mho can say what to install: distribution -> verbs with their help, and names.
@@ -44,6 +45,7 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
         "testing",
     ),
     "mho-circuit": ({}, "StuckAt"),
+    "mho-fast": ({}, "Route routes"),
     "mho-qat": ({}, "PreactivationNoise Schedule distillation_loss follow quantise unquantise"),
     "mho-transformers": ({}, "DriftScore"),
 }

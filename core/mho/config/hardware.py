@@ -158,7 +158,7 @@ class Hardware(Strict):
         return self
 
     def tile(self, name: str) -> TileSpec:
-        """The tile type of that name."""
+        """The tile type of that name; an unknown one raises `MhoError` with a suggestion."""
         if name not in self.tiles:
             raise MhoError(f"no tile {name!r}; {suggest(name, self.tiles, 'tiles')}")
         return self.tiles[name]

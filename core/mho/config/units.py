@@ -70,7 +70,8 @@ def _canonical(unit: str) -> str:
 
 
 def seconds(value: str | float | timedelta) -> float:
-    """A time as seconds: text with a unit, a timedelta, or a number of seconds.
+    """A time as seconds: text with a unit, a timedelta, or a number of seconds. Raises `MhoError` for anything else, and
+    for times that are negative or not finite.
 
     >>> seconds("1 h")
     3600.0

@@ -109,7 +109,7 @@ def dotted(path: Path_) -> str:
 
 
 def read(path: Path | str) -> Node:
-    """The tree of a file."""
+    """The tree of a file. Raises `MhoError` where it cannot be read, `ConfigError` for what is no YAML of this kind."""
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)

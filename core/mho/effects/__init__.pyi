@@ -16,3 +16,12 @@ from mho.effects.quantiser import quantisers as quantisers, unquantised as unqua
 from mho.effects.site import Geometry as Geometry, Per as Per, Rows as Rows, Site as Site, Stream as Stream
 from mho.effects.stages import STAGES as STAGES, Rounding as Rounding, TABLE as TABLE, Stage as Stage
 from mho.effects.surrogate import Surrogate as Surrogate
+from mho.effects.arithmetic import float_product as float_product, possible as possible, transformed as transformed
+from mho.effects.circuits import with_circuits as with_circuits
+from mho.effects.encoding import (
+    clipping as clipping,
+    outside as outside,
+    range_gradient as range_gradient,
+    range_step as range_step,
+)
+from mho.effects.site import CLOSED as CLOSED, Half as Half, RowWords as RowWords

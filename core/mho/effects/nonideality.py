@@ -213,14 +213,17 @@ class Nonideality(Kinded):
         return y
 
     def scaled_shift(self, site: Site, products: dict[str, Tensor]) -> Tensor | float:
+        """`shift` times the factor f of the base: y + f shift, y [..., tile, out]."""
         value = self.shift(site, **products)
         return value if self.factor == 1 else self.factor * value
 
     def scaled_variance(self, site: Site, products: dict[str, Tensor]) -> Tensor | float:
+        """`variance` times f^2: the standard deviation of the noise is f times as large."""
         value = self.variance(site, **products)
         return value if self.factor == 1 else self.factor**2 * value
 
     def scaled_transfer(self, y: Tensor, site: Site) -> Tensor:
+        """y + f (transfer(y) - y), y [..., tile, out]: f = 0 is no transfer."""
         new = self.transfer(y, site)
         return new if self.factor == 1 else y + self.factor * (new - y)
 

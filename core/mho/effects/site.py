@@ -94,6 +94,7 @@ class Stream:
     quick: bool = False  # normal numbers of 16 bits (`draws.quick_normal`)
 
     def key(self, per: Per) -> Key:
+        """The key of numbers that change with the `chip`, the `time`, the `call`, or (`vector`) with every vector of a call."""
         if per == "chip":
             return self.chip
         if per == "time":
@@ -152,26 +153,31 @@ class Site:
     part: slice | None = None  # the vectors, or in stages of the weights the outputs, that this call sees; None: all
     half: Half | None = None  # in a kernel of the cells
     module: Any = None  # torch.nn.Module
-    kernels: Any = None  # mho.fast.kernels.Kernels of the layer, in stages of the forward pass
+    kernels: Any = None  # mho_fast.kernels.Kernels of the layer, in stages of the forward pass
 
     @property
     def rows(self) -> Rows:
+        """Rows of every tile: `n` [tile] in use, `depth` [tile, row] = j/n, `used` [tile, row] 1 or 0."""
         return self.geometry.rows
 
     @property
     def columns(self) -> int:
+        """Outputs of a tile, in all its column blocks."""
         return self.geometry.columns
 
     @property
     def g_max(self) -> float:
+        """The largest conductance that is programmed, µS."""
         return self.geometry.g_max
 
     @property
     def g_min(self) -> float:
+        """The smallest conductance that is programmed, µS."""
         return self.geometry.g_min
 
     @property
     def bound(self) -> float:
+        """The largest output of the ADC, in units of one full row; inf without a bound."""
         return self.geometry.bound
 
     def randn_like(self, t: Tensor, per: Per | None = None, name: str = "") -> Tensor:

@@ -5,4 +5,4 @@ from mho.ground.errorbars import NONE, number, percent, spread, t95, t_quantile,
 from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.ground.files import write_atomically
 from mho.ground.renames import Renamed
-from mho.ground.tables import html_facts, html_table, json_text, table
+from mho.ground.tables import Table, Tabular, html_facts, html_table, json_text, table

@@ -30,6 +30,7 @@ class Renamed:
         return f"{major}.{minor + 1}"
 
     def warn(self) -> None:
+        """Say, in a `FutureWarning`, what the old name is called and when it goes away."""
         text = f"{self.old!r} is called {self.new!r} since version {self.since}; the old name goes away in {self.until}"
         warnings.warn(text, FutureWarning, stacklevel=4)
 

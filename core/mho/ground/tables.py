@@ -9,7 +9,7 @@ import shutil
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def width(text: str) -> int:
@@ -40,6 +40,33 @@ def table(
     text = ["  ".join(_padded(c, w, j in to_right) for j, (c, w) in enumerate(zip(line, widths))) for line in lines]
     text.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(" " * indent + line.rstrip() for line in text)
+
+
+class Table(NamedTuple):
+    """A table for the terminal and for notebooks: columns `right` are aligned to the right on the terminal, a notebook has the
+    `title` above."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    right: Iterable[int] = ()
+    title: str = ""
+    note: str = ""
+
+
+class Tabular:
+    """Results that people see as a table: they say which one."""
+
+    def as_table(self) -> Table:
+        """What `print` and a notebook show."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        t = self.as_table()
+        return "\n".join(filter(None, (table(t.head, t.rows, right=t.right), t.note)))
+
+    def _repr_html_(self) -> str:
+        t = self.as_table()
+        return html_table(t.head, t.rows, title=t.title, note=t.note)
 
 
 def _widths(lines: list[list[str]]) -> list[int]:

@@ -4,33 +4,6 @@ The trainable parameters are torch's own, in torch's names, units and shapes, so
 and after conversion; programming and ageing never touch them. Biases stay digital.
 """
 
-from mho.layers.attention import AnalogMultiheadAttention, close_fast_paths, open_fast_paths, order_projections
-from mho.layers.base import AnalogLayer, Placement, lost
-from mho.layers.conv import (
-    AnalogConv1d,
-    AnalogConv2d,
-    AnalogConv3d,
-    AnalogConvTranspose1d,
-    AnalogConvTranspose2d,
-    AnalogConvTranspose3d,
-)
-from mho.layers.linear import AnalogConv1D, AnalogLinear
-from mho.layers.recurrent import AnalogGRU, AnalogGRUCell, AnalogLSTM, AnalogLSTMCell, AnalogRNN, AnalogRNNCell
+from mho.ground.offers import offers
 
-LAYERS = (
-    AnalogLinear,
-    AnalogConv1d,
-    AnalogConv2d,
-    AnalogConv3d,
-    AnalogConvTranspose1d,
-    AnalogConvTranspose2d,
-    AnalogConvTranspose3d,
-    AnalogLSTM,
-    AnalogGRU,
-    AnalogRNN,
-    AnalogLSTMCell,
-    AnalogGRUCell,
-    AnalogRNNCell,
-    AnalogMultiheadAttention,
-    AnalogConv1D,
-)
+__getattr__, __all__ = offers(__name__, __file__)

@@ -141,11 +141,11 @@ def close_fast_paths(net: nn.Module) -> None:
     for module in net.modules():
         for kind, switch, off in FAST_PATHS:
             if isinstance(module, kind) and hasattr(module, switch) and tile_arrays(module):
-                before = getattr(module, switch)
+                before, hook = getattr(module, switch), None
                 setattr(module, switch, off)
-                nested = isinstance(module, nn.TransformerEncoder) and before
-                handle = module.register_forward_hook(_without_padding, with_kwargs=True) if nested else None
-                module.__dict__["fast_path_of_torch"] = before, None if handle is None else handle.id
+                if before and isinstance(module, nn.TransformerEncoder):
+                    hook = module.register_forward_hook(_without_padding, with_kwargs=True).id
+                module.__dict__["fast_path_of_torch"] = before, hook
 
 
 def open_fast_paths(net: nn.Module) -> None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from mho.fast.backend import make_fast
-from mho.tile import Session, TileArray, tile_arrays
+from mho.tile import Session, TileArray, backend_for, tile_arrays
 
 if TYPE_CHECKING:
     from mho.config import Hardware, TileSpec, TrainingSpec
@@ -133,7 +132,7 @@ class AnalogLayer(nn.Module):
         self.placement.tile = tile or hw.default
         arrays, session = tile_arrays(self), Session()
         for array in arrays:
-            make_fast(array, hw.precision, hw.compile)
+            array.backend = backend_for(array.view, hw.precision, hw.compile)
             array.session = session
         if len(arrays) > 1:
             session.watch(self)
@@ -141,13 +140,17 @@ class AnalogLayer(nn.Module):
     def to_torch(self) -> nn.Module:
         """The plain torch layer, with the learned output scales folded into its weight."""
         self.fold_scales()
-        kind = self.torch_type if self.made_of is None else self.made_of[1]
-        new = kind.__new__(kind)
+        new = self.torch_class.__new__(self.torch_class)
         new.__dict__.update({k: copy.copy(v) for k, v in self.__dict__.items() if k != "placement"})
         del new._modules["tiles"]
         new._load_state_dict_pre_hooks.clear()
         new._load_state_dict_post_hooks.clear()
         return new
+
+    @property
+    def torch_class(self) -> type[nn.Module]:
+        """The class of the torch layer that it stands for: `torch_type`, or a user's subclass of it."""
+        return self.torch_type if self.made_of is None else self.made_of[1]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copies and pickles of classes that `analog_class` made."""
@@ -167,9 +170,7 @@ class AnalogLayer(nn.Module):
 
     def matrices(self) -> Iterator[tuple[TileArray, Tensor]]:
         """Every (tile array, weight matrix) of the layer."""
-        arrays = self.arrays()
-        for key, view in self.views().items():
-            yield arrays[key], view
+        return zip(self.arrays().values(), self.views().values())
 
     @torch.no_grad()
     def fold_scales(self) -> None:
@@ -201,8 +202,7 @@ def _start(array: TileArray, view: Tensor) -> None:
 def _fill_in_scales(layer: AnalogLayer, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """A plain torch checkpoint has no analog scales: they keep their defaults, and gamma is mapped anew."""
     for key, array in layer.arrays().items():
-        start = f"{prefix}tiles.{key}." if key else f"{prefix}tiles."
-        own = {f"{start}{k}": v for k, v in array.state_dict().items()}
+        own = array.state_dict(prefix=f"{prefix}tiles.{key}." if key else f"{prefix}tiles.")
         array.remap_after_load = not any(k in state for k in own)
         if array.remap_after_load:
             state.update(own)
@@ -226,12 +226,10 @@ def analog_class(cls: type[AnalogLayer], kind: type[nn.Module]) -> type[AnalogLa
     added. A forward of theirs that ends in `super().forward(...)` stays in front of the analog one."""
     if kind is cls.torch_type:
         return cls
-    if (cls, kind) in _made:
-        return _made[cls, kind]
-    own = "forward" in cls.overridable and kind.forward is not cls.torch_type.forward
-    name = f"Analog{kind.__name__}"
-    extra = {"made_of": (cls, kind), "__module__": kind.__module__, "__doc__": kind.__doc__}
-    _made[cls, kind] = type(name, (kind, cls) if own else (cls, kind), extra)
+    if (cls, kind) not in _made:
+        own = "forward" in cls.overridable and kind.forward is not cls.torch_type.forward
+        extra = {"made_of": (cls, kind), "__module__": kind.__module__, "__doc__": kind.__doc__}
+        _made[cls, kind] = type(f"Analog{kind.__name__}", (kind, cls) if own else (cls, kind), extra)
     return _made[cls, kind]
 
 

@@ -43,8 +43,8 @@ class AnalogConv1D(AnalogLayer):
 
     @classmethod
     def takes(cls, layer: nn.Module) -> bool:
-        shape = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
-        return type(layer).__name__ == "Conv1D" and len(shape) == 2 and shape[-1] == getattr(layer, "nf", None)
+        weight = getattr(layer, "weight", None) if type(layer).__name__ == "Conv1D" else None
+        return isinstance(weight, Tensor) and weight.dim() == 2 and weight.shape[-1] == getattr(layer, "nf", None)
 
     @classmethod
     def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:

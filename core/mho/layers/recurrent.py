@@ -89,6 +89,7 @@ class _AnalogSequence(_Recurrent):
     batch_first: bool
     bidirectional: bool
     dropout: float
+    check_hidden_size: Any  # torch's
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         x, lengths, single = self._batch_major(input)
@@ -108,7 +109,7 @@ class _AnalogSequence(_Recurrent):
         """One layer in one direction: x [batch, time, in] -> outputs [batch, time, hidden] and the last state."""
         back = suffix.endswith("_reverse")
         xs = self._product(f"ih{suffix}", _reversed(x, lengths) if back else x).unbind(1)
-        looped = [f"weight_{k}{suffix}" for k in ("hh", "hr")[: 2 if self.proj_size else 1]]
+        looped = [f"weight_{key}{suffix}" for key in (("hh", "hr") if self.proj_size else ("hh",))]
         drawn = [self.tiles[name].draw(self._parameters[name]) for name in looped]
         outputs = []
         for t, step in enumerate(xs):
@@ -141,9 +142,8 @@ class _AnalogSequence(_Recurrent):
         if hx is None:
             return [tuple(x.new_zeros(x.shape[0], w) for w in widths)] * count
         parts = [p.unsqueeze(1) if single else p for p in self._parts(hx)]
-        for part, w in zip(parts, widths, strict=True):
-            if part.shape != (count, x.shape[0], w):
-                raise RuntimeError(f"Expected hidden size {(count, x.shape[0], w)}, got {list(part.shape)}")
+        for part, width in zip(parts, widths, strict=True):
+            self.check_hidden_size(part, (count, x.shape[0], width))
         return list(zip(*(p.unbind(0) for p in parts)))
 
     def _as_given(self, y: Tensor, input: Any, lengths: Tensor | None, single: bool) -> Any:
@@ -193,14 +193,10 @@ class _AnalogCell(_Recurrent):
     def forward(self, input: Tensor, hx: Any = None) -> Any:
         if input.dim() not in (1, 2):
             raise ValueError(f"{type(self).__name__}: expected 1-D or 2-D input, got {input.dim()}-D")
-        single = input.dim() == 1
-        x = input.unsqueeze(0) if single else input
         if hx is None:
-            state: State = (x.new_zeros(x.shape[0], self.hidden_size),) * (2 if self.mode == "LSTM" else 1)
-        else:
-            state = tuple(s.unsqueeze(0) if single else s for s in self._parts(hx))
-        new = self._step(self._product("ih", x), state)
-        return self._whole(tuple(s.squeeze(0) if single else s for s in new))
+            zero = input.new_zeros(*input.shape[:-1], self.hidden_size)
+            hx = (zero, zero) if self.mode == "LSTM" else zero
+        return self._whole(self._step(self._product("ih", input), self._parts(hx)))
 
 
 class AnalogLSTMCell(_AnalogCell, nn.LSTMCell):
@@ -224,4 +220,5 @@ class AnalogRNNCell(_AnalogCell, nn.RNNCell):
 
     @property
     def mode(self) -> str:  # type: ignore[override]
+        """`RNN_TANH` or `RNN_RELU`, as torch calls it."""
         return f"RNN_{self.nonlinearity.upper()}"

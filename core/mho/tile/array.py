@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from mho.effects import Compensation, Correction, CorrectionModule, Matrix, Quan
 from mho.effects.converter import RANGE_CAP
 from mho.effects.gradient import CleanProduct
 from mho.ground import MhoError
+from mho.tile.backend import Backend, Drawn
 from mho.tile.layout import Layout
 from mho.tile.mvm import Call, Mvm
 from mho.tile.patches import POINT, Patches
@@ -26,30 +27,6 @@ from mho.tile.session import Member, stream_of
 from mho.tile.view import TileView
 
 RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
-
-
-class Drawn(NamedTuple):
-    """The normalised weights w [tile, out, row] of a root forward, and what a back-end has made of them."""
-
-    w: Tensor
-    coded: Any = None
-
-
-class Backend(Protocol):
-    """Another way to compute what `Mvm` and `Devices` say, for the calls that it takes. It is given views and tensors, never an
-    array."""
-
-    @property
-    def quick(self) -> bool:
-        """Whether normal numbers of training have 16 bits (`draws.quick_normal`), on the reference path too."""
-
-    def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool: ...
-    def drawn(self, call: Call, weight: Tensor) -> Drawn: ...
-    def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor: ...
-    def read_out(self, call: Call, x: Tensor) -> Tensor | None: ...
-    def laid_out(self, target: Tensor) -> Tensor: ...
-    def programmed(self, target: Tensor, key: draws.Key) -> Tensor | None: ...
-    def aged(self, chip: Programmed, t: float) -> Tensor | None: ...
 
 
 class TileArray(Scales, Member):
@@ -97,10 +74,12 @@ class TileArray(Scales, Member):
 
     @property
     def spec(self) -> TileSpec:
+        """The tile type of the hardware file."""
         return self.view.spec
 
     @property
     def device(self) -> torch.device:
+        """Where scales and chip lie."""
         return self.gamma.device
 
     # -- mapping ----------------------------------------------------------------------------------------------
@@ -270,6 +249,7 @@ class TileArray(Scales, Member):
 
     @property
     def quick(self) -> bool:
+        """Whether normal numbers of training have 16 bits: the back-end says so."""
         return self.backend is not None and self.backend.quick
 
     def _differentiated(self, *tensors: Tensor) -> bool:

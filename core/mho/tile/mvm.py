@@ -196,6 +196,7 @@ class Mvm:
         return Mvm(replace(self.call, stream=self.call.stream.of_pass(k)))
 
     def note(self, name: str, value: Tensor) -> Tensor:
+        """Take the value down in `seen`, without its graph, where somebody wants it; returns the value."""
         if self.seen is not None:
             self.seen[name] = value.detach()
         return value

@@ -90,6 +90,7 @@ class Patches(NamedTuple):
         return self.flat().reshape(-1, self.shape[-1])
 
     def with_image(self, image: Tensor) -> Patches:
+        """The same patches of another image of this shape."""
         return self._replace(image=image)
 
 

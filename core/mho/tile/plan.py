@@ -47,7 +47,8 @@ class Plan:
 
 def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str], float] = lambda kind: 1.0) -> Plan:
     """Place the effects of a layer, their strengths multiplied by `factor(kind)`. The n-th effect of a kind draws numbers of
-    its own (occurrence n), so adding or dropping another kind changes nobody's draws."""
+    its own (occurrence n), so adding or dropping another kind changes nobody's draws. Raises
+    `ConfigError` for two effects that both replace the product, or both say in which passes a tile is read."""
     seen: Counter[str] = Counter()
     placed: list[Placed] = []
     for e in effects:

@@ -95,6 +95,7 @@ class Session:
         )
 
     def unwatch(self) -> None:
+        """End what `watch` began."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = ()

@@ -48,7 +48,8 @@ class TileView(Devices):
 
     @classmethod
     def of(cls, name: str, spec: TileSpec, backward: Backward, layout: Layout, channel: int) -> TileView:
-        """The view of a new array, with everything that its effects build."""
+        """The view of a new array, with everything that its effects build. Raises `MhoError` where an effect builds
+        something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
         effects = with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc)
         plan = resolve(effects, name, spec.factor)
         view = cls(name, spec, backward, plan, layout, nn.ModuleDict(), draws.words("layer", name), channel)
@@ -64,7 +65,8 @@ class TileView(Devices):
         return view
 
     def build(self, placed: Placed) -> nn.Module:
-        """What an effect learns or keeps in this layer: a new module; its first values come from the site's draws."""
+        """What an effect learns or keeps in this layer: a new module; its first values come from the site's draws. Raises
+        `MhoError` for anything but a `torch.nn.Module`."""
         key = draws.fold_words(draws.key("build"), placed.path)
         module = placed.effect.build(Site(self.geometry, Stream(key, key), placed.path, "build"))
         if not isinstance(module, nn.Module):
@@ -73,14 +75,17 @@ class TileView(Devices):
 
     @property
     def dac(self) -> Dac | None:
+        """The DAC of the tile type; None: inputs are exact."""
         return cast("Dac | None", self.spec.dac)
 
     @property
     def adc(self) -> Adc | None:
+        """The ADC of the tile type; None: outputs are exact."""
         return cast("Adc | None", self.spec.adc)
 
     @property
     def geometry(self) -> Geometry:
+        """What effects may know of the shape of the tiles: rows, columns and blocks, conductances in µS, bound of the ADC."""
         layout, device = self.layout, self.spec.device
         rows = Rows(layout.occupied, layout.depth, layout.used)
         bound = math.inf if self.adc is None else self.adc.limit

@@ -19,9 +19,10 @@ from mho.effects.quantiser import summary
 from mho.ground import MhoError
 from mho.ground.arguments import number
 from mho.tile import Patches, TileArray, tile_arrays, vectors
-from mho.use.chip import keeping_modes, matrices
+from mho.use.chip import NO_LAYERS, hearing, keeping_modes, matrices
 from mho.use.convert import remark
 
+Forward = Callable[[nn.Module, Any], Any]  # forward(net, batch)
 Method = Callable[[TileArray, Tensor, Tensor, Tensor], Tensor]  # see `mho_calibrations`
 SIGMAS = 3.0  # of `moving_std` (Rasch et al. 2023)
 VECTORS = 512  # of each layer that methods are given
@@ -36,7 +37,7 @@ def calibrate(
     columns: str | None = None,
     quantile: float = 0.999,
     cap: float | None = None,
-    forward: Callable[[nn.Module, Any], Any] | None = None,
+    forward: Forward | None = None,
 ) -> dict[str, list[float]]:
     """Set the learned input ranges of `net`, and with `columns` its conductance ranges, from example batches. Returns
     the input ranges of every tile, by the name of its weight matrix, in the units of the layer's inputs. Quantisers of
@@ -70,7 +71,7 @@ def calibrate(
     `MhoError` for a network without analog layers, no data, inputs that are NaN or infinite, or an argument that is none of
     those above.
     """
-    of_inputs = None if dac is None or dac in STATISTICS else _method("dac", dac, STATISTICS)
+    of_inputs = None if dac in (None, *STATISTICS) else _method("dac", dac, STATISTICS)
     of_columns = None if columns is None else _method("columns", columns)
     quantile = number("quantile", quantile, 0, 1)
     top = math.inf if cap is None else number("cap", cap, 0)
@@ -79,7 +80,7 @@ def calibrate(
     arrays = tile_arrays(net)
     summaries = {q: Summaries() for q in quantisers(net) if q.what == "activations"}
     if not arrays and not summaries:
-        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+        raise MhoError(NO_LAYERS)
     learned = [a for a in arrays if dac is not None and a.learns_range]
     seen = {a: Seen(a, dac, quantile, keep=bool(of_inputs or of_columns)) for a in (arrays if columns else learned)}
     corrected = {a: Sample() for a in arrays if len(a.corrections)}
@@ -99,7 +100,7 @@ def calibrate(
         for array, weight in matrices(net):
             if array in seen and seen[array].tops:
                 start = seen[array].start(top) if array in learned else None
-                _set_ranges(array, weight.detach(), seen[array], start, of_inputs, of_columns)
+                _set_ranges(seen[array], weight.detach(), start, of_inputs, of_columns)
     without = {a.name for a, s in seen.items() if not s.tops}
     remark(
         net, "calibration", without, "no batch of calibration reached it",
@@ -111,7 +112,7 @@ def calibrate(
     return {a.name: a.input_range.flatten().tolist() for a in learned}
 
 
-def run_batch(net: nn.Module, batch: Any, forward: Callable[[nn.Module, Any], Any] | None = None) -> Any:
+def run_batch(net: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
     """The outputs of `net` for a batch: of its first part where it is a pair, with keywords where it is a mapping (as Hugging
     Face's are), or as `forward(net, batch)` says."""
     if forward is not None:
@@ -133,54 +134,39 @@ def _method(argument: str, name: Any, known: Iterable[str] = ()) -> Method:
     raise MhoError(f"{argument} cannot be {name!r}; {suggest(str(name), names, 'known')}")
 
 
-def _set_ranges(
-    array: TileArray, weight: Tensor, seen: Seen, start: Tensor | None, of_inputs: Method | None, of_columns: Method | None
-) -> None:
-    """Choose the ranges of one matrix: its input ranges by the statistic `start` (None: they stay), and what methods make of
-    them and of its conductance ranges. Whatever chip they tried something on, the one that was on comes back."""
-    chip, before = array.chip, array.input_range.clone()
+def _set_ranges(seen: Seen, weight: Tensor, start: Tensor | None, of_inputs: Method | None, of_columns: Method | None) -> None:
+    """Choose the ranges of one matrix: its input ranges by the statistic `start` (None: they stay), then by methods. Whatever
+    chip these try something on, the one that was on comes back."""
+    array, chip, before = seen.array, seen.array.chip, seen.array.input_range.clone()
 
-    def choose(ranges: Tensor, method: Method, before: Tensor) -> None:
-        chosen = method(array, weight, seen.some(), before)
-        if chosen.shape != ranges.shape:
-            raise MhoError(f"{method.__name__} must return ranges {list(ranges.shape)}, not {list(chosen.shape)}")
-        ranges.copy_(chosen)
+    def choose(ranges: Tensor, method: Method | None, before: Tensor) -> None:
+        if method is not None:
+            chosen = method(array, weight, seen.some(), before)
+            if chosen.shape != ranges.shape:
+                raise MhoError(f"a method of calibrate must return ranges {[*ranges.shape]}, not {[*chosen.shape]}")
+            ranges.copy_(chosen)
 
     if start is not None:
         array.input_range.copy_(start)
-        if of_inputs is not None:
-            choose(array.input_range, of_inputs, before)
-    if of_columns is not None:
-        choose(array.gamma, of_columns, array.gamma.clone())
-        if start is not None and of_inputs is not None:
-            choose(array.input_range, of_inputs, array.input_range.clone())
+        choose(array.input_range, of_inputs, before)
+    choose(array.gamma, of_columns, array.gamma.clone())
+    if start is not None and of_columns is not None:
+        choose(array.input_range, of_inputs, array.input_range.clone())
     array.chip = chip
 
 
-def _watch(
-    net: nn.Module,
-    seen: Mapping[Any, Sample | Summaries],
-    batches: Iterable[Any],
-    forward: Callable[[nn.Module, Any], Any] | None,
-) -> None:
+def _watch(net: nn.Module, seen: Mapping[Any, Any], batches: Iterable[Any], forward: Forward | None) -> None:
     """Note what tile arrays and quantisers are given for the batches; products are exact and nothing is quantised meanwhile."""
-    hooks = [m.register_forward_pre_hook(lambda module, args: seen[module].note(args[0])) for m in seen]
     arrays = tile_arrays(net)
     try:
         for array in arrays:
             array.exact = True
-        with unquantised(net):
+        with unquantised(net), hearing(seen, lambda module, args: seen[module].note(args[0])):
             for batch in batches:
                 run_batch(net, batch, forward)
     finally:
         for array in arrays:
             array.exact = False
-        for hook in hooks:
-            hook.remove()
-
-
-def largest(x: Tensor, count: Tensor, share: float) -> Tensor:
-    return x.abs().amax((0, 2))
 
 
 def quantile_of(x: Tensor, count: Tensor, share: float) -> Tensor:
@@ -195,7 +181,7 @@ def sigmas(x: Tensor, count: Tensor, share: float) -> Tensor:
 
 
 # Input ranges [tile] of a batch x [vector, tile, row], in which `count` [tile] values are not padding (zeros).
-STATISTICS = {"max": largest, "quantile": quantile_of, "moving_std": sigmas}
+STATISTICS = {"max": lambda x, *_: x.abs().amax((0, 2)), "quantile": quantile_of, "moving_std": sigmas}
 
 
 class Sample:
@@ -227,7 +213,7 @@ class Seen(Sample):
     def __init__(self, array: TileArray, method: str | None, quantile: float, keep: bool) -> None:
         super().__init__()
         self.array, self.quantile, self.keeps = array, quantile, keep
-        self.statistic = STATISTICS.get(method or "", largest)
+        self.statistic = STATISTICS.get(method or "max", STATISTICS["max"])  # where searches start
         self.tops: list[Tensor] = []  # one [tile] per batch
 
     def note(self, x: Tensor | Patches) -> None:

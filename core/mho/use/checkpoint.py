@@ -23,7 +23,7 @@ def save_model(net: nn.Module, path: str | Path) -> None:
 
 def load_model(net: nn.Module, path: str | Path) -> nn.Module:
     """Load a file of `save_model`, or any safetensors file of the plain torch model, into `net`. Its hardware stays what it
-    is: a checkpoint never changes your configuration."""
+    is: a checkpoint never changes your configuration. Raises `MhoError` for a file that cannot be read or does not fit."""
     try:
         with safe_open(str(path), "pt"):
             pass

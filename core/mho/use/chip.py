@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from mho.ground import MhoError, html_facts
 from mho.layers import AnalogLayer
 from mho.tile import Programmed, Session, TileArray, parallel, tile_arrays
 
+NO_LAYERS = "this model has no analog layers; convert it first: net = mho.to_analog(model, hw)"
 Time = str | float | int | timedelta
 
 
@@ -37,6 +38,7 @@ class Chip:
 
     @property
     def key(self) -> draws.Key:
+        """What all random numbers of this chip are hashed from: seed and index."""
         return draws.key("chip", self.seed, self.index)
 
     def age(self, t: Time) -> Chip:
@@ -57,15 +59,16 @@ class Chip:
     def save(self, path: str | Path) -> None:
         """Write the programmed conductances and constants to a safetensors file; `load_chip` brings back the same bits
         (R003-33)."""
+        arrays = tile_arrays(self.net)
         with nullcontext() if chip_on(self.net) is self else self.on():
-            arrays = tile_arrays(self.net)
-            state = {f"{a.name}|{k}": v.contiguous() for a in arrays for k, v in (a.chip.state() if a.chip else {}).items()}
+            state = {f"{a.name}|{k}": v.contiguous() for a in arrays if a.chip for k, v in a.chip.state().items()}
         about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
         about["layers"] = {a.name: a.view.signature for a in arrays}
         save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
 
     def put_on(self, net: nn.Module) -> None:
-        """Leave this chip on the network, at its age."""
+        """Leave this chip on the network, at its age. Raises `MhoError` where the weights have changed since it was
+        programmed, so that its seed cannot make it again; a chip from a file (`mho.load_chip`) brings its conductances along."""
         if self._file is None and fingerprint(net) != self._weights:
             raise MhoError(
                 f"the weights have changed since {self!r} was programmed, so it cannot be regenerated from its seed; "
@@ -101,10 +104,9 @@ def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int =
     """Program `net` on simulated devices and leave the first chip on it, at an age of 0 s or `age`.
 
     Returns one `Chip` (number `index` of this seed), or with `chips=K` a list of K independent ones. The trainable
-    weights are not touched.
+    weights are not touched. Raises `MhoError` for a network without analog layers and for fewer than one chip.
     """
-    if not tile_arrays(net):
-        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+    arrays_of(net)
     if chips is not None and chips < 1:
         raise MhoError(f"chips must be at least 1, got {chips}")
     weights, t = fingerprint(net), seconds(age)
@@ -114,7 +116,7 @@ def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int =
 
 
 def age(net: nn.Module, t: Time) -> None:
-    """Let the chip on `net` age to `t` after programming ("1 h", a timedelta or seconds)."""
+    """Let the chip on `net` age to `t` after programming ("1 h", a timedelta or seconds). Raises `MhoError` without a chip."""
     chip = session_of(net).chip
     if chip is None:
         raise MhoError("no chip is on this network; program one first: mho.program(net, seed=0)")
@@ -128,6 +130,13 @@ def unprogram(net: nn.Module) -> None:
         array.session.chip = None
 
 
+def arrays_of(net: nn.Module) -> list[TileArray]:
+    """The tile arrays of a network. Raises `MhoError` where it has none."""
+    if not (arrays := tile_arrays(net)):
+        raise MhoError(NO_LAYERS)
+    return arrays
+
+
 def chip_on(net: nn.Module) -> Chip | None:
     """The chip that is on the network now."""
     return session_of(net).chip
@@ -135,15 +144,16 @@ def chip_on(net: nn.Module) -> Chip | None:
 
 @contextmanager
 def keeping_chip(net: nn.Module) -> Iterator[None]:
-    """Whatever chip is on before the block is on after it, to the bit, even if the weights have changed since."""
+    """Whatever chip is on before the block is on after it, to the bit, even if the weights have changed since; so is the axis
+    of the samples."""
     arrays, session = tile_arrays(net), session_of(net)
-    chip, sample, states = session.chip, session.sample, [a.chip for a in arrays]
+    states, before = [a.chip for a in arrays], (session.chip, session.sample, session.batch_axis)
     try:
         yield
     finally:
         for array, state in zip(arrays, states):
             array.chip = state
-        session.chip, session.sample = chip, sample
+        session.chip, session.sample, session.batch_axis = before
 
 
 @contextmanager
@@ -157,8 +167,20 @@ def keeping_modes(net: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def hearing(modules: Iterable[nn.Module], hear: Callable[[Any, tuple[Any, ...]], None]) -> Iterator[None]:
+    """`hear(module, arguments)` is called before every forward of these modules inside the block."""
+    hooks = [m.register_forward_pre_hook(hear) for m in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def load_chip(net: nn.Module, path: str | Path) -> Chip:
-    """Put a saved chip on `net`: the same bits as when it was saved, whatever the weights have become since."""
+    """Put a saved chip on `net`: the same bits as when it was saved, whatever the weights have become since. Raises
+    `MhoError` for a file that is no saved chip, or one of another network (other tiles or effects)."""
     path = Path(path)
     try:
         about = _about(path)
@@ -189,21 +211,18 @@ def fingerprint(net: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for array, matrix in matrices(net):
         for t in (array.stored(matrix), array.gamma):
-            sums = torch.stack(_sums(t.detach().float()))  # in fp32, since another type makes no other chip
+            # Sums over blocks of the bits of every number times an odd word of its place, mod 2^64: never the same after one
+            # number of a block has changed, and hardly ever after several have. A fraction of the time of a cryptographic
+            # hash. Of fp32, since another type makes no other chip.
+            bits, words = t.detach().float().contiguous().view(torch.int32).flatten(), draws.odd_words(1 << 15, t.device)
+            sums = torch.stack([(part * words[: len(part)]).sum() for part in bits.split(len(words))])
             digest.update(sums.cpu().numpy().data)
     return digest.hexdigest()
 
 
-def _sums(t: Tensor) -> list[Tensor]:
-    """Sums over blocks of the bits of every number times an odd word of its place, mod 2^64: never the same after one number of
-    a block has changed, and hardly ever after several have. A fraction of the time of a cryptographic hash."""
-    bits = t.contiguous().view(torch.int32).flatten()
-    words = draws.odd_words(1 << 15, t.device)
-    return [(part * words[: len(part)]).sum() for part in bits.split(len(words))]
-
-
 def session_of(net: nn.Module) -> Session:
-    """What the analog layers of a network share."""
+    """What the analog layers of a network share; a new session where it has none. Raises `MhoError` for a model that holds
+    several separately converted networks."""
     found = {id(a.session): a.session for a in tile_arrays(net)}
     if len(found) > 1:
         raise MhoError("this model holds several separately converted networks; program each of them on its own")

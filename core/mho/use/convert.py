@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
-import re
 import warnings
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mho.config import Hardware, load, registry, suggest
-from mho.fast.backend import make_fast
-from mho.ground import ConfigError, MhoError, Problem, html_table, table
+from mho.config import Hardware, LayerRule, load, registry, suggest
+from mho.ground import ConfigError, MhoError, Problem, Table, Tabular
 from mho.layers import AnalogLayer, Placement, close_fast_paths, lost, open_fast_paths, order_projections
-from mho.tile import Session, TileArray, tile_arrays
-from mho.use.chip import matrices
+from mho.tile import Session, TileArray, backend_for, tile_arrays
+from mho.use.chip import arrays_of, matrices
 
 # Digital in every paper and every chip so far; they hold parameters but no matrix product with them.
 DIGITAL_BY_DESIGN = (
@@ -37,6 +36,7 @@ REFUSED = {nn.Bilinear: "a bilinear form multiplies two inputs; a crossbar multi
 
 Kept = dict[str, tuple[str, str, str]]  # layers that conversion left: name -> (type, where, why)
 
+ROOT = "(root)"  # the name of a model that is a layer itself
 WASTE = 3.0  # `range_waste` from which on conversion warns
 
 
@@ -85,12 +85,24 @@ class Converted:
         """The sizes of its matrices, out x in, for people: "64x512", "8 of 16x9" for groups."""
         return " ".join(map(str, self.matrices))
 
+    @property
+    def shown(self) -> str:
+        """The name for people."""
+        return self.name or ROOT
 
-class ConversionReport(tuple[Converted, ...]):
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Why it is where it is, what its corrections cost, and what was found later."""
+        cost = f"{self.operations:,} digital operations a vector"
+        return (self.why, *([cost] if self.operations else []), *self.remarks)
+
+
+class ConversionReport(Tabular, tuple[Converted, ...]):
     """One entry for every module that holds parameters. Print it for a table."""
 
     @property
     def analog(self) -> list[Converted]:
+        """Layers whose weight matrices are on tiles."""
         return [e for e in self if e.where == "analog"]
 
     @property
@@ -104,32 +116,19 @@ class ConversionReport(tuple[Converted, ...]):
         """Analog layers whose outlier weights waste the conductance range, see `range_waste`."""
         return [e for e in self if e.waste > WASTE]
 
-    def __str__(self) -> str:
-        head, rows, note = self._table()
-        return f"{table(head, rows)}\n{note}"
-
-    def _repr_html_(self) -> str:
-        head, rows, note = self._table()
-        return html_table(head, rows, note=note)
-
-    def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]], str]:
+    def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         head = ("layer", "type", "where", "tile", "matrix", "tiles", "parameters", "why")
-        rows: list[tuple[str, ...]] = [
-            (shown(e), e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", why)
-            for e in self
-            for digital in ((f"{e.operations:,} digital operations a vector",) if e.operations else (),)
-            for why in ("; ".join((e.why, *digital, *e.remarks)),)
+        rows = [
+            (e.shown, e.type, e.where, e.tile, e.matrix, str(e.tiles or ""), f"{e.parameters:,}", "; ".join(e.said)) for e in self
         ]
         share = sum(e.parameters for e in self.analog) / max(1, sum(e.parameters for e in self))
-        return head, rows, f"{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
+        note = f"{sum(e.tiles for e in self)} tiles; the layers on them hold {share:.1%} of the parameters"
+        return Table(head, rows, note=note)
 
     def to_json(self) -> str:
         """A list of objects with the fields of `Converted`, and `matrix` for people."""
         return json.dumps([{**asdict(e), "matrix": e.matrix} for e in self])
-
-
-def shown(e: Converted) -> str:
-    return e.name or "(root)"
 
 
 def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = False) -> nn.Module:
@@ -158,12 +157,12 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
     if not report.analog:
         raise MhoError(f"nothing in this {type(model).__name__} went on analog tiles:\n{report}")
     if report.left_digital:
-        text = "left digital: " + "; ".join(f"{shown(e)} ({e.type}: {e.why})" for e in report.left_digital)
+        text = "left digital: " + "; ".join(f"{e.shown} ({e.type}: {e.why})" for e in report.left_digital)
         if strict:
             raise MhoError(f"{text}. Give them a rule {{match: NAME, tile: digital}}, or convert without strict=True")
         warnings.warn(text, stacklevel=2)
     if report.outliers:
-        names = ", ".join(f"{shown(e)} ({e.waste:.1f} times)" for e in report.outliers)
+        names = ", ".join(f"{e.shown} ({e.waste:.1f} times)" for e in report.outliers)
         warnings.warn(
             f"outlier weights set the conductance range and raise the noise of the others: {names}. Clip them "
             "(mapping: {clip: 2.5 sigma}), map by column, or keep the layer digital with a rule",
@@ -172,17 +171,14 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
     session = Session(kept, hw)
     for array in tile_arrays(net):
         array.session = session
-        make_fast(array, hw.precision, hw.compile)
+        array.backend = backend_for(array.view, hw.precision, hw.compile)
     session.watch(net)
     return net
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    computed = [
-        name or "(root)"
-        for name, m in model.named_modules()
-        if any(isinstance(v, Tensor) and not v.is_leaf for v in vars(m).values())
-    ]
+    tensors = [(name, v) for name, m in model.named_modules() for v in vars(m).values() if isinstance(v, Tensor)]
+    computed = dict.fromkeys(name or ROOT for name, v in tensors if not v.is_leaf)
     if computed:  # torch cannot copy them
         raise MhoError(
             f"weights of {', '.join(computed)} are computed from other parameters (weight_norm, pruning); make them "
@@ -197,10 +193,7 @@ def conversion_report(net: nn.Module) -> ConversionReport:
 
     Raises `MhoError` for a network without analog layers.
     """
-    arrays = tile_arrays(net)
-    if not arrays:
-        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
-    return _report(net, arrays[0].session.report or {})
+    return _report(net, arrays_of(net)[0].session.report or {})
 
 
 def remark(net: nn.Module, who: str, arrays: set[str], text: str, warning: str = "") -> None:
@@ -212,7 +205,7 @@ def remark(net: nn.Module, who: str, arrays: set[str], text: str, warning: str =
             layer.placement.remarks.pop(who, None)
             if arrays & {a.name for a in layer.arrays().values()}:
                 layer.placement.remarks[who] = text
-                found.append(name or "(root)")
+                found.append(name or ROOT)
     if found and warning:
         warnings.warn(warning.format(", ".join(found)), stacklevel=3)
 
@@ -251,31 +244,74 @@ def _untie(net: nn.Module, changes: Callable[[TileArray], bool]) -> None:
                 layer._parameters[name] = own.setdefault(id(p), fresh)
 
 
+class Holder:
+    """A module that holds parameters of its own, and what can become of it."""
+
+    def __init__(self, name: str, module: nn.Module, classes: tuple[type[AnalogLayer], ...]) -> None:
+        self.name, self.module = name, module
+        self.own = list(module.parameters(recurse=False))
+        self.cls = next((c for c in classes if c.takes(module)), None)  # which can replace it
+        self.about = name, type(module).__name__, _count(self.own)  # what rules ask for
+        kind = module.torch_class if isinstance(module, AnalogLayer) else type(module)
+        self.type = f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn") else kind.__name__  # for people
+        # An attention that is digital reads the weight of its projection directly: both stay together.
+        self.with_parts = isinstance(module, nn.MultiheadAttention) and not isinstance(module, AnalogLayer)
+
+    @functools.cached_property
+    def stays(self) -> tuple[str, str] | None:
+        """(where, why), or None if it can go on tiles."""
+        if self.cls is None and isinstance(self.module, DIGITAL_BY_DESIGN):
+            return "digital", "by design"
+        if any(nn.parameter.is_lazy(p) for p in self.own):
+            return "left digital", "its shape is not known yet; run one batch through the model before converting"
+        if self.cls is None and not any(p.dim() > 1 for p in self.own):
+            return "digital", "holds no weight matrix"
+        if self.cls is None:
+            refused = (why for kind, why in REFUSED.items() if isinstance(self.module, kind))
+            return "left digital", next(refused, "no analog layer for this type")
+        if nn.utils.parametrize.is_parametrized(self.module):
+            return "left digital", "its weight is parametrized; remove_parametrizations first"
+        if any(not p.is_floating_point() for p in self.own):
+            return "left digital", f"its weights are {self.own[0].dtype}; tiles hold real numbers"
+        lacks = lost(self.module, self.cls) or self.cls.refuses(self.module)
+        return ("left digital", lacks) if lacks else None
+
+
+def _holders(net: nn.Module) -> list[Holder]:
+    """In the order of the model; what tiles hold for themselves is left out."""
+    classes = cast(tuple[type[AnalogLayer], ...], registry.layer_classes())
+    inside = {m for array in tile_arrays(net) for m in array.modules()}
+    holders = [Holder(name, m, classes) for name, m in net.named_modules() if m not in inside]
+    return [h for h in holders if h.own]
+
+
 def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, Kept]:
     """Decide about every module of `net`, then exchange those that go on tiles."""
-    classes = layer_classes()
+    holders = _holders(net)
     kept: Kept = {}
     new: dict[int, nn.Module] = {}
     names: list[str] = []
     matched: set[int] = set()
+    closed: set[nn.Module] = set()
     shared: dict[Any, TileArray] = {}
-    rules = _placed(hw, net, classes)
-    for name, module in _holding_parameters(net, new):
-        own = list(module.parameters(recurse=False))
-        size, kind = _count(own), type(module).__name__
-        names.append(name)
-        matched.update(i for i, rule in enumerate(rules.layers) if rule.matches(name, kind, size))
-        tile, rule = rules.rule_for(name, kind, size)
-        cls = next((c for c in classes if c.takes(module)), None)
-        decided = "default" if rule is None else f"rule {hw.layers[rule].match!r}"
-        stays = ("digital", decided) if tile == "digital" else _not_analog(module, cls, own)
-        if stays is not None:
-            kept[name] = (_type_name(type(module)), *stays)
+    chosen = [set(_chosen_by(rule, holders)) for rule in hw.layers]
+    for h in holders:
+        if h.module in closed:
             continue
-        assert cls is not None
-        if not all(p.is_meta or p.isfinite().all() for p in own):
-            raise MhoError(f"layer {name or '(root)'} of this model has weights that are NaN or infinite")
-        layer = new[id(module)] = cls.from_torch(module, hw.tile(tile), hw.training_of(rule), name, shared)
+        names.append(h.name)
+        rules = [i for i, those in enumerate(chosen) if h in those]
+        matched.update(rules)
+        rule = rules[0] if rules else None
+        tile, decided = (hw.default, "default") if rule is None else (hw.layers[rule].tile, f"rule {hw.layers[rule].match!r}")
+        stays = ("digital", decided) if tile == "digital" else h.stays
+        if stays is not None:
+            kept[h.name] = (h.type, *stays)
+            closed.update(h.module.modules() if h.with_parts else ())
+            continue
+        assert h.cls is not None
+        if not all(p.is_meta or p.isfinite().all() for p in h.own):
+            raise MhoError(f"layer {h.name or ROOT} of this model has weights that are NaN or infinite")
+        layer = new[id(h.module)] = h.cls.from_torch(h.module, hw.tile(tile), hw.training_of(rule), h.name, shared)
         layer.placement = Placement(tile, decided, range_waste(layer))
     _refuse_idle_rules(hw, matched, names)
     net = _replace(net, new)
@@ -284,94 +320,41 @@ def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, Kept]:
     return net, kept
 
 
-def _holding_parameters(net: nn.Module, new: Container[int] = ()) -> Iterator[tuple[str, nn.Module]]:
-    """Every module with parameters of its own, but neither the tiles of analog layers nor the projection of an attention
-    that is digital (not one of `new`, by id): it reads the weight directly."""
-    closed: tuple[str, ...] = ()  # starts of names
-    for name, module in net.named_modules():
-        inside = f"{name}." if name else ""
-        if inside.startswith(closed):
-            continue
-        if isinstance(module, AnalogLayer):
-            closed += (f"{inside}tiles.",)
-        if any(True for _ in module.parameters(recurse=False)):
-            yield name, module
-            if _is_digital_attention(module) and id(module) not in new:
-                closed += (inside,)
-
-
-def _is_digital_attention(module: nn.Module) -> bool:
-    return isinstance(module, nn.MultiheadAttention) and not isinstance(module, AnalogLayer)
+def _chosen_by(rule: LayerRule, holders: list[Holder]) -> list[Holder]:
+    """What a rule is about: everything that it matches, or the first or last of that which can go on tiles (R003-26)."""
+    matched = [h for h in holders if rule.matches(*h.about)]
+    if rule.position is None:
+        return matched
+    layers = [h for h in matched if h.stays is None]
+    return layers[:1] if rule.position == "first" else layers[-1:]
 
 
 def _report(net: nn.Module, kept: Kept) -> ConversionReport:
     """The entry of every layer as it is; `kept` says why those of the same name and type stayed digital."""
-    classes = layer_classes()
     entries: list[Converted] = []
     counted: set[TileArray] = set()
-    for name, module in _holding_parameters(net):
-        own = list(module.parameters(recurse=False))
+    closed: set[nn.Module] = set()
+    for h in _holders(net):
+        module = h.module
         if isinstance(module, AnalogLayer):
-            kind = module.torch_type if module.made_of is None else module.made_of[1]
-            arrays, about = dict.fromkeys(module.arrays().values()), module.placement
-            matrices = tuple(MatrixOnTiles.of(a) for a in module.arrays().values())
-            tiles = sum(a.layout.tile_count for a in arrays if a not in counted)
-            operations = sum(c.operations for a in arrays for c in a.corrections)
-            facts = about.why, about.tile, matrices, tiles, _count(own), about.waste, operations
-            entries.append(Converted(name, _type_name(kind), "analog", *facts, tuple(about.remarks.values())))
-            counted.update(arrays)
-            continue
-        kind = type(module)
-        before, where, why = kept.get(name, ("", "", ""))
-        if before != _type_name(kind):
-            cls = next((c for c in classes if c.takes(module)), None)
-            where, why = _not_analog(module, cls, own) or ("left digital", "put there after the conversion")
-        size = _count(list(module.parameters()) if _is_digital_attention(module) else own)
-        entries.append(Converted(name, _type_name(kind), where, why, parameters=size))
+            about, arrays = module.placement, module.arrays().values()
+            each = set(arrays)
+            matrices = tuple(map(MatrixOnTiles.of, arrays))
+            tiles = sum(a.layout.tile_count for a in each - counted)
+            operations = sum(c.operations for a in each for c in a.corrections)
+            facts = about.why, about.tile, matrices, tiles, _count(h.own), about.waste, operations
+            entries.append(Converted(h.name, h.type, "analog", *facts, tuple(about.remarks.values())))
+            counted |= each
+        elif module not in closed:
+            size = _count(module.parameters(recurse=h.with_parts))
+            before, *told = kept.get(h.name, ("",))
+            where, why = told if before == h.type else h.stays or ("left digital", "put there after the conversion")
+            entries.append(Converted(h.name, h.type, where, why, parameters=size))
+            closed.update(module.modules() if h.with_parts else ())
     return ConversionReport(entries)
 
 
-def layer_classes() -> tuple[type[AnalogLayer], ...]:
-    return cast(tuple[type[AnalogLayer], ...], registry.layer_classes())
-
-
-def _placed(hw: Hardware, net: nn.Module, classes: tuple[type[AnalogLayer], ...]) -> Hardware:
-    """`hw` with the layer's own name in place of every rule about the first or the last of several layers (R003-26)."""
-    layers: list[tuple[str, str, int]] = []
-    for name, module in net.named_modules():
-        own = list(module.parameters(recurse=False))
-        cls = next((c for c in classes if c.takes(module)), None) if own else None
-        if cls is not None and _not_analog(module, cls, own) is None:
-            layers.append((name, type(module).__name__, _count(own)))
-    rules = []
-    for rule in hw.layers:
-        if rule.position is not None:
-            about = [layer[0] for layer in layers if rule.matches(*layer)]
-            name = re.escape(about[0 if rule.position == "first" else -1]) if about else "(?!)"  # which matches nothing
-            rule = rule.model_copy(update={"match": f"re:{name}"})  # noqa: PLW2901
-        rules.append(rule)
-    return hw.model_copy(update={"layers": tuple(rules)})
-
-
-def _not_analog(module: nn.Module, cls: type[AnalogLayer] | None, own: list[nn.Parameter]) -> tuple[str, str] | None:
-    """(where it stays, why), or None if `cls` can replace the module."""
-    if cls is None and isinstance(module, DIGITAL_BY_DESIGN):
-        return "digital", "by design"
-    if any(nn.parameter.is_lazy(p) for p in own):
-        return "left digital", "its shape is not known yet; run one batch through the model before converting"
-    if cls is None:
-        matrix = any(p.dim() > 1 for p in own)
-        reason = next((text for kind, text in REFUSED.items() if isinstance(module, kind)), "no analog layer for this type")
-        return ("left digital", reason) if matrix else ("digital", "holds no weight matrix")
-    if nn.utils.parametrize.is_parametrized(module):
-        return "left digital", "its weight is parametrized; remove_parametrizations first"
-    if any(not p.is_floating_point() for p in own):
-        return "left digital", f"its weights are {own[0].dtype}; tiles hold real numbers"
-    lacks = lost(module, cls) or cls.refuses(module)
-    return ("left digital", lacks) if lacks else None
-
-
-def _count(parameters: list[nn.Parameter]) -> int:
+def _count(parameters: Iterable[nn.Parameter]) -> int:
     return sum(0 if nn.parameter.is_lazy(p) else p.numel() for p in parameters)
 
 
@@ -384,19 +367,16 @@ def range_waste(layer: AnalogLayer) -> float:
     Noise on a weight is proportional to its gamma, so this is the factor by which outliers raise the error of an MVM.
     Gaussian weights reach 1.7 with one gamma per 512 x 512 tile and stay below 1.3 with one per column.
     """
-    return max(_waste(array, matrix.detach()) for array, matrix in layer.matrices())
-
-
-def _waste(array: TileArray, matrix: Tensor) -> float:
-    if matrix.is_meta or not matrix.numel():
-        return 1.0
-    w = array.layout.cut_weight(matrix)
-    size = w.abs().flatten(1)
-    count = (array.layout.occupied * array.layout.columns * 0.005).long()  # [tile]
-    limit = size.topk(int(count.max()) + 1).values.gather(1, count[:, None])[..., None]
-    clipped = array.view.mapping.gamma(w.clamp(-limit, limit), array.view.geometry)
-    n = array.layout.occupied[:, None]
-    return float(((array.gamma**2 * n).sum() / (clipped**2 * n).sum()).sqrt())
+    waste = [1.0]
+    for array, matrix in layer.matrices():
+        if matrix.is_meta or not matrix.numel():
+            continue
+        w, used = array.layout.cut_weight(matrix.detach()), array.layout.occupied[:, None]
+        few = (array.layout.occupied * array.layout.columns * 0.005).long()  # [tile]
+        limit = w.abs().flatten(1).topk(int(few.max()) + 1).values.gather(1, few[:, None])[..., None]
+        clipped = array.view.mapping.gamma(w.clamp(-limit, limit), array.view.geometry)
+        waste.append(float(((array.gamma**2 * used).sum() / (clipped**2 * used).sum()).sqrt()))
+    return max(waste)
 
 
 def _replace(net: nn.Module, new: dict[int, nn.Module]) -> nn.Module:
@@ -411,16 +391,14 @@ def _replace(net: nn.Module, new: dict[int, nn.Module]) -> nn.Module:
 def _refuse_idle_rules(hw: Hardware, matched: set[int], names: list[str]) -> None:
     """Every rule must be about a layer: each that is not is shown where it is written."""
     problems = []
-    for i in (i for i in range(len(hw.layers)) if i not in matched):
-        conditions = {k: v for k, v in hw.layers[i].model_dump().items() if k != "tile" and v is not None}
-        text = f"called {hw.layers[i].match!r}"
+    for i, rule in enumerate(hw.layers):
+        if i in matched:
+            continue
+        conditions = rule.model_dump(exclude={"tile"}, exclude_none=True)
+        text = f"called {rule.match!r}"
         if len(conditions) > 1:
             text = "there with all of " + ", ".join(f"{k}: {v}" for k, v in conditions.items())
-        hint = suggest(hw.layers[i].match, (n or "(root)" for n in names), "layers of this model")
+        hint = suggest(rule.match, (n or ROOT for n in names), "layers of this model")
         problems.append(Problem(hw.mark_of_rule(i), f"layers[{i}]", f"no layer is {text}; {hint}"))
     if problems:
         raise ConfigError(problems)
-
-
-def _type_name(kind: type[nn.Module]) -> str:
-    return f"nn.{kind.__name__}" if kind.__module__.startswith("torch.nn") else kind.__name__

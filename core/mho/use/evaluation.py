@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,9 @@ from torch import nn
 from tqdm import tqdm
 
 from mho.config import format_seconds, seconds
-from mho.ground import MhoError, html_table, spread, table, whole
-from mho.tile import Session, tile_arrays
-from mho.use.chip import Time, keeping_chip, keeping_modes, program, session_of
+from mho.ground import MhoError, Table, Tabular, spread, whole
+from mho.tile import tile_arrays
+from mho.use.chip import Time, hearing, keeping_chip, keeping_modes, program, session_of
 from mho.use.convert import remark
 
 TIMES = ("1 s", "1 h", "1 day", "1 year")  # Rasch et al. 2023
@@ -22,7 +21,7 @@ TIMES = ("1 s", "1 h", "1 day", "1 year")  # Rasch et al. 2023
 
 def normalised_accuracy(score: float, reference: float, chance: float) -> float:
     """How much of a reference's advantage over guessing is left, (score - chance) / (reference - chance): 1 is the reference,
-    0 is guessing (Rasch et al. 2023, Eq. 1, with scores in place of errors).
+    0 is guessing (Rasch et al. 2023, Eq. 1, with scores in place of errors; R003-42).
 
     Raises `MhoError` where the reference is chance.
     """
@@ -37,7 +36,7 @@ def iso_accurate(normalised: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Tabular):
     """Scores [chip][time] of independent chips, each programmed once and read at every time."""
 
     times: tuple[float, ...]  # seconds
@@ -47,6 +46,7 @@ class Evaluation:
 
     @property
     def chips(self) -> int:
+        """How many chips were scored."""
         return len(self.scores)
 
     @property
@@ -56,7 +56,8 @@ class Evaluation:
 
     @property
     def sem(self) -> tuple[float, ...]:
-        """Standard error of the mean: std / sqrt(chips), with n - 1 in the variance; nan for a single chip."""
+        """Standard error of the mean: std / sqrt(chips), with n - 1 in the variance (R003-32); nan for a single
+        chip."""
         return tuple(spread(self.scores)["sem"])
 
     @property
@@ -66,19 +67,16 @@ class Evaluation:
             return None
         return tuple(normalised_accuracy(m, self.reference, self.chance) for m in self.mean)
 
-    def __str__(self) -> str:
-        return table(*self._table())
-
-    def _repr_html_(self) -> str:
-        return html_table(*self._table(), title=f"{self.chips} chips")
-
-    def _table(self) -> tuple[list[str], list[tuple[str, ...]]]:
-        head = ["time", "score", "SEM"]
-        columns = [[format_seconds(t) for t in self.times], [f"{m:.4f}" for m in self.mean], [f"{s:.4f}" for s in self.sem]]
+    def as_table(self) -> Table:
+        """What `print` and a notebook show."""
+        columns = {
+            "time": [format_seconds(t) for t in self.times],
+            "score": [f"{m:.4f}" for m in self.mean],
+            "SEM": [f"{s:.4f}" for s in self.sem],
+        }
         if self.normalised is not None:
-            head.append("normalised")
-            columns.append([f"{v:.3f}" for v in self.normalised])
-        return head, list(zip(*columns))
+            columns["normalised"] = [f"{v:.3f}" for v in self.normalised]
+        return Table(list(columns), list(zip(*columns.values())), title=f"{self.chips} chips")
 
 
 def evaluate(
@@ -105,23 +103,26 @@ def evaluate(
     that was on it and its training mode are as before afterwards; until then the network belongs to this call (in other
     threads evaluate copies, `copy.deepcopy(net)`).
 
-    A warning, and `conversion_report(net)`, name layers on tiles that no forward has entered while the first chip was
+    A warning, and `conversion_report(net)`, name layers on tiles that no forward has entered while chips were
     scored: their weights are idle, or read past the tiles. Raises `MhoError` for a network without analog layers, a score
     that is no number, and arguments that are none of those above.
     """
     chips, seed, at = whole("chips", chips, least=1), whole("seed", seed), _times(net, times)
     rows: list[tuple[float, ...]] = []
-    missed: set[str] | None = None
-    with keeping_chip(net), keeping_modes(net), batches_along(session_of(net), batch_axis):
+    if batch_axis not in (0, 1):
+        raise MhoError(f"batch_axis is 0 for [batch, ...] or 1 for [time, batch, ...], got {batch_axis!r}")
+    arrays, entered = tile_arrays(net), set[str]()
+    with keeping_chip(net), keeping_modes(net), hearing(arrays, lambda array, _: entered.add(array.name)):
+        session_of(net).batch_axis = batch_axis
         for k in tqdm(range(chips), desc="chips", disable=not progress, leave=False):
             row = (done or {}).get(k)
             if row is None:
-                with not_entered(net) if missed is None else nullcontext(missed) as missed:
-                    row = one_chip(net, score, at, seed, k)
+                row = one_chip(net, score, at, seed, k)
                 if on_chip is not None:
                     on_chip(k, row)
             rows.append(row)
-    if missed is not None:
+    if entered:  # or else the score has used copies, or other processes
+        missed = {a.name for a in arrays} - entered
         remark(
             net, "evaluation", missed, "no forward of the evaluation entered it",
             "no forward entered {} while the score was computed: weights there are idle, or read past the tiles "
@@ -142,39 +143,12 @@ def _times(net: nn.Module, times: Iterable[Time] | Time | None) -> tuple[float, 
     return at
 
 
-@contextmanager
-def not_entered(net: nn.Module) -> Iterator[set[str]]:
-    """The names of the tile arrays that no forward has entered, known after the block; empty where none entered any (the
-    score has used copies, or other processes)."""
-    missed: set[str] = set()
-    entered: set[str] = set()
-    hooks = [a.register_forward_pre_hook(lambda array, _: entered.add(array.name)) for a in tile_arrays(net)]
-    try:
-        yield missed
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if entered:
-        missed.update({a.name for a in tile_arrays(net)} - entered)
-
-
-@contextmanager
-def batches_along(session: Session, axis: int) -> Iterator[None]:
-    """Root forwards find their samples along this axis of their first tensor."""
-    if axis not in (0, 1):
-        raise MhoError(f"batch_axis is 0 for [batch, ...] or 1 for [time, batch, ...], got {axis!r}")
-    before, session.batch_axis = session.batch_axis, axis
-    try:
-        yield
-    finally:
-        session.batch_axis = before
-
-
 @torch.no_grad()
 def one_chip(
     net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int
 ) -> tuple[float, ...]:
-    """Scores of chip k of this seed at each time, in seconds; the chip stays on the network, which is in eval mode."""
+    """Scores of chip k of this seed at each time, in seconds; the chip stays on the network, which is in eval mode.
+    Raises `MhoError` for a score that is no number."""
     chip, row = program(net, seed, index=k, age=next(iter(times), 0.0)), []
     for n, t in enumerate(times):
         if n:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from mho.config import Sigmas, Span, TrainingHooks
 from mho.ground import MhoError
-from mho.tile import TileArray
-from mho.use.chip import matrices
+from mho.tile import TileArray, tile_arrays
+from mho.use.chip import arrays_of, matrices
 
 
 class Attached:
@@ -23,22 +23,20 @@ class Attached:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, net: nn.Module, steps_per_epoch: int | None) -> None:
-        pairs = list(matrices(net))
-        if not pairs:
-            raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+        arrays = arrays_of(net)
         if steps_per_epoch is not None and not 1 <= steps_per_epoch < math.inf:
             raise MhoError(f"steps_per_epoch is a number of optimizer steps, at least 1; got {steps_per_epoch}")
         self.net, self.optimizer, self.steps_per_epoch = net, _innermost(optimizer), steps_per_epoch
-        self._first = pairs[0][0]
-        self.spec = self._first.training_spec
+        self._first = arrays[0]
+        self.spec = arrays[0].training_spec
         self._seen: dict[TileArray, tuple[int, int]] = {}  # version and value of `step` after our last change
-        if any(array.is_attached for array, _ in pairs):
+        if any(array.is_attached for array in arrays):
             raise MhoError("this network is attached to an optimizer already; detach() that one, or attach once only")
-        for array, _ in pairs:
+        for array in arrays:
             inject = array.training_spec.inject
             array.ramp = 0.0, self.steps(inject.ramp, "training.inject.ramp") if inject and inject.ramp else 0.0
             self._remaps(array, 1)  # a span that cannot be counted should not wait for the first step
-        for array, _ in pairs:
+        for array in arrays:
             array.attached_as = id(array)
         self.methods: list[TrainingHooks] = []
         self._handles: list[Any] = [self.optimizer.register_step_post_hook(self._after_step)]
@@ -58,7 +56,7 @@ class Attached:
             handle.remove()
         for method in self.methods:
             method.detach()
-        for array, _ in matrices(self.net):
+        for array in tile_arrays(self.net):
             array.attached_as = None
 
     def steps(self, span: Span, name: str) -> float:
@@ -111,13 +109,11 @@ class Attached:
     @staticmethod
     def _clip(array: TileArray, matrix: Tensor) -> None:
         clip = array.training_spec.clip
-        if clip is None:
-            return
         if isinstance(clip, Sigmas):
             bound = clip.count * matrix.std()
             matrix.copy_(torch.minimum(torch.maximum(matrix, -bound), bound))
-            return
-        array.clip_(matrix, clip)
+        elif clip is not None:
+            array.clip_(matrix, clip)
 
 
 def _innermost(optimizer: Any) -> torch.optim.Optimizer:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
 import torch
+from mho_fast import Precision, Route
 from torch import Tensor, nn
 
 from mho.config import Field, Hardware, parse
 from mho.effects import TABLE, Adc, Dac, Geometry, Nonideality, Per, Site, Stream, draws, product
-from mho.fast import Precision, Route
 from mho.tile import tile_arrays
 from mho.use import Tile, to_analog
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+from mho_fast import Precision
 from torch import Tensor, nn
 
 from mho.config import registry
-from mho.fast import Precision
 from mho.layers import AnalogLayer
 from mho.use import load_model, program, save_model, to_analog, to_digital
 from mho_kit.bench import Bench, Witness, routes_of, seeded, skip
@@ -36,7 +36,7 @@ class LayerContract(Checks):
         """The layer is what conversion finds first."""
         fresh = registry.Registry()
         fresh.load(registry.CORE)
-        fresh.provide("layer", self.layer)
+        fresh.register(self.layer)
         with registry.using(fresh), seeded():
             yield
 

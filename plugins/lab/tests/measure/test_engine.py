@@ -84,10 +84,9 @@ def test_a_measure_function_that_was_edited_measures_again(tmp_path, monkeypatch
 
 def test_a_processor_with_other_arithmetic_measures_again_and_a_run_of_it_is_another(tmp_path, monkeypatch):
     """The tier of the simulation is part of what sweeps, studies and run folders compare, in one place."""
+    from mho_fast import tier
     from mho_lab.run.job import claim_folder
     from mho_lab.run.task import load_task
-
-    from mho.fast import tier
 
     hw, task = mho.load("pcm.standard"), load_task("digits")
     here = sweep.identity(task)

@@ -118,7 +118,7 @@ class Schedule(TrainingMethod, kind="qat.schedule"):
         return self.lr_end + (self.lr - self.lr_end) * (1 + math.cos(math.pi * min(1.0, done / self.epochs))) / 2
 
     def stretched(self, epochs: int) -> Schedule:
-        """The same shape over another number of epochs."""
+        """The same shape over another number of epochs, at least 1: less raises `MhoError`."""
         if epochs < 1:
             raise MhoError(f"a schedule needs at least 1 epoch, got {epochs}")
         f = epochs / self.epochs

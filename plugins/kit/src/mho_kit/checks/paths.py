@@ -6,10 +6,10 @@ import functools
 from typing import Any
 
 import torch
+from mho_fast import Conversion, Precision
 from torch import Tensor
 
 from mho.effects import Nonideality
-from mho.fast import Conversion, Precision
 from mho.use import Tile
 from mho_kit.bench import INPUTS, TILE, Bench, output_scale, route_of, seeded, skip
 from mho_kit.checks.base import Checks, EffectChecks, finite

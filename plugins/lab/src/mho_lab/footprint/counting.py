@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from mho.config import Hardware, load
-from mho.ground import html_table, table
+from mho.ground import Table, Tabular
 from mho.layers import AnalogLayer
 from mho.tile import TileArray, tile_arrays
 from mho.use import to_analog
@@ -46,7 +46,7 @@ class MatrixFootprint:
         return self.tiles * self.uses
 
 
-class Footprint(tuple[MatrixFootprint, ...]):
+class Footprint(Tabular, tuple[MatrixFootprint, ...]):
     """One entry per weight matrix on tiles; the totals are the columns of R003 Table 1. Print it for a table."""
 
     parameters: int  # all of the model, batch norm and embeddings included
@@ -98,15 +98,8 @@ class Footprint(tuple[MatrixFootprint, ...]):
             "flops": self.flops,
         }
 
-    def __str__(self) -> str:
-        head, rows, total = self._table()
-        return f"{table(head, rows, right=range(3, 11))}\n{total}"
-
-    def _repr_html_(self) -> str:
-        head, rows, total = self._table()
-        return html_table(head, rows, note=total)
-
-    def _table(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]], str]:
+    def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         head = ("matrix", "type", "tile", "groups", "rows", "columns", "tiles", "util %", "uses", "#MVM", "Mflop")
         rows = [
             (
@@ -128,7 +121,7 @@ class Footprint(tuple[MatrixFootprint, ...]):
             f"{self.parameters:,} parameters, {self.mapped:,} on {self.tiles} tiles ({self.utilisation:.1%} used); "
             f"{self.mvms:,} MVMs, every tile {self.reuse:.1f} times; {self.flops / 1e9:.3g} Gflop"
         )
-        return head, rows, total
+        return Table(head, rows, right=range(3, 11), note=total)
 
     def to_json(self) -> str:
         return json.dumps({**self.totals(), "matrices": [asdict(e) for e in self]}, indent=1)

@@ -42,7 +42,7 @@ def identity(
 
 def _precision(hardware: Hardware | None) -> dict[str, str]:
     """The tier of every tile; without a hardware, what the precisions that depend on the processor come down to."""
-    from mho.fast import chosen_tier, routes
+    from mho_fast import chosen_tier, routes
 
     if hardware is None:
         return {"auto": chosen_tier("auto", 8, 1)[0], "int8": chosen_tier("int8", 8, 1)[0]}

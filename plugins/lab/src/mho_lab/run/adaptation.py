@@ -20,6 +20,8 @@ def adapt_batch_norm(net: nn.Module, batches: Iterable[Any], *, forward: Forward
     """Estimate the running statistics of all batch norms of `net` anew, as plain averages over `batches`; returns how many
     there are. No parameter is touched; everything else runs as in evaluation, so with a chip on the network the
     statistics are those on that chip. `forward(net, batch)` as in `mho.calibrate`.
+
+    Raises `MhoError` where there are batch norms and no batches.
     """
     kind = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 (torch has no public name for all batch norms)
     norms = [m for m in net.modules() if isinstance(m, kind) and m.track_running_stats]
@@ -58,6 +60,8 @@ def tune_digital(
     The first half of `batches` sets the input ranges (mean of the largest |x| of each batch, at most `cap`), the second half
     trains input ranges, biases and other digital parameters by SGD at rate `lr`, through all effects but without weight
     noise; batch norms adapt all along. A single batch serves for both. `loss(outputs, batch)` as in a task.
+
+    Raises `MhoError` without batches.
     """
     batches = list(batches)
     if not batches:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import format_seconds, seconds
-from mho.ground import MhoError, html_table, table
+from mho.ground import MhoError, Table, Tabular
 from mho.layers import AnalogLayer
 from mho.tile import TileArray, vectors
 from mho.use import Time, keeping_chip, keeping_modes, matrices, program
@@ -54,7 +54,7 @@ class LayerInspection:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class Inspection(Tabular):
     """All layers at some times, and the distribution of their conductances (target, programmed, aged to the last time):
     counts between `edges` in µS; of a pair of devices the magnitude of the difference."""
 
@@ -67,21 +67,15 @@ class Inspection:
         """Plain data."""
         return asdict(self)
 
-    def __str__(self) -> str:
-        head, rows = self._table()
-        return table(head, rows, right=range(1, len(head)))
-
-    def _repr_html_(self) -> str:
-        return html_table(*self._table())
-
-    def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         names = [f"{what} %, {format_seconds(t)}" for what in ("MVM error", "ADC clips") for t in self.times]
         rows = [
             (x.layer or "(root)", *(f"{100 * v:.1f}" for v in (*x.error, *x.adc, x.dac, x.weights)), f"{x.spread:.2f}")
             for x in self.layers
         ]
         head = ("layer", *names, "DAC clips %", "weights clipped %", "programming rms µS")
-        return head, rows
+        return Table(head, rows, right=range(1, len(head)))
 
 
 @torch.no_grad()

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mho_fast import routes
 from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mho.config import Hardware, load
 from mho.effects import draws
-from mho.fast import routes
 from mho.ground import MhoError, spread, write_atomically
 from mho.use import Evaluation, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
 from mho_lab.measure.identity import identity, versions

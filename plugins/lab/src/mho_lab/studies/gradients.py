@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mho.effects import straight
-from mho.ground import MhoError, table
+from mho.ground import MhoError, Table, Tabular
 from mho.tile import Drawn, tile_arrays
 from mho.use import Time, keeping_chip, keeping_modes, matrices, program, session_of
 from mho_lab.run.inspection import parameters_on_tiles
@@ -128,22 +128,18 @@ class Direction(NamedTuple):
     dead: float
 
 
-class Directions(tuple[Direction, ...]):
+class Directions(Tabular, tuple[Direction, ...]):
     """One entry for every layer and mode, the whole network first. Print it for a table."""
 
     def of(self, mode: str, layer: str = ALL) -> Direction:
         """The entry of a mode in a layer."""
         return next(d for d in self if (d.mode, d.layer) == (mode, layer))
 
-    def __str__(self) -> str:
+    def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         head = ("layer", "mode", "cos(clean)", "±", "cos(expected)", "±", "bias", "variance", "lowest", "dead")
         rows = [(d.layer, d.mode, *(f"{v:.3g}" for v in (*d[2:4], *d[6:8], *d[4:6], *d[8:]))) for d in self]
-        return table(head, rows, right=range(2, len(head)))
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(str(self))}</pre>"
+        return Table(head, rows, right=range(2, len(head)))
 
 
 def gradient_directions(

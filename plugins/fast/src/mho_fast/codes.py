@@ -13,14 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mho.effects import Dac, Geometry, Site, conductance
-from mho.effects.encoding import outside
-from mho.fast.kernels import Kernels
-from mho.fast.route import Route, Weighing
-from mho.fast.terms import Terms
-from mho.fast.workspace import workspace
-from mho.tile import TileView, blocks
-from mho.tile.view import Constants
+from mho.effects import Dac, Geometry, Site, conductance, outside
+from mho.tile import Constants, TileView, blocks
+from mho_fast.kernels import Kernels
+from mho_fast.route import Route, Weighing
+from mho_fast.terms import Terms
+from mho_fast.workspace import workspace
 
 HIGH, LOW = 256, 32512  # 32512 = 127 * 256
 SIDE = 127

@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mho.effects.arithmetic import float_product, transformed
-from mho.effects.encoding import clipping, range_gradient, range_step
-from mho.fast.epilogue import Conversion, many_small
-from mho.fast.product import Product
-from mho.fast.source import Source, by_channel, by_pixel, spread
+from mho.effects import clipping, float_product, range_gradient, range_step, transformed
 from mho.ground import MhoError
+from mho_fast.epilogue import Conversion, many_small
+from mho_fast.product import Product
+from mho_fast.source import Source, by_channel, by_pixel, spread
 
 PATCHES = 1 << 20  # elements of patches that are written out at a time
 

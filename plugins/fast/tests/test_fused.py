@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import pytest
 import torch
+from mho_fast import epilogue, tier, workspace
+from mho_fast.route import Pair, _joints
 from torch import nn
 
 import mho
 from mho.effects import arithmetic, draws
-from mho.fast import epilogue, tier, workspace
-from mho.fast.route import Pair, _joints
 from mho.tile import layout
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")

@@ -11,22 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mho.effects import Stream, draws
-from mho.effects.arithmetic import possible, transformed
-from mho.fast import cells
-from mho.fast.backward import Saved, Wanted, each, gradients
-from mho.fast.codes import Planes, code_inputs, code_weights
-from mho.fast.kernels import Kernels
-from mho.fast.product import Product
-from mho.fast.route import Route, resolve
-from mho.fast.source import source, spread, tiles_by_pixel
-from mho.fast.tier import Precision
-from mho.tile import Call, Drawn, Mvm, Patches, Programmed, TileArray, TileView, blocks
+from mho.config import Hardware
+from mho.effects import Stream, draws, possible, transformed
+from mho.tile import Call, Drawn, Mvm, Patches, Programmed, TileView, blocks
+from mho_fast import cells
+from mho_fast.backward import Saved, Wanted, each, gradients
+from mho_fast.codes import Planes, code_inputs, code_weights
+from mho_fast.kernels import Kernels
+from mho_fast.product import Product
+from mho_fast.route import Route, resolve, routes
+from mho_fast.source import source, spread, tiles_by_pixel
+from mho_fast.tier import Precision
 
 
 class Fast:
     """What `Mvm` computes, in integers where the hardware has them and with one pointwise epilogue: the back-end of arrays
-    (`mho.tile.array.Backend`) on a processor. `route` says how, and why not.
+    (`mho.tile.Backend`) on a processor. `route` says how, and why not.
 
     precision, compiled   of the hardware file
     """
@@ -37,14 +37,21 @@ class Fast:
         channel = channel if all(n % channel == 0 for n in layout.sizes) else 0
         self.route: Route = resolve(view.plan, view.spec, precision, layout.height, channel)
         self.kernels = Kernels(view, (self.route.tier, self.route.cells), compiled)
+        self.quick = self.route.fused
 
     def __reduce__(self) -> Any:
         """Copies and pickles resolve their route anew: it holds functions of plugins, and another machine has another tier."""
         return Fast, (self.view, self.precision, self.compiled)
 
-    @property
-    def quick(self) -> bool:
-        return self.route.fused
+    @classmethod
+    def explain(cls, hardware: Hardware) -> dict[str, list[tuple[str, str]]]:
+        """How each tile is simulated on this machine: tier and gradients with their reasons, and every effect."""
+        mode, found = hardware.training.backward.mode, {}
+        for name, route in routes(hardware).items():
+            by_reference = f"mode {mode}" if mode == "autograd" else "" if mode == "ste" else route.by_reference
+            gradients = f"reference path: {by_reference}" if by_reference else f"fused ({mode})"
+            found[name] = [("precision", f"{route.tier}: {route.why}"), ("gradients", gradients), *route.notes]
+        return found
 
     def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool:
         """Whether this call runs here; gradients that only autograd knows come from the reference path."""
@@ -58,6 +65,7 @@ class Fast:
         return bool(self.route.by_reference) or self.view.backward.mode == "autograd"
 
     def product(self, call: Call, keep: bool, **about: Any) -> Product:
+        """One call as `TileProduct` and `CodedWeights` need it; `keep` what a backward pass needs."""
         return Product(call, self.route, self.kernels, keep, self._by_reference, **about)
 
     def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor:
@@ -120,18 +128,16 @@ class Fast:
         return codes.to(torch.float32) * product.epilogue.adc.step
 
     def laid_out(self, target: Tensor) -> Tensor:
+        """Normalised targets [tile, out, row] in the order in memory in which the other two read them."""
         return cells.laid_out(self.kernels, target)
 
     def programmed(self, target: Tensor, key: draws.Key) -> Tensor | None:
+        """Conductances [dev, tile, out, row] in µS of a chip with this key, in one pass over the cells; None: not here."""
         return cells.programmed(self.kernels, target, key)
 
     def aged(self, chip: Programmed, t: float) -> Tensor | None:
+        """Weights [tile, out, row] of the chip t seconds after programming, in one pass over the cells; None: not here."""
         return cells.aged(self.kernels, chip, t)
-
-
-def make_fast(array: TileArray, precision: Precision, compiled: bool) -> None:
-    """Let an array compute on the fast path as far as that takes its calls."""
-    array.backend = Fast(array.view, precision, compiled)
 
 
 class CodedWeights(torch.autograd.Function):

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mho.fast.route import Route
-from mho.tile import Layout, Patches
-from mho.tile.patches import POINT, Window
+from mho.tile import POINT, Layout, Patches, Window
+from mho_fast.route import Route
 
 
 @dataclass(frozen=True)

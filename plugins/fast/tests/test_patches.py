@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from mho_fast import epilogue
+from mho_fast.epilogue import many_small
 from torch import nn
 
 import mho
-from mho.fast import epilogue
-from mho.fast.epilogue import many_small
 from mho.tile import layout
 from mho.tile.patches import Patches, Window
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mho.effects import Site
-from mho.effects.site import CLOSED
-from mho.fast.route import Route
-from mho.tile import Call, TileView
-from mho.tile.plan import Placed
-from mho.tile.view import Constants
+from mho.effects import CLOSED, Site
+from mho.tile import Call, Constants, Placed, TileView
+from mho_fast.route import Route
 
 
 class Terms:

@@ -14,13 +14,9 @@ import torch
 from torch import Tensor
 
 from mho.config import TileSpec
-from mho.effects import Geometry, Rows, Site, Stream, draws
-from mho.effects.site import Half, RowWords
-from mho.fast.kernels import Kernels
-from mho.tile import Programmed, TileView
-from mho.tile.devices import Devices
-from mho.tile.plan import Placed, Plan
-from mho.tile.programmed import keys_at
+from mho.effects import Geometry, Half, Rows, RowWords, Site, Stream, draws
+from mho.tile import Devices, Placed, Plan, Programmed, TileView, keys_at
+from mho_fast.kernels import Kernels
 
 Halves = tuple[Tensor, Tensor]
 

@@ -14,11 +14,9 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from mho.config import Hardware, TileSpec
-from mho.effects import TABLE, TERMS, Adc, Dac, Nonideality, Side, linear
-from mho.effects.circuits import with_circuits
-from mho.fast.tier import Precision, Tier, chosen_tier
-from mho.tile import resolve as resolve_plan
-from mho.tile.plan import Placed, Plan
+from mho.effects import TABLE, TERMS, Adc, Dac, Nonideality, Side, linear, with_circuits
+from mho.tile import Placed, Plan, resolve as resolve_plan
+from mho_fast.tier import Precision, Tier, chosen_tier
 
 
 class Weighing(NamedTuple):
@@ -74,6 +72,7 @@ class Route:
 
     @property
     def fused(self) -> bool:
+        """Whether the fast path computes this array; else `why` says why not."""
         return self.tier != "reference"
 
     @property

@@ -9,14 +9,13 @@ import weakref
 import pytest
 import torch
 import torch._inductor.config
+from mho_fast import Fast, cells, kernels as made
 from torch import nn
 
 import mho
 from mho import Field, Nonideality
 from mho.effects import draws
 from mho.effects.nonideality import Side, absolute, magnitude
-from mho.fast import cells, kernels as made
-from mho.fast.backend import make_fast
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:training an analog network without mho.attach"),
@@ -376,7 +375,7 @@ def test_functions_of_one_name_in_two_modules_are_two_kernels(monkeypatch):
         effects = (_Raising(kind="test.raising"), _Halving(kind="test.halving"))
         spec = tile.tiles.spec.model_copy(update={"nonidealities": effects})
         array = mho.tile.array.TileArray(30, 20, spec, tile.tiles.training_spec).eval()
-        make_fast(array, "auto", compiled=tile.tiles.backend.compiled)
+        array.backend = Fast(array.view, "auto", tile.tiles.backend.compiled)
         array.remap(tile.weight)
         with torch.no_grad():
             seen.append(array(inputs(5, 20), tile.weight))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mho.fast.epilogue import Epilogue
-from mho.fast.kernels import Kernels
-from mho.fast.route import Route
 from mho.tile import Call, TileView
+from mho_fast.epilogue import Epilogue
+from mho_fast.kernels import Kernels
+from mho_fast.route import Route
 
 
 @dataclass(frozen=True)

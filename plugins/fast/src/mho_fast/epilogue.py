@@ -1,6 +1,6 @@
 """From products to digital outputs: terms of the effects, one Gaussian draw, ADC, column scale, sum over row tiles.
 
-The formulas are those of `mho.nonideality`. They run over blocks of vectors whose temporaries stay in the cache, or in one
+The formulas are those of `mho.Nonideality`. They run over blocks of vectors whose temporaries stay in the cache, or in one
 piece where a compiler fuses them.
 """
 
@@ -15,18 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mho.effects import Adc, Dac, draws
-from mho.effects.arithmetic import float_product
-from mho.fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides, side_bound
-from mho.fast.kernels import Kernels
-from mho.fast.route import Route, Step
-from mho.fast.source import Source, tiles_by_pixel
-from mho.fast.terms import Terms
-from mho.fast.tier import int8_product, int8_products
-from mho.fast.workspace import stacked, workspace
-from mho.tile import Call, Layout, TileView, blocks
-from mho.tile.plan import Placed
-from mho.tile.view import Constants
+from mho.effects import Adc, Dac, draws, float_product
+from mho.tile import Call, Constants, Layout, Placed, TileView, blocks
+from mho_fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides, side_bound
+from mho_fast.kernels import Kernels
+from mho_fast.route import Route, Step
+from mho_fast.source import Source, tiles_by_pixel
+from mho_fast.terms import Terms
+from mho_fast.tier import int8_product, int8_products
+from mho_fast.workspace import stacked, workspace
 
 ROOM = 1 << 26  # bytes of products at a time
 SMALL = 1 << 19  # operations of a tile
@@ -43,6 +40,7 @@ class Conversion(NamedTuple):
 
     @classmethod
     def of(cls, adc: Any) -> Conversion:
+        """That of an `Adc`; without one, nothing is clipped or rounded."""
         return cls(adc.limit, adc.top) if isinstance(adc, Adc) else cls(math.inf, None)
 
     @property

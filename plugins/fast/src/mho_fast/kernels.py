@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mho.effects.arithmetic import possible
+from mho.effects import possible
 from mho.tile import TileView
 
 T = TypeVar("T")
