@@ -191,6 +191,16 @@ def test_gains_and_offsets_are_fitted_on_the_chip_that_is_on():
     assert torch.allclose(net.tiles.corrections[0].gain, 1 / torch.linspace(0.3, 0.8, 6), rtol=0.01)
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 0.01), (torch.bfloat16, 0.03)])
+def test_they_are_fitted_in_networks_of_any_precision(dtype, error):
+    torch.manual_seed(0)
+    plain, x = nn.Linear(20, 6).to(dtype), torch.randn(400, 20).to(dtype)
+    net = mho.to_analog(plain, hardware("tried.scaling, tried.affine")).eval()
+    mho.calibrate(net, [x])
+    exact = plain(x)
+    assert net(x).dtype == dtype and (net(x) - exact).norm() < error * exact.norm()
+
+
 def test_a_chip_is_programmed_with_the_weights_that_corrections_write():
     plain = nn.Linear(20, 6, bias=False)
     net, x = mho.to_analog(plain, hardware("tried.scaling")).eval(), outliers((40, 20))

@@ -67,7 +67,8 @@ class CorrectionModule(nn.Module):
 
     def fit(self, x: Tensor, w: Tensor, y: Outputs) -> None:
         """Set the tensors from inputs x [vector, in] of the layer and its weights w; y() [vector, out] is what the tiles give
-        for them as they are now, on the chip that is on or with target weights, in front of `outputs` of corrections."""
+        for them as they are now, on the chip that is on or with target weights, in front of `outputs` of corrections. The
+        mapping follows new `weights` after `fit`, so ask for y() before a tensor changes."""
 
     @property
     def operations(self) -> int:

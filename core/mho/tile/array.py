@@ -149,7 +149,10 @@ class TileArray(Scales, Member):
 
     @torch.no_grad()
     def fit_corrections(self, x: Tensor, weight: Tensor) -> None:
-        """Fit all corrections, in their order, to inputs x [vector, in] of the layer; the mapping follows their weights."""
+        """Fit all corrections, in their order, to inputs x [vector, in] of the layer; the mapping follows their weights.
+        They see x and the weights in fp32, or in fp64 where the layer has it."""
+        kind = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        x, weight = x.to(kind), weight.to(kind)
         for c in self.corrections:
             c.fit(x, weight, lambda: self.trace(self.dac_inputs(Patches(x)).rows(), weight, "fit")["outputs"])
             self.remap(weight)

@@ -1,4 +1,5 @@
-"""A deliberately bad mapping, converter, compensation, layer, training method or quantiser for every check of their kits."""
+"""A deliberately bad mapping, converter, compensation, layer, training method, quantiser or correction for every check of
+their kits."""
 
 import copy
 import random
@@ -10,6 +11,7 @@ import torch
 from mho_kit import (
     CompensationContract,
     ConverterContract,
+    CorrectionContract,
     LayerContract,
     MappingContract,
     NonidealityContract,
@@ -23,8 +25,9 @@ from mho_kit.checks.paths import PathChecks
 from mho_kit.checks.tiles import TileChecks
 from torch import nn
 
-from mho import Adc, AnalogLayer, Compensation, Dac, Field, Mapping, Quantiser, QuantiserModule, TrainingMethod
+from mho import Adc, AnalogLayer, Compensation, Correction, Dac, Field, Mapping, Quantiser, QuantiserModule, TrainingMethod
 from mho.config.schema import Kinded
+from mho.effects import CorrectionModule
 from mho.effects.compensation import GlobalDrift, ratio
 from mho.effects.gradient import straight
 from mho.effects.mapping import PerColumn
@@ -277,6 +280,115 @@ class BatchRange(Adc, kind="bad.batch_range"):
     def convert(self, y, rounding="through", site=None):
         full = y.detach().abs().amax().clamp(min=1e-6)
         return super().convert(y / full * self.bound, rounding, site) * full / self.bound
+
+
+# --- declared converters ---
+
+
+class GoodAdc(Adc, kind="bad.good_adc"):
+    """Every output has a gain and an offset of its own on each chip."""
+
+    source = "an example"
+    spread: float = Field(0.02, ge=0, unit="1", description="standard deviation of gains, and of offsets in analog units")
+
+    def prepare(self, site):
+        like = torch.empty(len(site.rows.n), site.columns, device=site.rows.n.device)
+        site.gain = 1 + self.spread * site.randn_like(like, per="chip", name="gain")
+        site.offset = self.spread * site.randn_like(like, per="chip", name="offset")
+
+    def transfer(self, y, site):
+        return site.gain.to(y.dtype) * y + site.offset.to(y.dtype)
+
+
+class GoodDac(Dac, kind="bad.good_dac"):
+    """Unsigned, and bent by a share of the cube."""
+
+    source = "an example"
+    bend: float = Field(0.1, unit="1", description="cubic share")
+
+    @property
+    def lowest(self):
+        return 0.0
+
+    def transfer(self, v, site):
+        return v - self.bend * v**3
+
+
+@caught("lowest_is_where_inputs_are_clipped", "lowest is -2")
+class LowerThanItsRange(Dac, kind="bad.lower"):
+    """It says that it reaches further than its range."""
+
+    @property
+    def lowest(self):
+        return -2.0
+
+
+@caught("lowest_is_where_inputs_are_clipped", "values down to -1 come out; lowest is -0.5")
+class ForgetsLowest(Dac, kind="bad.forgets_lowest"):
+    """Its own encoding forgets where it ends."""
+
+    @property
+    def lowest(self):
+        return -0.5
+
+    def encode(self, x, alpha, decay, rows=None, site=None):
+        return Dac(bits=self.bits).encode(x, alpha, decay, rows, site)
+
+
+@caught("transfer_keeps_the_unit", "check units")
+class TransferInCodes(GoodDac, kind="bad.transfer_in_codes"):
+    """It puts codes out."""
+
+    def transfer(self, v, site):
+        return 127 * v
+
+
+@caught("transfer_is_pointwise", "other values or vectors")
+class MeanOfVectors(GoodAdc, kind="bad.mean_of_vectors"):
+    """Its supply droops with the mean of the batch."""
+
+    def transfer(self, y, site):
+        return y - 0.1 * y.mean(0)
+
+
+@caught("transfer_is_pointwise", "other values or vectors")
+class Neighbours(GoodAdc, kind="bad.neighbours"):
+    """Its outputs leak into their neighbours."""
+
+    def transfer(self, y, site):
+        return y + 0.01 * y.roll(1, -1)
+
+
+@caught("transfer_draws_nothing", "draw constants of the chip in prepare")
+class NoisyTransfer(GoodAdc, kind="bad.noisy_transfer"):
+    """It draws where it should be a function."""
+
+    def transfer(self, y, site):
+        return y + 0.01 * site.randn_like(y[0], per="chip")
+
+
+@caught("constants_belong_to_the_chip", "two sets of constants")
+class ConstantsFromTorch(GoodAdc, kind="bad.constants_from_torch"):
+    """Its offsets come from torch's generator."""
+
+    def prepare(self, site):
+        site.gain, site.offset = torch.ones(1), 0.01 * torch.randn(len(site.rows.n), site.columns)
+
+
+@caught("a_declared_one_stays_on_the_fast_path", "converts in its own way")
+class BothLanguages(GoodAdc, kind="bad.both_languages"):
+    """It declares, and converts in its own way too."""
+
+    def convert(self, y, rounding="through", site=None):
+        return super().convert(y, rounding, site)
+
+
+@caught("keeps_the_dtype", "transfer turns torch.float32 into torch.float64")
+class DoubleTransfer(GoodAdc, kind="bad.double_transfer"):
+    """Its transfer computes in double precision."""
+
+    def transfer(self, y, site):
+        return super().transfer(y.double(), site)
 
 
 # --- compensations ---
@@ -700,6 +812,171 @@ class TwoAxes(GoodQuantiser, kind="bad.two_axes"):
         return super().rounded(v).reshape(rows, columns)
 
 
+# --- digital corrections ---
+
+
+class GoodModule(CorrectionModule):
+    """Channels are divided by their largest input and the weights multiplied; outputs get a gain by least squares."""
+
+    def __init__(self, spec, matrix):
+        super().__init__(spec, matrix)
+        self.register_buffer("scale", torch.ones(matrix.channels))
+        self.register_buffer("gain", torch.ones(matrix.outputs))
+
+    def inputs(self, x):
+        return x / self.scale
+
+    def weights(self, w):
+        scale = self.scale.repeat_interleave(self.matrix.cells)
+        return w * (scale if w.dim() == 2 else scale.view(len(w), 1, -1))
+
+    def outputs(self, y, x, w):
+        return y * self.gain
+
+    def fit(self, x, w, y):
+        if w.dim() == 2:
+            exact, is_ = x @ w.T, y()
+            size = is_.square().sum(0)
+            self.gain.copy_(torch.where(size > 0, (exact * is_).sum(0) / size, 1))
+        top = x.abs().amax(0).view(-1, self.matrix.cells).amax(1)
+        self.scale.copy_(torch.where(top > 0, top, 1))
+
+    @property
+    def operations(self):
+        return self.matrix.outputs
+
+
+class GoodCorrection(Correction, kind="bad.good_correction"):
+    """Scales input channels, and outputs by a gain."""
+
+    source = "an example"
+    module_type: ClassVar[type] = GoodModule
+
+    def module(self, matrix):
+        return self.module_type(self, matrix)
+
+
+def wrong_module(check, words, **changes):
+    """A correction whose modules have these methods is caught by a check."""
+    name = f"Wrong{len(BAD)}"
+    module = type(name + "Module", (GoodModule,), changes)
+    body = {"__doc__": "Its modules go wrong somewhere.", "__module__": __name__, "module_type": module}
+    caught(check, words)(type(GoodCorrection)(name, (GoodCorrection,), body, kind=f"bad.{name.lower()}"))
+
+
+@caught("inherits_from_its_base", "must inherit from mho.Correction")
+class NoCorrection(Kinded, kind="bad.no_correction"):
+    """It says it is a correction, and is none."""
+
+    CATEGORY: ClassVar[str] = "correction"
+
+
+@caught("methods_take_the_right_arguments", "write module(self, matrix)")
+class ModuleOfNothing(GoodCorrection, kind="bad.module_of_nothing"):
+    """It forgets the matrix."""
+
+    def module(self):
+        return 0
+
+
+@caught("makes_modules", "must be a mho.effects.CorrectionModule")
+class AnyModule(GoodCorrection, kind="bad.any_module"):
+    """Its module is any module."""
+
+    def module(self, matrix):
+        return nn.Identity()
+
+
+def offset(self, y, x, w):
+    return y + 0.01
+
+
+def lost(self, w):
+    return w
+
+
+def fixed_type(self, y, x, w):
+    return (y * self.gain).float()
+
+
+def in_place(self, x):
+    return x.div_(self.scale)
+
+
+def clips_weights(self, x, w, y):
+    GoodModule.fit(self, x, w, y)
+    w.clamp_(-0.1, 0.1)
+
+
+def fit_without_clamp(self, x, w, y):
+    self.scale.copy_(x.abs().amax(0).view(-1, self.matrix.cells).amax(1))
+
+
+def fit_at_random(self, x, w, y):
+    self.scale.copy_(1 + torch.rand(self.matrix.channels))
+
+
+class Attribute(GoodModule):
+    """Its scale is an attribute."""
+
+    def __init__(self, spec, matrix):
+        super().__init__(spec, matrix)
+        del self.scale
+        self.scale = torch.ones(matrix.channels)
+
+    def fit(self, x, w, y):
+        self.scale = x.abs().amax(0).view(-1, self.matrix.cells).amax(1).clamp(min=1e-6).to(w.dtype)
+
+
+class Registered(GoodModule):
+    """Its scale is found by the address of the module."""
+
+    scales: ClassVar[dict] = {}
+
+    def fit(self, x, w, y):
+        self.scales[id(self)] = x.abs().amax(0).view(-1, self.matrix.cells).amax(1).clamp(min=1e-6)
+
+    @property
+    def found(self):
+        return self.scales.get(id(self), torch.ones(self.matrix.channels))
+
+    def inputs(self, x):
+        return x / self.found.to(x)
+
+    def weights(self, w):
+        return w * self.found.to(w).repeat_interleave(self.matrix.cells)
+
+
+wrong_module("a_new_module_changes_nothing", "before it is fitted", outputs=offset)
+wrong_module("a_fitted_module_changes_nothing_on_ideal_tiles", "Linear: fitted on ideal tiles", weights=lost, fit=fit_at_random)
+wrong_module("works_in_grouped_layers", "", weights=lambda self, w: w * self.scale.repeat_interleave(self.matrix.cells))
+wrong_module("keeps_the_shape", "the core needs (12, 6)", outputs=lambda self, y, x, w: y.unsqueeze(0))
+wrong_module("keeps_the_dtype", "into torch.float32", outputs=fixed_type)
+wrong_module("leaves_its_arguments_alone", "inputs of Linear changes its arguments", inputs=in_place)
+wrong_module("leaves_its_arguments_alone", "fit changes the weights", fit=clips_weights)
+wrong_module("is_finite_where_everything_is_zero", "where all inputs are 0", fit=fit_without_clamp)
+wrong_module("the_same_data_fit_the_same_tensors", "tensors scale", fit=fit_at_random)
+wrong_module("operations_is_a_count", "whole number", operations=lambda self: 3)
+wrong_module("operations_is_a_count", "is 1.5", operations=property(lambda self: self.matrix.outputs / 4))
+wrong_module("gradients_reach_inputs_and_weights", "of 240 inputs", inputs=lambda self, x: (x / self.scale).detach())
+wrong_module("gradients_reach_inputs_and_weights", "of 120 weights", weights=lambda s, w: GoodModule.weights(s, w.detach()))
+wrong_module("works_on_tiles", "NaN", outputs=lambda s, y, x, w: y / ((y - x() @ w.T).abs().amax() < 1e-3))
+
+
+@caught("state_is_saved", "keep it in buffers")
+class KeepsScale(GoodCorrection, kind="bad.keeps_scale"):
+    """Its module keeps an attribute."""
+
+    module_type: ClassVar[type] = Attribute
+
+
+@caught("a_deep_copy_of_a_layer_does_the_same", "a deep copy computes other values")
+class ById2(GoodCorrection, kind="bad.by_id2"):
+    """Its modules keep their scales under their addresses."""
+
+    module_type: ClassVar[type] = Registered
+
+
 # What no part can get wrong by itself.
 BEYOND = {
     "state_dict_is_unaffected": "guards the core: a part has no way to add state",
@@ -734,6 +1011,7 @@ def test_a_bad_part_is_caught(check, cls, words):
         LayerContract,
         TrainingContract,
         QuantiserContract,
+        CorrectionContract,
     ],
 )
 def test_every_check_of_a_kit_catches_something(kit):
@@ -746,7 +1024,7 @@ def test_every_check_of_a_kit_catches_something(kit):
 def test_the_good_ones_pass():
     from mho_kit import run
 
-    for part in (Good, GoodMethod(), GoodQuantiser()):
+    for part in (Good, GoodMethod(), GoodQuantiser(), GoodAdc(), GoodDac(), GoodCorrection()):
         assert [o for o in run(contract_of(part)) if o.state == "failed"] == []
 
 

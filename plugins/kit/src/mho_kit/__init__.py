@@ -9,14 +9,18 @@ from typing import Any
 
 _HOME = {
     "Bench": "bench",
+    "CalibrationContract": "calibrations",
     "CompensationContract": "compensations",
     "ConverterContract": "converters",
+    "CorrectionContract": "corrections",
     "LayerContract": "layers",
     "MappingContract": "mappings",
     "NonidealityContract": "effects",
     "Outcome": "outcomes",
+    "PageContract": "pages",
     "QuantiserContract": "quantisers",
     "SurrogateContract": "surrogates",
+    "TaskContract": "tasks",
     "TrainingContract": "training",
     "Witness": "bench",
     "contract_of": "outcomes",

@@ -11,6 +11,7 @@ from mho.config import Kinded
 from mho_kit.checks.base import PREFIX, Checks, ExpectedFailure
 from mho_kit.compensations import CompensationContract
 from mho_kit.converters import ConverterContract
+from mho_kit.corrections import CorrectionContract
 from mho_kit.effects import NonidealityContract
 from mho_kit.layers import LayerContract
 from mho_kit.mappings import MappingContract
@@ -25,6 +26,7 @@ CONTRACTS: dict[str, type[Checks]] = {
     "dac": ConverterContract,
     "adc": ConverterContract,
     "compensation": CompensationContract,
+    "correction": CorrectionContract,
     "surrogate": SurrogateContract,
     "training": TrainingContract,
     "quantiser": QuantiserContract,

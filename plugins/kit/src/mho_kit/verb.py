@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print every check as JSON.")
 def test(plugin: str, only: str | None, given: tuple[str, ...], as_json: bool) -> None:
     """Run the conformance kit on everything that an installed PLUGIN (its family) or a Python FILE provides: effects,
-    mappings, converters, compensations, surrogates, layers, training methods and quantisers, each with its contract.
+    mappings, converters, compensations, corrections, surrogates, layers, training methods and quantisers, each with its
+    contract.
 
     Kinds are tested with their defaults, or with the `example` of their class. Exit code 1 if a check fails that is not
     among the `expected_failed_checks` of the class, or if one of these passes.
