@@ -93,7 +93,7 @@ def programming(f: Any) -> None:
 
 
 def _spread(r: float, *effects: str) -> float:
-    g = tile(torch.full((256, 256), r), *effects).program(seed=0).tiles.programmed
+    g = tile(torch.full((256, 256), r), *effects).program(seed=0).tiles.chip.programmed
     return float(g.std())
 
 
@@ -200,7 +200,7 @@ def stuck(f: Any) -> None:
     """The three yield modes on top of programming noise."""
     ax = f.subplots()
     effects = ("pcm.programming_noise", "{kind: pcm.stuck_at, off: 0.02, on: 0.02, random: 0.05}")
-    g = tile(torch.full((512, 512), 0.5), *effects).program(seed=0).tiles.programmed
+    g = tile(torch.full((512, 512), 0.5), *effects).program(seed=0).tiles.chip.programmed
     counts = torch.histc(g, 60, 0, 25.2) / g.numel()
     ax.stairs(counts.clamp(min=1e-5), torch.linspace(0, 25.2, 61), fill=True, color=BLUE, baseline=1e-5)
     ax.set(xlabel="conductance (µS), target 12.5", ylabel="share of cells", yscale="log")

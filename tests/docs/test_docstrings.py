@@ -19,7 +19,7 @@ import mho
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(f.parent.name for f in (ROOT / "core" / "mho").glob("*/__init__.py") if f.parent.name != "cli")
-PLUGINS = ("mho_ideal", "mho_pcm", "mho_rram", "mho_circuit")
+PLUGINS = ("mho_ideal", "mho_pcm", "mho_rram", "mho_circuit", "mho_fast")
 SAYS = re.compile(r"\b[Rr]aises?\b|\b[Ee]rrors?\b|\b[Rr]efuse[sd]?\b|\bmust\b")
 
 

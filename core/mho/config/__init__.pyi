@@ -3,7 +3,7 @@
 from mho.config.hardware import DIGITAL as DIGITAL, Hardware as Hardware, LayerRule as LayerRule, TileSpec as TileSpec
 from mho.config.hardware import load as load, located as located
 from mho.config.hooks import hookimpl as hookimpl
-from mho.config.recipe import TrainingHooks as TrainingHooks, TrainingMethod as TrainingMethod
+from mho.config.recipe import Backward as Backward, TrainingHooks as TrainingHooks, TrainingMethod as TrainingMethod
 from mho.config.recipe import TrainingSpec as TrainingSpec
 from mho.config.schema import Field as Field, Kinded as Kinded, Limits as Limits, Strict as Strict
 from mho.config.schema import kind_form as kind_form, suggest as suggest

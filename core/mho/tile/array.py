@@ -194,12 +194,10 @@ class TileArray(Scales, Member):
     def call(self, stream: Stream) -> Call:
         """The state of this array as a call sees it."""
         chip = self.chip if self.deployed else None
-        backward, noisy = self.training_spec.backward, self.training and chip is None
+        noisy = self.training and chip is None
         return Call(
-            self.view, stream, chip, self.gamma,
-            self.digital_scale(),
-            self.input_range,
-            rounding=backward.rounding if backward.mode == "autograd" else "through",
+            self.view, stream, chip, self.gamma, self.digital_scale(), self.input_range,
+            backward=self.training_spec.backward,
             strength=self._injection() if noisy else None,
             drop=self.training_spec.drop_connect if noisy else 0.0,
             decay=self.training_spec.range_decay if self.training else 0.0,
@@ -375,7 +373,16 @@ class TileArray(Scales, Member):
         x = (x.to(kind) * layout.used).repeat(compensation.repeats, 1, 1)
         stream = stream_of(chip.key, draws.fold(chip.key, "read-out", chip.time), chip.time, len(x))
         ones = torch.ones_like(self.gamma)
-        call = Call(self.view, stream, chip, self.gamma, ones, ones[:, :1], kernels=getattr(self.backend, "kernels", None))
+        call = Call(
+            self.view,
+            stream,
+            chip,
+            self.gamma,
+            ones,
+            ones[:, :1],
+            self.training_spec.backward,
+            kernels=getattr(self.backend, "kernels", None),
+        )
         y = None if self.backend is None else self.backend.read_out(call, x)
         if y is not None:
             return y

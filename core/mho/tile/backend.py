@@ -37,13 +37,27 @@ class Backend(Protocol):
     quick: bool
     kernels: Any
 
-    def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool: ...
-    def drawn(self, call: Call, weight: Tensor) -> Drawn: ...
-    def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor: ...
-    def read_out(self, call: Call, x: Tensor) -> Tensor | None: ...
-    def laid_out(self, target: Tensor) -> Tensor: ...
-    def programmed(self, target: Tensor, key: draws.Key) -> Tensor | None: ...
-    def aged(self, chip: Programmed, t: float) -> Tensor | None: ...
+    def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool:
+        """Whether it computes this call; `weight` as the layer has it, `differentiated`: a gradient will be asked for."""
+
+    def drawn(self, call: Call, weight: Tensor) -> Drawn:
+        """The weights of a root forward from weight [tile, out, row], for layers that use them at every time step."""
+
+    def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor:
+        """x of [vector, in] -> [vector, out], for weight [tile, out, row] (None on a chip, or where they are `drawn`)."""
+
+    def read_out(self, call: Call, x: Tensor) -> Tensor | None:
+        """Converted outputs [vector, tile, out] of the chip that is on for x [vector, tile, row] in DAC units, or None."""
+
+    def laid_out(self, target: Tensor) -> Tensor:
+        """Normalised targets [tile, out, row], the same values, in the order in memory that it prefers."""
+
+    def programmed(self, target: Tensor, key: draws.Key) -> Tensor | None:
+        """Conductances [dev, tile, out, row] in µS of the chip with this key, or None."""
+
+    def aged(self, chip: Programmed, t: float) -> Tensor | None:
+        """Normalised weights [tile, out, row] of the chip t seconds after programming, or None."""
+
     @classmethod
     def explain(cls, hardware: Hardware) -> dict[str, list[tuple[str, str]]]:
         """Tile -> (part, how it is computed on this machine), for `mho show`."""

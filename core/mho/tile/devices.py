@@ -27,6 +27,7 @@ class Devices:
 
     @property
     def geometry(self) -> Geometry:
+        """The shape of the tiles and the range of the devices, in µS."""
         raise NotImplementedError
 
     def site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:
@@ -39,6 +40,7 @@ class Devices:
 
     @property
     def mapping(self) -> Mapping:
+        """The mapping of the tile type: weights to conductances and back."""
         return cast(Mapping, self.spec.mapping)
 
     def target(self, w: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mho.config import Backward
 from mho.effects import Rounding, Site, Stream, draws, product, straight
 from mho.tile.plan import Placed
 from mho.tile.programmed import Programmed
@@ -37,7 +38,7 @@ class Call:
     factor     [tile, out] what converted outputs are multiplied by, besides the input range: gamma s, and the gain of the
                drift compensation
     range      [tile, 1] input ranges
-    rounding   derivative of DAC and ADC: "through" (masked straight-through), "ste" or "zero"
+    backward   how gradients are asked for, and so the derivative of DAC and ADC (`rounding`)
     training   whether weights are noisy: with injected noise of this `strength` (None: without any), and a share `drop` of
                them at 0
     decay      pull on a learned input range (R003-70)
@@ -50,11 +51,16 @@ class Call:
     gamma: Tensor
     factor: Tensor
     range: Tensor
-    rounding: Rounding = "through"
+    backward: Backward
     strength: Tensor | float | None = None
     drop: float = 0.0
     decay: float = 0.0
     kernels: Any = None
+
+    @property
+    def rounding(self) -> Rounding:
+        """Derivative of DAC and ADC: "through" (masked straight-through), "ste" or "zero"."""
+        return self.backward.rounding if self.backward.mode == "autograd" else "through"
 
     def site(self, placed: Placed, stage: str, stream: Stream | None = None, part: slice | None = None) -> Site:
         """What an effect knows in a stage of this call. Without a chip its constants belong to the mini-batch."""

@@ -645,3 +645,14 @@ def test_tiles_without_side_products_have_no_planes_in_tier_fp32(hardware):
     hw = hardware("dac: {bits: 8, range: 1.0}").model_copy(update={"precision": "fp32"})
     tile = mho.Tile(torch.eye(4), hw).program(seed=0)
     assert tile.tiles.backend.route.tier == "fp32" and torch.equal(tile(torch.eye(4)), torch.eye(4))
+
+
+def test_a_backward_mode_that_changes_later_is_followed(hardware):
+    """Rounding has the derivative 0 in mode autograd: no gradient may pass, whatever mode the layer was made with."""
+    _, x = data()
+    tile = both(hardware, "auto", tile_yaml(dac=LEARNED))[0].train()
+    straight = gradients(tile, x, 0)
+    assert any(g.abs().sum() > 0 for g in straight.values())
+    backward = type(tile.tiles.training_spec.backward)(mode="autograd")
+    tile.tiles.training_spec = tile.tiles.training_spec.model_copy(update={"backward": backward})
+    assert all(g is None or not g.any() for n, g in gradients(tile, x, 0).items() if n in ("x", "weight"))

@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mho_kit.fixtures import device, hardware, pytest_generate_tests  # noqa: F401
+
+torch.set_num_threads(1)  # two test processes with two threads each only wait for each other
 
 
 @pytest.fixture(scope="session")

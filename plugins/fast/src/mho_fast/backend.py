@@ -55,18 +55,17 @@ class Fast:
 
     def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool:
         """Whether this call runs here; gradients that only autograd knows come from the reference path."""
-        return self._can(weight) and not (differentiated and self._by_reference)
+        return self._can(weight) and not (differentiated and self._by_reference(call))
 
     def _can(self, weight: Tensor) -> bool:
         return self.route.fused and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
-    @property
-    def _by_reference(self) -> bool:
-        return bool(self.route.by_reference) or self.view.backward.mode == "autograd"
+    def _by_reference(self, call: Call) -> bool:
+        return bool(self.route.by_reference) or call.backward.mode == "autograd"
 
     def product(self, call: Call, keep: bool, **about: Any) -> Product:
         """One call as `TileProduct` and `CodedWeights` need it; `keep` what a backward pass needs."""
-        return Product(call, self.route, self.kernels, keep, self._by_reference, **about)
+        return Product(call, self.route, self.kernels, keep, self._by_reference(call), **about)
 
     def outputs(self, call: Call, x: Patches, weight: Tensor | None, drawn: Drawn | None, differentiated: bool) -> Tensor:
         """x of [vector, in], weight [tile, out, row] (None on a chip) -> [vector, out], as `TileArray` documents it."""
@@ -260,7 +259,7 @@ class TileProduct(torch.autograd.Function):
         ctx.product = product
         ctx.mark_non_differentiable(main, clipped, codes)
         ctx.set_materialize_grads(False)
-        half = product.view.backward.products == "bf16"
+        half = product.call.backward.products == "bf16"
         ctx.save_for_backward(main, clipped, codes, w.to(torch.bfloat16) if half else w, alpha, scale)
 
     @staticmethod

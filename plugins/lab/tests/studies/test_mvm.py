@@ -73,7 +73,7 @@ def test_equal_error_says_why_an_effect_cannot_reach_its_target():
     found = {r.x: r for r in table.rows}
     assert found["pcm.drift"].value is None and "makes no difference" in found["pcm.drift"].note
     assert found["circuit.output_noise"].value > 1 and 1 < found["pcm"].value < found["pcm.programming_noise"].value
-    assert ("", "pcm.drift", "-", "", found["pcm.drift"].note) in table.cells()
+    assert ("", "pcm.drift", "–", "", found["pcm.drift"].note) in table.cells()
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])

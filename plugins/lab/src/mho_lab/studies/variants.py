@@ -25,13 +25,16 @@ def effects_of(hw: Hardware) -> tuple[Nonideality, ...]:
 def device_noise(hw: Hardware, families: Iterable[str] = ()) -> dict[str, list[str]]:
     """What is called the noise of a device family, "PCM noise" in R003-50 and R003-51: the kinds with a strength that act when
     weights are programmed or age, by family (all families by default). Cells that are stuck are defects, and read noise
-    from cycle to cycle belongs to the MVM: neither is among them. Of a family without such kinds, all kinds with a strength.
+    from cycle to cycle belongs to the MVM: neither is among them. Of a family without such kinds, all kinds with a strength;
+    instead of a family, one kind may be named. Raises MhoError, with a suggestion, for a name that `hw` has not.
     """
+    families = tuple(families)
+    hw.varied(dict.fromkeys(families, 1.0))  # refuses unknown names
     turnable = [e for e in effects_of(hw) if e.strength]
     own = [e for e in turnable if not e.final and {"program", "age"} & set(e.stages())]
 
     def kinds(effects: Iterable[Nonideality], family: str) -> list[str]:
-        return list(dict.fromkeys(e.kind for e in effects if _family(e.kind) == family))
+        return list(dict.fromkeys(e.kind for e in effects if family in (e.kind, _family(e.kind))))
 
     found = families or dict.fromkeys(_family(e.kind) for e in own)
     return {f: kinds(own, f) or kinds(turnable, f) for f in found}
