@@ -210,8 +210,8 @@ def test_a_static_range_is_the_same_for_every_batch(hardware):
 
 
 def test_output_noise_behind_the_curve_keeps_its_width(hardware):
-    """R003-09: f_NL acts before the output noise, whose std stays 0.04; listed the other way round, the curve's slope of
-    2.4 widens it. n = 20,000 vectors, alpha = 1e-5: 4.42/sqrt(2 n) = 2.2 %."""
+    """R003-09: f_NL acts before the output noise, whose std stays 0.04, whatever the order of the list; behind the noise the
+    curve's slope of 2.4 would widen it. n = 20,000 vectors, alpha = 1e-5: 4.42/sqrt(2 n) = 2.2 %."""
     body = "rows: 20\nadc: {bits: none, bound: 10}\nnonidealities: "
     curve, noise = "{kind: circuit.adc_s_curve, mean: 3.0}", "circuit.output_noise"
     x = torch.full((20_000, 20), 0.1)
@@ -220,7 +220,7 @@ def test_output_noise_behind_the_curve_keeps_its_width(hardware):
         torch.manual_seed(0)
         spread.append(float(mho.Tile(torch.ones(1, 20), hardware(body + order))(x).detach().std()))
     assert abs(spread[0] / 0.04 - 1) < 0.022
-    assert spread[1] > 2 * spread[0]
+    assert spread[1] == spread[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

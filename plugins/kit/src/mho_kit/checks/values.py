@@ -71,7 +71,7 @@ class ValueChecks(EffectChecks, CallChecks):
     def test_stays_in_its_units(self) -> None:
         """Conductances are µS, weights, inputs and outputs are relative to the full range."""
         for stage, (call, arguments) in self.calls(self.bench).items():
-            full, top = self._full(stage), float(call(*arguments).abs().max())
+            full, top = self._full(stage), float(call(*arguments).detach().abs().max())
             limit = 100 * max(full, float(arguments[0].abs().max()))
             assert top <= limit, f"{stage} gives {top:.3g}, full range is {full:g}; check the units"
 
