@@ -27,7 +27,7 @@ from mho_rram.variability import Variability
 from torch import Tensor
 
 import mho
-from mho.effects.converter import quantise
+from mho.effects.encoding import quantise
 
 IMG = Path(__file__).parent / "img"
 TIMES = [10.0 ** (k / 4) for k in range(31)]  # 1 s to 1 year
@@ -101,7 +101,7 @@ def drift(f: Any) -> None:
     """Eqs. 8 and 9: six devices in time, and the exponents over the target."""
     left, right = f.subplots(1, 2)
     t = tile(torch.full((1, 6), 0.4), "pcm.drift").program(seed=0)
-    curves = torch.stack([t.age(s).tiles.aged.flatten() for s in TIMES])
+    curves = torch.stack([t.age(s).tiles.chip.weights.flatten() for s in TIMES])
     left.plot(TIMES, curves / 0.4, color=BLUE, linewidth=1)
     left.set(xlabel="time (s)", ylabel="g(t) / g_P", xscale="log")
     r = grid(0.005, 1, 200)
@@ -117,7 +117,7 @@ def drift(f: Any) -> None:
 
 def _exponents(r: float) -> Tensor:
     t = tile(torch.full((128, 128), r), "pcm.drift").program(seed=0)
-    return -(t.age("1 year").tiles.aged / r).log() / math.log((31_536_000 + 20) / 20)
+    return -(t.age("1 year").tiles.chip.weights / r).log() / math.log((31_536_000 + 20) / 20)
 
 
 def long_read_noise(f: Any) -> None:
@@ -131,7 +131,7 @@ def long_read_noise(f: Any) -> None:
     for option, colour in (("drifted", BLUE), ("target", ORANGE)):
         effects = ("{kind: pcm.drift, nu_std: 0}", f"{{kind: pcm.read_noise_1f, conductance: {option}}}")
         t = tile(torch.full((128, 128), 0.8), *effects).program(seed=0)
-        ax.plot(TIMES[::5], [float(t.age(s).tiles.aged.std()) for s in TIMES[::5]], color=colour, **POINTS)
+        ax.plot(TIMES[::5], [float(t.age(s).tiles.chip.weights.std()) for s in TIMES[::5]], color=colour, **POINTS)
     ax.set(xlabel="time (s)", ylabel="σ / g_max at r = 0.8", xscale="log", ylim=(0, None))
     ax.legend()
 
@@ -182,8 +182,8 @@ def _transfer(t: mho.Tile, z: Tensor) -> Tensor:
     """The curve alone, in front of the saturation of the ADC."""
     from mho.effects.site import Site
 
-    effect = t.tiles.plan.output[0]
-    site = Site(t.tiles.geometry, None, effect.path, "output", constants={"zeta": torch.full((1, 1), 0.25)})
+    effect = t.tiles.view.plan.output[0]
+    site = Site(t.tiles.view.geometry, None, effect.path, "output", constants={"zeta": torch.full((1, 1), 0.25)})
     return effect.effect.transfer(z[:, None, None], site).flatten()
 
 
