@@ -116,7 +116,7 @@ def test_what_hides_surprises_is_an_error_with_a_place(text: str | bytes, place:
     assert first.startswith(message)
 
 
-@pytest.mark.parametrize("text", ["[" * 10_000, "{a: " * 10_000, "- " * 10_000, "[" * 10_000 + "]" * 10_000])
+@pytest.mark.parametrize("text", ["[" * 10_000, "{a: " * 10_000, "- " * 10_000, "? " * 10_000, "[" * 10_000 + "]" * 10_000])
 def test_ten_thousand_levels_end_in_a_clean_error(text: str) -> None:
     ((line, _, _, message),) = said(text)
     assert (line, message) == (1, "nested more than 64 levels deep")

@@ -191,6 +191,7 @@ class _Builder:
         self.problems: list[Problem] = []
         self.values = 0
         self.path: Path_ = ()  # of the value that is being read
+        self.depth = 0  # of collections around it, counted on their own: a collection that is a key has no path
 
     def tree(self) -> Node:
         """The finished tree, or a ConfigError."""
@@ -222,18 +223,19 @@ class _Builder:
         """The value that begins with `event`."""
         mark = self._mark(event.start_mark)
         self._check(event)
-        if isinstance(event, yaml.MappingStartEvent):
-            return Node(self._entries(), mark, key)
-        if isinstance(event, yaml.SequenceStartEvent):
-            return Node(self._items(), mark, key)
-        return Node(self._scalar(event), mark, key)
+        if not isinstance(event, yaml.CollectionStartEvent):
+            return Node(self._scalar(event), mark, key)
+        self.depth += 1
+        value = self._entries() if isinstance(event, yaml.MappingStartEvent) else self._items()
+        self.depth -= 1
+        return Node(value, mark, key)
 
     def _check(self, event: Any) -> None:
         """What YAML has and hardware files have not."""
         self.values += 1
         if self.values > MAX_VALUES:
             raise self._end(event, f"more than {MAX_VALUES:,} keys and values; write a smaller file")
-        if isinstance(event, yaml.CollectionStartEvent) and len(self.path) >= MAX_DEPTH:
+        if isinstance(event, yaml.CollectionStartEvent) and self.depth >= MAX_DEPTH:
             raise self._end(event, f"nested more than {MAX_DEPTH} levels deep")
         if isinstance(event, yaml.AliasEvent):
             self._refuse(event, f"aliases (*{event.anchor})", "write the value out, or use 'like:'")
