@@ -16,7 +16,7 @@ from mho.config import Hardware, Kinded, Strict, TileSpec, format_seconds, kind_
 from mho.config.hardware import find, json_schema
 from mho.config.schema import FieldNote
 from mho.config.slots import SLOTS
-from mho.ground import MhoError, PluginError, table
+from mho.ground import MhoError, PluginError, system_error, table
 
 SET = click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a value (repeatable).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -238,7 +238,7 @@ def init(preset: str, file: Path | None, force: bool) -> None:
     except FileExistsError:
         raise MhoError(f"{target} exists already; choose another file, or overwrite it with --force") from None
     except OSError as error:
-        raise MhoError(f"cannot write {target}: {error.strerror}") from None
+        raise MhoError(f"cannot write {target}: {system_error(error)}") from None
     click.echo(f"wrote {target}; next: mho mvm {target}")
 
 

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from mho.config import Hardware, load
 from mho.effects import draws
-from mho.ground import MhoError, spread, write_atomically
+from mho.ground import MhoError, spread, write_atomically, writing
 from mho.use import Evaluation, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
 from mho_lab.measure.identity import identity, versions
 from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
@@ -197,7 +197,7 @@ class Job:
         part, what = file.with_suffix(".part.pt"), self.label + what
         loop = Loop(self.task, net, optimizer, epochs, self.seed, part, what=what, progress=self.progress, **options)
         loop.run()
-        write_atomically(file, lambda f: save_model(net, f))
+        save_model(net, file)
         loop.done()
 
     def _curve(self, variant: Variant, net: nn.Module, reference: float) -> tuple[Evaluation, dict[str, Rows]]:
@@ -221,7 +221,7 @@ class Job:
             }
             taken.clear()
             cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
-            with file.open("a") as f:
+            with writing(file), file.open("a") as f:
                 f.write("\n" * cut + json.dumps(line) + "\n")
 
         curve = evaluate(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mho.cli.config import JSON, SET
-from mho.config import load, registry
+from mho.config import registry
 from mho.ground import MhoError, json_text, percent, table, with_error
 from mho_lab.options import CHIPS, EXISTING, OUT, SEED, THREADS, at_most, default_folder, several, switch
 
@@ -112,9 +112,9 @@ def evaluate(
 
     from mho.use import evaluate as score_chips
     from mho_lab.run.job import deploy
-    from mho_lab.run.task import load_task
+    from mho_lab.run.task import task_and_hardware
 
-    hardware, job_task = load(hw, set=changes), load_task(task)
+    job_task, hardware = task_and_hardware(task, hw, changes)
     torch.set_num_threads(threads)
     net = deploy(job_task, hardware, checkpoint)
     curve = score_chips(
@@ -130,9 +130,9 @@ def _job(task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, ou
     import torch
 
     from mho_lab.run.job import Job
-    from mho_lab.run.task import load_task
+    from mho_lab.run.task import task_and_hardware
 
-    hardware, job_task = load(hw, set=changes), load_task(task)
+    job_task, hardware = task_and_hardware(task, hw, changes)
     folder = out or default_folder(job_task.name, hw, hardware.digest, seed)
     command = shlex.join(["mho", *sys.argv[1:]])
     torch.set_num_threads(threads)
@@ -144,7 +144,8 @@ def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
     from tqdm import tqdm
 
     plugins = [f"--plugin={file}" for file in registry.default().files]
-    start = [sys.executable, "-c", "from mho.cli import main; main()", *plugins, "run"]
+    code = f"from mho_lab.measure.work import follow; follow({os.getpid()}); from mho.cli import main; main()"
+    start = [sys.executable, "-c", code, *plugins, "run"]
 
     todo = job.todo()
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from mho.cli.config import JSON, SET
-from mho.config import Hardware, load
+from mho.config import Hardware
 from mho.ground import MhoError, write_atomically
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity, versions
@@ -71,10 +71,10 @@ class Study:
         import torch
 
         from mho.use import to_analog
-        from mho_lab.run.task import load_task
+        from mho_lab.run.task import task_and_hardware
 
         task, hw, seed = options["task"], options["hw"], options["seed"]
-        hardware, owner = load(hw, set=options["changes"]), load_task(task)
+        owner, hardware = task_and_hardware(task, hw, options["changes"])
         torch.set_num_threads(1)
         to_analog(owner.model(), hardware)
         folder = options["out"] or default_folder(f"{name}-{owner.name}", hw, hardware.digest, seed)
