@@ -124,7 +124,7 @@ def test_a_folder_never_mixes_two_runs(files):
     assert invoke("run", "blobs.py", "hw.yaml", "--chips", 1, "--out", "a", "--no-report").exit_code == 0
     result = invoke("run", "blobs.py", "hw.yaml", "--chips", 1, "--out", "a", "--seed", 1)
     assert result.exit_code == 1
-    assert "a holds another run (different seed); choose another folder with --out" in result.output
+    assert "a holds another run (seed was 0, is 1); choose another folder with --out" in result.output
 
 
 def test_more_chips_of_the_same_run_reuse_the_old_ones(files):
@@ -277,7 +277,7 @@ def test_more_seeds_and_more_chips_go_on_from_what_is_there(quick):
     assert len(more["variants"][0]["scores"]) == 6
     assert (folder / "seed-1" / "digital.safetensors").stat().st_mtime_ns == kept
     result = invoke("run", "blobs.py", "hw.yaml", "--out", folder)
-    assert result.exit_code == 1 and "holds another run (different seed)" in result.output
+    assert result.exit_code == 1 and "holds another run (seed was several, is 0)" in result.output
 
 
 @pytest.mark.slow

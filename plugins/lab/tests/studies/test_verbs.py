@@ -102,7 +102,7 @@ def test_a_network_trained_by_another_task_is_not_taken_silently(call, blobs, tm
     assert "training other in" in first.output
     task.write_text(task.read_text() + "# edited\n")
     again = CliRunner().invoke(main, arguments)
-    assert again.exit_code == 1 and "different code" in again.output and "--checkpoint" in again.output
+    assert again.exit_code == 1 and "(other.py has changed)" in again.output and "--checkpoint" in again.output
 
 
 @pytest.mark.parametrize(("verb", "arguments", "says"), [

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mho.effects import draws
-from mho.ground import MhoError, write_atomically
+from mho.ground import MhoError
+from mho_lab.run.kept import keep_state, kept_state
 from mho_lab.run.task import Task
 
 
@@ -81,13 +82,13 @@ class Loop:
             "decay": decay.state_dict() if decay is not None else {},
             "generators": generator_states(),
         }
-        write_atomically(self.file, lambda f: torch.save(state, f))
+        keep_state(state, self.file)
 
     def _resume(self, decay: Any) -> int:
         """Epochs that are done already."""
         if self.file is None or not self.file.exists():
             return 0
-        state = torch.load(self.file, weights_only=True)
+        state = kept_state(self.file)
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         if decay is not None:

@@ -78,8 +78,14 @@ class Study:
         torch.set_num_threads(1)
         to_analog(owner.model(), hardware)
         folder = options["out"] or default_folder(f"{name}-{owner.name}", hw, hardware.digest, seed)
-        how = options["executor"], options["workers"], options["as_json"], identity(owner)
+        how = options["executor"], options["workers"], options["as_json"], identity(owner, hardware=hardware)
         return cls(task, owner.name, hw, hardware, folder, seed, *how)
+
+    def depend_on(self, others: Sequence[Hardware]) -> None:
+        """Results may be about these hardwares too."""
+        from mho_lab.run.task import load_task
+
+        self.identity = identity(load_task(self.task), hardware=[self.hardware, *others])
 
     def subject(self, checkpoint: Path) -> Subject:
         """The network of a checkpoint, as something to measure."""
@@ -95,11 +101,8 @@ class Study:
 
         task = load_task(self.task)
         folder = default_folder(task.name, self.hw, self.hardware.digest, self.seed)
-        try:
-            claim_folder(folder, task, self.hardware, self.seed)
-        except MhoError as error:
-            hint = f"remove it to train anew, or study its network as it is: --checkpoint {folder / file}"
-            raise MhoError(f"{str(error).partition(';')[0]}; {hint}") from None
+        hint = f"remove it to train anew, or study its network as it is: --checkpoint {folder / file}"
+        claim_folder(folder, task, self.hardware, self.seed, hint)
         if not (folder / file).exists():
             click.echo(f"training {task.name} in {folder} (or give a --checkpoint)", err=True)
             Job(task, self.hardware, folder, 1, self.seed, progress=sys.stderr.isatty()).train()

@@ -118,8 +118,7 @@ def budget(checkpoint: Path | None, times: tuple[str, ...], chips: int, what_if:
 
     study, at = Study.begin("budget", options), [seconds(t) for t in times]
     asked = [tuple(w.split(",")) for w in what_if]
-    for changes in asked:
-        load(study.hardware, set=changes)  # mistakes before minutes of work
+    study.depend_on([load(study.hardware, set=changes) for changes in asked])  # mistakes before minutes of work
     subject = study.subject(checkpoint or study.trained("trained.safetensors"))
     found = budget_study(
         subject, study.hardware, at, study.measured, chips=chips, what_if=asked

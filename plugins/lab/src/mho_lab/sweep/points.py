@@ -41,7 +41,7 @@ def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, sh
     for p in {p.arm: p for p in points}.values():
         for hw in (p.hardware, p.training):
             to_analog(task.model(), hw)  # rules that fit no layer should not wait for a training
-    about = identity(task, plan.checkpoint)
+    about = identity(task, plan.checkpoint, [h for p in points for h in (p.hardware, p.training)])
     options = {**options, "identity": about}
     write_atomically(where / "sweep.yaml", plan.to_yaml())
     for hw in {h.digest: h for p in points for h in (p.hardware, p.training)}.values():
