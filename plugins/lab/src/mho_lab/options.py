@@ -25,8 +25,8 @@ class Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         text = os.fspath(value)
-        if not text or "\0" in text:
-            self.fail(f"{text!r} is no name of a file or folder", param, ctx)
+        if not text:
+            self.fail("the name is empty", param, ctx)
         if any(len(os.fsencode(part)) > 240 for part in Path(text).parts):
             self.fail(f"a name in {text[:40]!r}… is too long: at most 240 bytes", param, ctx)
         return super().convert(value, param, ctx)
