@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mho_lab import tile_uses
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from mho.config import Hardware, load
-from mho.effects import Nonideality, Stream, draws
+from mho.effects import Mapping, Nonideality, Stream, draws
 from mho.ground import MhoError, Table, Tabular
 from mho.layers import AnalogLayer
 from mho.tile import TileArray, tile_arrays
@@ -55,6 +55,7 @@ class LayerCounts:
     passes: int = 1
     converted: int = 1
     input_bits: int | None = None
+    pass_bits: int = 0
     output_bits: int | None = None
     written: int = 0
     multiply_add: int = 0
@@ -65,8 +66,8 @@ class LayerCounts:
 
     @property
     def tiles(self) -> int:
-        """Physical tiles; slices have columns, and so tiles, of their own."""
-        return self.groups * self.row_tiles * self.blocks * self.slices
+        """Physical tiles."""
+        return self.groups * self.row_tiles * self.blocks
 
     @property
     def cells(self) -> int:
@@ -90,8 +91,8 @@ class LayerCounts:
 
     @property
     def input_bit(self) -> int:
-        """`drive` times the bits of the DAC."""
-        return self.drive * (self.input_bits or 0)
+        """`drive` times the bits of a pass."""
+        return self.drive * self.pass_bits
 
     @property
     def conversion(self) -> int:
@@ -135,15 +136,27 @@ class Counts(Tabular, tuple[LayerCounts, ...]):
         return dict(found)
 
     def as_table(self) -> Table:
-        head = ("layer", "type", "tiles", "MVMs", "cell reads", "DAC drives", "ADC", "bits", "scales", "other digital", "bytes", "writes")
-        rows = [
-            (
-                e.name or "(root)", e.type, e.tiles or "", *(f"{v:,}" if e.tile else "" for v in (e.mvm, e.cell_read, e.drive, e.conversion)),
-                ("ideal" if e.output_bits is None else e.output_bits) if e.tile else "",
-                *(f"{v:,}" if v else "" for v in (e.scale, e.multiply_add, e.byte, e.write)),
-            )
-            for e in self
-        ]  # fmt: skip
+        head = (
+            "layer",
+            "type",
+            "tiles",
+            "MVMs",
+            "cell reads",
+            "DAC drives",
+            "ADC",
+            "bits",
+            "scales",
+            "other digital",
+            "bytes",
+            "writes",
+        )
+        rows = []
+        for e in self:
+            analog = (e.mvm, e.cell_read, e.drive, e.conversion) if e.tile else ()
+            cells = [f"{v:,}" for v in analog] or [""] * 4
+            bits = ("ideal" if e.output_bits is None else e.output_bits) if e.tile else ""
+            last = [f"{v:,}" if v else "" for v in (e.scale, e.multiply_add, e.byte, e.write)]
+            rows.append((e.name or "(root)", e.type, e.tiles or "", *cells, bits, *last))
         return Table(head, rows, right=range(2, 12), note="Scales and other digital: multiply-adds. Writes: devices, once.")
 
     def to_data(self) -> dict[str, Any]:
@@ -185,35 +198,35 @@ def _on_tiles(a: TileArray, layer: AnalogLayer, key: str, uses: int) -> LayerCou
     layout, spec, pair = a.layout, a.spec, a.spec.device.pair
     rows, columns = layout.in_features // layout.groups, layout.columns
     passes, converted = _passes(a)
-    slices = int(getattr(spec.mapping, "conversions", 1))
-    modelled = _devices(a)
+    slices, modelled = getattr(spec.mapping, "columns", 1), _devices(a)
     name = next((n for n, t in a.session.hardware.tiles.items() if t is spec), "?")
+    bits, weights = getattr(spec.dac, "bits", None), rows * columns * layout.groups
+    digital = sum(c.operations for c in a.corrections) + layer.biased(key) * columns * layout.groups
     return LayerCounts(
         a.name, type(layer).__name__.removeprefix("Analog"), tile=name, rows=rows, columns=columns, groups=layout.groups,
         row_tiles=len(layout.sizes), blocks=layout.block_count, tile_rows=spec.rows, tile_columns=spec.columns,
         devices=modelled * (2 if pair == "active" else 1), slices=slices, uses=uses, passes=passes, converted=converted,
-        input_bits=getattr(spec.dac, "bits", None), output_bits=getattr(spec.adc, "bits", None),
-        written=rows * columns * layout.groups * modelled,
-        multiply_add=uses * (sum(c.operations for c in a.corrections) + layer.biased(key) * columns * layout.groups),
+        input_bits=bits, pass_bits=getattr(spec.dac, "digit", bits) or 0, output_bits=getattr(spec.adc, "bits", None),
+        written=weights * modelled, multiply_add=uses * digital,
     )  # fmt: skip
 
 
 def _devices(a: TileArray) -> int:
-    """Devices of a weight that the mapping writes: the device axis of its conductances."""
-    w = torch.zeros(a.layout.row_tiles, 1, 1)
-    return len(a.spec.mapping.conductances(w, a.spec.device.pair, a.view.geometry))  # type: ignore[attr-defined]
+    """Devices of a weight that the mapping writes: slices times the device axis of conductances."""
+    w, mapping = torch.zeros(a.layout.row_tiles, 1, 1), cast(Mapping, a.spec.mapping)
+    return len(getattr(mapping, "factors", "1")) * len(mapping.conductances(w, a.spec.device.pair, a.view.geometry))
 
 
 def _passes(a: TileArray) -> tuple[int, int]:
-    """Reads of one vector, and conversions behind them: one where passes meet in front of the ADC."""
-    if not a.view.plan.passes:
-        return 1, 1
-    placed = a.view.plan.passes[0]
-    key = draws.key("cost")
-    x, effect = torch.zeros(1, a.layout.row_tiles, a.layout.height), placed.effect
-    assert isinstance(effect, Nonideality)
-    n = len(effect.passes(x, a.view.site(placed, "passes", Stream(key, key))))
-    return n, 1 if getattr(effect, "sum", "analog") == "analog" else n
+    """Reads of one vector, by the DAC and by an effect, and conversions behind them: one where passes meet before the ADC."""
+    n = len(getattr(a.spec.dac, "passes", "1"))
+    reads, converted = n, n if getattr(a.spec.dac, "sum", "analog") == "digital" else 1
+    for placed in a.view.plan.passes:
+        x, key = torch.zeros(1, a.layout.row_tiles, a.layout.height), draws.key("cost")
+        effect = cast(Nonideality, placed.effect)
+        n = len(effect.passes(x, a.view.site(placed, "passes", Stream(key, key))))
+        reads, converted = reads * n, converted * (1 if getattr(effect, "sum", "analog") == "analog" else n)
+    return reads, converted
 
 
 class _Digital(TorchDispatchMode):
@@ -235,7 +248,7 @@ class _Digital(TorchDispatchMode):
         out = func(*args, **kwargs)
         if None in self._stack:
             return out
-        packet = func._overloadpacket
+        packet = func.overloadpacket
         if packet in flop_registry:
             self.flops[self._stack[-1] or ""] += flop_registry[packet](*args, **kwargs, out_val=out)
         elif packet.__name__ in NORMS:

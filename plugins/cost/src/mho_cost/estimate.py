@@ -126,7 +126,8 @@ class Cost(Tabular):
     def caveats(self) -> list[str]:
         """What the figures leave out, and where they come from."""
         known = {b: v for b, v in self.basis().items() if v}
-        said = [", ".join(f"{v:.0%} of the energy is from {b} rows" for b, v in known.items())] if known else []
+        shown = (f"{v:.0%} from {b} rows" if v >= 0.005 else f"less than 1 % from {b} rows" for b, v in known.items())
+        said = ["of the energy " + ", ".join(shown)] if known else []
         for name, value in (("time", "latency"), ("area", "area")):
             without = dict.fromkeys(s.component for s in self._running() if getattr(s, value) is None)
             if without:
@@ -145,7 +146,9 @@ class Cost(Tabular):
             of = [s for s in self.shares if s.layer == layer]
             time, area = sum(s.latency or 0 for s in of), sum(s.area or 0 for s in of)
             largest = max(of, key=lambda s: s.energy).component
-            rows.append((layer or "(root)", si(e, "J"), f"{si(low, 'J')} … {si(high, 'J')}", si(time, "s"), square(area), largest))
+            rows.append(
+                (layer or "(root)", si(e, "J"), f"{si(low, 'J')} … {si(high, 'J')}", si(time, "s"), square(area), largest)
+            )
         low, high = self.band
         total = si(self.energy, "J"), f"{si(low, 'J')} … {si(high, 'J')}", si(self.latency, "s"), square(self.area), ""
         rows.append(("total", *total))
@@ -155,7 +158,7 @@ class Cost(Tabular):
         return Table(("layer", "energy", "band", "latency", "area", "most of it"), rows, right=(1, 3, 4), note=note)
 
     def to_data(self) -> dict[str, Any]:
-        names = "energy band latency interval throughput power area programming operations missing".split()
+        names = ["energy", "band", "latency", "interval", "throughput", "power", "area", "programming", "operations", "missing"]
         return {
             **{n: getattr(self, n) for n in names}, "units": "J, s, 1/s, W, m^2", "basis": self.basis(),
             "shares": [asdict(s) for s in self.shares], "counts": self.counts.to_data(),
@@ -188,7 +191,9 @@ def estimate(found: Counts, table: CostTable) -> Cost:
         groups.setdefault(row.name, []).append(row)
     covered = {row.per for row in table.rows} | {p for row in table.rows for p in row.includes}
     if not covered & {*MACRO, *INSIDE}:
-        raise MhoError(f"cost table {table.description!r} has no row for products on tiles, only per {', '.join(sorted(covered))}")
+        raise MhoError(
+            f"cost table {table.description!r} has no row for products on tiles, only per {', '.join(sorted(covered))}"
+        )
     if covered & set(MACRO):
         covered |= {"mvm", *INSIDE}
     if "drive" in covered or "input_bit" in covered:
@@ -227,7 +232,9 @@ def _covering(c: LayerCounts, rows: list[CostRow]) -> CostRow:
             size = f"{c.tile_rows} x {c.tile_columns}"
             raise MhoError(f"tile {c.tile!r} is {size}, and {row.name!r} of the table is {row.rows} x {row.columns}: {want}")
         if row.model is not None and c.output_bits is None:
-            raise MhoError(f"tile {c.tile!r} has an ideal ADC, and {row.name!r} goes by its bits: --set tiles.{c.tile}.adc.bits=8")
+            raise MhoError(
+                f"tile {c.tile!r} has an ideal ADC, and {row.name!r} goes by its bits: --set tiles.{c.tile}.adc.bits=8"
+            )
     fitting = [row for row in rows if row.covers(c.input_bits, c.output_bits)]
     if not fitting:
         have = " or ".join(f"{r.input_bits or 'any'}-bit inputs and {r.output_bits or 'any'}-bit outputs" for r in rows)
@@ -259,12 +266,11 @@ def _time(c: LayerCounts, row: CostRow) -> float | None:
     """ns for all vectors of the layer; tiles work side by side."""
     if row.time is None:
         return None
-    widest = min(c.columns, c.tile_columns)
+    widest = min(c.columns * c.slices, c.tile_columns)
     turns = {
         "mvm": _turns(c, row), "operation": _turns(c, row), "cell_read": c.passes, "drive": c.passes,
-        "input_bit": c.passes * (c.input_bits or 0), "conversion": c.converted * min(row.shared, widest),
+        "input_bit": c.passes * c.pass_bits, "conversion": c.converted * min(row.shared, widest),
     }  # fmt: skip
     if row.per in turns:
         return row.time * turns[row.per] * c.uses
     return row.time * -(-int(getattr(c, row.per)) // row.units)
-

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 from pydantic import ValidationError
 
@@ -164,7 +164,10 @@ class CostTable(_About):
             table = cls.model_validate(tree.data)
         except ValidationError as error:
             raise ConfigError(list(located(error, tree, []))) from None
-        own = [row.model_copy(update={n: getattr(table, n) for n in (*ABOUT, "via") if getattr(row, n) is None}) for row in table.rows]
+        own = [
+            row.model_copy(update={n: getattr(table, n) for n in (*ABOUT, "via") if getattr(row, n) is None})
+            for row in table.rows
+        ]
         others = [cls.from_file(path_of(name, Path(file).parent), (*chain, here)) for name in table.include]
         whole = table.model_copy(update={"rows": (*(r for t in others for r in t.rows), *own)})
         for _, message in whole.incomplete():

@@ -151,9 +151,7 @@ def footprint(
     return Footprint.of(_entries(net, uses, names), sum(p.numel() for p in model.parameters()))
 
 
-def tile_uses(
-    net: nn.Module, sample: Any, forward: Callable[[nn.Module, Any], Any] | None = None
-) -> Counter[TileArray]:
+def tile_uses(net: nn.Module, sample: Any, forward: Callable[[nn.Module, Any], Any] | None = None) -> Counter[TileArray]:
     """How many vectors every tile array of a converted network multiplies for `sample`. The network stays in mode `exact`."""
     uses: Counter[TileArray] = Counter()
 

@@ -38,4 +38,3 @@ def footprint(task: str, hardware: str, settings: tuple[str, ...], split: Any, o
 
         page = footprint_page(result, hw, job.name, shlex.join(["mho", *sys.argv[1:]]))
         click.echo(f"report: {write_atomically(out, page)}", err=as_json)
-
