@@ -240,7 +240,8 @@ def test_a_plan_grows_and_is_replaced_when_what_results_depend_on_changes(measur
     sweep.run(ITEMS[:2], measures.draw, tmp_path, identity={"v": 1})
     sweep.run(ITEMS[2:3], measures.draw, tmp_path, identity={"v": 1})
     assert [s.planned for s in sweep.status(tmp_path)] == [3]
-    sweep.run(ITEMS[:1], measures.draw, tmp_path, identity={"v": 2})
+    with pytest.warns(UserWarning, match=r"v was 1, is 2; what depends on it is measured again"):
+        sweep.run(ITEMS[:1], measures.draw, tmp_path, identity={"v": 2})
     assert [(s.planned, s.done, s.waiting) for s in sweep.status(tmp_path)] == [(1, 1, 0)]
 
 
