@@ -47,9 +47,9 @@ class SpecMap:
 
 
 def kinds_of(hw: Hardware) -> dict[str, list[str]]:
-    """Effects of the devices that an axis turns: `drift` those that age, `noise` the others of their families."""
+    """Effects of the devices that an axis turns: `drift` those that age without being noise, `noise` the others."""
     effects = [e for t in hw.tiles.values() for e in t.nonidealities if e.strength and e.kind.partition(".")[0] != "circuit"]
-    drift = dict.fromkeys(e.kind for e in effects if "age" in e.stages())  # type: ignore[attr-defined]
+    drift = dict.fromkeys(e.kind for e in effects if "age" in e.stages() and not e.noise)  # type: ignore[attr-defined]
     return {"drift": [*drift], "noise": [k for k in dict.fromkeys(e.kind for e in effects) if k not in drift]}
 
 
