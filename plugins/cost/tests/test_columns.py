@@ -5,15 +5,15 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
-
-import mho
-from mho.cli import main
 from mho_cost import columns
 from mho_lab.studies.columns import column
 from mho_lab.studies.layers import layer_study
 from mho_lab.studies.subject import Subject
 from mho_lab.sweep.arms import ArmScore, front, outcomes, quantity
 from mho_lab.sweep.page import sweep_page
+
+import mho
+from mho.cli import main
 
 TASK = """
 import torch

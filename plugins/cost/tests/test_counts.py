@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
+from mho_cost.counts import counts
 from torch import nn
 
 import mho
-from mho_cost.counts import counts
 
 
 def hardware(more="", layers="[]", rows=16, columns=8, device=""):

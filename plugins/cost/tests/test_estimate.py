@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 from click.testing import CliRunner
+from mho_cost.estimate import cost
+from mho_cost.tables import CostTable
 from torch import nn
 
 import mho
 from mho.cli import main
-from mho_cost.estimate import cost
-from mho_cost.tables import CostTable
 
 MACRO = "mho: 1\ndefault: t\ntiles: {t: {rows: 256, columns: 256, dac: {bits: 8}, adc: {bits: 8, bound: 10}}}"
 

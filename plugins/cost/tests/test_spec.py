@@ -3,10 +3,10 @@
 import math
 
 import pytest
-
-import mho
 from mho_cost.spec import at, kinds_of, spec_map, spec_page
 from mho_lab import Effort, Subject
+
+import mho
 
 HW = mho.load("pcm.standard")
 EFFORT = Effort((2, 4))

@@ -1,10 +1,10 @@
 """Cost tables: published figures, the ADC survey, and what a wrong table is told."""
 
 import pytest
+from mho_cost.tables import CostTable, adc_area, adc_energy, presets, table_of
 
 from mho import MhoError
 from mho.ground import ConfigError
-from mho_cost.tables import CostTable, adc_area, adc_energy, presets, table_of
 
 HEAD = "cost: 1\nsource: our lab\nyear: 2026\nnode: 40\nbasis: measured\nband: 0.1\n"
 CORE = "{name: core, per: mvm, rows: 64, columns: 64, energy: 1 nJ, latency: 50 ns}"

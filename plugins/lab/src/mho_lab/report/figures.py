@@ -117,7 +117,7 @@ def scatter(drawing: Drawing, spots: Sequence[Spot], name: str, label: str) -> s
             ax.errorbar(s.x, s.y, sem, marker="o", markersize=5, elinewidth=1.2, capsize=2, **shade)
             if s.front:
                 ax.plot([s.low, s.high], [s.y, s.y], color=colour(0), alpha=0.35, linewidth=0.8)
-                ax.annotate(str(i), (s.x, s.y), (4, 5), textcoords="offset points", color=INK)
+                ax.annotate(str(i), (s.x, s.y), (-11, 1), textcoords="offset points", color=INK)
         best = [s for s in spots if s.front]
         ax.plot([s.x for s in best], [s.y for s in best], color=colour(0), linewidth=1.4, drawstyle="steps-post")
         _scales(ax, drawing)
