@@ -3,7 +3,8 @@
 python    run, all blocks of a page in one namespace; an `output` block right behind it is what it prints
 console   `$` lines are commands, the lines behind them their output
 bash      every line is a command
-yaml      a hardware file, which must be valid; a fragment is laid over pcm.standard. `sweep: 1`: a sweep file, `cost: 1`: a cost table
+yaml      a hardware file, which must be valid; a fragment is laid over pcm.standard. `sweep: 1`: a sweep file,
+          `cost: 1`: a cost table
 toml      must parse
 text      nothing: formulas, trees of files
 {...}     a directive of Sphinx
