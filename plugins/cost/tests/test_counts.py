@@ -42,6 +42,37 @@ def test_both_devices_of_a_pair_are_written_where_both_are_modelled():
     assert (one.devices, both.devices, one.write, both.write) == (2, 2, 800, 1600)
 
 
+sliced = pytest.mark.skipif(not hasattr(mho.Mapping, "factors"), reason="weights are not sliced here")
+
+
+@sliced
+@pytest.mark.parametrize(
+    "mapping, tiles, devices, columns",
+    [
+        ("mapping: {kind: circuit.equal_shares, devices: 2}", 3 * 5, 4, 2),  # 4 outputs on a tile of 8 columns
+        ("mapping: {kind: circuit.equal_shares, devices: 2, sum: analog}", 3 * 3, 4, 1),
+        (
+            "mapping: {kind: circuit.digits, bits: 8, digit: 2, sign: columns}, device: {pair: single}",
+            3 * 20,
+            8,
+            8,
+        ),  # 7 bits: 4 digits
+    ],
+)
+def test_slices_have_devices_and_where_they_are_apart_columns_and_conversions(mapping, tiles, devices, columns):
+    (c,) = counts(nn.Linear(40, 20), torch.zeros(5, 40), hardware(mapping))
+    assert (c.tiles, c.devices, c.conversion) == (tiles, devices, columns * 300)
+    assert c.cell_read == devices * 800 * 5 and c.write == 800 * (8 if devices == 8 else 2)
+
+
+@sliced
+def test_digits_of_inputs_are_passes():
+    """6 bits of a magnitude, 2 at a time."""
+    hw = mho.load(hardware(), set=["tiles.t.dac={kind: circuit.serial_dac, bits: 7, digit: 2}"])
+    (c,) = counts(nn.Linear(40, 20), torch.zeros(5, 40), hw)
+    assert (c.passes, c.converted, c.conversion) == (3, 3, 3 * 300) and c.input_bit == 40 * 3 * 5 * 3 * 2
+
+
 class Digital(nn.Module):
     """conv on tiles; batch norm, linear, LSTM, attention and a bare product digital."""
 
