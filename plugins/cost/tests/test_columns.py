@@ -68,6 +68,11 @@ def test_energy_of_a_column_is_that_of_the_cost(task, hw):
     }
 
 
+def test_a_network_that_is_digital_altogether_costs_its_multiply_adds(task, hw):
+    off = mho.Hardware.from_data({**hw.to_data(), "layers": [{"match": "*", "tile": "digital"}]})
+    assert column(task, off, "energy:components32")["value"] == pytest.approx(0.41e-3 * (16 * 8 + 8 * 2))
+
+
 @pytest.mark.parametrize(
     "name, said",
     [("energie:components32", "did you mean 'energy'"), ("energy", "needs a table"), ("energy:isaac", "no row per multiply_add")],
