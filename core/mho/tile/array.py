@@ -319,11 +319,11 @@ class TileArray(Scales, Member):
 
     # -- a chip -----------------------------------------------------------------------------------------------
     @torch.no_grad()
-    def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: str | None = None) -> None:
+    def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: object = None) -> None:
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
         the fingerprint `of` is kept from chip to chip."""
         key, before, view = draws.fold_words(key, self.path), self.chip, self.view
-        if before is not None and of is not None and before.of == of and _as_target(before.target, weight):
+        if before is not None and of is not None and _as_target(before.target, weight) and before.of == of:
             gamma, target = before.gamma, before.target
         else:
             gamma, target = self.gamma.clone(), self.normalised(weight.detach())
@@ -420,8 +420,9 @@ class TileArray(Scales, Member):
 
 
 def _as_target(target: Tensor, weight: Tensor) -> bool:
-    """Whether a fingerprint, which is one of fp32, tells all that the target there is was made from."""
-    return target.dtype == weight.dtype == torch.float32 and target.device == weight.device
+    """Whether a fingerprint, which is one of fp32, tells all that the target there is was made from, and is at hand: that of
+    another device would have to be waited for."""
+    return target.dtype == weight.dtype == torch.float32 and target.device == weight.device == torch.device("cpu")
 
 
 @functools.lru_cache(256)
