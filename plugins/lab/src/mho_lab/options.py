@@ -41,10 +41,20 @@ def folder(flag: str, text: str) -> Option:
     return click.option(flag, type=click.Path(file_okay=False, path_type=Path), help=text)
 
 
+def _use_device(context: click.Context, option: click.Parameter, name: str) -> None:
+    from mho_lab import devices
+
+    devices.use(name)
+
+
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)  # a file that is there
 OUT = folder("--out", "Folder of the results [mho-runs/TASK-HW-...].")
 SEED = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
 THREADS = count("--threads", 1, "Threads of torch; results are bit-equal only for the same number.")
+DEVICE = click.option(
+    "--device", default="cpu", show_default=True, expose_value=False, callback=_use_device,
+    help="cpu, cuda, cuda:N, mps, or auto: the accelerator that there is.",
+)  # fmt: skip
 CHIPS = count("--chips", 25, "Simulated chips.")
 
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mho.config import registry
 from mho.ground import MhoError
+from mho_lab.devices import asked
 from mho_lab.measure import pools, work
 from mho_lab.measure.identity import OURS, code_of
 from mho_lab.measure.state import Item, Record, State, need_plans
@@ -216,6 +217,7 @@ class _Job:
             "folder": str(self.state.folder),
             "identity": self.identity,
             "plugins": self.plugins,
+            "device": asked(),
             "path": sys.path,
             "timeout": self.timeout,
             "driver": os.getpid(),

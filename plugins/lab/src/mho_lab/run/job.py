@@ -32,6 +32,7 @@ from mho.config import Hardware, load
 from mho.effects import draws
 from mho.ground import MhoError, spread, write_atomically
 from mho.use import Evaluation, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
+from mho_lab.devices import placed
 from mho_lab.measure.identity import identity, versions
 from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
 from mho_lab.run.inspection import inspect_layers, kurtosis_by_layer
@@ -105,7 +106,7 @@ class Job:
     def _digital(self) -> tuple[nn.Module, Score]:
         """Plain training, or its saved result; with the score that everything is compared to."""
         self._seed("digital")
-        model, file = self.task.model(), self.folder / "digital.safetensors"
+        model, file = placed(self.task.model()), self.folder / "digital.safetensors"
         if file.exists():
             load_model(model, file)
         else:
@@ -303,7 +304,7 @@ class Job:
 
 def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     """The task's network on analog tiles with the weights of a file; a plain digital one is calibrated first."""
-    net = load_model(to_analog(task.model(), hardware), checkpoint)
+    net = load_model(to_analog(placed(task.model()), hardware), checkpoint)
     with safe_open(str(checkpoint), "pt") as f:
         plain = not any(name.endswith("tiles.input_range") for name in f.keys())  # noqa: SIM118 (not a dict)
     if plain:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mho.effects import draws
 from mho.ground import MhoError, write_atomically
+from mho_lab.devices import current, moved
 from mho_lab.run.task import Task
 
 
@@ -63,6 +64,7 @@ class Loop:
     def _epoch(self, epoch: int) -> float:
         loss = None
         for batch in self.task.train_batches(draws.words("epoch", self.seed, epoch)[0] & 0x7FFFFFFF):
+            batch = moved(batch)  # noqa: PLW2901 (the same, elsewhere)
             self.optimizer.zero_grad()
             loss = self.loss(self.task.predict(self.net, batch), batch)
             loss.backward()
@@ -87,7 +89,7 @@ class Loop:
         """Epochs that are done already."""
         if self.file is None or not self.file.exists():
             return 0
-        state = torch.load(self.file, weights_only=True)
+        state = torch.load(self.file, map_location=current(), weights_only=True)
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         if decay is not None:
@@ -116,9 +118,9 @@ def generator_states() -> dict[str, Any]:
 
 def set_generator_states(states: dict[str, Any]) -> None:
     """Back to `generator_states`."""
-    torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    torch.set_rng_state(states["torch"].cpu())
+    for number, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state.cpu(), number)
     name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
     random.setstate(states["python"])

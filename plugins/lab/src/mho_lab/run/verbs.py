@@ -16,7 +16,7 @@ import click
 from mho.cli.config import JSON, SET
 from mho.config import load, registry
 from mho.ground import MhoError, json_text, percent, table, with_error
-from mho_lab.options import CHIPS, EXISTING, OUT, SEED, THREADS, at_most, default_folder, several, switch
+from mho_lab.options import CHIPS, DEVICE, EXISTING, OUT, SEED, THREADS, at_most, default_folder, several, switch
 
 if TYPE_CHECKING:
     from mho_lab.run.job import Job
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @at_most("--jobs", "Trainings at the same time [one more than there are cores].")
 @OUT
 @THREADS
+@DEVICE
 @switch("--no-report", "Skip the HTML report.")
 @JSON
 def run(
@@ -79,6 +80,7 @@ def run(
 @SEED
 @OUT
 @THREADS
+@DEVICE
 def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None, threads: int) -> None:
     """Train TASK digitally and then for HW, and keep both networks (digital.safetensors, trained.safetensors).
 
@@ -98,6 +100,7 @@ def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | N
 @SEED
 @several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")
 @THREADS
+@DEVICE
 @JSON
 def evaluate(
     checkpoint: Path, task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, times: tuple[str, ...],

@@ -29,7 +29,7 @@ from mho.ground import MhoError, write_atomically
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity, versions
 from mho_lab.measure.state import Item
-from mho_lab.options import OUT, SEED, at_most, default_folder
+from mho_lab.options import DEVICE, OUT, SEED, at_most, default_folder
 
 if TYPE_CHECKING:
     from mho_lab.report import Block
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def study_options(verb: Callable[..., Any]) -> Any:
     """TASK, HW and the options of every study, for `Study.begin`."""
     for option in reversed([
-        click.argument("task"), click.argument("hw"), SET, SEED, OUT,
+        click.argument("task"), click.argument("hw"), SET, SEED, OUT, DEVICE,
         click.option("--executor", default="serial", show_default=True, help="serial, process, loky, or a joblib backend."),
         at_most("--workers", "Processes of the executor."),
         JSON,

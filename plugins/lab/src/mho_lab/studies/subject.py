@@ -19,6 +19,7 @@ from mho.effects import Dac
 from mho.ground import MhoError
 from mho.tile import TileArray, tile_arrays
 from mho.use import calibrate, load_model, one_chip, to_analog, to_digital
+from mho_lab.devices import current, placed
 from mho_lab.measure.identity import digest
 from mho_lab.run.task import Task, load_task
 
@@ -84,12 +85,12 @@ def _task_of(name: str, changed: int) -> Task:
 def trained(task: str, checkpoint: str) -> nn.Module:
     """The network of a checkpoint: on the hardware that it was trained for where the file says so, else plain torch. Do not
     change it; it is kept for the next item."""
-    return _trained(task_of(task), checkpoint, _changed(checkpoint))
+    return _trained(task_of(task), checkpoint, _changed(checkpoint), str(current()))
 
 
 @functools.lru_cache(4)
-def _trained(task: Task, checkpoint: str, changed: int) -> nn.Module:
-    model, hw = task.model(), hardware_of(checkpoint)
+def _trained(task: Task, checkpoint: str, changed: int, device: str) -> nn.Module:
+    model, hw = placed(task.model()), hardware_of(checkpoint)
     return load_model(model if hw is None else to_analog(model, hw), checkpoint).eval()
 
 

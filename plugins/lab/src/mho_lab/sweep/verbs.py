@@ -15,7 +15,7 @@ import click
 
 from mho.cli.config import JSON, SET
 from mho.ground import MhoError
-from mho_lab.options import at_most, count, folder as folder_option, several, switch
+from mho_lab.options import DEVICE, at_most, count, folder as folder_option, several, switch
 
 FOLDER = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -28,6 +28,7 @@ def executor_options(command: Callable[..., None]) -> Callable[..., None]:
         at_most("--workers", "Processes at the same time [all cores]."),
         click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="Per item."),
         click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, with --executor dask [one of its own]."),
+        DEVICE,
         click.option("--executor", default="process", show_default=True, metavar="NAME", help=how),
     ):
         command = option(command)
