@@ -154,7 +154,7 @@ class TileArray(Scales, Member):
         found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry).to(self.gamma.dtype)
         if self.is_attached or self.mapped is None:
             over = found > self.gamma * (1 + 1e-6)
-            if over.any():
+            if _perhaps(over):
                 self.gamma.copy_(torch.where(over, found, self.gamma))
             self.known = version
         elif not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
@@ -166,7 +166,7 @@ class TileArray(Scales, Member):
     def follow_zeros(self, weight: Tensor) -> None:
         """After an optimizer step: columns that were 0 when they were mapped are mapped anew, as if converted after it."""
         if self.zero._version != self._zeros[0]:
-            self._zeros = self.zero._version, bool(self.zero.any())
+            self._zeros = self.zero._version, _perhaps(self.zero)
         if self._zeros[1]:
             found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry)
             self.gamma.copy_(torch.where(self.zero > 0, found, self.gamma))
@@ -382,7 +382,7 @@ class TileArray(Scales, Member):
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
         the fingerprint `of` is kept from chip to chip."""
         self.follow(weight)
-        if not weight.isfinite().all():
+        if not _perhaps(weight.isfinite().all()):
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         key, before, view = draws.fold_words(key, self.path), self.chip, self.view
         if before is not None and of is not None and _as_target(before.target, weight) and before.of == of:
@@ -488,6 +488,11 @@ def _version(weight: Tensor) -> tuple[int, ...] | None:
     if not isinstance(owner, nn.Parameter) or owner.is_inference():
         return None
     return id(owner), owner.data_ptr(), owner._version
+
+
+def _perhaps(found: Tensor) -> bool:
+    """Whether any of it is true. An accelerator is not waited for: there it may be."""
+    return found.device.type != "cpu" or bool(found.any())
 
 
 def _as_target(target: Tensor, weight: Tensor) -> bool:

@@ -167,10 +167,11 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, aten = kwargs or {}, torch.ops.aten
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        if func is aten._local_scalar_dense.default:
-            if tensors[0].device.type == FAR:
-                self._refuse("looks at a value (.item(), bool(), float(), if), so it waits for the device")
-            return True if tensors[0].dtype == torch.bool else 1.0 if tensors[0].is_floating_point() else 1
+        if func in (aten._local_scalar_dense.default, aten.allclose.default, aten.equal.default):
+            if any(t.device.type == FAR for t in tensors):
+                self._refuse("looks at a value (.item(), bool(), float(), allclose, if), so it waits for the device")
+            plain = func is aten._local_scalar_dense.default and tensors[0].dtype != torch.bool
+            return (1.0 if tensors[0].is_floating_point() else 1) if plain else True
         on = [t.device.type for t in tensors]
         if func is aten._to_copy.default and (to := kwargs.get("device")) is not None:
             on.append(torch.device(to).type)
@@ -237,9 +238,9 @@ def _one_net(net: nn.Module) -> Iterator[None]:
     """All that a network holds goes to the device; parameters that are shared stay shared."""
     memo: dict[int, tuple[Tensor, Tensor]] = {}
     for module in net.modules():
-        for held in (module._parameters, module._buffers):
+        for held in (module._parameters, module._buffers, vars(module)):
             for name, t in held.items():
-                if t is not None:
+                if isinstance(t, Tensor):
                     _, held[name] = memo.setdefault(id(t), (t, _moved(t)))
     assert all(a.device.type == FAR for a in tile_arrays(net))
     yield
