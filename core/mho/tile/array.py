@@ -242,7 +242,8 @@ class TileArray(Scales, Member):
             return Mvm(call)(x.rows(), call.weights(w) if drawn is None else drawn.w)
         rows, parts = x.rows(), []
         samples = self.session.samples(len(rows))
-        for k, part in enumerate(rows.split(len(rows) // samples) if samples else [rows]):
+        split = rows.split(len(rows) // samples) if samples else [rows]
+        for k, part in enumerate(split, call.stream.vectors.before // max(1, len(split[0]))):
             one = replace(call, stream=call.stream.of_sample(k, len(part)))
             parts.append(Mvm(one)(part, one.weights(w)))
         return torch.cat(parts)

@@ -33,6 +33,14 @@ def asked() -> str:
     return _asked
 
 
+def of_worker(number: int) -> str:
+    """What to tell the process that is this one among several: of accelerators that are alike, each takes its own."""
+    import torch
+
+    here = current()
+    return str(here) if here.type == "cpu" or ":" in _asked else f"{here.type}:{number % torch.accelerator.device_count()}"
+
+
 def current() -> torch.device:
     """The device of this process."""
     import torch

@@ -55,6 +55,7 @@ DEVICE = click.option(
     "--device", default="cpu", show_default=True, expose_value=False, callback=_use_device,
     help="cpu, cuda, cuda:N, mps, or auto: the accelerator that there is.",
 )  # fmt: skip
+EVERY = at_most("--save-every", "Keep the state of a training after every so many steps too, not only after each epoch.")
 CHIPS = count("--chips", 25, "Simulated chips.")
 
 

@@ -34,6 +34,7 @@ from mho.ground import MhoError, spread, write_atomically
 from mho.use import Evaluation, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
 from mho_lab.devices import placed
 from mho_lab.measure.identity import identity, versions
+from mho_lab.run import ranks
 from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
 from mho_lab.run.inspection import inspect_layers, kurtosis_by_layer
 from mho_lab.run.loop import Loop, seed_all
@@ -76,6 +77,7 @@ class Job:
     label: str = ""  # stands before the name of every stage in its progress
     started: float = field(default_factory=time.time)
     chosen: str = ""  # how the direct deployment was made
+    every: int | None = None  # steps of a training after which its state is kept, besides every epoch
 
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
@@ -196,10 +198,13 @@ class Job:
     def _fit(self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, file: Path, what: str, **options: Any) -> None:
         """Train, and keep the result in `file`."""
         part, what = file.with_suffix(".part.pt"), self.label + what
-        loop = Loop(self.task, net, optimizer, epochs, self.seed, part, what=what, progress=self.progress, **options)
+        options |= {"what": what, "progress": self.progress and ranks.is_first(), "every": self.every}
+        loop = Loop(self.task, net, optimizer, epochs, self.seed, part, **options)
         loop.run()
-        write_atomically(file, lambda f: save_model(net, f))
+        if ranks.is_first():
+            write_atomically(file, lambda f: save_model(net, f))
         loop.done()
+        ranks.meet()
 
     def _curve(self, variant: Variant, net: nn.Module, reference: float) -> tuple[Evaluation, dict[str, Rows]]:
         """Scores and further figures of all chips; chips that are in results.jsonl already are not run again."""

@@ -16,7 +16,8 @@ import click
 from mho.cli.config import JSON, SET
 from mho.config import load, registry
 from mho.ground import MhoError, json_text, percent, table, with_error
-from mho_lab.options import CHIPS, DEVICE, EXISTING, OUT, SEED, THREADS, at_most, default_folder, several, switch
+from mho_lab import devices
+from mho_lab.options import CHIPS, DEVICE, EVERY, EXISTING, OUT, SEED, THREADS, at_most, default_folder, several, switch
 
 if TYPE_CHECKING:
     from mho_lab.run.job import Job
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
 @OUT
 @THREADS
 @DEVICE
+@EVERY
 @switch("--no-report", "Skip the HTML report.")
 @JSON
 def run(
     task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, seeds: int | None, jobs: int | None,
-    out: Path | None, threads: int, no_report: bool, as_json: bool,
+    out: Path | None, threads: int, save_every: int | None, no_report: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train TASK digitally, deploy it on HW as it is, train it hardware-aware, deploy that, and compare the accuracies
     of many simulated chips over drift time.
@@ -48,13 +50,19 @@ def run(
 
     One training says nothing about the next: --seeds 3 trains three times, each deployed on chips of its own, and gives
     means over the trainings, and what hardware-aware training gains with a 95 % interval.
+
+    \b
+    One training by several processes (the rest is done by the first of them):
+      torchrun --nproc-per-node 4 -m mho run TASK HW --device cuda
     """
     if not no_report:
         from mho_lab.report.figures import need_extras
 
         need_extras()  # before minutes of work
     job: Job | Trainings
-    job = one = _job(task, hw, changes, chips, seed, out, threads)
+    job = one = _job(task, hw, changes, chips, seed, out, threads, save_every)
+    if not _trained_together(one, seeds):
+        return
     if seeds:
         folder = out or default_folder(one.task.name, hw, one.hardware.digest)
         from mho_lab.run.seeds import Trainings
@@ -64,6 +72,7 @@ def run(
         width = min(jobs or (os.cpu_count() or 1) + 1, seeds)
         if width > 1:
             options = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
+            options += [f"--save-every={save_every}"] if save_every else []
             _resumable(lambda: _apart(several, [task, hw, *options], width), folder)
     summary = _resumable(job.run, job.folder)
     click.echo(json_text(summary) if as_json else _table(summary))
@@ -81,12 +90,21 @@ def run(
 @OUT
 @THREADS
 @DEVICE
-def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None, threads: int) -> None:
+@EVERY
+def train(
+    task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None, threads: int, save_every: int | None
+) -> None:
     """Train TASK digitally and then for HW, and keep both networks (digital.safetensors, trained.safetensors).
 
     `mho run` with the same arguments goes on from there; `mho evaluate` takes the files.
+
+    \b
+    By several processes that share every mini-batch:
+      torchrun --nproc-per-node 4 -m mho train TASK HW --device cuda
     """
-    job = _job(task, hw, changes, 1, seed, out, threads)
+    job = _job(task, hw, changes, 1, seed, out, threads, save_every)
+    if not _trained_together(job):
+        return
     _resumable(job.train, job.folder)
     click.echo(f"{job.folder / 'digital.safetensors'}\n{job.folder / 'trained.safetensors'}")
 
@@ -129,7 +147,21 @@ def evaluate(
     click.echo(f"{checkpoint.name} on {hardware.description or hw}, {chips} chips\n{curve}")
 
 
-def _job(task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, out: Path | None, threads: int) -> Job:
+def _trained_together(job: Job, seeds: int | None = None) -> bool:
+    """Train with the other processes of torchrun, if there are any; whether this one goes on alone."""
+    from mho_lab.run import ranks
+
+    with ranks.joined():
+        if ranks.count() > 1:
+            if seeds:
+                raise MhoError("--seeds starts processes of its own; leave it out under torchrun")
+            _resumable(job.train, job.folder)
+    return ranks.is_first()
+
+
+def _job(
+    task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, out: Path | None, threads: int, every: int | None
+) -> Job:
     import torch
 
     from mho_lab.run.job import Job
@@ -139,7 +171,7 @@ def _job(task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, ou
     folder = out or default_folder(job_task.name, hw, hardware.digest, seed)
     command = shlex.join(["mho", *sys.argv[1:]])
     torch.set_num_threads(threads)
-    return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command)
+    return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command, every=every)
 
 
 def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
@@ -152,7 +184,7 @@ def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
     todo = job.todo()
 
     def train_one(seed: int) -> None:
-        own = [f"--seed={seed}", f"--out={job.folder_of(seed)}"]
+        own = [f"--seed={seed}", f"--out={job.folder_of(seed)}", f"--device={devices.of_worker(seed - job.seeds[0])}"]
         command = [*start, *arguments, *own]
         ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 (ourselves)
         if ended.returncode:
