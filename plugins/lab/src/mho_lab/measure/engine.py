@@ -70,6 +70,12 @@ def run(
     return [r for k in mine if (r := state.record(k))]
 
 
+def records(items: Iterable[Item], measure: Measure, folder: str | Path, identity: dict[str, Any] | None = None) -> list[Record]:
+    """The records that there are of these items, whoever has measured them."""
+    state = State(Path(folder).resolve())
+    return [r for item in items if (r := state.record(key_of(item, measure, identity)))]
+
+
 def plan(items: Iterable[Item], measure: Measure, folder: str | Path, identity: dict[str, Any] | None = None) -> None:
     """Note that `folder` is about these items and no others; nothing is measured. What was planned for this function before
     keeps its results, but `read` and `status` no longer tell of them."""

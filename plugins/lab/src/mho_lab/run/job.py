@@ -38,6 +38,7 @@ from mho_lab.run import ranks
 from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
 from mho_lab.run.inspection import inspect_layers, kurtosis_by_layer
 from mho_lab.run.loop import Loop, seed_all
+from mho_lab.run.networks import Elsewhere
 from mho_lab.run.product import MvmExperiment, effect_table
 from mho_lab.run.results import complete_lines
 from mho_lab.run.task import Score, Task
@@ -77,6 +78,7 @@ class Job:
     label: str = ""  # stands before the name of every stage in its progress
     started: float = field(default_factory=time.time)
     chosen: str = ""  # how the direct deployment was made
+    elsewhere: Elsewhere | None = None  # who scores the chips; None: this process
     every: int | None = None  # steps of a training after which its state is kept, besides every epoch
 
     def run(self) -> dict[str, Any]:
@@ -211,24 +213,20 @@ class Job:
         file = self.folder / "results.jsonl"
         lines = {r["chip"]: r for r in complete_lines(file) if r["variant"] == variant.name}
         taken: list[Score] = []
+        if self.elsewhere is not None:
+            network = write_atomically(self.folder / f"{variant.name}.safetensors", lambda f: save_model(net, f))
+            found = self.elsewhere.chips(network, self.hardware.times, self.seed, self.chips)
+            for k in sorted(found.keys() - lines.keys()):
+                self._keep_line(lines, variant, k, **found[k])
 
         def score(net: nn.Module) -> float:
             taken.append(self.task.checked_score(net))
             return taken[-1]
 
         def keep(k: int, scores: tuple[float, ...]) -> None:
-            line = lines[k] = {
-                "variant": variant.name,
-                "chip": k,
-                "seed": self.seed,
-                "times": list(self.hardware.times),
-                "scores": list(scores),
-                "extra": {name: [s.extra[name] for s in taken] for name in taken[0].extra},
-            }
+            extra = {name: [s.extra[name] for s in taken] for name in taken[0].extra}
             taken.clear()
-            cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
-            with file.open("a") as f:
-                f.write("\n" * cut + json.dumps(line) + "\n")
+            self._keep_line(lines, variant, k, list(scores), extra)
 
         curve = evaluate(
             net, score, self.hardware.times, self.chips, self.seed,
@@ -237,6 +235,15 @@ class Job:
         )  # fmt: skip
         rows = [lines[k] for k in range(self.chips)]
         return curve, {name: [r["extra"][name] for r in rows] for name in rows[0].get("extra", {})}
+
+    def _keep_line(self, lines: dict[int, Any], variant: Variant, k: int, scores: list[float], extra: dict[str, Any]) -> None:
+        """One line more of results.jsonl, and of `lines`."""
+        about = {"variant": variant.name, "chip": k, "seed": self.seed, "times": list(self.hardware.times)}
+        line = lines[k] = {**about, "scores": scores, "extra": extra}
+        file = self.folder / "results.jsonl"
+        cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
+        with file.open("a") as f:
+            f.write("\n" * cut + json.dumps(line) + "\n")
 
     # -- bookkeeping ------------------------------------------------------------------------------------------
     def _seed(self, stage: str) -> None:
