@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from mho.ground import MhoError
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -62,10 +65,25 @@ def folder(flag: str, text: str) -> Option:
     return click.option(flag, type=Place(file_okay=False), help=text)
 
 
+def _use_device(context: click.Context, option: click.Parameter, name: str) -> None:
+    from mho_lab import devices
+
+    devices.use(name)
+
+
 EXISTING = Place(exists=True, dir_okay=False)  # a file that is there
 OUT = folder("--out", "Folder of the results [mho-runs/TASK-HW-...].")
 SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(-EDGE, EDGE), help="Same seed, same result.")
 THREADS = count("--threads", 1, "Threads of torch; results are bit-equal only for the same number.")
+DEVICE = click.option(
+    "--device", default="cpu", show_default=True, expose_value=False, callback=_use_device,
+    help="cpu, cuda, cuda:N, mps, or auto: the accelerator that there is.",
+)  # fmt: skip
+EXECUTOR = click.option("--executor", default="serial", show_default=True, help="serial, process, loky, or a joblib backend.")
+WORKERS = at_most("--workers", "Processes of the executor.")
+DASK = click.option("--dask", metavar="ADDRESS", help="Of the scheduler of a Dask cluster, whose workers see the same folders.")
+SHARD = click.option("--shard", metavar="I/N", help="Only the I-th of N parts, e.g. of a job array; all share the folder.")
+EVERY = at_most("--save-every", "Keep the state of a training after every so many steps too, not only after each epoch.")
 CHIPS = count("--chips", 25, "Simulated chips.")
 
 
@@ -81,3 +99,13 @@ def bar(what: str, total: int | None = None) -> Any:
 
     every = 0.1 if sys.stderr.isatty() else 10.0
     return tqdm(desc=what, total=total, delay=every, mininterval=every, maxinterval=max(every, 10.0), leave=False)
+
+
+def shard_of(text: str | None) -> tuple[int, int] | None:
+    """(i, n) of I/N. Raises `MhoError` for anything else."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+/\d+", text):
+        raise MhoError(f"--shard {text}: expected I/N, e.g. 2/8")
+    i, n = (int(v) for v in text.split("/"))
+    return i, n

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import mho
 from mho.config import Hardware, Kinded, Strict, TrainingSpec, kind_form, registry
 from mho.ground import MhoError, PluginError
+from mho_lab.devices import current
 
 OURS = {"mho", "mho_lab"}  # packages whose versions say what their code is
 ALWAYS = {"mho", "mho-lab", "mho-fast", "torch", "python"}  # versions that every result depends on
@@ -33,7 +34,7 @@ def identity(
     task: HasCode | None = None, checkpoint: str | Path | None = None, hardware: Hardware | Iterable[Hardware] | None = None
 ) -> dict[str, Any]:
     """What results depend on besides their item: the code and data version of a task, the bytes of a checkpoint, the
-    precision of the simulation on this processor, versions, and code.
+    precision of the simulation on this processor, versions, and code; the device, where it is not the processor.
 
     hardware    one or several that the results are for: the code of the plugins that they name counts, file by file, and no
                 other plugin does. Without it, the versions of all plugins count (files of --plugin by their hash).
@@ -45,6 +46,8 @@ def identity(
         "precision": _precision(used[0] if used and len(used) == 1 else None),
         "versions": installed if used is None else {k: v for k, v in installed.items() if k in ALWAYS},
     }
+    if current().type != "cpu":
+        about["device"] = current().type
     if task is not None:
         modules |= {c.__module__ for c in type(task).__mro__[:-1]}
         about["fingerprint"] = task.fingerprint()

@@ -12,7 +12,7 @@ import click
 from mho.cli.config import JSON, SET
 from mho.config import load
 from mho.ground import MhoError, table
-from mho_lab.options import SEED, bar, count, file, several
+from mho_lab.options import DEVICE, SEED, bar, count, file, several
 
 if TYPE_CHECKING:
     from mho.config import Hardware
@@ -37,6 +37,7 @@ MAX_SIZE = 16_384  # of a matrix; its tiles, devices and noise need some 20 time
 @several("--study", "names", None, "Run a study instead (repeatable).", type=click.Choice(STUDY_NAMES))
 @file("--plot", "Draw it too, as .svg or .png.", metavar="FILE")
 @SEED
+@DEVICE
 @JSON
 def mvm(
     hw: str, changes: tuple[str, ...], matrices: int, size: int, times: tuple[str, ...], boosts: tuple[str, ...],
