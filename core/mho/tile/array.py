@@ -35,6 +35,7 @@ from mho.tile.programmed import Programmed, exactly, keeps_values
 from mho.tile.scales import Scales
 from mho.tile.session import Member, stream_of
 from mho.tile.view import TileView
+from mho.tile.watch import Watch
 
 RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
 
@@ -83,6 +84,7 @@ class TileArray(Scales, Member):
         self.known: tuple[int, ...] | None = None  # which tensor gamma was last compared with, and in which version
         self.mapped: Tensor | None = None  # [tile, out] what the mapping made of the weights then
         self._zeros = -1, False  # version of `zero`, and whether there is one
+        self.watch = Watch()
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
 
     @property
@@ -189,6 +191,8 @@ class TileArray(Scales, Member):
             y = self.layout.join_groups(self.layout.split_groups(given.rows()) @ self.digital(weight).mT)
         else:
             y = self._analog(given, weight, drawn).to(given.image.dtype)
+            if not (self.training or torch.compiler.is_compiling() or transformed()) and self.watch.due(self):
+                self.watch.look(self, given, weight)
         for c in self.corrections:
             y = c.outputs(y, layer.rows, weight)
         return y.reshape(*given.shape[:-1], self.layout.out_features)

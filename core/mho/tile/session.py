@@ -74,6 +74,7 @@ class Session:
         self.chip: Any = None  # the chip that is on
         self.rank = 0  # of this process among those that train the network together
         self.said: set[str] = set()  # what warnings were about
+        self.found: dict[str, tuple[str, list[str]]] = {}  # what this root forward has to warn about, and where
         self._hooks: tuple[RemovableHandle, ...] = ()
 
     @property
@@ -121,6 +122,7 @@ class Session:
         self.sample += self.batch or 0
         self.batch = None
         self.uses.clear()
+        self._say_found()
 
     @staticmethod
     def _bring_key_back(root: nn.Module, output: Any) -> None:
@@ -189,6 +191,17 @@ class Session:
             "training an analog network without mho.attach(optimizer, net): noise is injected at full strength, and weights "
             "are not clipped",
         )
+
+    def find(self, about: str, text: str, where: str) -> None:
+        """Warn, at the end of the root forward: `text` with all names in place of {}."""
+        self.found.setdefault(about, (text, []))[1].append(where)
+        if not self.active:
+            self._say_found()
+
+    def _say_found(self) -> None:
+        while self.found:
+            about, (text, names) = self.found.popitem()
+            self.say(about, text.format(", ".join(dict.fromkeys(names))))
 
     def say(self, about: str, text: str) -> None:
         """Warn, once about each thing."""

@@ -1,0 +1,124 @@
+"""What a weight matrix loses at the edges of its converters and devices: inputs beyond their range, outputs that saturate the
+ADC, weights beyond gamma. Looked at in evaluation only, at calls 1, 2, 4, 8, ... since a range or the weights have changed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mho.tile.patches import Patches
+
+if TYPE_CHECKING:
+    from mho.tile.array import TileArray
+
+VECTORS = 64  # of a call that are looked at
+LOST = 0.15  # of the signal: more is warned about. Learned input ranges come to rest where 5 % are clipped (0.11 of a Gaussian)
+FEW = 1 / 16  # of their range that calibrated inputs do not stay below
+
+ADVICE = {
+    "inputs clipped": "inputs beyond the input range of the DAC are cut at {}. Calibrate (mho.calibrate(net, batches)), or give "
+    "a larger dac.range",
+    "inputs small": "inputs fill little of the input range of the DAC, which has few levels for them, at {}. Calibrate "
+    "(mho.calibrate(net, batches)), or give a smaller dac.range",
+    "outputs saturated": "outputs saturate the ADC at {}. Give a larger adc.bound, or dac.halvings, or fewer rows",
+    "weights clipped": "weights beyond the range of their devices are cut at {}. Map them anew "
+    "(layer.tiles.remap(layer.weight)), or give a wider mapping",
+}
+
+
+class Beyond(NamedTuple):
+    """How many of `count` values lie beyond their limit, how much of the sum of squares is lost there, and the largest value in
+    units of the limit."""
+
+    over: float = 0.0
+    count: float = 0.0
+    lost: float = 0.0
+    power: float = 0.0
+    top: float = 0.0
+
+    @classmethod
+    def of(cls, v: Tensor, limit: Tensor | float, lowest: float, used: Tensor | float) -> Beyond:
+        """v of which the share `used` is no padding, in [lowest limit, limit]."""
+        v = v / limit
+        cut = v - v.clamp(lowest, 1)
+        sums = torch.stack([(cut.abs() > 1e-6).sum(), cut.square().sum(), v.square().sum(), v.abs().amax()]).double().tolist()
+        return cls(sums[0], float(used) * v.numel(), *sums[1:])
+
+    def and_of(self, other: Beyond) -> Beyond:
+        """Those of both."""
+        return Beyond(*(a + b for a, b in zip(self[:4], other[:4])), max(self.top, other.top))
+
+    @property
+    def share(self) -> float:
+        """Of the values."""
+        return self.over / max(1.0, self.count)
+
+    @property
+    def loss(self) -> float:
+        """Relative error that the cut makes."""
+        return math.sqrt(self.lost / self.power) if self.power > 0 else 0.0
+
+
+class Watch:
+    """What was found at one tile array since its ranges changed."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.about: tuple[object, ...] = ()
+        self.found: dict[str, Beyond] = {}
+        self.chosen = False  # whether input ranges come from data
+
+    def due(self, array: TileArray) -> bool:
+        """Whether this call is looked at."""
+        about = array.input_range._version, array.gamma._version, array.known, array.chip is None
+        if about != self.about:
+            self.about, self.calls, self.found = about, 0, {}
+        self.calls += 1
+        return self.calls & (self.calls - 1) == 0
+
+    @torch.no_grad()
+    def look(self, array: TileArray, x: Patches, weight: Tensor) -> None:
+        """Some vectors of a call through the reference path, stage by stage."""
+        if x.window.kernel:
+            x = x.with_image(x.image[:1])
+        rows = x.rows()
+        rows = rows[:: max(1, len(rows) // VECTORS)][:VECTORS]
+        if not rows.numel() or not weight.numel():
+            return
+        kind = weight.dtype if weight.dtype == torch.float64 else torch.float32
+        rows, weight = rows.to(kind), weight.to(kind)
+        view, dac = array.view, array.view.dac
+        seen = {} if dac is None and view.adc is None else array.trace(rows, weight, "watch")
+        used = array.layout.occupied.sum() / array.layout.used.numel()
+        if dac is not None and dac.range != "dynamic":
+            self.note("inputs clipped", Beyond.of(array.layout.cut(rows), seen["range"], dac.lowest, used))
+            self.chosen = array.learns_range and bool((seen["range"] != dac.start).any())
+        if view.adc is not None and not (view.plan.passes or (dac is not None and dac.halvings)):
+            self.note("outputs saturated", Beyond.of(seen["analog"], view.adc.limit, -1.0, 1.0))
+        if array.chip is None:
+            self.weights(array, array.on_tiles(weight))
+        for what, advice in ADVICE.items():
+            if self.warns(what):
+                share = f"{self.found[what].share:.0%}" if what in self.found else f"{self.found['inputs clipped'].top:.1%}"
+                array.session.find(what, advice, f"{array.name or '(root)'} ({share})")
+
+    def weights(self, array: TileArray, w: Tensor) -> None:
+        """Weights w [tile, out, row] that are used or written."""
+        used = array.layout.occupied.sum() / array.layout.used.numel()
+        self.note("weights clipped", Beyond.of(w, array.gamma.unsqueeze(-1), -1.0, used))
+
+    def note(self, what: str, found: Beyond) -> None:
+        self.found[what] = self.found.get(what, Beyond()).and_of(found)
+
+    def warns(self, what: str) -> bool:
+        """Whether so much is lost that the results are about something else."""
+        if what == "inputs small":
+            return not self.chosen and 0 < self.found.get("inputs clipped", Beyond(top=1.0)).top < FEW
+        return self.found.get(what, Beyond()).loss > LOST
+
+    def texts(self) -> list[str]:
+        """For the report: what is beyond its limit."""
+        return [f"{what}: {found.share:.2%}" for what, found in self.found.items() if found.over]
