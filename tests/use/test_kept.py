@@ -219,7 +219,7 @@ def trained(hw, steps=200, **options):
         loss = (net(X) - X @ target.T).square().mean()
         loss.backward()
         optimizer.step()
-    return net, float(loss)
+    return net, loss.item()
 
 
 def test_a_clip_that_binds_is_said(hardware):

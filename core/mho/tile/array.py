@@ -27,13 +27,13 @@ from mho.effects import (
 )
 from mho.effects.gradient import CleanProduct
 from mho.ground import MhoError
-from mho.tile.backend import Backend, Drawn
+from mho.tile.backend import Backend, Drawn, backend_for
 from mho.tile.layout import Layout
 from mho.tile.mvm import Call, Mvm
 from mho.tile.patches import POINT, Patches
 from mho.tile.programmed import Programmed, exactly, keeps_values
 from mho.tile.scales import Scales
-from mho.tile.session import Member, stream_of
+from mho.tile.session import Member, Session, stream_of
 from mho.tile.view import TileView
 from mho.tile.watch import Watch
 
@@ -86,6 +86,14 @@ class TileArray(Scales, Member):
         self._zeros = -1, False  # version of `zero`, and whether there is one
         self.watch = Watch()
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
+
+    def join(self, session: Session, name: str) -> None:
+        """Become part of a network under this name; random numbers are those of the name from now on."""
+        hardware, self.session, self.chip = self.session.hardware, session, None
+        self.view = self.view.renamed(name)
+        self.name, self.path = name, self.view.path
+        if hardware is not None:
+            self.backend = backend_for(self.view, hardware.precision, hardware.compile)
 
     @property
     def spec(self) -> TileSpec:
@@ -393,6 +401,7 @@ class TileArray(Scales, Member):
             gamma, target = before.gamma, before.target
         else:
             gamma, target = self.gamma.clone(), self.normalised(weight.detach())
+            self.watch.weights(self, weight)
             target = target.contiguous() if self.backend is None else self.backend.laid_out(target)
         stream = Stream(key, key)
         g = None if self.backend is None else self.backend.programmed(target, key)

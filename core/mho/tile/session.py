@@ -70,6 +70,7 @@ class Session:
         self.batch_axis = 0  # of the first tensor that the root forward is given; see `evaluate`
         self.batch: int | None = None  # samples of the current root forward
         self._sample = torch.zeros((), dtype=torch.int32)
+        self.alone: Counter[str] = Counter()  # vectors of layers that were called outside of a root forward since
         self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
         self.chip: Any = None  # the chip that is on
         self.rank = 0  # of this process among those that train the network together
@@ -86,6 +87,8 @@ class Session:
     @sample.setter
     def sample(self, number: int | Tensor) -> None:
         self._sample = torch.as_tensor(number, dtype=torch.int32)
+        if not torch.compiler.is_compiling():
+            self.alone.clear()
 
     # -- root forward -----------------------------------------------------------------------------------------
     def watch(self, root: nn.Module) -> None:
@@ -151,8 +154,13 @@ class Session:
         assert array.chip is not None
         chip, calls, time = array.chip.keys
         call = draws.fold(calls, use)
-        if not self.active:  # called on its own: every vector is a sample
-            first, self.sample = self.sample, self.sample + vectors
+        if not self.active:  # called on its own: every vector is a sample, and each layer counts its own
+            first = self.sample
+            if torch.compiler.is_compiling():
+                self.sample = first + vectors
+            else:
+                first += self.alone[array.name]
+                self.alone[array.name] += vectors
             self.uses.clear()
             return stream_of(chip, call, time, vectors, first=first, samples=vectors)
         outer = self._outer(array, shape)

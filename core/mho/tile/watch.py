@@ -75,7 +75,8 @@ class Watch:
         """Whether this call is looked at."""
         about = array.input_range._version, array.gamma._version, array.known, array.chip is None
         if about != self.about:
-            self.about, self.calls, self.found = about, 0, {}
+            self.about, self.calls = about, 0
+            self.found = {k: v for k, v in self.found.items() if k == "weights clipped" and array.chip is not None}
         self.calls += 1
         return self.calls & (self.calls - 1) == 0
 
@@ -99,16 +100,18 @@ class Watch:
         if view.adc is not None and not (view.plan.passes or (dac is not None and dac.halvings)):
             self.note("outputs saturated", Beyond.of(seen["analog"], view.adc.limit, -1.0, 1.0))
         if array.chip is None:
-            self.weights(array, array.on_tiles(weight))
+            self.weights(array, weight)
         for what, advice in ADVICE.items():
             if self.warns(what):
                 share = f"{self.found[what].share:.0%}" if what in self.found else f"{self.found['inputs clipped'].top:.1%}"
                 array.session.find(what, advice, f"{array.name or '(root)'} ({share})")
 
-    def weights(self, array: TileArray, w: Tensor) -> None:
-        """Weights w [tile, out, row] that are used or written."""
+    @torch.no_grad()
+    def weights(self, array: TileArray, weight: Tensor) -> None:
+        """The weights [out, in] that are used, or written to a chip."""
         used = array.layout.occupied.sum() / array.layout.used.numel()
-        self.note("weights clipped", Beyond.of(w, array.gamma.unsqueeze(-1), -1.0, used))
+        if weight.numel():
+            self.found["weights clipped"] = Beyond.of(array.on_tiles(weight), array.gamma.unsqueeze(-1), -1.0, used)
 
     def note(self, what: str, found: Beyond) -> None:
         self.found[what] = self.found.get(what, Beyond()).and_of(found)

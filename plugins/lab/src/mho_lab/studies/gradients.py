@@ -271,15 +271,22 @@ def loss_on_chip(net: nn.Module, loss: Loss, time: Time, seed: int, chip: int) -
 
 
 @contextmanager
-def moved(parameters: Sequence[nn.Parameter], step: Sequence[Tensor]) -> Iterator[None]:
-    """The parameters with a step added, and as they were, to the bit, afterwards."""
+def moved(net: nn.Module, parameters: Sequence[nn.Parameter], step: Sequence[Tensor]) -> Iterator[None]:
+    """The parameters of a network with a step added, and as they were, to the bit, afterwards; mapped as before all the time."""
+
+    def settle() -> None:
+        for array, matrix in matrices(net):
+            array.settle(matrix)
+
     before = [p.detach().clone() for p in parameters]
     try:
         with torch.no_grad():
             for p, s in zip(parameters, step):
                 p.add_(s.view_as(p))
+        settle()
         yield
     finally:
         with torch.no_grad():
             for p, old in zip(parameters, before):
                 p.copy_(old)
+        settle()
