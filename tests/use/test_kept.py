@@ -258,7 +258,7 @@ def test_a_clip_in_sigmas_spares_weights_of_one_size(hardware, where, weights):
 def test_inputs_of_one_sign_are_calibrated_by_their_size(hardware):
     net = mho.to_analog(nn.Linear(8, 2), hardware("dac: {bits: 8}"))
     mho.calibrate(net, [torch.full((4, 8), 5.0)], "moving_std")
-    assert float(net.tiles.input_range) == pytest.approx(15)
+    assert net.tiles.input_range.item() == pytest.approx(15)
 
 
 @pytest.mark.parametrize("clip", ["clip: 0.1", "clip: 0.5 sigma"])
