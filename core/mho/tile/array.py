@@ -147,7 +147,7 @@ class TileArray(Scales, Member):
     def settle(self, weight: Tensor, training: bool = False) -> None:
         """Gamma is meant for these weights, whatever the mapping would make of them: `follow` looks for changes since. While
         steps of an optimizer train them (`training`), gamma stays as long as the weights are within range."""
-        self.known = _version(weight)
+        self.known = self._state_of(weight)
         if hasattr(weight, "to_local"):
             return  # a shard (FSDP2)
         self.mapped = None if training else self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry)
@@ -158,7 +158,7 @@ class TileArray(Scales, Member):
         mapping makes something else of them now; in an attached training, only columns whose weights exceed their range."""
         if torch.compiler.is_compiling() or transformed() or weight.is_meta or hasattr(weight, "to_local"):
             return
-        version = _version(weight)
+        version = self._state_of(weight)
         if version is not None and version == self.known:
             return
         found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry).to(self.gamma.dtype)
@@ -171,6 +171,16 @@ class TileArray(Scales, Member):
             self.remap(weight)
         else:
             self.known = version
+
+    def _state_of(self, weight: Tensor) -> tuple[int, ...] | None:
+        """Which parameter a weight is, where its values lie, and how often they, quantiser and corrections were changed in place;
+        None for a weight that is no parameter (computed by pruning, given to `functional_call`): always looked at."""
+        owner = weight if weight._base is None else weight._base
+        if not isinstance(owner, nn.Parameter) or owner.is_inference():
+            return None
+        changing = [m for m in (self.weight_quantiser, *self.corrections) if m is not None]
+        others = [t._version for m in changing for t in (*m.parameters(), *m.buffers())]
+        return id(owner), owner.data_ptr(), owner._version, *others
 
     @torch.no_grad()
     def follow_zeros(self, weight: Tensor) -> None:
@@ -492,15 +502,6 @@ class TileArray(Scales, Member):
         layout = self.layout
         tiles = f"{layout.row_tiles}x{layout.block_count} tiles, {len(self.view.plan.effects)} effects"
         return f"{layout.out_features}x{layout.in_features} weights on {tiles}"
-
-
-def _version(weight: Tensor) -> tuple[int, ...] | None:
-    """Which parameter a weight is, where its values lie, and how often they were changed in place; None for a weight that is no
-    parameter (computed by pruning, given to `functional_call`), which is looked at whenever it is used."""
-    owner = weight if weight._base is None else weight._base
-    if not isinstance(owner, nn.Parameter) or owner.is_inference():
-        return None
-    return id(owner), owner.data_ptr(), owner._version
 
 
 def _as_target(target: Tensor, weight: Tensor) -> bool:

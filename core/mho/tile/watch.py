@@ -30,11 +30,11 @@ ADVICE = {
 
 
 class Beyond(NamedTuple):
-    """How many of `count` values lie beyond their limit, how much of the sum of squares is lost there, and the largest value in
+    """How many of `total` values lie beyond their limit, how much of the sum of squares is lost there, and the largest value in
     units of the limit."""
 
     over: float = 0.0
-    count: float = 0.0
+    total: float = 0.0
     lost: float = 0.0
     power: float = 0.0
     top: float = 0.0
@@ -49,12 +49,13 @@ class Beyond(NamedTuple):
 
     def and_of(self, other: Beyond) -> Beyond:
         """Those of both."""
-        return Beyond(*(a + b for a, b in zip(self[:4], other[:4])), max(self.top, other.top))
+        over, total, lost, power = (a + b for a, b in zip(self[:4], other[:4]))
+        return Beyond(over, total, lost, power, max(self.top, other.top))
 
     @property
     def share(self) -> float:
         """Of the values."""
-        return self.over / max(1.0, self.count)
+        return self.over / max(1.0, self.total)
 
     @property
     def loss(self) -> float:
