@@ -13,18 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import TileSpec, TrainingSpec
-from mho.effects import (
-    Compensation,
-    Correction,
-    CorrectionModule,
-    Matrix,
-    QuantiserModule,
-    Stream,
-    Surrogate,
-    draws,
-    straight,
-    transformed,
-)
+from mho.effects import Compensation, Correction, CorrectionModule, Matrix, QuantiserModule, Stream, Surrogate, draws, straight
+from mho.effects.arithmetic import transformed
 from mho.effects.gradient import CleanProduct
 from mho.ground import MhoError
 from mho.tile.backend import Backend, Drawn, backend_for
@@ -138,9 +128,8 @@ class TileArray(Scales, Member):
     def remap(self, weight: Tensor) -> None:
         """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
         gamma scales the conductances down exactly as it scales the outputs up."""
-        w = self.on_tiles(weight.detach())
-        self.gamma.copy_(self.view.mapping.gamma(w, self.view.geometry))
-        self.zero.copy_((self.gamma == 1) & (w == 0).all(-1))
+        self.gamma.copy_(self._mapped(weight))
+        self.zero.copy_((self.gamma == 1) & (self.on_tiles(weight.detach()) == 0).all(-1))
         self.settle(weight)
 
     @torch.no_grad()
@@ -150,7 +139,11 @@ class TileArray(Scales, Member):
         self.known = self._state_of(weight)
         if hasattr(weight, "to_local"):
             return  # a shard (FSDP2)
-        self.mapped = None if training else self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry)
+        self.mapped = None if training else self._mapped(weight)
+
+    def _mapped(self, weight: Tensor) -> Tensor:
+        """gamma [tile, out] that the mapping makes of weights."""
+        return self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry).to(self.gamma.dtype)
 
     @torch.no_grad()
     def follow(self, weight: Tensor) -> None:
@@ -161,16 +154,12 @@ class TileArray(Scales, Member):
         version = self._state_of(weight)
         if version is not None and version == self.known:
             return
-        found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry).to(self.gamma.dtype)
-        if self.is_attached or self.mapped is None:
-            over = found > self.gamma * (1 + 1e-6)
-            if over.any():
-                self.gamma.copy_(torch.where(over, found, self.gamma))
-            self.known = version
-        elif not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
-            self.remap(weight)
-        else:
-            self.known = version
+        found, self.known = self._mapped(weight), version
+        if not (self.is_attached or self.mapped is None):
+            if not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
+                self.remap(weight)
+        elif (over := found > self.gamma * (1 + 1e-6)).any():
+            self.gamma.copy_(torch.where(over, found, self.gamma))
 
     def _state_of(self, weight: Tensor) -> tuple[int, ...] | None:
         """Which parameter a weight is, where its values lie, and how often they, quantiser and corrections were changed in place;
@@ -188,8 +177,7 @@ class TileArray(Scales, Member):
         if self.zero._version != self._zeros[0]:
             self._zeros = self.zero._version, bool(self.zero.any())
         if self._zeros[1]:
-            found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry)
-            self.gamma.copy_(torch.where(self.zero > 0, found, self.gamma))
+            self.gamma.copy_(torch.where(self.zero > 0, self._mapped(weight), self.gamma))
 
     @torch.no_grad()
     def clip_(self, weight: Tensor, limit: float) -> None:

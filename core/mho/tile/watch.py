@@ -34,33 +34,20 @@ class Beyond(NamedTuple):
     units of the limit."""
 
     over: float = 0.0
-    total: float = 0.0
+    total: float = 1e-9
     lost: float = 0.0
-    power: float = 0.0
+    power: float = 1e-99
     top: float = 0.0
-
-    @classmethod
-    def of(cls, v: Tensor, limit: Tensor | float, lowest: float, used: Tensor | float) -> Beyond:
-        """v of which the share `used` is no padding, in [lowest limit, limit]."""
-        v = v / limit
-        cut = v - v.clamp(lowest, 1)
-        sums = torch.stack([(cut.abs() > 1e-6).sum(), cut.square().sum(), v.square().sum(), v.abs().amax()]).double().tolist()
-        return cls(sums[0], float(used) * v.numel(), *sums[1:])
-
-    def and_of(self, other: Beyond) -> Beyond:
-        """Those of both."""
-        over, total, lost, power = (a + b for a, b in zip(self[:4], other[:4]))
-        return Beyond(over, total, lost, power, max(self.top, other.top))
 
     @property
     def share(self) -> float:
         """Of the values."""
-        return self.over / max(1.0, self.total)
+        return self.over / self.total
 
     @property
     def loss(self) -> float:
         """Relative error that the cut makes."""
-        return math.sqrt(self.lost / self.power) if self.power > 0 else 0.0
+        return math.sqrt(self.lost / self.power)
 
 
 class Watch:
@@ -84,44 +71,40 @@ class Watch:
     @torch.no_grad()
     def look(self, array: TileArray, x: Patches, weight: Tensor) -> None:
         """Some vectors of a call through the reference path, stage by stage."""
-        if x.window.kernel:
-            x = x.with_image(x.image[:1])
-        rows = x.rows()
-        rows = rows[:: max(1, len(rows) // VECTORS)][:VECTORS]
+        rows = (x.with_image(x.image[:1]) if x.window.kernel else x).rows()
+        kind = weight.dtype if weight.dtype == torch.float64 else torch.float32
+        rows, weight = rows[:: max(1, len(rows) // VECTORS)][:VECTORS].to(kind), weight.to(kind)
         if not rows.numel() or not weight.numel():
             return
-        kind = weight.dtype if weight.dtype == torch.float64 else torch.float32
-        rows, weight = rows.to(kind), weight.to(kind)
-        view, dac = array.view, array.view.dac
-        seen = {} if dac is None and view.adc is None else array.trace(rows, weight, "watch")
-        used = array.layout.occupied.sum() / array.layout.used.numel()
+        layout, dac, adc = array.layout, array.view.dac, array.view.adc
+        seen = {} if dac is None and adc is None else array.trace(rows, weight, "watch")
         if dac is not None and dac.range != "dynamic":
-            self.note("inputs clipped", Beyond.of(array.layout.cut(rows), seen["range"], dac.lowest, used))
+            self.note("inputs clipped", layout.cut(rows), seen["range"], dac.lowest, float(layout.used.mean()))
             self.chosen = array.learns_range and bool((seen["range"] != dac.start).any())
-        if view.adc is not None and not (view.plan.passes or (dac is not None and dac.halvings)):
-            self.note("outputs saturated", Beyond.of(seen["analog"], view.adc.limit, -1.0, 1.0))
+        if adc is not None and not (array.view.plan.passes or (dac is not None and dac.halvings)):
+            self.note("outputs saturated", seen["analog"], adc.limit)
         if array.chip is None:
             self.weights(array, weight)
-        for what, advice in ADVICE.items():
-            if self.warns(what):
-                share = f"{self.found[what].share:.0%}" if what in self.found else f"{self.found['inputs clipped'].top:.1%}"
-                array.session.find(what, advice, f"{array.name or '(root)'} ({share})")
+        for what, found in self.found.items():
+            if found.loss > LOST:
+                array.session.find(what, ADVICE[what], f"{array.name or '(root)'} ({found.share:.0%})")
+            elif what == "inputs clipped" and not self.chosen and 0 < found.top < FEW:
+                array.session.find("inputs small", ADVICE["inputs small"], f"{array.name or '(root)'} ({found.top:.1%})")
 
     @torch.no_grad()
     def weights(self, array: TileArray, weight: Tensor) -> None:
         """The weights [out, in] that are used, or written to a chip."""
-        used = array.layout.occupied.sum() / array.layout.used.numel()
-        if weight.numel():
-            self.found["weights clipped"] = Beyond.of(array.on_tiles(weight), array.gamma.unsqueeze(-1), -1.0, used)
+        self.found.pop("weights clipped", None)
+        self.note("weights clipped", array.on_tiles(weight), array.gamma[..., None], used=float(array.layout.used.mean()))
 
-    def note(self, what: str, found: Beyond) -> None:
-        self.found[what] = self.found.get(what, Beyond()).and_of(found)
-
-    def warns(self, what: str) -> bool:
-        """Whether so much is lost that the results are about something else."""
-        if what == "inputs small":
-            return not self.chosen and 0 < self.found.get("inputs clipped", Beyond(top=1.0)).top < FEW
-        return self.found.get(what, Beyond()).loss > LOST
+    def note(self, what: str, v: Tensor, limit: Tensor | float, lowest: float = -1.0, used: float = 1.0) -> None:
+        """Values v of which the share `used` is no padding, in [lowest limit, limit]."""
+        if v.numel():
+            v, before = v / limit, self.found.get(what, Beyond())
+            cut = v - v.clamp(lowest, 1)
+            sums = torch.stack([(cut.abs() > 1e-6).sum(), cut.square().sum(), v.square().sum(), v.abs().amax()]).tolist()
+            now = Beyond(sums[0], used * v.numel(), *sums[1:])
+            self.found[what] = Beyond(*(a + b for a, b in zip(before[:4], now[:4])), max(before.top, now.top))  # type: ignore[misc]
 
     def texts(self) -> list[str]:
         """For the report: what is beyond its limit."""
