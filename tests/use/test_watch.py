@@ -38,7 +38,7 @@ def test_inputs_that_uncalibrated_ranges_cut_are_warned_about_once_with_their_sh
     assert not warned(lambda: [net(5 * X) for _ in range(5)])
     share = (X[:: len(X) // 64][:64].abs() > 0.2).double().mean()
     assert f"inputs clipped: {share:.2%}" in mho.conversion_report(net)[0].said
-    assert "inputs clipped" in str(mho.conversion_report(net)) and "clipped" not in mho.conversion_report(net).to_json()
+    assert "inputs clipped" in str(mho.report(net)) and "clipped" not in mho.conversion_report(net).to_json()
     mho.calibrate(net, [5 * X])
     assert not warned(lambda: mho.evaluate(net, lambda n: float(n(5 * X).mean()), ["1 s"], chips=2))
     assert not any("clipped" in s for e in mho.conversion_report(net) for s in e.said)
