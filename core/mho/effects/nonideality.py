@@ -272,7 +272,7 @@ class Nonideality(Kinded):
         """One plain stage, with the strength mixed in: value + factor (new - value)."""
         new: Tensor = getattr(self, stage)(value, *args)
         if new.shape != value.shape:
-            raise MhoError(f"{stage} of {self.kind} must return a tensor of shape {[*value.shape]}, got {[*new.shape]}")
+            raise MhoError(f"{stage} of {self.kind} returns shape {[*new.shape]}, the core needs {[*value.shape]}")
         if self.factor == 1 or not self.writes(stage):
             return new
         return value + self.factor * (new - value)
