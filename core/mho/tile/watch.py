@@ -103,8 +103,8 @@ class Watch:
             v, before = v / limit, self.found.get(what, Beyond())
             cut = v - v.clamp(lowest, 1)
             sums = torch.stack([(cut.abs() > 1e-6).sum(), cut.square().sum(), v.square().sum(), v.abs().amax()]).tolist()
-            now = Beyond(sums[0], used * v.numel(), *sums[1:])
-            self.found[what] = Beyond(*(a + b for a, b in zip(before[:4], now[:4])), max(before.top, now.top))  # type: ignore[misc]
+            over, total, lost, power = (a + b for a, b in zip(before, (sums[0], used * v.numel(), *sums[1:3])))
+            self.found[what] = Beyond(over, total, lost, power, max(before.top, sums[3]))
 
     def texts(self) -> list[str]:
         """For the report: what is beyond its limit."""

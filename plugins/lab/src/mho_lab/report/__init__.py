@@ -12,7 +12,21 @@ from types import ModuleType
 from typing import Any
 
 from mho.use import conversion_report
-from mho_lab.report.blocks import Block, bars, code, facts, heatmap, histogram, lines, page, table, text, tiles, write_page
+from mho_lab.report.blocks import (
+    Block,
+    bars,
+    code,
+    facts,
+    heatmap,
+    histogram,
+    lines,
+    page,
+    scatter,
+    table,
+    text,
+    tiles,
+    write_page,
+)
 from mho_lab.report.figures import TileGrid
 from mho_lab.report.folders import report_of, write_report
 
