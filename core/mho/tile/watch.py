@@ -74,7 +74,7 @@ class Watch:
         rows = (x.with_image(x.image[:1]) if x.window.kernel else x).rows()
         kind = weight.dtype if weight.dtype == torch.float64 else torch.float32
         rows, weight = rows[:: max(1, len(rows) // VECTORS)][:VECTORS].to(kind), weight.to(kind)
-        if not rows.numel() or not weight.numel():
+        if not rows.numel() or not weight.numel() or (rows.is_cuda and torch.cuda.is_current_stream_capturing()):
             return
         layout, dac, adc = array.layout, array.view.dac, array.view.adc
         seen = {} if dac is None and adc is None else array.trace(rows, weight, "watch")

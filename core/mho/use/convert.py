@@ -132,6 +132,10 @@ class ConversionReport(Tabular, tuple[Converted, ...]):
         return json.dumps([{k: v for k, v in asdict(e).items() if k != "beyond"} | {"matrix": e.matrix} for e in self])
 
 
+class NothingAnalogError(MhoError):
+    """No layer of a network went on tiles."""
+
+
 def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = False) -> nn.Module:
     """A copy of `model` whose layers run on the analog tiles that `hw` (a `Hardware`, file or preset) describes.
 
@@ -156,7 +160,7 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
     net, kept = _convert(_copy(model), hw)
     report = _report(net, kept)
     if not report.analog:
-        raise MhoError(f"nothing in this {type(model).__name__} went on analog tiles:\n{report}")
+        raise NothingAnalogError(f"nothing in this {type(model).__name__} went on analog tiles:\n{report}")
     if report.left_digital:
         text = "left digital: " + "; ".join(f"{e.shown} ({e.type}: {e.why})" for e in report.left_digital)
         if strict:
