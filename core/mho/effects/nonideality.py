@@ -272,7 +272,8 @@ class Nonideality(Kinded):
         """One plain stage, with the strength mixed in: value + factor (new - value)."""
         new: Tensor = getattr(self, stage)(value, *args)
         if new.shape != value.shape:
-            raise MhoError(f"{stage} of {self.kind} returns shape {[*new.shape]}, the core needs {[*value.shape]}")
+            needed = f"the core needs {[*value.shape]} (count axes from the end)"
+            raise MhoError(f"{stage} of {self.kind} returns shape {[*new.shape]}, {needed}")
         if self.factor == 1 or not self.writes(stage):
             return new
         return value + self.factor * (new - value)
