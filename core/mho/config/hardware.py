@@ -272,11 +272,12 @@ class Hardware(Strict):
         return hash(self.digest)
 
 
-def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Hardware:
-    """The hardware of a file, a preset (`pcm.standard`) or a Hardware, with changes `PATH=VALUE` applied.
+def load(source: Hardware | str | Path, *, set: str | Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Hardware:
+    """The hardware of a file, a preset (`pcm.standard`) or a Hardware, with changes `PATH=VALUE` (one or several) applied.
 
     `plugins` are Python files with effects of your own, loaded first.
     """
+    set = (set,) if isinstance(set, str) else tuple(set)
     for file in plugins:
         registry.load_file(file)
     if isinstance(source, Hardware):
@@ -285,11 +286,10 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
         changed = Hardware.from_tree(_as_tree(source), Files(), set)
         return changed.written_at(source.mark_of_rule)  # rules still stand where they were written
     path, name = find(source)
-    changes = [*set]
-    hardware = Hardware.from_tree(*Files().resolved(read(path), (name or str(path.resolve()),)), changes)
-    if not (changes and hardware.description):
+    hardware = Hardware.from_tree(*Files().resolved(read(path), (name or str(path.resolve()),)), set)
+    if not (set and hardware.description):
         return hardware
-    title = f"{hardware.description}; changed: {', '.join(changes)}"  # it must not go under the preset's title alone
+    title = f"{hardware.description}; changed: {', '.join(set)}"  # it must not go under the preset's title alone
     return hardware.model_copy(update={"description": title}).written_at(hardware.mark_of_rule)
 
 
