@@ -23,6 +23,12 @@ BAD = "mho: 1\ndefault: t\ntiles:\n  t: {rows: 0, colums: 3}\n"
 pytestmark = pytest.mark.usefixtures("plugins")
 
 
+@pytest.fixture(autouse=True)
+def without_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core of these tests has none to put on a tile."""
+    monkeypatch.setattr("mho.cli.config._build", lambda hardware, file: None)
+
+
 def mho(*args: str | Path) -> Result:
     return CliRunner().invoke(main, [str(a) for a in args])
 
@@ -191,7 +197,7 @@ def verb(tmp_path: Path) -> Callable[[str], None]:
     def install(body: str) -> None:
         info = tmp_path / "site" / "greet-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mho-greet\nVersion: 1.0\n")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mho-greet\nVersion: 1.0\nSummary: Says hello\n")
         (info / "entry_points.txt").write_text("[mho.commands]\ngreet = fake_greet:greet\n")
         (tmp_path / "site" / "fake_greet.py").write_text(f"import click\n@click.command()\ndef greet():\n    {body}\n")
 
@@ -200,7 +206,7 @@ def verb(tmp_path: Path) -> Callable[[str], None]:
 
 def test_a_plugin_can_add_a_verb_which_is_imported_on_use(verb: Callable[[str], None]) -> None:
     verb("click.echo('hello')")
-    assert re.search(r"greet +From mho-greet 1\.0\.", mho("--help").output)
+    assert re.search(r"greet +Says hello \(mho-greet 1\.0\)", mho("--help").output)
     assert "fake_greet" not in sys.modules
     assert mho("greet").output == "hello\n"
 

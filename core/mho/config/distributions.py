@@ -48,6 +48,13 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
     "mho-fast": ({}, "Route routes"),
     "mho-qat": ({}, "PreactivationNoise Schedule distillation_loss follow quantise unquantise"),
     "mho-transformers": ({}, "DriftScore"),
+    "mho-cost": (
+        {
+            "cost": "Energy, latency and area of a network, by a table with sources.",
+            "spec": "Which conductance windows, noise and drift a network stands.",
+        },
+        "CostTable cost cost_counts",
+    ),
 }
 # The same for keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
@@ -78,6 +85,12 @@ def owner(point: metadata.EntryPoint) -> tuple[str, str]:
 def owners(points: Iterable[metadata.EntryPoint]) -> str:
     """mho-one 1.0 and mho-two 1.0"""
     return " and ".join(" ".join(owner(p)) for p in points)
+
+
+def about(points: Sequence[metadata.EntryPoint]) -> str:
+    """What a distribution says of itself in one line, with its name."""
+    said = points[0].dist.metadata["Summary"] if points[0].dist is not None else None
+    return f"{said} ({owners(points)})" if said else f"From {owners(points)}."
 
 
 def several(points: Sequence[metadata.EntryPoint], what: str) -> str:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from mho.config import distributions, plugincode
@@ -56,6 +57,7 @@ class Registry:
         self._loaded: dict[str, Provided] = {}
         self._failed: dict[str, str] = {}
         self._local: dict[str, Provided] = {}  # file, or BY_HAND -> what was registered
+        self._others: dict[str, Path] = {}  # what to call it -> file
         listed = os.environ.get(ALLOWED) if allowed is None else allowed
         self.allowed = None if listed is None else tuple(f.strip() for f in listed.split(",") if f.strip())
 
@@ -238,7 +240,7 @@ class Registry:
     def load_file(self, path: str | Path) -> Provided:
         """Run a Python file and register what its hooks return. For `--plugin ./my_effects.py`."""
         file = Path(path)
-        if not file.is_file():
+        if not os.path.isfile(file):  # unlike Path.is_file, quiet about impossible names
             raise PluginError(f"no file {str(path)!r}; expected a Python file with mho hooks")
         module = plugincode.run_file(file)
         try:
@@ -252,6 +254,11 @@ class Registry:
             self._may_register(cls, kind)
         self._local[str(file)] = found
         return found
+
+    def run_file(self, path: Path, noun: str) -> ModuleType:
+        """Run somebody's Python file that provides no part of hardware: a task. What it raises later is blamed on it."""
+        self._others[f"{noun} {path}"] = path.resolve()
+        return plugincode.run_file(path)
 
     @property
     def files(self) -> list[Path]:
@@ -283,14 +290,14 @@ class Registry:
                 found.setdefault(name, what)
         return found
 
-    def layer_classes(self) -> tuple[type, ...]:
-        """All analog layers: those of plugins loaded so far, then core's own."""
+    def layer_classes(self, *, everywhere: bool = False) -> tuple[type, ...]:
+        """All analog layers: those of plugins loaded so far (`everywhere`: of all that are installed), then core's own."""
         self.load(CORE)
-        return self.provided("layer")
+        return self.provided("layer", everywhere=everywhere)
 
-    def provided(self, category: str) -> tuple[Any, ...]:
+    def provided(self, category: str, *, everywhere: bool = False) -> tuple[Any, ...]:
         """All classes without a kind of a category, see `named`: what comes first counts."""
-        return tuple(thing(t) for t in self.named(category).values())
+        return tuple(thing(t) for t in self.named(category, everywhere=everywhere).values())
 
     def _things(self, origin: str, provided: Provided, category: str) -> dict[str, Any]:
         """What one plugin has of a category; whoever cannot say is named, as when it is loaded."""
@@ -299,7 +306,7 @@ class Registry:
 
     def blame(self, error: BaseException) -> str:
         """Which plugin raised an exception and where, in one sentence; "" if none did."""
-        places = {origin: Path(origin).resolve() for origin in self._local if origin != BY_HAND}
+        places = self._others | {f"plugin {origin}": Path(origin).resolve() for origin in self._local if origin != BY_HAND}
         for family in self._loaded:
             file = getattr(sys.modules.get(self._point(family).module), "__file__", None)
             if family != CORE and file is not None:
@@ -308,7 +315,7 @@ class Registry:
         guilty, frame = plugincode.frame_in(error, places)
         if frame is None:
             return ""
-        who = self._who(guilty) if guilty in self.claims else f"plugin {guilty}"
+        who = self._who(guilty) if guilty in self.claims else guilty
         return f"{who} failed in {frame.name} ({frame.filename}:{frame.lineno}): {plugincode.cause(error)}"
 
 

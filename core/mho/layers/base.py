@@ -70,7 +70,7 @@ class AnalogLayer(nn.Module):
 
     def biased(self, key: str) -> bool:
         """Whether a (digital) bias is added to the outputs of this matrix."""
-        return self.bias is not None
+        return getattr(self, "bias", None) is not None
 
     @classmethod
     def takes(cls, layer: nn.Module) -> bool:

@@ -131,6 +131,10 @@ class ConversionReport(Tabular, tuple[Converted, ...]):
         return json.dumps([{**asdict(e), "matrix": e.matrix} for e in self])
 
 
+class NothingAnalogError(MhoError):
+    """No layer of a network went on tiles."""
+
+
 def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = False) -> nn.Module:
     """A copy of `model` whose layers run on the analog tiles that `hw` (a `Hardware`, file or preset) describes.
 
@@ -155,7 +159,7 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
     net, kept = _convert(_copy(model), hw)
     report = _report(net, kept)
     if not report.analog:
-        raise MhoError(f"nothing in this {type(model).__name__} went on analog tiles:\n{report}")
+        raise NothingAnalogError(f"nothing in this {type(model).__name__} went on analog tiles:\n{report}")
     if report.left_digital:
         text = "left digital: " + "; ".join(f"{e.shown} ({e.type}: {e.why})" for e in report.left_digital)
         if strict:
@@ -278,11 +282,17 @@ class Holder:
 
 
 def _holders(net: nn.Module) -> list[Holder]:
-    """In the order of the model; what tiles hold for themselves is left out."""
-    classes = cast(tuple[type[AnalogLayer], ...], registry.layer_classes())
+    """In the order of the model; what tiles hold for themselves is left out. Where the layers known so far leave a matrix
+    digital, every installed plugin is asked whether it has one for it."""
     inside = {m for array in tile_arrays(net) for m in array.modules()}
-    holders = [Holder(name, m, classes) for name, m in net.named_modules() if m not in inside]
-    return [h for h in holders if h.own]
+    holders: list[Holder] = []
+    for everywhere in (False, True):
+        classes = cast(tuple[type[AnalogLayer], ...], registry.layer_classes(everywhere=everywhere))
+        found = [Holder(name, m, classes) for name, m in net.named_modules() if m not in inside]
+        holders = [h for h in found if h.own]
+        if all(h.cls or all(nn.parameter.is_lazy(p) or p.dim() < 2 for p in h.own) for h in holders):
+            break
+    return holders
 
 
 def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, Kept]:

@@ -68,6 +68,19 @@ class Attached:
             array.attached_as = None
             array.settle(matrix)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the methods of this training remember, to be saved beside `optimizer.state_dict()`; all else is in the network."""
+        return {name: hooks.state_dict() for name, hooks in zip(self.spec.all_methods, self.methods, strict=True)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of the same methods. Raises `MhoError` where it is one of others."""
+        names = list(self.spec.all_methods)
+        if sorted(state) != sorted(names):
+            theirs, ours = ", ".join(state) or "none", ", ".join(names) or "none"
+            raise MhoError(f"this is the state of a training with other methods: {theirs}; here: {ours}")
+        for name, hooks in zip(names, self.methods, strict=True):
+            hooks.load_state_dict(state[name])
+
     def steps(self, span: Span, name: str) -> float:
         """A stretch of training as a number of steps; an error that mentions `name` where it counts in epochs and nobody
         has said how many steps these have."""
