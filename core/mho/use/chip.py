@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -285,14 +286,17 @@ def _about(path: Path) -> dict[str, Any]:
 
 
 def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
-    saved, layers = load_file(str(path)), _about(path).get("layers", {})
+    layers, saved = _about(path).get("layers", {}), defaultdict[str, dict[str, Tensor]](dict)
+    for name, value in load_file(str(path)).items():
+        layer, _, what = name.partition("|")
+        saved[layer][what] = value
     for array in tile_arrays(net):
         if layers.get(array.name) != array.view.signature:
             raise MhoError(
                 f"{path} was saved from another network or hardware: layer {array.name!r} is {array.view.signature} here, "
                 f"{layers.get(array.name, 'missing')} there"
             )
-        own = {k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name}
+        own = {what: value.to(array.device) for what, value in saved.pop(array.name, {}).items()}
         array.chip = Programmed.restored(draws.fold_words(chip.key, array.path), own)
         if array.chip.range is None and array.learns_range:
             array.session.say(f"ranges of {path}", f"{path} holds no input ranges: those of the network are used")
