@@ -87,9 +87,12 @@ def code(title: str, content: str, *, summary: str = "", note: str = "") -> Bloc
 
 
 @_block
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, percent: bool = False, note: str = "") -> Block:
-    """A table. Numbers stand to the right (with `percent`, fractions are shown as per cent), texts to the left."""
-    return Block(title, "table", {"table": _table(head, rows, percent)}, note=note)
+def table(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, percent: bool = False, summary: str = "", note: str = ""
+) -> Block:
+    """A table. Numbers stand to the right (with `percent`, fractions are shown as per cent), texts to the left; with
+    `summary` it is folded up under these words."""
+    return Block(title, "table", {"table": _table(head, rows, percent), "summary": summary}, note=note)
 
 
 @_block
@@ -112,14 +115,18 @@ def lines(
     settings = sorted({v for c in curves for v in c.x})
     found = [{v: (a, e) for v, a, e in zip(c.x, c.y, c.sem)} for c in curves]
     rows = [[name_of(v), *(_with_error(*f.get(v, (None, None)), percent) for f in found)] for v in settings]
-    rows += [[name, *[shown(level, percent)] * len(curves)] for name, level in (levels or {}).items()]
+    head = [x or "setting", *series]
+    if len(curves) > 3 and len(settings) < len(curves) + 3:  # long names go down, short settings across
+        head, *rows = [list(column) for column in zip(head, *rows)]
+        head[0] = f"↓ → {head[0]}"
+    rows += [[name, *[shown(level, percent)] * (len(head) - 1)] for name, level in (levels or {}).items()]
     drawing = Drawing(x, y, tuple(log), percent, dict(levels or {}), tuple((v, name_of(v)) for v in settings))
     label = f"{title}: {y or 'value'} over {x or 'the setting'} for {_names(series)}. The numbers are in the table."
     legend = [*series, *({} if levels is None else levels)]
     data = {
         "legend": list(series),
         "levels": list(levels or {}),
-        "table": _table([x or "setting", *series], rows, percent, numeric=range(1, len(curves) + 1)),
+        "table": _table(head, rows, percent, numeric=range(1, len(head))),
     }
     assert len(legend) == len(data["legend"]) + len(data["levels"])
     call = {"x_names": drawing.settings}
@@ -198,7 +205,9 @@ def heatmap(
         ]
         for i, row in enumerate(numbers)
     ]
-    return Block(title, "heatmap", {"corner": corner, "columns": columns, "rows": list(zip(rows, cells))}, note=note)
+    whole = {"head": [corner, *columns], "rows": [[name, *(c[0] for c in row)] for name, row in zip(rows, cells)]}
+    data = {"corner": corner, "columns": columns, "rows": list(zip(rows, cells)), "table": whole}
+    return Block(title, "heatmap", data, note=note)
 
 
 @_block
