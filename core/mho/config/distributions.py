@@ -48,6 +48,7 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
     "mho-fast": ({}, "Route routes"),
     "mho-qat": ({}, "PreactivationNoise Schedule distillation_loss follow quantise unquantise"),
     "mho-transformers": ({}, "DriftScore"),
+    "mho-exchange": ({"translate": "A configuration of aihwkit or CrossSim as a hardware file."}, "exchange"),
 }
 # The same for keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}

@@ -38,6 +38,7 @@ def test_it_can_be_exported(network, x):
     assert torch.equal(exported(x[:7]), model(x[:7]))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's exporter about itself
 def test_onnx_has_the_converters_and_the_same_function(network, x, tmp_path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -46,7 +47,9 @@ def test_onnx_has_the_converters_and_the_same_function(network, x, tmp_path):
     for model, pairs in ((mho.to_digital(net), 0), (exchange.quantised(net), 14)):
         file = exchange.export_onnx(model, x, tmp_path / "net.onnx")
         assert sum(n.op_type == "QuantizeLinear" for n in onnx.load(file).graph.node) == pairs
-        session = onnxruntime.InferenceSession(file)
+        plain = onnxruntime.SessionOptions()  # its optimised kernels round some sums to the next code
+        plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(file, plain)
         y = session.run(None, {session.get_inputs()[0].name: x[:5].numpy()})[0]
         agree(torch.from_numpy(y), model(x[:5]).detach(), 0.1)
 

@@ -12,11 +12,24 @@ from mho_lab.report.figures import TileGrid
 
 def footprint_page(found: Footprint, hw: Hardware, task: str, command: str = "") -> str:
     """Tile map, matrices and totals (R003 Table 1)."""
-    head = ["Matrix", "Type", "Tile", "Groups", "Rows", "Columns", "Tiles", "Used %", "Uses", "#MVM", "Mflop"]
+    head = [
+        "Matrix",
+        "Type",
+        "Tile",
+        "Groups",
+        "Rows",
+        "Columns",
+        "Tiles",
+        "Used %",
+        "Devices per weight",
+        "Uses",
+        "#MVM",
+        "Mflop",
+    ]
     rows: list[list[Cell]] = [
         [
             e.name or "(root)", e.type, e.tile, e.groups, e.rows, e.columns, e.tiles,
-            round(100 * e.weights / e.cells, 1), e.uses, e.mvms, round(e.flops / 1e6, 2),
+            round(100 * e.weights / e.cells, 1), e.devices, e.uses, e.mvms, round(e.flops / 1e6, 2),
         ]
         for e in found
     ]  # fmt: skip
