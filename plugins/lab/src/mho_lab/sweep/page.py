@@ -14,8 +14,9 @@ from mho_lab.measure.state import Record, State, Status, status
 from mho_lab.measure.statistics import Interval
 from mho_lab.measure.table import read
 from mho_lab.report import words
-from mho_lab.report.blocks import Block, code, facts, heatmap, lines, page, shown, table
-from mho_lab.sweep.arms import ArmScore, digital, outcomes, read_plan, short_names
+from mho_lab.report.blocks import Block, code, facts, heatmap, lines, page, scatter, shown, table
+from mho_lab.report.figures import Spot
+from mho_lab.sweep.arms import ArmScore, digital, front, outcomes, quantity, read_plan, short_names
 from mho_lab.sweep.plan import SweepPlan
 
 BARS = "± and bars: 95 % intervals of the mean over {}."
@@ -31,7 +32,9 @@ def sweep_page(folder: Path) -> str:
 def _plan_page(folder: Path) -> str:
     plan, found, progress = read_plan(folder), outcomes(folder), status(folder)
     levels = {f"digital, {words.percent(d)}": d} if (d := digital(folder)) is not None else {}
-    blocks = [*_map(plan, found), *_over_grid(plan, found, levels), *_over_time(plan, found, levels), *_tables(plan, found)]
+    pareto, *hardware = _pareto(plan, found) or [None]
+    blocks = [*_map(plan, found), *filter(None, [pareto]), *_over_grid(plan, found, levels)]
+    blocks += [*_over_time(plan, found, levels), *_tables(plan, found), *hardware]
     blocks += [*_failures(progress), code("The plan", plan.to_yaml(), summary="As a sweep file"), *_again(folder)]
     title = f"{plan.task} on: {plan.base.description or plan.hardware}"
     return page(title, blocks, headline=_headline(plan, found), note=_note(found, progress))
@@ -114,6 +117,7 @@ def _tables(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
     names, last = short_names(list(plan.grid)), _last(found)
     head = ["Arm", *names.values(), "Score", "Normalised"]
     head += [f"Difference from “{plan.compared_with}”, points"] * (plan.compared_with is not None)
+    head += plan.all_columns
     note = f"{_bars(found[0])} " if found else ""
     note += "Normalised: 1 is the digital score of the same seed, 0 is guessing (Rasch et al. 2023, Eq. 1)."
     if plan.compared_with is not None:
@@ -121,7 +125,8 @@ def _tables(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
 
     def row(o: ArmScore) -> list[Any]:
         cells = [o.arm, *(_cell(v) for v in o.grid.values()), _score(o), number(o.normalised)]
-        return cells + [_points(o.difference)] * (plan.compared_with is not None)
+        cells += [_points(o.difference)] * (plan.compared_with is not None)
+        return cells + [quantity(o.columns.get(c)) for c in plan.all_columns]
 
     tables = []
     if last:
@@ -136,6 +141,30 @@ def _tables(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
 
 def _points(d: Interval | None) -> str:
     return NONE if d is None else words.points(d.mean, d.half if math.isfinite(d.half) else None, places=2)
+
+
+def _pareto(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
+    """Score against a column at the last time, and the hardware of every point on the front."""
+    column = plan.pareto or ""
+    last = [o for o in _last(found) if column in o.columns]
+    if not last:
+        return []
+    best = front(last, column)
+    ordered = best + [o for o in last if o not in best]
+    spots = [
+        Spot(_label(plan, o), c["value"], c["low"], c["high"], o.mean, _half(o), i < len(best))
+        for i, o in enumerate(ordered) if (c := o.columns[column])
+    ]  # fmt: skip
+    unit = best[0].columns[column]["unit"]
+    x = f"{column}, {unit}".rstrip(", ")
+    note = f"Numbered: nothing is better in both; pale: beaten. {_bars(best[0])} Thin: bands of the column."
+    hardware = {(p.arm, json.dumps(p.grid)): p.hardware for p in plan.points()}
+    files = [
+        code(f"Hardware of {i}: {s.name}", hardware[o.arm, json.dumps(o.grid)].to_yaml(), summary="As a hardware file")
+        for i, (o, s) in enumerate(zip(best, spots), 1)
+    ]  # fmt: skip
+    title = f"Score after {format_seconds(last[0].time)} against {column.partition(':')[0]}"
+    return [scatter(title, spots, x=x, y="score", percent=True, note=note), *files]
 
 
 def _over_time(plan: SweepPlan, found: list[ArmScore], levels: dict[str, float]) -> list[Block]:
