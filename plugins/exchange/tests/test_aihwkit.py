@@ -121,6 +121,25 @@ def test_no_code_is_unpickled_and_misfits_are_named(tmp_path, capsys):
             exchange.load_aihwkit(network(), {k: v for k, v in {**good, **change}.items() if v is not None})
 
 
+def test_an_installed_lightning_and_mho_agree():
+    """Its own layers, its own state dict: outputs to 1e-5, inputs beyond their ranges included"""
+    conversion = pytest.importorskip("aihwkit_lightning.nn.conversion")
+    from aihwkit_lightning.simulator.configs import TorchInferenceRPUConfig
+
+    config = TorchInferenceRPUConfig()
+    config.mapping.max_input_size, config.pre_post.input_range.enable = 10, True
+    torch.manual_seed(0)
+    theirs = conversion.convert_to_analog(nn.Sequential(nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 4)), config).eval()
+    with torch.no_grad():
+        theirs[0].input_range.copy_(torch.tensor([0.7, 1.3]))
+    hw = mho.Hardware.from_yaml(exchange.translated(config).yaml)
+    assert hw.tiles["tile"].rows == 10 and hw.tiles["tile"].dac.range == "learned"
+    net = mho.to_analog(nn.Sequential(nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 4)), hw).eval()
+    x = 2 * torch.randn(64, 16)
+    assert exchange.load_aihwkit(net, theirs.state_dict()) == []
+    assert torch.allclose(net(x), theirs(x), atol=1e-5) and not torch.allclose(net(x), mho.to_digital(net)(x), atol=1e-2)
+
+
 def test_an_installed_aihwkit_and_mho_agree():
     """The same digital function to 1e-5, and the error of one product within 3 %"""
     conversion = pytest.importorskip("aihwkit.nn.conversion")

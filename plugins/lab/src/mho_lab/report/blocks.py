@@ -15,6 +15,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
@@ -27,6 +28,7 @@ from mho_lab.report import figures, words
 from mho_lab.report.figures import Drawing, Series, Spot, TileGrid
 
 PAGE = "page.json"
+NUMBER = re.compile(r"[−+-]?[\d.,]+(\s±\s[\d.,]+)?(\s%)?")
 Value = float | int | None
 Cell = str | float | int | None
 
@@ -330,9 +332,14 @@ def _table(
 ) -> dict[str, Any]:
     """Head and cells as text, and which columns stand to the right: those of numbers."""
     if numeric is None:
-        numeric = [j for j in range(len(head)) if any(isinstance(r[j], (int, float)) for r in rows)]
+        numeric = [j for j in range(len(head)) if any(isinstance(r[j], (int, float)) or (j and _is_number(r[j])) for r in rows)]
     cells = [[shown(c, percent) for c in row] for row in rows]
     return {"head": [str(h) for h in head], "rows": cells, "right": set(numeric)}
+
+
+def _is_number(cell: Cell) -> bool:
+    """Whether a text is a number, perhaps with its error: it must not be broken into lines."""
+    return isinstance(cell, str) and NUMBER.fullmatch(cell) is not None
 
 
 def _shade(value: float | None, low: float, high: float) -> int:
