@@ -68,9 +68,10 @@ def from_arrays(w: Tensor, site: Site) -> Tensor:
 
 def _columns(site: Site) -> tuple[Tensor, int]:
     """[out] column of every output inside its block, and the width of the widest block."""
-    widths = torch.bincount(site.geometry.blocks, minlength=site.geometry.block_count)
-    first = widths.cumsum(0) - widths
-    return torch.arange(site.columns, device=first.device) - first[site.geometry.blocks], int(widths.max())
+    block = site.geometry.blocks
+    width, wider = divmod(site.columns, site.geometry.block_count)  # blocks are as equal as they go, wider ones come first
+    first = block * width + block.clamp(max=wider)
+    return torch.arange(site.columns, device=block.device) - first, width + (wider > 0)
 
 
 def effective(plus: Tensor, minus: Tensor, *, r_word: float, r_bit: float, r_driver: float, r_sense: float) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from mho.ground import MhoError
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -41,10 +44,25 @@ def folder(flag: str, text: str) -> Option:
     return click.option(flag, type=click.Path(file_okay=False, path_type=Path), help=text)
 
 
+def _use_device(context: click.Context, option: click.Parameter, name: str) -> None:
+    from mho_lab import devices
+
+    devices.use(name)
+
+
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)  # a file that is there
 OUT = folder("--out", "Folder of the results [mho-runs/TASK-HW-...].")
 SEED = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
 THREADS = count("--threads", 1, "Threads of torch; results are bit-equal only for the same number.")
+DEVICE = click.option(
+    "--device", default="cpu", show_default=True, expose_value=False, callback=_use_device,
+    help="cpu, cuda, cuda:N, mps, or auto: the accelerator that there is.",
+)  # fmt: skip
+EXECUTOR = click.option("--executor", default="serial", show_default=True, help="serial, process, loky, or a joblib backend.")
+WORKERS = at_most("--workers", "Processes of the executor.")
+DASK = click.option("--dask", metavar="ADDRESS", help="Of the scheduler of a Dask cluster, whose workers see the same folders.")
+SHARD = click.option("--shard", metavar="I/N", help="Only the I-th of N parts, e.g. of a job array; all share the folder.")
+EVERY = at_most("--save-every", "Keep the state of a training after every so many steps too, not only after each epoch.")
 CHIPS = count("--chips", 25, "Simulated chips.")
 
 
@@ -52,3 +70,13 @@ def default_folder(task: str, hardware: str, digest: str, seed: int | None = Non
     """mho-runs/digits-pcm.standard-1a2b3c4d-s0: one folder for each hardware content and seed, or for several seeds."""
     name = Path(hardware).stem if hardware.endswith((".yaml", ".yml")) else hardware
     return Path("mho-runs") / f"{task}-{name}-{digest[:8]}-{'seeds' if seed is None else f's{seed}'}"
+
+
+def shard_of(text: str | None) -> tuple[int, int] | None:
+    """(i, n) of I/N. Raises `MhoError` for anything else."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+/\d+", text):
+        raise MhoError(f"--shard {text}: expected I/N, e.g. 2/8")
+    i, n = (int(v) for v in text.split("/"))
+    return i, n

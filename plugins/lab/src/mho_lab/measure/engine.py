@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mho.config import registry
 from mho.ground import MhoError
+from mho_lab.devices import asked
 from mho_lab.measure import pools, work
 from mho_lab.measure.identity import OURS, code_of
 from mho_lab.measure.state import Item, Record, State, need_plans
@@ -67,6 +68,12 @@ def run(
     mine = {k: item for k, item in keys.items() if in_shard(k, shard) and (only is None or only(item))}
     job.measure_all(mine, progress)
     return [r for k in mine if (r := state.record(k))]
+
+
+def records(items: Iterable[Item], measure: Measure, folder: str | Path, identity: dict[str, Any] | None = None) -> list[Record]:
+    """The records that there are of these items, whoever has measured them."""
+    state = State(Path(folder).resolve())
+    return [r for item in items if (r := state.record(key_of(item, measure, identity)))]
 
 
 def plan(items: Iterable[Item], measure: Measure, folder: str | Path, identity: dict[str, Any] | None = None) -> None:
@@ -216,6 +223,7 @@ class _Job:
             "folder": str(self.state.folder),
             "identity": self.identity,
             "plugins": self.plugins,
+            "device": asked(),
             "path": sys.path,
             "timeout": self.timeout,
             "driver": os.getpid(),

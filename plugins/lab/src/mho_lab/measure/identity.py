@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import mho
 from mho.config import Hardware, registry
 from mho.ground import MhoError
+from mho_lab.devices import current
 
 OURS = {"mho", "mho_lab"}  # packages whose versions say what their code is
 INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that have versions
@@ -31,8 +32,10 @@ def identity(
 ) -> dict[str, Any]:
     """What results depend on besides their item: the code and data version of a task, the bytes of a checkpoint, the
     precision of the simulation on this processor (of `hardware`, where all results are for one), and the versions of mho,
-    its plugins (files of --plugin by their hash), torch and Python."""
+    its plugins (files of --plugin by their hash), torch and Python; the device, where it is not the processor."""
     about: dict[str, Any] = {"precision": _precision(hardware), "versions": versions()}
+    if current().type != "cpu":
+        about["device"] = current().type
     if task is not None:
         about["code"] = task.fingerprint()
     if checkpoint is not None:

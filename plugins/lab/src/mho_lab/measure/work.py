@@ -132,7 +132,9 @@ def _prepare(task: dict[str, Any]) -> None:
     if os.getpid() == task["driver"]:
         return
     from mho.config import registry
+    from mho_lab import devices
 
+    devices.use(task["device"])
     for file in task["plugins"]:
         if file not in _loaded:
             registry.load_file(file)

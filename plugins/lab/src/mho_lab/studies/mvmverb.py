@@ -13,7 +13,7 @@ import click
 from mho.cli.config import JSON, SET
 from mho.config import load
 from mho.ground import MhoError, table
-from mho_lab.options import count, file, several
+from mho_lab.options import DEVICE, count, file, several
 
 if TYPE_CHECKING:
     from mho.config import Hardware
@@ -37,6 +37,7 @@ BOOST = 2.0
 @several("--study", "names", None, "Run a study instead (repeatable).", type=click.Choice(STUDY_NAMES))
 @file("--plot", "Draw it too, as .svg or .png.", metavar="FILE")
 @click.option("--seed", default=0, show_default=True, help="Same seed, same matrices and chips.")
+@DEVICE
 @JSON
 def mvm(
     hw: str, changes: tuple[str, ...], matrices: int, size: int, times: tuple[str, ...], boosts: tuple[str, ...],

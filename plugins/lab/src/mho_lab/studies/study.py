@@ -29,7 +29,7 @@ from mho.ground import MhoError, write_atomically
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity, versions
 from mho_lab.measure.state import Item
-from mho_lab.options import OUT, SEED, at_most, default_folder
+from mho_lab.options import DASK, DEVICE, EXECUTOR, OUT, SEED, WORKERS, default_folder
 
 if TYPE_CHECKING:
     from mho_lab.report import Block
@@ -40,10 +40,8 @@ if TYPE_CHECKING:
 def study_options(verb: Callable[..., Any]) -> Any:
     """TASK, HW and the options of every study, for `Study.begin`."""
     for option in reversed([
-        click.argument("task"), click.argument("hw"), SET, SEED, OUT,
-        click.option("--executor", default="serial", show_default=True, help="serial, process, loky, or a joblib backend."),
-        at_most("--workers", "Processes of the executor."),
-        JSON,
+        click.argument("task"), click.argument("hw"), SET, SEED, OUT, DEVICE,
+        EXECUTOR, WORKERS, DASK, JSON,
     ]):  # fmt: skip
         verb = option(verb)
     return verb
@@ -61,6 +59,7 @@ class Study:
     seed: int
     executor: str
     workers: int | None
+    scheduler: str | None
     as_json: bool
     identity: dict[str, Any]
 
@@ -78,7 +77,8 @@ class Study:
         torch.set_num_threads(1)
         to_analog(owner.model(), hardware)
         folder = options["out"] or default_folder(f"{name}-{owner.name}", hw, hardware.digest, seed)
-        how = options["executor"], options["workers"], options["as_json"], identity(owner)
+        executor = "dask" if options["dask"] else options["executor"]
+        how = executor, options["workers"], options["dask"], options["as_json"], identity(owner)
         return cls(task, owner.name, hw, hardware, folder, seed, *how)
 
     def subject(self, checkpoint: Path) -> Subject:
@@ -110,10 +110,13 @@ class Study:
         again. `measure` as for `mho.sweep.run`. Raises `MhoError` where an item fails."""
         if not items:
             return []
-        records = engine.run(
-            items, measure, self.folder / "items", self.executor,
-            identity=self.identity, workers=self.workers, progress=sys.stderr.isatty(),
-        )  # fmt: skip
+        from mho_lab.run.networks import connected
+
+        with connected(self.scheduler):
+            records = engine.run(
+                items, measure, self.folder / "items", self.executor,
+                identity=self.identity, workers=self.workers, progress=sys.stderr.isatty(),
+            )  # fmt: skip
         found = {}
         for r in records:
             if r["status"] != "done":

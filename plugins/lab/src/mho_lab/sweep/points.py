@@ -25,9 +25,10 @@ from mho_lab.measure.identity import identity
 from mho_lab.measure.state import Item, State
 from mho_lab.measure.work import Measure, folder
 from mho_lab.run.job import Job
+from mho_lab.run.networks import hardware_of, task_of, trained
 from mho_lab.run.task import Score
 from mho_lab.studies.columns import column
-from mho_lab.studies.subject import carried, hardware_of, task_of, trained
+from mho_lab.studies.subject import carried
 from mho_lab.sweep.plan import GridPoint, SweepPlan
 
 CHIPS = "mho_lab.sweep.points:chip"

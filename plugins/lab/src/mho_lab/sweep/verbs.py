@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import click
 
 from mho.cli.config import JSON, SET
 from mho.ground import MhoError
-from mho_lab.options import at_most, count, folder as folder_option, several, switch
+from mho_lab.options import DEVICE, SHARD, at_most, count, folder as folder_option, several, shard_of, switch
 
 FOLDER = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -28,6 +27,7 @@ def executor_options(command: Callable[..., None]) -> Callable[..., None]:
         at_most("--workers", "Processes at the same time [all cores]."),
         click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="Per item."),
         click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, with --executor dask [one of its own]."),
+        DEVICE,
         click.option("--executor", default="process", show_default=True, metavar="NAME", help=how),
     ):
         command = option(command)
@@ -64,7 +64,7 @@ def sweep() -> None:
 @several("--column", "columns", "NAME:TEXT", "Beside the score, of a plugin, e.g. energy:TABLE of mho-cost (repeatable).")
 @click.option("--pareto", metavar="NAME:TEXT", help="Such a column, and the Pareto front of score against it.")
 @folder_option("--out", "Folder [mho-runs/sweep-TASK-HW-...].")
-@click.option("--shard", metavar="I/N", help="Only the I-th of N parts, e.g. of a job array; all share the folder.")
+@SHARD
 @executor_options
 @JSON
 def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json: bool, **options: Any) -> None:
@@ -87,7 +87,7 @@ def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json:
     folder = out or _folder(plan)
     with cluster(how.pop("executor"), how.pop("scheduler"), how.pop("workers")) as (executor, workers):
         try:
-            run_plan(plan, folder, executor, shard=_shard(shard), workers=workers, progress=_watched(), **how)
+            run_plan(plan, folder, executor, shard=shard_of(shard), workers=workers, progress=_watched(), **how)
         except KeyboardInterrupt:
             click.echo(f"\nrepeat the command to go on from {folder}", err=True)
             raise
@@ -233,15 +233,6 @@ def _folder(plan: Any) -> Path:
     what = plan.model_copy(update={"seeds": 1, "chips": 1, "columns": (), "pareto": None}).to_yaml() + plan.base.digest
     names = [Path(n).stem if Path(n).suffix in (".py", ".yaml", ".yml") else n for n in (plan.task, plan.hardware)]
     return Path("mho-runs") / f"sweep-{'-'.join(names)}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
-
-
-def _shard(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"\d+/\d+", text):
-        raise MhoError(f"--shard {text}: expected I/N, e.g. 2/8")
-    i, n = (int(v) for v in text.split("/"))
-    return i, n
 
 
 def _watched() -> bool:
