@@ -8,6 +8,7 @@ the analog product leaves the house. `toy_chip.py` is a server to try it with; a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 from typing import Any
@@ -37,6 +38,7 @@ class ChipServer(Nonideality, kind="chipserver.product"):
         (
             "gradient_reaches_the_weights", "gradient_reaches_the_inputs", "gradients_are_finite_at_zero", "trains",
             "works_under_vmap", "compiles_with_a_chip", "compiles_in_training",
+            "never_waits_for_an_accelerator",
         ),
         "the product is computed outside of torch; train with backward: {mode: ste}",
     )  # fmt: skip
@@ -101,6 +103,8 @@ class Connection:
         return read(self.file)
 
     def forget(self) -> None:
+        with contextlib.suppress(OSError):  # what was not sent yet has nowhere to go
+            self.file.close()
         self.socket.close()
         Connection.open.pop(self.where, None)
 

@@ -38,6 +38,7 @@ def test_it_can_be_exported(network, x):
     assert torch.equal(exported(x[:7]), model(x[:7]))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's exporter about itself
 def test_onnx_has_the_converters_and_the_same_function(network, x, tmp_path):
     pytest.importorskip("onnxscript")

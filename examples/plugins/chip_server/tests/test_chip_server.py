@@ -24,7 +24,7 @@ tiles:
     dac: {{bits: 8}}
     adc: {{bits: 8, bound: 10}}
     nonidealities: [{{kind: pcm.programming_noise}}, {{kind: chipserver.product, port: {port}, timeout: {timeout} s}}]
-training: {{backward: {{mode: ste}}}}
+training: {{backward: {{mode: ste}}, clip: none, remap: 1 step}}
 """
 
 
@@ -131,6 +131,7 @@ def test_a_server_that_refuses_is_quoted(toy):
         connection.product(torch.zeros(2, 1, 3).numpy(), torch.zeros(1, 5, 4).numpy())
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract_but_for_what_it_declares(toy):
     outcomes = run(contract_of(ChipServer(port=toy().port)))
     assert [(o.check, o.message) for o in outcomes if o.state == "failed"] == []
