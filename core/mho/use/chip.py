@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mho.config import format_seconds, seconds
 from mho.effects import draws
-from mho.ground import MhoError, html_facts, whole
+from mho.ground import MhoError, html_facts, whole, writing
 from mho.layers import AnalogLayer
 from mho.tile import Programmed, Session, TileArray, parallel, tile_arrays
 
@@ -67,7 +67,8 @@ class Chip:
             state = {f"{name}|{k}": v.contiguous() for name, chip in chips.items() for k, v in chip.state().items()}
         about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights.digest, "format": 1}
         about["layers"] = {a.name: a.view.signature for a in arrays}
-        save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
+        with writing(path):
+            save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
 
     def put_on(self, net: nn.Module) -> None:
         """Leave this chip on the network, at its age. Raises `MhoError` where the weights have changed since it was

@@ -12,7 +12,7 @@ from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
 
 class IRDropNodal(Nonideality, kind="circuit.ir_drop_nodal"):
-    """Voltage lost along word and bit lines, exact, for rows that are always driven (R003-14, Eq. 15 with word lines).
+    """Voltage lost along word and bit lines, exact, for rows that are always driven (Rasch et al. 2023, Eq. 15, with word lines).
 
     Every weight is a pair of devices on one bit line, fed by two word lines at +x and -x. Drivers sit at column 0 and
     feed the first cell through r_driver + r_word; the sense node sits below row 0, behind r_sense + r_bit; each further

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,33 @@ from mho.ground import MhoError
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def count(flag: str, default: int, text: str, least: int = 1) -> Option:
-    """How many: a whole number from `least`."""
-    return click.option(flag, default=default, show_default=True, type=click.IntRange(least), help=text)
+MOST = 10**6  # of anything that is counted
+EDGE = 10**12  # of seeds: torch's have 64 bits, and some are multiplied
+
+
+class Place(click.Path):
+    """A file or folder to read or write, as a `Path`; names that no system has are refused before anything is done."""
+
+    def __init__(self, **kind: Any) -> None:
+        super().__init__(path_type=Path, **kind)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = os.fspath(value)
+        if not text:
+            self.fail("the name is empty", param, ctx)
+        if any(len(os.fsencode(part)) > 240 for part in Path(text).parts):
+            self.fail(f"a name in {text[:40]!r}… is too long: at most 240 bytes", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def count(flag: str, default: int, text: str, least: int = 1, most: int = MOST) -> Option:
+    """How many: a whole number from `least` to `most`."""
+    return click.option(flag, default=default, show_default=True, type=click.IntRange(least, most), help=text)
 
 
 def at_most(flag: str, text: str, least: int = 1, **more: Any) -> Option:
     """A whole number from `least` that need not be given."""
-    return click.option(flag, type=click.IntRange(least), help=text, **more)
+    return click.option(flag, type=click.IntRange(least, MOST), help=text, **more)
 
 
 def several(flag: str, name: str, metavar: str | None, text: str, **more: Any) -> Option:
@@ -36,12 +57,12 @@ def switch(flag: str, text: str) -> Option:
 
 def file(flag: str, text: str, **more: Any) -> Option:
     """A file to write."""
-    return click.option(flag, type=click.Path(dir_okay=False, path_type=Path), help=text, **more)
+    return click.option(flag, type=Place(dir_okay=False), help=text, **more)
 
 
 def folder(flag: str, text: str) -> Option:
     """A folder to write to."""
-    return click.option(flag, type=click.Path(file_okay=False, path_type=Path), help=text)
+    return click.option(flag, type=Place(file_okay=False), help=text)
 
 
 def _use_device(context: click.Context, option: click.Parameter, name: str) -> None:
@@ -50,9 +71,9 @@ def _use_device(context: click.Context, option: click.Parameter, name: str) -> N
     devices.use(name)
 
 
-EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)  # a file that is there
+EXISTING = Place(exists=True, dir_okay=False)  # a file that is there
 OUT = folder("--out", "Folder of the results [mho-runs/TASK-HW-...].")
-SEED = click.option("--seed", default=0, show_default=True, help="Same seed, same result.")
+SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(-EDGE, EDGE), help="Same seed, same result.")
 THREADS = count("--threads", 1, "Threads of torch; results are bit-equal only for the same number.")
 DEVICE = click.option(
     "--device", default="cpu", show_default=True, expose_value=False, callback=_use_device,
@@ -70,6 +91,14 @@ def default_folder(task: str, hardware: str, digest: str, seed: int | None = Non
     """mho-runs/digits-pcm.standard-1a2b3c4d-s0: one folder for each hardware content and seed, or for several seeds."""
     name = Path(hardware).stem if hardware.endswith((".yaml", ".yml")) else hardware
     return Path("mho-runs") / f"{task}-{name}-{digest[:8]}-{'seeds' if seed is None else f's{seed}'}"
+
+
+def bar(what: str, total: int | None = None) -> Any:
+    """Progress with the time that is left: at once on a terminal, in a log a line every ten seconds once ten have gone by."""
+    from tqdm import tqdm
+
+    every = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(desc=what, total=total, delay=every, mininterval=every, maxinterval=max(every, 10.0), leave=False)
 
 
 def shard_of(text: str | None) -> tuple[int, int] | None:

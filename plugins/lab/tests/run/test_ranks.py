@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mho_lab.run import ranks
+from mho_lab.run.kept import kept_state
 from mho_lab.run.loop import Loop
 from mho_lab.run.task import load_task
 from safetensors.torch import load_file
@@ -78,8 +79,8 @@ def test_processes_compute_what_one_computes_and_another_count_goes_on(folder):
     to rounding. Two processes die in the second epoch of the second training, and one goes on from there."""
     assert train(folder, "one") == 0
     assert train(folder, "two", 2, stop=8 + 6) != 0
-    assert (folder / "two" / "digital.safetensors").exists() and (folder / "two" / "trained.part.pt").exists()
-    state = torch.load(folder / "two" / "trained.part.pt", weights_only=True)
+    assert (folder / "two" / "digital.safetensors").exists() and (folder / "two" / "trained.part.safetensors").exists()
+    state = kept_state(folder / "two" / "trained.part.safetensors")
     assert state["epoch"] == 1 and state["left"]["steps"] in (1, 2)
     assert train(folder, "two") == 0
     assert_same(folder, "one", "two")

@@ -21,7 +21,7 @@ from mho.config import registry
 from mho.ground import MhoError
 from mho_lab.devices import asked
 from mho_lab.measure import pools, work
-from mho_lab.measure.identity import OURS, code_of
+from mho_lab.measure.identity import OURS, digest, files_of
 from mho_lab.measure.state import Item, Record, State, need_plans
 from mho_lab.measure.work import Measure
 
@@ -93,8 +93,7 @@ def _with_code(identity: dict[str, Any] | None, measure: Measure) -> dict[str, A
     module = work.describe(measure)["name"].partition(":")[0]
     if module.partition(".")[0] in OURS:
         return identity or {}
-    code = code_of(sys.modules[module])
-    return {**(identity or {}), "measure": hashlib.sha256(code).hexdigest()[:16]}
+    return {**(identity or {}), "measure": {name: digest(file) for name, file in files_of(sys.modules[module]).items()}}
 
 
 def _key(item: Item, measure: str, identity: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ Everything lands in one folder, and an interrupted run goes on where it was:
 key.json          what was run; a folder never mixes two runs
 hardware.yaml     the resolved hardware file, with the versions of all plugins
 digital.safetensors, trained.safetensors   weights after plain and after hardware-aware training
-digital.part.pt, trained.part.pt           a training under way, after its last whole epoch
+digital.part.safetensors, trained.part.safetensors   a training under way, after its last whole epoch
 results.jsonl     one line per variant and chip
 summary.json      scores, curves, what went on tiles
 report.html       the same to look at
@@ -28,12 +28,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mho.config import Hardware, load
+from mho.config import Hardware, load, parse, read
 from mho.effects import draws
-from mho.ground import MhoError, spread, write_atomically
+from mho.ground import MhoError, spread, write_atomically, writing
 from mho.use import Evaluation, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
 from mho_lab.devices import placed
-from mho_lab.measure.identity import identity, versions
+from mho_lab.measure.identity import differences, identity, versions
+from mho_lab.measure.state import read_json
 from mho_lab.run import ranks
 from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
 from mho_lab.run.inspection import inspect_layers, kurtosis_by_layer
@@ -45,6 +46,7 @@ from mho_lab.run.task import Score, Task
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
 DIRECT_RANGES = ("max", "mse")
+TOLD = 5  # differences that are told
 TUNING_BATCHES = 100  # at most, of the direct baseline of R003-80
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -199,12 +201,12 @@ class Job:
 
     def _fit(self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, file: Path, what: str, **options: Any) -> None:
         """Train, and keep the result in `file`."""
-        part, what = file.with_suffix(".part.pt"), self.label + what
+        part, what = file.with_suffix(".part.safetensors"), self.label + what
         options |= {"what": what, "progress": self.progress and ranks.is_first(), "every": self.every}
         loop = Loop(self.task, net, optimizer, epochs, self.seed, part, **options)
         loop.run()
         if ranks.is_first():
-            write_atomically(file, lambda f: save_model(net, f))
+            save_model(net, file)
         loop.done()
         ranks.meet()
 
@@ -242,7 +244,7 @@ class Job:
         line = lines[k] = {**about, "scores": scores, "extra": extra}
         file = self.folder / "results.jsonl"
         cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
-        with file.open("a") as f:
+        with writing(file), file.open("a") as f:
             f.write("\n" * cut + json.dumps(line) + "\n")
 
     # -- bookkeeping ------------------------------------------------------------------------------------------
@@ -324,14 +326,22 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     return net.eval()
 
 
-def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) -> None:
-    """Make the folder of a run and write down whose it is; an error if it holds another one."""
+REMEDY = "choose another folder with --out, or remove this one"
+
+
+def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str, remedy: str = REMEDY) -> None:
+    """Make the folder of a run and write down whose it is. Raises `MhoError` if it holds another one: what differs, and the
+    remedy."""
     key = {"task": task.name, "hardware": hardware.digest, "seed": seed, **identity(task, hardware=hardware)}
     file = folder / "key.json"
-    if file.exists() and (before := json.loads(file.read_text())) != key:
-        changed = ", ".join(k for k in key if before.get(k) != key[k])
-        raise MhoError(f"{folder} holds another run (different {changed}); choose another folder with --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    if (before := read_json(file)) and before != key:
+        told, hw = differences(before, key), folder / "hardware.yaml"
+        if before.get("hardware") != key["hardware"] and hw.exists():
+            told = differences(read(hw).data, parse(hardware.to_yaml(), "now").data) + [
+                t for t in told if not t.startswith("hardware ")
+            ]
+        more = f" and {len(told) - TOLD} more" if len(told) > TOLD else ""
+        raise MhoError(f"{folder} holds another run ({', '.join(told[:TOLD])}{more}); {remedy}")
     write_atomically(file, json.dumps(key, indent=1))
     made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
     write_atomically(folder / "hardware.yaml", made_with + hardware.to_yaml())

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mho.effects import draws
-from mho.ground import MhoError, write_atomically
+from mho.ground import MhoError
 from mho.use import session_of
-from mho_lab.devices import current, moved
+from mho_lab.devices import moved
 from mho_lab.run import ranks
+from mho_lab.run.kept import keep_state, kept_state
 from mho_lab.run.task import Task
 
 
@@ -102,13 +103,13 @@ class Loop:
             "generators": generator_states(),
             "left": left,
         }
-        write_atomically(self.file, lambda f: torch.save(state, f))
+        keep_state(state, self.file)
 
     def _resume(self, decay: Any) -> tuple[int, Left | None]:
         """Epochs that are done already, and where the next one was left."""
         if self.file is None or not self.file.exists():
             return 0, None
-        state = torch.load(self.file, map_location=current(), weights_only=True)
+        state = kept_state(self.file)
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         if decay is not None:

@@ -99,7 +99,11 @@ class Elsewhere:
         """Number of a chip -> what `chip` measures, of those that are there now. Raises `MhoError` where one fails."""
         about = {"task": self.task, "checkpoint": str(network.resolve()), "seed": seed, "times": list(times)}
         items = [{**about, "bytes": digest(network), "chip": k} for k in range(chips)]
-        options = {"identity": identity(task_of(self.task)), "workers": self.workers, "progress": self.progress}
+        options = {
+            "identity": identity(task_of(self.task), hardware=hardware_of(network)),
+            "workers": self.workers,
+            "progress": self.progress,
+        }
         with connected(self.scheduler):
             engine.run(items, chip, self.folder, self.executor, shard=self.shard, **options)
         found = engine.records(items, chip, self.folder, options["identity"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mho.cli.config import JSON, SET
-from mho.config import load, registry
+from mho.config import registry
 from mho.ground import MhoError, json_text, percent, table, with_error, write_atomically
 from mho_lab import devices
 from mho_lab.options import (
@@ -170,9 +170,9 @@ def evaluate(
 
     from mho.use import evaluate as score_chips
     from mho_lab.run.job import deploy
-    from mho_lab.run.task import load_task
+    from mho_lab.run.task import task_and_hardware
 
-    hardware, job_task = load(hw, set=changes), load_task(task)
+    job_task, hardware = task_and_hardware(task, hw, changes)
     torch.set_num_threads(threads)
     net = deploy(job_task, hardware, checkpoint)
     there = out or default_folder(f"evaluate-{job_task.name}", hw, hardware.digest, seed)
@@ -235,9 +235,9 @@ def _job(
     import torch
 
     from mho_lab.run.job import Job
-    from mho_lab.run.task import load_task
+    from mho_lab.run.task import task_and_hardware
 
-    hardware, job_task = load(hw, set=changes), load_task(task)
+    job_task, hardware = task_and_hardware(task, hw, changes)
     folder = out or default_folder(job_task.name, hw, hardware.digest, seed)
     command = shlex.join(["mho", *sys.argv[1:]])
     torch.set_num_threads(threads)
@@ -249,7 +249,8 @@ def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
     from tqdm import tqdm
 
     plugins = [f"--plugin={file}" for file in registry.default().files]
-    start = [sys.executable, "-c", "from mho.cli import main; main()", *plugins, "run"]
+    code = f"from mho_lab.measure.work import follow; follow({os.getpid()}); from mho.cli import main; main()"
+    start = [sys.executable, "-c", code, *plugins, "run"]
 
     todo = job.todo()
 

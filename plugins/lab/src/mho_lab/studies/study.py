@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from mho.cli.config import JSON, SET
-from mho.config import Hardware, load
+from mho.config import Hardware
 from mho.ground import MhoError, write_atomically
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity, versions
@@ -70,16 +70,22 @@ class Study:
         import torch
 
         from mho.use import to_analog
-        from mho_lab.run.task import load_task
+        from mho_lab.run.task import task_and_hardware
 
         task, hw, seed = options["task"], options["hw"], options["seed"]
-        hardware, owner = load(hw, set=options["changes"]), load_task(task)
+        owner, hardware = task_and_hardware(task, hw, options["changes"])
         torch.set_num_threads(1)
         to_analog(owner.model(), hardware)
         folder = options["out"] or default_folder(f"{name}-{owner.name}", hw, hardware.digest, seed)
         executor = "dask" if options["dask"] else options["executor"]
-        how = executor, options["workers"], options["dask"], options["as_json"], identity(owner)
+        how = executor, options["workers"], options["dask"], options["as_json"], identity(owner, hardware=hardware)
         return cls(task, owner.name, hw, hardware, folder, seed, *how)
+
+    def depend_on(self, others: Sequence[Hardware]) -> None:
+        """Results may be about these hardwares too."""
+        from mho_lab.run.task import load_task
+
+        self.identity = identity(load_task(self.task), hardware=[self.hardware, *others])
 
     def subject(self, checkpoint: Path) -> Subject:
         """The network of a checkpoint, as something to measure."""
@@ -95,11 +101,8 @@ class Study:
 
         task = load_task(self.task)
         folder = default_folder(task.name, self.hw, self.hardware.digest, self.seed)
-        try:
-            claim_folder(folder, task, self.hardware, self.seed)
-        except MhoError as error:
-            hint = f"remove it to train anew, or study its network as it is: --checkpoint {folder / file}"
-            raise MhoError(f"{str(error).partition(';')[0]}; {hint}") from None
+        hint = f"remove it to train anew, or study its network as it is: --checkpoint {folder / file}"
+        claim_folder(folder, task, self.hardware, self.seed, hint)
         if not (folder / file).exists():
             click.echo(f"training {task.name} in {folder} (or give a --checkpoint)", err=True)
             Job(task, self.hardware, folder, 1, self.seed, progress=sys.stderr.isatty()).train()

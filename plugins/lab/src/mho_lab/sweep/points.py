@@ -46,7 +46,7 @@ def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, sh
         for hw in (p.hardware, p.training):
             to_analog(task.model(), hw)  # rules that fit no layer should not wait for a training
     beside = {_point(p): {c: column(plan.task, p.hardware, c) for c in plan.all_columns} for p in points}
-    about = identity(task, plan.checkpoint)
+    about = identity(task, plan.checkpoint, [h for p in points for h in (p.hardware, p.training)])
     options = {**options, "identity": about}
     write_atomically(where / "sweep.yaml", plan.to_yaml())
     write_atomically(where / COLUMNS, json.dumps(beside, indent=1))

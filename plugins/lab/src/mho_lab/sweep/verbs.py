@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import shlex
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,9 @@ import click
 
 from mho.cli.config import JSON, SET
 from mho.ground import MhoError
-from mho_lab.options import DEVICE, SHARD, at_most, count, folder as folder_option, several, shard_of, switch
+from mho_lab.options import DEVICE, SHARD, Place, at_most, count, file, folder as folder_option, several, shard_of, switch
 
-FOLDER = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+FOLDER = click.argument("folder", type=Place(exists=True, file_okay=False))
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -143,7 +146,7 @@ def retry(folder: Path, executor: str, scheduler: str | None, workers: int | Non
 @FOLDER
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl", "parquet"]), default="csv", show_default=True)
 @click.option("--measure", metavar="MODULE:FUNCTION", help="Which results, where a folder holds several [the last].")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File [the terminal].")
+@file("--out", "File [the terminal].")
 def export(folder: Path, form: str, measure: str | None, out: Path | None) -> None:
     """All results of FOLDER as one table: a row for each chip and time, or whatever was measured.
 
@@ -195,12 +198,24 @@ class cluster:  # noqa: N801 (a context manager)
             except (OSError, ValueError) as error:
                 raise MhoError(f"no Dask scheduler at {self.scheduler}: {error}") from None
         else:
-            self._client = Client(n_workers=self.workers, threads_per_worker=1, dashboard_address=None)
+            with _deaf():  # its processes stay so: of an interruption, this process says all there is to say
+                local = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+                self._client = Client(n_workers=self.workers, **local)
         return "dask", None
 
     def __exit__(self, *_: object) -> None:
         if self._client is not None:
             self._client.close()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C does nothing inside."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _plan(what: str, hw: str | None, options: dict[str, Any]) -> Any:
