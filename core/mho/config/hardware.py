@@ -24,7 +24,7 @@ from mho.config.schema import KEY_ERROR, RULE_ERROR, Field, Strict, kind_form, s
 from mho.config.tilespec import CONVERTERS, TileSpec
 from mho.config.units import Seconds
 from mho.config.yamltext import Node, dotted, parse, parse_value, read, write
-from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem, Source, html_table
+from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem, Source, Table, Tabular
 
 DIGITAL = "digital"
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -75,7 +75,7 @@ def _pattern(match: str) -> re.Pattern[str]:
         return re.compile(text)
 
 
-class Hardware(Strict):
+class Hardware(Tabular, Strict):
     """A complete description of an analog accelerator: tiles, which layers go where, and how to train for it."""
 
     mho: Literal[1] = Field(source="mho")
@@ -246,7 +246,12 @@ class Hardware(Strict):
         """Canonical YAML: everything resolved, numbers in the units of the schema. Reads back as an equal Hardware."""
         return write(self.to_data())
 
-    def _repr_html_(self) -> str:
+    def __repr__(self) -> str:
+        tiles = ", ".join(f"{n} {t.rows} x {t.columns}" for n, t in self.tiles.items()) or "none"
+        return f"Hardware({self.description!r}, tiles: {tiles}, default: {self.default})"
+
+    def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         head = ("tile", "size", "device", "mapping", "DAC bits", "ADC bits", "nonidealities", "compensation")
         rows = []
         for name, t in self.tiles.items():
@@ -257,7 +262,7 @@ class Hardware(Strict):
             rows.append((name, size, device, t.mapping.kind, dac, adc, effects, compensation))
         rules = "; ".join(f"{r.match}: {r.tile}" for r in self.layers)
         note = f"default: {self.default}" + (f"; layers: {rules}" if rules else "")
-        return html_table(head, rows, title=self.description or "Hardware", note=note)
+        return Table(head, rows, title=self.description or "Hardware", note=note)
 
     @property
     def digest(self) -> str:
