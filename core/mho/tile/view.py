@@ -50,9 +50,8 @@ class TileView(Devices):
     def of(cls, name: str, spec: TileSpec, backward: Backward, layout: Layout, channel: int) -> TileView:
         """The view of a new array, with everything that its effects build. Raises `MhoError` where an effect builds
         something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
-        effects = with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc)
-        plan = resolve(effects, name, spec.factor)
-        view = cls(name, spec, backward, plan, layout, nn.ModuleDict(), draws.words("layer", name), channel)
+        view = cls(name, spec, backward, _plan(spec, name), layout, nn.ModuleDict(), draws.words("layer", name), channel)
+        plan = view.plan
         for p in plan.effects:
             if p.effect.writes("build"):
                 view.built[p.name] = view.build(p)
@@ -135,6 +134,10 @@ class TileView(Devices):
         """The same view where effects find these constants."""
         return replace(self, constants=constants)
 
+    def renamed(self, name: str) -> TileView:
+        """The same view of a layer of another name, with random numbers of its own."""
+        return replace(self, name=name, plan=_plan(self.spec, name), path=draws.words("layer", name))
+
     def bare(self) -> TileView:
         """A copy without anything that is trained, for what others may keep."""
         return replace(self, layout=copy.deepcopy(self.layout), built=nn.ModuleDict())
@@ -160,3 +163,8 @@ class TileView(Devices):
             raise MhoError(
                 f"layer {self.name!r} takes floating-point inputs of {self.layout.in_features} features, got {tuple(x)} of {kind}"
             )
+
+
+def _plan(spec: TileSpec, name: str) -> Plan:
+    effects = with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc)
+    return resolve(effects, name, spec.factor)
