@@ -60,7 +60,9 @@ class Watch:
         self.chosen = False  # whether input ranges come from data
 
     def due(self, array: TileArray) -> bool:
-        """Whether this call is looked at."""
+        """Whether this call is looked at; none on an accelerator, which would have to be waited for."""
+        if array.device.type != "cpu":
+            return False
         about = array.input_range._version, array.gamma._version, array.known, array.chip is None
         if about != self.about:
             self.about, self.calls = about, 0
@@ -95,6 +97,8 @@ class Watch:
     def weights(self, array: TileArray, weight: Tensor) -> None:
         """The weights [out, in] that are used, or written to a chip."""
         self.found.pop("weights clipped", None)
+        if array.device.type != "cpu":
+            return
         self.note("weights clipped", array.on_tiles(weight), array.gamma[..., None], used=float(array.layout.used.mean()))
 
     def note(self, what: str, v: Tensor, limit: Tensor | float, lowest: float = -1.0, used: float = 1.0) -> None:
