@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import TileSpec, TrainingSpec
-from mho.effects import Compensation, Correction, CorrectionModule, Matrix, QuantiserModule, Stream, Surrogate, draws, straight
+from mho.effects import Compensation, Correction, CorrectionModule, Mapping, Matrix, QuantiserModule, Stream, Surrogate, draws, straight
 from mho.effects.converter import RANGE_CAP
 from mho.effects.gradient import CleanProduct
 from mho.ground import MhoError
@@ -49,11 +49,12 @@ class TileArray(Scales, Member):
         name: str = "", channel: int = 1, groups: int = 1, device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        unit = channel if spec.split == "channel" else 1
-        self.layout = Layout(
-            out_features, in_features, rows=spec.rows, columns=spec.columns, unit=unit, groups=groups, device=device
-        )
-        self.view = TileView.of(name, spec, training.backward, self.layout, channel)
+        unit, lines = channel if spec.split == "channel" else 1, cast(Mapping, spec.mapping).columns
+        sizes: dict[str, Any] = {"rows": spec.rows, "unit": unit, "groups": groups, "device": device}
+        self.layout = self.lines = Layout(out_features, in_features, columns=spec.columns // lines, **sizes)
+        if lines > 1:  # of what is multiplied
+            self.lines = Layout(lines * out_features, in_features, columns=spec.columns, lines=lines, **sizes)
+        self.view = TileView.of(name, spec, training.backward, self.lines, channel, self.layout)
         self.built = self.view.built.to(device=device, dtype=dtype)
         self.training_spec = training
         self.name, self.path = name, self.view.path
@@ -115,7 +116,7 @@ class TileArray(Scales, Member):
     def remap(self, weight: Tensor) -> None:
         """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
         gamma scales the conductances down exactly as it scales the outputs up."""
-        self.gamma.copy_(self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry))
+        self.gamma.copy_(self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(1)))
 
     @torch.no_grad()
     def clip_(self, weight: Tensor, limit: float) -> None:
@@ -180,8 +181,11 @@ class TileArray(Scales, Member):
         call = self.call(self.session.enter(self, x.shape[:-1], x.image.device))
         w = self.on_tiles(weight) if call.chip is None and drawn is None else None
         differentiated = self._differentiated(x.image, weight)
+        if w is not None and self.view.mapping.sliced and not self.per_sample:
+            drawn, w = Drawn(call.weights(w)), None
         if self.backend is not None and not self.per_sample and self.backend.takes(call, weight, differentiated):
-            return self.backend.outputs(call, x, w, drawn, differentiated)
+            y = call.joined(self.backend.outputs(call, x, w, drawn, differentiated))
+            return y if call.offset is None else y + self._offset(call, x)
         if not self.per_sample:
             return Mvm(call)(x.rows(), call.weights(w) if drawn is None else drawn.w)
         rows, parts = x.rows(), []
@@ -191,12 +195,17 @@ class TileArray(Scales, Member):
             parts.append(Mvm(one)(part, one.weights(w)))
         return torch.cat(parts)
 
+    def _offset(self, call: Call, x: Patches) -> Tensor:
+        """[vector, out] what the digital side adds to products of a back-end."""
+        mvm, xs = Mvm(call), self.layout.cut(x.rows())
+        return self.layout.add_up(cast(Tensor, mvm.offset(xs, mvm.input_range(xs))))
+
     def call(self, stream: Stream) -> Call:
         """The state of this array as a call sees it."""
         chip = self.chip if self.deployed else None
         noisy = self.training and chip is None
         return Call(
-            self.view, stream, chip, self.gamma, self.digital_scale(), self.input_range,
+            self.view, stream, chip, self.gamma, self.digital_scale(), self._digital_offset(), self.input_range,
             backward=self.training_spec.backward,
             strength=self._injection() if noisy else None,
             drop=self.training_spec.drop_connect if noisy else 0.0,
@@ -206,10 +215,17 @@ class TileArray(Scales, Member):
 
     def digital_scale(self) -> Tensor:
         """[tile, out] what the periphery multiplies converted outputs by, besides the input range."""
-        if not self.deployed or self.chip is None:
-            return self.gamma * self.output_factor()
-        scale = self.chip.gamma * self.output_factor()
-        return scale if self.chip.gain is None else scale * self.chip.gain
+        chip, mapping = self.chip if self.deployed else None, self.view.mapping
+        scale = (self.gamma if chip is None else chip.gamma) * self.output_factor()
+        if mapping.apart:
+            scale = (scale.unsqueeze(-1) * scale.new_tensor(mapping.factors)).flatten(1)
+        return scale if chip is None or chip.gain is None else scale * chip.gain
+
+    def _digital_offset(self) -> Tensor | None:
+        """[tile, out] what the periphery multiplies the sum of the inputs by."""
+        if not (offset := self.view.mapping.offset(self.view.geometry)):
+            return None
+        return (self.chip.gamma if self.deployed and self.chip else self.gamma) * self.output_factor() * offset
 
     def draw(self, weight: Tensor) -> Drawn | None:
         """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
@@ -220,7 +236,8 @@ class TileArray(Scales, Member):
         with torch.autocast(weight.device.type, enabled=False):
             key = self.session.mini_batch(self, weight.device)
             call, w = self.call(Stream(key, key, quick=self.quick)), self.on_tiles(weight.to(kind))
-            if self.backend is not None and self.backend.takes(call, weight.to(kind), False):
+            taken = self.backend is not None and self.backend.takes(call, weight.to(kind), False)
+            if self.backend is not None and taken and not self.view.mapping.sliced:
                 return self.backend.drawn(call, w)
             return Drawn(call.weights(w))
 
@@ -230,7 +247,7 @@ class TileArray(Scales, Member):
         noise, so that settings can be compared; nothing else of the network changes.
 
         range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog
-        units, digital [vector, tile, out] in units of the outputs, outputs [vector, out].
+        units (of every slice that is apart), digital [vector, tile, out] in units of the outputs, outputs [vector, out].
         """
         seen: dict[str, Tensor] = {}
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
@@ -272,7 +289,7 @@ class TileArray(Scales, Member):
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
         xs, dac = self.layout.cut(x), self.view.dac
         alpha = torch.ones_like(self.gamma[:, :1]) if dac is None else dac.used_range(xs, self.input_range).detach()
-        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry)
+        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry_of(1))
         return self.layout.add_up(y * (self.gamma * self.output_factor() * alpha))
 
     @torch.no_grad()
@@ -323,16 +340,21 @@ class TileArray(Scales, Member):
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
         the fingerprint `of` is kept from chip to chip."""
         key, before, view = draws.fold_words(key, self.path), self.chip, self.view
-        if before is not None and of is not None and before.of == of and _as_target(before.target, weight):
+        same = before is not None and of is not None and before.of == of and not view.mapping.sliced
+        if same and before is not None and _as_target(before.target, weight):
             gamma, target = before.gamma, before.target
         else:
             gamma, target = self.gamma.clone(), self.normalised(weight.detach())
             target = target.contiguous() if self.backend is None else self.backend.laid_out(target)
         stream = Stream(key, key)
-        g = None if self.backend is None else self.backend.programmed(target, key)
-        if g is None:
-            g = view.in_blocks(lambda part: view.programmed(target[:, part], stream, part=part), view.plan.program)
-        self.chip = Programmed(key, gamma, target, g, view.prepared(stream), of)
+
+        def conductances(v: Tensor) -> Tensor:
+            g = None if self.backend is None else self.backend.programmed(v, key)
+            if g is not None:
+                return g
+            return view.in_blocks(lambda part: view.programmed(v[:, part], stream, part=part), view.plan.program)
+
+        self.chip = Programmed(key, gamma, *view.written(target, conductances), view.prepared(stream), of)
         self.age(t)
 
     @torch.no_grad()
@@ -372,13 +394,14 @@ class TileArray(Scales, Member):
             x = _known_inputs(self.path, compensation.vectors, layout.row_tiles, layout.height, device)
         x = (x.to(kind) * layout.used).repeat(compensation.repeats, 1, 1)
         stream = stream_of(chip.key, draws.fold(chip.key, "read-out", chip.time), chip.time, len(x))
-        ones = torch.ones_like(self.gamma)
+        ones = torch.ones_like(self.gamma).repeat(1, self.view.mapping.columns)
         call = Call(
             self.view,
             stream,
             chip,
             self.gamma,
             ones,
+            None,
             ones[:, :1],
             self.training_spec.backward,
             kernels=getattr(self.backend, "kernels", None),
@@ -395,8 +418,9 @@ class TileArray(Scales, Member):
         """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
         everything that programming and ageing do (`chip.weights` are the same values). Random numbers are constants."""
         assert self.chip is not None
-        w, sites = self.normalised(weight), self.view.on_chip(self.chip.constants)
-        return sites.aged(sites.programmed(w, self.chip.stream), w, self.chip.time, self.chip.stream)
+        w, sites, stream = self.normalised(weight), self.view.on_chip(self.chip.constants), self.chip.stream
+        v, g = sites.written(w, lambda v: sites.programmed(v, stream))
+        return sites.aged(g, v, self.chip.time, stream)
 
     # -- moving and copying -----------------------------------------------------------------------------------
     def _apply(self, fn: Any, recurse: bool = True) -> Self:

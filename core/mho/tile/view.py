@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,20 @@ from mho.tile.plan import Placed, Plan, resolve
 Constants = dict[int, dict[str, Tensor]]  # what `prepare` has set, by number of the effect and name
 
 
+class PerWeight(NamedTuple):
+    """What a mapping needs: devices for a weight, columns for an output, conversions for an output of a vector."""
+
+    devices: int
+    columns: int
+    conversions: int
+
+
 @dataclass(frozen=True, eq=False)
 class TileView(Devices):
     """Geometry, hardware and effects of one weight matrix on tiles.
 
     name     of the layer; with the kinds of its parts it names their random numbers (`path`)
+    layout   of what is multiplied: `mapping.columns` for every output; that of the outputs themselves is `matrix`
     channel  rows of one input channel
     built    what effects have built: parameters that are trained, and parts of the array
     constants  what effects have set in `prepare`, for views of one chip (`on_chip`)
@@ -41,18 +50,22 @@ class TileView(Devices):
     backward: Backward
     plan: Plan
     layout: Layout
+    matrix: Layout
     built: nn.ModuleDict
     path: tuple[int, int]
     channel: int = 1
     constants: Constants = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, spec: TileSpec, backward: Backward, layout: Layout, channel: int) -> TileView:
+    def of(
+        cls, name: str, spec: TileSpec, backward: Backward, layout: Layout, channel: int, matrix: Layout | None = None
+    ) -> TileView:
         """The view of a new array, with everything that its effects build. Raises `MhoError` where an effect builds
         something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
         effects = with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc)
         plan = resolve(effects, name, spec.factor)
-        view = cls(name, spec, backward, plan, layout, nn.ModuleDict(), draws.words("layer", name), channel)
+        path = draws.words("layer", name)
+        view = cls(name, spec, backward, plan, layout, matrix or layout, nn.ModuleDict(), path, channel)
         for p in plan.effects:
             if p.effect.writes("build"):
                 view.built[p.name] = view.build(p)
@@ -86,10 +99,24 @@ class TileView(Devices):
     @property
     def geometry(self) -> Geometry:
         """What effects may know of the shape of the tiles: rows, columns and blocks, conductances in µS, bound of the ADC."""
-        layout, device = self.layout, self.spec.device
+        return self.geometry_of(self.mapping.columns)
+
+    def geometry_of(self, lines: int) -> Geometry:
+        """The same where every output counts as so many: 1 for the matrix, all slices for devices."""
+        layout, device = self.matrix, self.spec.device
         rows = Rows(layout.occupied, layout.depth, layout.used)
         bound = math.inf if self.adc is None else self.adc.limit
-        return Geometry(rows, layout.columns, layout.block, layout.block_count, device.g_min, device.g_max, bound)
+        block = layout.block if lines == 1 else layout.block.repeat_interleave(lines)
+        ends = device.g_min, device.g_max, bound, device.pair == "single"
+        return Geometry(rows, lines * layout.columns, block, layout.block_count, *ends)
+
+    @property
+    def per_weight(self) -> PerWeight:
+        """Devices of one weight, columns of one output, conversions of one output and vector."""
+        devices = {"active": 2, "both": 2, "single": 1}[self.spec.device.pair] * self.slices
+        digital = self.dac is None or self.dac.sum == "digital"
+        passes = 1 if self.dac is None or not digital else len(self.dac.passes)
+        return PerWeight(devices, self.mapping.columns, self.mapping.columns * passes)
 
     @property
     def kind(self) -> tuple[Hashable, ...]:
@@ -104,7 +131,8 @@ class TileView(Devices):
         """What a saved chip must have been made for: shapes of the tiles, kinds of the effects."""
         layout, effects = self.layout, [p.effect.kind for p in self.plan.effects]
         shape = layout.out_features, layout.in_features, layout.groups, layout.sizes
-        return repr((*shape, self.spec.device.pair, effects))
+        sliced = (self.mapping,) if self.mapping.sliced else ()
+        return repr((*shape, self.spec.device.pair, effects, *sliced))
 
     def in_rows(self, w: Tensor) -> Tensor:
         return self.layout.in_rows(w)
@@ -113,7 +141,9 @@ class TileView(Devices):
     def site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:
         """What an effect knows in one stage: its place, its random numbers, what it has built, and `about` it."""
         about.setdefault("constants", self.constants.get(placed.number, {}))
-        site = Site(self.geometry, stream, placed.path, stage, **about)
+        of_devices = stage in ("program", "age") and not self.mapping.apart
+        geometry = self.geometry_of(self.slices) if of_devices else self.geometry
+        site = Site(geometry, stream, placed.path, stage, **about)
         if placed.effect.writes("build"):
             site.module = self.built[placed.name]
         return site
@@ -137,13 +167,14 @@ class TileView(Devices):
 
     def bare(self) -> TileView:
         """A copy without anything that is trained, for what others may keep."""
-        return replace(self, layout=copy.deepcopy(self.layout), built=nn.ModuleDict())
+        layout, matrix = copy.deepcopy((self.layout, self.matrix))
+        return replace(self, layout=layout, matrix=matrix, built=nn.ModuleDict())
 
     # -- blocks -----------------------------------------------------------------------------------------------
     def in_blocks(self, f: Callable[[slice], Tensor], effects: Iterable[Placed]) -> Tensor:
         """f(part of the outputs) -> [..., out, row] for all outputs; in blocks whose temporaries stay in the cache, where
         `effects` treat every cell alone."""
-        columns = self.layout.columns
+        columns = self.slices * self.matrix.columns
         parts = list(blocks(columns, self.layout.row_tiles * self.layout.height))
         if len(parts) == 1 or not self.cellwise(effects):
             return f(slice(0, columns))

@@ -75,11 +75,23 @@ class Fast:
         w = Mvm(call).read(w)
         if planes is None:
             planes = Planes(*CodedWeights.apply(w, replace(product, shares=True)))
-        arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
-        if not differentiated and not transformed():
+        found, ranges = [], self._ranges(call, pixels)
+        for one in self._parts(product):
+            arguments = (pixels, w, ranges, one.call.factor, *planes, one)
+            if differentiated or transformed():
+                found.append(TileProduct.apply(*arguments)[0])
+                continue
             with torch.no_grad():
-                return TileProduct.forward(*arguments)[0]  # what autograd does around it takes a while
-        return TileProduct.apply(*arguments)[0]
+                found.append(TileProduct.forward(*arguments)[0])  # what autograd does around it takes a while
+        return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+
+    def _parts(self, product: Product) -> list[Product]:
+        """The products of a call, one for each part of the inputs."""
+        call, passes = product.call, (1.0,) if self.view.dac is None else self.view.dac.passes
+        if len(passes) == 1:
+            return [product]
+        calls = [replace(call, stream=call.stream.of_pass(k), factor=f * call.factor) for k, f in enumerate(passes)]
+        return [replace(product, call=c, part=k) for k, c in enumerate(calls)]
 
     def drawn(self, call: Call, weight: Tensor) -> Drawn:
         """The weights of a root forward, for layers that use them at every time step."""
@@ -122,9 +134,14 @@ class Fast:
         origin, pixels = source(self.view.layout, self.route, Patches(self.view.layout.join(x)))
         product = self.product(call, True, source=origin, shares=True)
         planes = Planes(*CodedWeights.apply(w, product)) if self.view.plan.read else self._planes(call)
+        read = []
         with self.kernels.apart("read-out"):
-            codes = TileProduct.forward(pixels, w, call.range, call.factor, *planes, product)[3]
-        return codes.to(torch.float32) * product.epilogue.adc.step
+            for one in self._parts(product):
+                codes = TileProduct.forward(pixels, w, call.range, call.factor, *planes, one)[3]
+                read.append(codes.to(torch.float32) * product.epilogue.adc.step)
+        if len(read) == 1 or self.view.dac is None:
+            return read[0]
+        return torch.stack([f * y for f, y in zip(self.view.dac.passes, read)]).sum(0)
 
     def laid_out(self, target: Tensor) -> Tensor:
         """Normalised targets [tile, out, row] in the order in memory in which the other two read them."""
@@ -242,7 +259,7 @@ class TileProduct(torch.autograd.Function):
         epilogue, route, kernels = product.epilogue, product.route, product.kernels
         adc = epilogue.adc
         span = spread(product.view.layout, route, alpha)
-        inputs = epilogue.behind_dac(code_inputs(x, span, epilogue.dac, route, kernels, product.keep))
+        inputs = epilogue.behind_dac(code_inputs(x, span, epilogue.dac, route, kernels, product.keep, product.part))
         shape = (product.source.count, *scale.shape) if product.keep else (0,)
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None

@@ -271,9 +271,9 @@ class Epilogue(Terms):
 
     @property
     def top(self) -> int:
-        """The largest code of the DAC."""
-        assert self.dac.top is not None
-        return self.dac.top
+        """The largest code of the inputs of a product."""
+        assert self.dac.part_top is not None
+        return self.dac.part_top
 
     @property
     def dac(self) -> Dac:
