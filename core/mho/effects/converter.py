@@ -107,13 +107,10 @@ class Dac(Converter, kind="mho.dac"):
 
     @property
     def passes(self) -> tuple[float, ...]:
-        """What each part of an input counts, x = sum_k passes_k part_k: the tile is read once for each, with noise of its own."""
+        """What each part of an input counts, x = sum_k passes_k part_k: the tile is read once for each, with noise of its own. The
+        field `sum`, if there is one, says where they meet: "analog" in front of the output stage, or "digital" behind a
+        conversion of each."""
         return (1.0,)
-
-    @property
-    def sum(self) -> Literal["analog", "digital"]:
-        """Where passes meet: in front of the output stage, or behind a conversion of each."""
-        return "digital"
 
     @property
     def part_top(self) -> int | None:

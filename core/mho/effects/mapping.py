@@ -73,10 +73,10 @@ class Mapping(Kinded):
         """Columns, and conversions, of one output."""
         return len(self.factors) if self.apart else 1
 
-    def offset(self, geometry: Geometry) -> float:
-        """What the digital side adds to every weight: offset sum_j x_j to every output, in units of the mapped range. What a
-        single device at g_min conducts is a part of it."""
-        return -sum(self.factors) * geometry.g_min / (geometry.g_max - geometry.g_min) if self.unsigned else 0.0
+    def offset(self, idle: float) -> float:
+        """What the digital side adds to every weight: offset sum_j x_j to every output. `idle` is what a single device conducts
+        at g_min, in units of the mapped range."""
+        return -sum(self.factors) * idle if self.unsigned else 0.0
 
     def split(self, w: Tensor) -> Tensor:
         """The slices [tile, out, slice, row], in [-1, 1], or in [0, 1] where they are `unsigned`, of w_norm [tile, out, row]."""

@@ -13,7 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import TileSpec, TrainingSpec
-from mho.effects import Compensation, Correction, CorrectionModule, Mapping, Matrix, QuantiserModule, Stream, Surrogate, draws, straight
+from mho.effects import (
+    Compensation,
+    Correction,
+    CorrectionModule,
+    Mapping,
+    Matrix,
+    QuantiserModule,
+    Stream,
+    Surrogate,
+    draws,
+    straight,
+)
 from mho.effects.converter import RANGE_CAP
 from mho.effects.gradient import CleanProduct
 from mho.ground import MhoError
@@ -116,7 +127,7 @@ class TileArray(Scales, Member):
     def remap(self, weight: Tensor) -> None:
         """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
         gamma scales the conductances down exactly as it scales the outputs up."""
-        self.gamma.copy_(self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(1)))
+        self.gamma.copy_(self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout)))
 
     @torch.no_grad()
     def clip_(self, weight: Tensor, limit: float) -> None:
@@ -198,7 +209,8 @@ class TileArray(Scales, Member):
     def _offset(self, call: Call, x: Patches) -> Tensor:
         """[vector, out] what the digital side adds to products of a back-end."""
         mvm, xs = Mvm(call), self.layout.cut(x.rows())
-        return self.layout.add_up(cast(Tensor, mvm.offset(xs, mvm.input_range(xs))))
+        alpha = mvm.input_range(xs)
+        return self.layout.add_up(mvm.offset(mvm.encoded(xs, alpha), alpha))
 
     def call(self, stream: Stream) -> Call:
         """The state of this array as a call sees it."""
@@ -215,17 +227,17 @@ class TileArray(Scales, Member):
 
     def digital_scale(self) -> Tensor:
         """[tile, out] what the periphery multiplies converted outputs by, besides the input range."""
-        chip, mapping = self.chip if self.deployed else None, self.view.mapping
+        chip = self.chip if self.deployed else None
         scale = (self.gamma if chip is None else chip.gamma) * self.output_factor()
-        if mapping.apart:
-            scale = (scale.unsqueeze(-1) * scale.new_tensor(mapping.factors)).flatten(1)
+        if self.view.mapping.apart:
+            scale = (scale.unsqueeze(-1) * scale.new_tensor(self.view.factors)).flatten(1)
         return scale if chip is None or chip.gain is None else scale * chip.gain
 
     def _digital_offset(self) -> Tensor | None:
         """[tile, out] what the periphery multiplies the sum of the inputs by."""
-        if not (offset := self.view.mapping.offset(self.view.geometry)):
+        if not self.view.offset:
             return None
-        return (self.chip.gamma if self.deployed and self.chip else self.gamma) * self.output_factor() * offset
+        return (self.chip.gamma if self.deployed and self.chip else self.gamma) * self.output_factor() * self.view.offset
 
     def draw(self, weight: Tensor) -> Drawn | None:
         """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
@@ -289,7 +301,7 @@ class TileArray(Scales, Member):
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
         xs, dac = self.layout.cut(x), self.view.dac
         alpha = torch.ones_like(self.gamma[:, :1]) if dac is None else dac.used_range(xs, self.input_range).detach()
-        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry_of(1))
+        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry_of(self.layout))
         return self.layout.add_up(y * (self.gamma * self.output_factor() * alpha))
 
     @torch.no_grad()

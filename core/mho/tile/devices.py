@@ -46,9 +46,14 @@ class Devices:
         return cast(Mapping, self.spec.mapping)
 
     @property
+    def factors(self) -> tuple[float, ...]:
+        """What each slice of a weight counts."""
+        return self.mapping.factors
+
+    @property
     def slices(self) -> int:
         """Of one weight."""
-        return len(self.mapping.factors)
+        return len(self.factors)
 
     def split(self, w: Tensor) -> Tensor:
         """The slices of normalised weights, [tile, slices of every output, row]."""
@@ -58,14 +63,14 @@ class Devices:
         """What a column sees of slices [tile, slices of every output, row]: their sum, unless they are apart."""
         if self.mapping.apart or not self.mapping.sliced:
             return v
-        return torch.einsum("tosr,s->tor", v.unflatten(-2, (-1, self.slices)), v.new_tensor(self.mapping.factors))
+        return torch.einsum("tosr,s->tor", v.unflatten(-2, (-1, self.slices)), v.new_tensor(self.factors))
 
     def carrier(self, w: Tensor) -> Tensor:
         """Normalised weights w in the shape of what columns see, for the gradient of that: every slice takes part as it counts,
         v_k = w f_k / sum f^2, so that sum_k f_k v_k = w."""
         if not self.mapping.apart:
             return w
-        f = w.new_tensor(self.mapping.factors)
+        f = w.new_tensor(self.factors)
         return (w.unsqueeze(-2) * (f / f.square().sum()).unsqueeze(-1)).flatten(-3, -2)
 
     def target(self, v: Tensor) -> Tensor:

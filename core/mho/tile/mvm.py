@@ -5,7 +5,7 @@ Read from top to bottom, this is Rasch et al. 2023, Eqs. 1-6 (R003-01 to R003-09
     y_i = sum over row tiles of  alpha gamma_i s_i ADC(F(DAC(x / alpha)))_i
 
 alpha    input range of the tile, or of the vector                      `input_range`
-DAC      scale, clip, round; then effects of stage `input`              `inputs`
+DAC      scale, clip, round: `encoded`; then effects of stage `input`   `inputs`
 F        w = `read`; product, or what replaces it (`mvm`); `accumulate`; `output`     `analog`
 ADC      clip, round                                                    `converted`
 gamma s  digital scales of the column                                   `digital`
@@ -121,23 +121,19 @@ class Mvm:
     def digital(self, xs: Tensor, w: Tensor) -> Tensor:
         """Eq. 3: from the digital inputs of each tile to its digital outputs."""
         w, alpha = self.read(w), self.input_range(xs)
-        y = self.note("converted", self.converted(self.inputs(xs, alpha), w))
+        code = self.encoded(xs, alpha)
+        y = self.note("converted", self.converted(self.inputs(code), w))
         if alpha is not None:
             y, alpha = self.within_bound(y, xs, alpha, w)
-        if alpha is None:
-            y = y * self.call.factor
-        else:
             alpha = alpha.detach() if self.call.rounding == "through" else alpha
-            y = y * (self.call.factor * alpha)
-        return self.note("digital", self.call.joined(y) + self.offset(xs, alpha))
+        y = self.call.joined(y * (self.call.factor if alpha is None else self.call.factor * alpha))
+        return self.note("digital", y if self.call.offset is None else y + self.offset(code, alpha))
 
-    def offset(self, xs: Tensor, alpha: Tensor | None) -> Tensor | float:
+    def offset(self, code: Tensor, alpha: Tensor | None) -> Tensor:
         """[vector, tile, out] what slices that are never negative leave to the digital side: offset sum_j x_j, the inputs as
         the DAC has coded them."""
-        if self.call.offset is None:
-            return 0.0
-        total = (xs if alpha is None else self.encoded(xs, alpha) * alpha).sum(-1, keepdim=True)
-        return total * self.call.offset
+        total = code.sum(-1, keepdim=True)
+        return (total if alpha is None else total * alpha) * self.call.offset
 
     # -- inputs -----------------------------------------------------------------------------------------------
     def input_range(self, xs: Tensor) -> Tensor | None:
@@ -145,9 +141,8 @@ class Mvm:
         dac = self.call.view.dac
         return None if dac is None else self.note("range", dac.used_range(xs, self.call.range))
 
-    def inputs(self, xs: Tensor, alpha: Tensor | None) -> Tensor:
-        """The analog inputs in [-1, 1]: DAC(x / alpha), then effects of the inputs."""
-        code = xs if alpha is None else self.encoded(xs, alpha)
+    def inputs(self, code: Tensor) -> Tensor:
+        """The analog inputs in [-1, 1] of values of the DAC; where they are applied in parts, effects act on each."""
         return code if len(self.passes) > 1 else self.note("inputs", self.driven(code))
 
     @property
@@ -156,10 +151,11 @@ class Mvm:
         dac = self.call.view.dac
         return (1.0,) if dac is None else dac.passes
 
-    def encoded(self, xs: Tensor, alpha: Tensor) -> Tensor:
+    def encoded(self, xs: Tensor, alpha: Tensor | None) -> Tensor:
         """DAC(x / alpha)."""
         call, view = self.call, self.call.view
-        assert view.dac is not None
+        if view.dac is None or alpha is None:
+            return xs
         site = view.converter_site("dac", call.stream)
         if call.rounding == "through":
             return view.dac.encode(xs, alpha, call.decay, view.layout.occupied, site)
@@ -193,7 +189,7 @@ class Mvm:
         if (count := self.passes) == (1.0,):
             return self.in_passes(x, w)
         dac, parts = self.call.view.dac, [(f, self.again(k), self.again(k).part(x, k)) for k, f in enumerate(count)]
-        if dac is not None and dac.sum == "analog":
+        if getattr(dac, "sum", "") == "analog":
             return self.adc(self.output(sum((f * mvm.analog(part, w) for f, mvm, part in parts), torch.zeros(()))))
         return sum((f * mvm.in_passes(part, w) for f, mvm, part in parts), torch.zeros(()))
 
@@ -243,7 +239,7 @@ class Mvm:
             over = y.detach().abs().amax(-1, keepdim=True) >= adc.limit  # [vector, tile, 1]
             alpha = torch.where(over, 2 * alpha, alpha)
             mvm = self.again(k)
-            y = torch.where(over, mvm.converted(mvm.inputs(xs, alpha), w), y)
+            y = torch.where(over, mvm.converted(mvm.inputs(mvm.encoded(xs, alpha)), w), y)
         return y, alpha
 
     # -- bookkeeping ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mho.config import TileSpec
 from mho.config.recipe import Backward
-from mho.effects import Adc, Dac, Geometry, Nonideality, Rows, Site, Stream, draws
+from mho.effects import Adc, Dac, Geometry, Mapping, Nonideality, Rows, Site, Stream, draws
 from mho.effects.circuits import with_circuits
 from mho.ground import MhoError
 from mho.tile.devices import Devices
@@ -40,6 +40,7 @@ class TileView(Devices):
 
     name     of the layer; with the kinds of its parts it names their random numbers (`path`)
     layout   of what is multiplied: `mapping.columns` for every output; that of the outputs themselves is `matrix`
+    factors, offset   what each slice of a weight counts, and what the digital side adds to it (`Mapping`)
     channel  rows of one input channel
     built    what effects have built: parameters that are trained, and parts of the array
     constants  what effects have set in `prepare`, for views of one chip (`on_chip`)
@@ -53,6 +54,8 @@ class TileView(Devices):
     matrix: Layout
     built: nn.ModuleDict
     path: tuple[int, int]
+    factors: tuple[float, ...] = (1.0,)
+    offset: float = 0.0
     channel: int = 1
     constants: Constants = field(default_factory=dict)
 
@@ -64,8 +67,9 @@ class TileView(Devices):
         something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
         effects = with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc)
         plan = resolve(effects, name, spec.factor)
-        path = draws.words("layer", name)
-        view = cls(name, spec, backward, plan, layout, matrix or layout, nn.ModuleDict(), path, channel)
+        path, mapping, device = draws.words("layer", name), cast(Mapping, spec.mapping), spec.device
+        slices = mapping.factors, mapping.offset(device.g_min / (device.g_max - device.g_min))
+        view = cls(name, spec, backward, plan, layout, matrix or layout, nn.ModuleDict(), path, *slices, channel)
         for p in plan.effects:
             if p.effect.writes("build"):
                 view.built[p.name] = view.build(p)
@@ -99,13 +103,12 @@ class TileView(Devices):
     @property
     def geometry(self) -> Geometry:
         """What effects may know of the shape of the tiles: rows, columns and blocks, conductances in µS, bound of the ADC."""
-        return self.geometry_of(self.mapping.columns)
+        return self.geometry_of(self.layout)
 
-    def geometry_of(self, lines: int) -> Geometry:
-        """The same where every output counts as so many: 1 for the matrix, all slices for devices."""
-        layout, device = self.matrix, self.spec.device
+    def geometry_of(self, layout: Layout, lines: int = 1) -> Geometry:
+        """The same of a layout each of whose columns counts as so many."""
+        device, bound = self.spec.device, math.inf if self.adc is None else self.adc.limit
         rows = Rows(layout.occupied, layout.depth, layout.used)
-        bound = math.inf if self.adc is None else self.adc.limit
         block = layout.block if lines == 1 else layout.block.repeat_interleave(lines)
         ends = device.g_min, device.g_max, bound, device.pair == "single"
         return Geometry(rows, lines * layout.columns, block, layout.block_count, *ends)
@@ -114,8 +117,7 @@ class TileView(Devices):
     def per_weight(self) -> PerWeight:
         """Devices of one weight, columns of one output, conversions of one output and vector."""
         devices = {"active": 2, "both": 2, "single": 1}[self.spec.device.pair] * self.slices
-        digital = self.dac is None or self.dac.sum == "digital"
-        passes = 1 if self.dac is None or not digital else len(self.dac.passes)
+        passes = 1 if self.dac is None or getattr(self.dac, "sum", "") == "analog" else len(self.dac.passes)
         return PerWeight(devices, self.mapping.columns, self.mapping.columns * passes)
 
     @property
@@ -141,9 +143,8 @@ class TileView(Devices):
     def site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:
         """What an effect knows in one stage: its place, its random numbers, what it has built, and `about` it."""
         about.setdefault("constants", self.constants.get(placed.number, {}))
-        of_devices = stage in ("program", "age") and not self.mapping.apart
-        geometry = self.geometry_of(self.slices) if of_devices else self.geometry
-        site = Site(geometry, stream, placed.path, stage, **about)
+        lines = self.slices if stage in ("program", "age") and not self.mapping.apart else 1
+        site = Site(self.geometry_of(self.layout, lines), stream, placed.path, stage, **about)
         if placed.effect.writes("build"):
             site.module = self.built[placed.name]
         return site

@@ -29,7 +29,7 @@ class SerialDac(Dac, kind="circuit.serial_dac"):
     sign: Literal["magnitude", "twos_complement"] = Field(
         "magnitude", source="Xiao et al., arXiv 2109.01262", description="how negative inputs are applied"
     )
-    sum: Literal["digital", "analog"] = Field(  # type: ignore[assignment]
+    sum: Literal["digital", "analog"] = Field(
         "digital", source="Xiao et al., arXiv 2109.01262", description="where passes are added up"
     )
 

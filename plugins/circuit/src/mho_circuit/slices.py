@@ -61,8 +61,8 @@ class Slices(Mapping):
             return (*f, *(-v for v in f))
         return tuple(2 * v for v in f) if self.sign == "offset" else f
 
-    def offset(self, geometry: Geometry) -> float:
-        return super().offset(geometry) - (self.sign == "offset")
+    def offset(self, idle: float) -> float:
+        return super().offset(idle) - (self.sign == "offset")
 
     def split(self, w: Tensor) -> Tensor:
         if self.sign == "offset":
@@ -183,8 +183,8 @@ class Digits(Slices, kind="circuit.digits"):
             return (*self.shares, -(self.top + 1) / self.top)
         return self.shares if self.sign == "offset" else super().factors
 
-    def offset(self, geometry: Geometry) -> float:
-        return Mapping.offset(self, geometry) - (self.sign == "offset") * (self.top + 1) / self.top
+    def offset(self, idle: float) -> float:
+        return Mapping.offset(self, idle) - (self.sign == "offset") * (self.top + 1) / self.top
 
     def parts(self, u: Tensor) -> Tensor:
         return self._digits((u * self.top).round())

@@ -131,7 +131,7 @@ def _unsupported(plan: Plan, spec: TileSpec) -> str:
     """What the fused path cannot do at all."""
     if plan.passes:
         return f"{plan.passes[0].effect.kind} reads a tile in several passes"
-    if isinstance(spec.dac, Dac) and len(spec.dac.passes) > 1 and spec.dac.sum == "analog":
+    if isinstance(spec.dac, Dac) and len(spec.dac.passes) > 1 and getattr(spec.dac, "sum", "") == "analog":
         return f"{spec.dac.kind} adds up the currents of several passes"
     if isinstance(spec.dac, Dac) and spec.dac.halvings:
         return "bound management repeats products"
@@ -156,6 +156,8 @@ def _no_gradient(plan: Plan, spec: TileSpec) -> str:
     """Why gradients need the reference path, or ""."""
     if isinstance(spec.dac, Dac) and len(spec.dac.passes) > 1:
         return f"{spec.dac.kind} applies inputs in several passes"
+    if getattr(spec.mapping, "unsigned", False):
+        return f"{spec.mapping.kind} leaves an offset to the digital side"
     for p in plan.effects:
         if p.effect.writes("build"):
             return f"{p.effect.kind} has parameters of its own"
