@@ -19,14 +19,17 @@ from mho.tile import tile_arrays
 SIGNS = ("pair", "columns", "offset", "twos_complement")
 
 
+@pytest.mark.slow
 class TestEqualShares(MappingContract):
     spec = EqualShares(devices=3)
 
 
+@pytest.mark.slow
 class TestMaxFillOffset(MappingContract):
     spec = MaxFill(devices=3, sign="offset", range="tile")
 
 
+@pytest.mark.slow
 class TestResidual(MappingContract):
     spec = Residual(devices=2)
 
