@@ -107,8 +107,8 @@ class Dac(Converter, kind="mho.dac"):
 
     @property
     def passes(self) -> tuple[float, ...]:
-        """What each part of an input counts, x = sum_k passes_k part_k: the tile is read once for each, with noise of its own. The
-        field `sum`, if there is one, says where they meet: "analog" in front of the output stage, or "digital" behind a
+        """What each part of an input counts, x = sum_k passes_k part_k: the tile is read once for each, with noise of its own.
+        The field `sum`, if there is one, says where they meet: "analog" in front of the output stage, or "digital" behind a
         conversion of each."""
         return (1.0,)
 

@@ -132,6 +132,7 @@ class Mvm:
     def offset(self, code: Tensor, alpha: Tensor | None) -> Tensor:
         """[vector, tile, out] what slices that are never negative leave to the digital side: offset sum_j x_j, the inputs as
         the DAC has coded them."""
+        assert self.call.offset is not None
         total = code.sum(-1, keepdim=True)
         return (total if alpha is None else total * alpha) * self.call.offset
 
@@ -162,11 +163,10 @@ class Mvm:
         return view.dac.encode_exactly(xs, alpha, call.rounding, site)
 
     def part(self, x: Tensor, k: int) -> Tensor:
-        """Part k of the inputs, in [-1, 1]; the gradient of all parts together is that of x."""
+        """Part k of the inputs, in [-1, 1]."""
         dac = self.call.view.dac
         assert dac is not None and dac.top and dac.part_top
-        part = dac.part((x.detach() * dac.top).round(), k) / dac.part_top
-        return self.driven(straight(x * (self.passes[k] / sum(f * f for f in self.passes)), part))
+        return self.driven(dac.part((x * dac.top).round(), k) / dac.part_top)
 
     def driven(self, code: Tensor) -> Tensor:
         """What effects of the inputs make of them."""
@@ -185,13 +185,21 @@ class Mvm:
 
     # -- outputs ----------------------------------------------------------------------------------------------
     def converted(self, x: Tensor, w: Tensor) -> Tensor:
-        """ADC(F(x)), in one pass or in several, whose results meet in front of the output stage or behind the ADC."""
-        if (count := self.passes) == (1.0,):
+        """ADC(F(x)), in one pass or in several, whose results meet in front of the output stage or behind the ADC. Inputs that
+        are applied in parts have the gradient of inputs that are not."""
+        if len(self.passes) == 1:
             return self.in_passes(x, w)
-        dac, parts = self.call.view.dac, [(f, self.again(k), self.again(k).part(x, k)) for k, f in enumerate(count)]
-        if getattr(dac, "sum", "") == "analog":
-            return self.adc(self.output(sum((f * mvm.analog(part, w) for f, mvm, part in parts), torch.zeros(()))))
-        return sum((f * mvm.in_passes(part, w) for f, mvm, part in parts), torch.zeros(()))
+        with torch.no_grad():
+            y = self.in_parts(x, w)
+        return straight(self.in_passes(self.driven(x), w), y) if torch.is_grad_enabled() else y
+
+    def in_parts(self, x: Tensor, w: Tensor) -> Tensor:
+        """The same, part after part."""
+        analog = getattr(self.call.view.dac, "sum", "") == "analog"
+        runs = [(f, self.again(k), self.again(k).part(x, k)) for k, f in enumerate(self.passes)]
+        ys = [f * (mvm.analog(part, w) if analog else mvm.in_passes(part, w)) for f, mvm, part in runs]
+        y = torch.stack(ys).sum(0)
+        return self.adc(self.output(y)) if analog else y
 
     def in_passes(self, x: Tensor, w: Tensor) -> Tensor:
         """The same for one part of the inputs."""

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from mho_circuit.complex import fourier, real_matrix
 from mho_circuit.programming import GradientDescent, ProgrammingError, WriteVerify, writes
 from mho_kit import NonidealityContract
 
@@ -15,8 +16,9 @@ class TestProgrammingError(NonidealityContract):
     spec = ProgrammingError(proportional=0.1, independent=0.02)
 
 
+@pytest.mark.slow
 class TestWriteVerify(NonidealityContract):
-    spec = WriteVerify(share=0.5)
+    spec = WriteVerify(share=0.5, iterations=4)
 
 
 @pytest.mark.slow
@@ -90,7 +92,7 @@ tiles:
 def test_errors_of_a_fourier_matrix_are_those_published(pair, digit, sign, published, spread):
     """Mean |error| of the complex elements of the DFT of 64, held as a real matrix on 8-bit cells with an on/off ratio of 1000
     and an error of 25 % of the conductance: CrossSim's figures, over 30 draws."""
-    w = fourier(64)
+    w = real_matrix(fourier(64))
     t = mho.Tile(w, mho.Hardware.from_yaml(DFT % (pair, digit, sign)))
     found = []
     for seed in range(30):
@@ -98,10 +100,3 @@ def test_errors_of_a_fourier_matrix_are_those_published(pair, digit, sign, publi
             off = t.program(seed=seed)(torch.eye(128)).T - w
         found.append(float(torch.complex(off[:64, :64], off[64:, :64]).abs().mean()))
     assert torch.tensor(found).mean() == pytest.approx(published, abs=spread)
-
-
-def fourier(n):
-    """[[Re, -Im], [Im, Re]] of exp(-2 pi i j k/n)."""
-    angle = 2 * math.pi * torch.outer(torch.arange(n), torch.arange(n)) / n
-    re, im = angle.cos(), -angle.sin()
-    return torch.cat([torch.cat([re, -im], 1), torch.cat([im, re], 1)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mho import Nonideality, hookimpl
 from mho.effects import Converter, Mapping
+from mho_circuit.cells import CellCurve
 from mho_circuit.converters import ColumnAdc, CyclicAdc, RampAdc, SarAdc, TableAdc
 from mho_circuit.encoding import SerialDac
 from mho_circuit.ir_drop import IRDrop
@@ -27,6 +28,7 @@ def mho_nonidealities() -> list[type[Nonideality]]:
         AdcSCurve,
         OutputNoise,
         CurrentLimit,
+        CellCurve,
         PolarityAsymmetry,
         TwoPhase,
         ProgrammingError,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -80,8 +81,8 @@ class ColumnAdc(AdcCircuit, kind="circuit.column_adc"):
 
 
 class SarAdc(AdcCircuit, kind="circuit.sar_adc"):
-    """Successive approximation of |y|, sign first: capacitor k is 2^k + mismatch sqrt(2^k) xi_k units, bit after bit is kept while
-    the charge is at most |y|, and the digital side believes in 2^k."""
+    """Successive approximation of |y|, sign first: capacitor k is 2^k + mismatch sqrt(2^k) xi_k units, bit after bit is kept
+    while the charge is at most |y|, and the digital side believes in 2^k."""
 
     source: ClassVar[str] = XIAO
 
@@ -104,8 +105,8 @@ class SarAdc(AdcCircuit, kind="circuit.sar_adc"):
 
 
 class RampAdc(AdcCircuit, kind="circuit.ramp_adc"):
-    """One ramp for all columns of a tile, whose slope is (1 + slope xi) and whose steps are uneven, `steps` of one on average; every
-    column has a comparator, whose `offset` counts as that of an ADC. Levels are where the accumulated steps have passed y."""
+    """One ramp for all columns of a tile, whose slope is (1 + slope xi) and whose steps have a spread `steps` of one; every
+    column has a comparator, whose `offset` counts as that of an ADC. The code is the number of steps that are below y."""
 
     source: ClassVar[str] = XIAO
 
@@ -131,9 +132,9 @@ class RampAdc(AdcCircuit, kind="circuit.ramp_adc"):
 
 
 class CyclicAdc(AdcCircuit, kind="circuit.cyclic_adc"):
-    """Stages of 1.5 bits: with d = -1, 0 or 1 for thresholds at -1/4 and 1/4 of the range, missed by `threshold` xi, the next stage
-    sees ((2 + e) v - (1 + e) d)/(1 + loss), e = `mismatch` eta, and the digital side adds up d 2^-k. A cyclic ADC has one such
-    stage, a pipeline (`stages: own`) one for each bit."""
+    """Stages of 1.5 bits: with d = -1, 0 or 1 for thresholds at -1/4 and 1/4 of the range, missed by `threshold` xi, the next
+    stage sees ((2 + e) v - (1 + e) d)/(1 + loss), e = `mismatch` eta, and the digital side adds up d 2^-k. A cyclic ADC has one
+    such stage, a pipeline one for each bit."""
 
     source: ClassVar[str] = XIAO
 
@@ -180,7 +181,7 @@ class TableAdc(AdcCircuit, kind="circuit.table_adc"):
             edges = [float(r["edge"]) for r in rows[:-1] if r.get("edge")]
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(f"{self.file}: expected a CSV with a column 'level' of numbers ({error})") from None
-        edges = edges or [(a + b) / 2 for a, b in zip(levels, levels[1:])]
+        edges = edges or [(a + b) / 2 for a, b in itertools.pairwise(levels)]
         if len(levels) < 2 or len(edges) != len(levels) - 1 or levels != sorted(set(levels)) or edges != sorted(edges):
             raise ValueError(f"{self.file}: expected two or more ascending levels, and edges between all or none of them")
         return tuple(levels), tuple(edges)

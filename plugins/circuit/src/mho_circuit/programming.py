@@ -10,12 +10,14 @@ from torch import Tensor
 from mho import Field, Nonideality, Site, Tile, product
 from mho.config import MicroSiemens
 from mho.effects import draws
+from mho_circuit.sources import BUECHEL_BIBTEX, SWIM_BIBTEX, XIAO_BIBTEX
 
 
 class ProgrammingError(Nonideality, kind="circuit.programming_error"):
     """g + sqrt((proportional g)^2 + (independent g_max)^2) xi, never below 0: for devices of which no more is known."""
 
     source: ClassVar[str] = "Xiao et al., arXiv 2109.01262: errors proportional to and independent of the conductance"
+    bibtex: ClassVar[str] = XIAO_BIBTEX
     cellwise: ClassVar[bool] = True
 
     proportional: float = Field(0.05, ge=0, unit="1", description="share of the conductance", source="assumption")
@@ -58,6 +60,7 @@ class WriteVerify(Loop, kind="circuit.write_verify"):
     """
 
     source: ClassVar[str] = "closed-loop programming; selective: Yan et al., DAC 2022 (SWIM)"
+    bibtex: ClassVar[str] = SWIM_BIBTEX
 
     tolerance: MicroSiemens = Field(0.3, gt=0, description="accepted distance from the target", source="assumption")
     share: float = Field(1.0, gt=0, le=1, unit="1", description="share of the cells that are verified", source="Yan et al. 2022")
@@ -86,9 +89,9 @@ class WriteVerify(Loop, kind="circuit.write_verify"):
 
 
 class GradientDescent(Loop, kind="circuit.gradient_programming"):
-    """Gradient descent on the products of the array (GDP): cells are never read alone. In every iteration `vectors` known inputs
-    x ~ U(-1, 1) are applied, and the errors of the outputs, e_i = sum_j (g - g_target)_ij x_j + read_std sqrt(n/3) eta for n rows,
-    move all cells at once, those of a pair in opposite directions:
+    """Gradient descent on the products of the array (GDP): cells are never read alone. In every iteration `vectors` known
+    inputs x ~ U(-1, 1) are applied, and the errors of the outputs, e_i = sum_j (g - g_target)_ij x_j + read_std sqrt(n/3) eta for
+    n rows, move all cells at once, those of a pair in opposite directions:
 
     g_ij -= d + write_std sqrt(|d|/g_max) xi,  d = rate 3/(1 + n/vectors) mean_x e_i x_j
 
@@ -96,6 +99,7 @@ class GradientDescent(Loop, kind="circuit.gradient_programming"):
     """
 
     source: ClassVar[str] = "Büchel et al., JETCAS 13 (2023)"
+    bibtex: ClassVar[str] = BUECHEL_BIBTEX
 
     vectors: int = Field(64, ge=1, unit="count", description="inputs of one iteration", source="assumption")
 
@@ -118,8 +122,8 @@ class GradientDescent(Loop, kind="circuit.gradient_programming"):
 
 
 def writes(tile: Tile) -> Tensor:
-    """How often every cell of the chip that is on was written by `circuit.write_verify`, [dev, tile, out, row]: found by programming
-    it once more. Slices that make up for others count the last time they were written."""
+    """How often every cell of the chip that is on was written by `circuit.write_verify`, [dev, tile, out, row]: found by
+    programming it once more. Slices that make up for others count the last time they were written."""
     view, chip = tile.tiles.view, tile.tiles.chip
     (placed,) = (p for p in view.plan.program if isinstance(p.effect, WriteVerify))
     target = view.target(chip.target)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mho.config import Hardware
-from mho.effects import Stream, draws, possible, transformed
+from mho.effects import Stream, draws, possible, straight, transformed
 from mho.tile import Call, Drawn, Mvm, Patches, Programmed, TileView, blocks
 from mho_fast import cells
 from mho_fast.backward import Saved, Wanted, each, gradients
@@ -75,21 +75,24 @@ class Fast:
         w = Mvm(call).read(w)
         if planes is None:
             planes = Planes(*CodedWeights.apply(w, replace(product, shares=True)))
-        found, ranges = [], self._ranges(call, pixels)
-        for one in self._parts(product):
-            arguments = (pixels, w, ranges, one.call.factor, *planes, one)
-            if differentiated or transformed():
-                found.append(TileProduct.apply(*arguments)[0])
-                continue
-            with torch.no_grad():
-                found.append(TileProduct.forward(*arguments)[0])  # what autograd does around it takes a while
-        return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+        arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
+        parts = self._parts(product)
+        with torch.no_grad():
+            found = [TileProduct.forward(*arguments[:3], one.call.factor, *planes, one)[0] for one in parts]
+        y = torch.stack(found).sum(0) if found else None
+        if differentiated or transformed():
+            whole = TileProduct.apply(*arguments)[0]
+            return whole if y is None else straight(whole, y)
+        if y is not None:
+            return y
+        with torch.no_grad():
+            return TileProduct.forward(*arguments)[0]  # what autograd does around it takes a while
 
     def _parts(self, product: Product) -> list[Product]:
-        """The products of a call, one for each part of the inputs."""
+        """The products of a call whose inputs are applied in parts, one for each."""
         call, passes = product.call, (1.0,) if self.view.dac is None else self.view.dac.passes
         if len(passes) == 1:
-            return [product]
+            return []
         calls = [replace(call, stream=call.stream.of_pass(k), factor=f * call.factor) for k, f in enumerate(passes)]
         return [replace(product, call=c, part=k) for k, c in enumerate(calls)]
 
@@ -136,7 +139,7 @@ class Fast:
         planes = Planes(*CodedWeights.apply(w, product)) if self.view.plan.read else self._planes(call)
         read = []
         with self.kernels.apart("read-out"):
-            for one in self._parts(product):
+            for one in self._parts(product) or [product]:
                 codes = TileProduct.forward(pixels, w, call.range, call.factor, *planes, one)[3]
                 read.append(codes.to(torch.float32) * product.epilogue.adc.step)
         if len(read) == 1 or self.view.dac is None:

@@ -30,4 +30,4 @@ class Product:
 
     @property
     def epilogue(self) -> Epilogue:
-        return Epilogue(self.view, self.route, self.call)
+        return Epilogue(self.view, self.route, self.call, parts=self.part is not None)

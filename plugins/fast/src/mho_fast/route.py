@@ -154,8 +154,8 @@ def _unfolded(plan: Plan, spec: TileSpec, steps: tuple[Step, ...], channel: int)
 
 def _no_gradient(plan: Plan, spec: TileSpec) -> str:
     """Why gradients need the reference path, or ""."""
-    if isinstance(spec.dac, Dac) and len(spec.dac.passes) > 1:
-        return f"{spec.dac.kind} applies inputs in several passes"
+    if isinstance(spec.dac, Dac) and len(spec.dac.passes) > 1 and (spec.dac.bits or 0) > 8:
+        return f"inputs of {spec.dac.bits} bits fit 8 in parts only"
     if getattr(spec.mapping, "unsigned", False):
         return f"{spec.mapping.kind} leaves an offset to the digital side"
     for p in plan.effects:
