@@ -91,7 +91,7 @@ def array_currents(w, x, r):
     return g * v.reshape(3 * count, -1)[sense].T
 
 
-@pytest.mark.parametrize("n", [8, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [8, pytest.param(128, marks=pytest.mark.slow)])
 def test_a_fourier_transform_on_wires_is_what_kirchhoff_says(tile, n):
     """The transform of complex vectors, and the same with wires of 20 ohm at 5 uS, against a solution of all nodes."""
     matrix = fourier(n).to(torch.complex128)

@@ -39,6 +39,9 @@ class MatrixFootprint:
     cells: int  # of those tiles
     uses: int  # MVMs with the whole matrix in the sample
     flops: int  # (2 rows + bias) columns, for every use
+    lines: int = 1  # columns of one output
+    devices: int = 0  # of all weights
+    conversions: int = 0  # of ADCs in the sample
 
     @property
     def mvms(self) -> int:
@@ -69,7 +72,7 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
     @property
     def utilisation(self) -> float:
         """Share of the cells of these tiles that hold a weight."""
-        return self.mapped / max(1, sum(e.cells for e in self))
+        return sum(e.weights * e.lines for e in self) / max(1, sum(e.cells for e in self))
 
     @property
     def mvms(self) -> int:
@@ -110,7 +113,7 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
                 e.rows,
                 e.columns,
                 e.tiles,
-                f"{100 * e.weights / e.cells:.1f}",
+                f"{100 * e.weights * e.lines / e.cells:.1f}",
                 e.uses,
                 e.mvms,
                 f"{e.flops / 1e6:.2f}",
@@ -188,6 +191,9 @@ def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) ->
                     cells=a.layout.tile_count * spec.rows * spec.columns,
                     uses=uses[a],
                     flops=(2 * rows + layer.biased(key)) * a.layout.columns * a.layout.groups * uses[a],
+                    lines=a.view.per_weight.columns,
+                    devices=rows * a.layout.columns * a.layout.groups * a.view.per_weight.devices,
+                    conversions=a.layout.row_tiles * a.layout.columns * a.view.per_weight.conversions * uses[a],
                 ),
             )
     return list(entries.values())
