@@ -80,6 +80,12 @@ def owners(points: Iterable[metadata.EntryPoint]) -> str:
     return " and ".join(" ".join(owner(p)) for p in points)
 
 
+def about(points: Sequence[metadata.EntryPoint]) -> str:
+    """What a distribution says of itself in one line, with its name."""
+    said = points[0].dist.metadata["Summary"] if points[0].dist is not None else None
+    return f"{said} ({owners(points)})" if said else f"From {owners(points)}."
+
+
 def several(points: Sequence[metadata.EntryPoint], what: str) -> str:
     """What to say where more than one distribution claims something."""
     return f"{len(points)} distributions claim {what}: {owners(points)}; uninstall all but one"

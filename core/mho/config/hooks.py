@@ -345,3 +345,22 @@ def mho_pages() -> Mapping[str, Any]:
             return {"telegraph.json": "mho_telegraph.page:page_of"}
     """
     return {}
+
+
+@door("column", names="name")
+def mho_columns() -> Mapping[str, Any]:
+    """Columns of sweeps, beside the score: name -> function (or "module:function") of the task's name, the `Hardware` of a point
+    and the text behind the colon in `--column NAME:TEXT`. It returns `value`, and where it can `low`, `high` and `unit`.
+
+    Example:
+
+        from mho import hookimpl
+
+        def tiles(task, hw, text):
+            return {"value": len(hw.tiles), "unit": "kinds"}
+
+        @hookimpl
+        def mho_columns():
+            return {"tiles": tiles}  # mho sweep run digits pcm.standard --grid ... --pareto tiles
+    """
+    return {}

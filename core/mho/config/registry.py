@@ -283,14 +283,14 @@ class Registry:
                 found.setdefault(name, what)
         return found
 
-    def layer_classes(self) -> tuple[type, ...]:
-        """All analog layers: those of plugins loaded so far, then core's own."""
+    def layer_classes(self, *, everywhere: bool = False) -> tuple[type, ...]:
+        """All analog layers: those of plugins loaded so far (`everywhere`: of all that are installed), then core's own."""
         self.load(CORE)
-        return self.provided("layer")
+        return self.provided("layer", everywhere=everywhere)
 
-    def provided(self, category: str) -> tuple[Any, ...]:
+    def provided(self, category: str, *, everywhere: bool = False) -> tuple[Any, ...]:
         """All classes without a kind of a category, see `named`: what comes first counts."""
-        return tuple(thing(t) for t in self.named(category).values())
+        return tuple(thing(t) for t in self.named(category, everywhere=everywhere).values())
 
     def _things(self, origin: str, provided: Provided, category: str) -> dict[str, Any]:
         """What one plugin has of a category; whoever cannot say is named, as when it is loaded."""

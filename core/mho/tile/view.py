@@ -9,7 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,6 @@ from mho.tile.layout import Layout, blocks
 from mho.tile.plan import Placed, Plan, resolve
 
 Constants = dict[int, dict[str, Tensor]]  # what `prepare` has set, by number of the effect and name
-
-
-class PerWeight(NamedTuple):
-    """What a mapping needs: devices for a weight, columns for an output, conversions for an output of a vector."""
-
-    devices: int
-    columns: int
-    conversions: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +104,6 @@ class TileView(Devices):
         block = layout.block if lines == 1 else layout.block.repeat_interleave(lines)
         ends = device.g_min, device.g_max, bound, device.pair == "single"
         return Geometry(rows, lines * layout.columns, block, layout.block_count, *ends)
-
-    @property
-    def per_weight(self) -> PerWeight:
-        """Devices of one weight, columns of one output, conversions of one output and vector."""
-        devices = {"active": 2, "both": 2, "single": 1}[self.spec.device.pair] * self.slices
-        passes = 1 if self.dac is None or getattr(self.dac, "sum", "") == "analog" else len(self.dac.passes)
-        return PerWeight(devices, self.mapping.columns, self.mapping.columns * passes)
 
     @property
     def kind(self) -> tuple[Hashable, ...]:

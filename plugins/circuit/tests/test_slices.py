@@ -10,11 +10,11 @@ import torch
 from mho_circuit.encoding import SerialDac
 from mho_circuit.slices import Digits, EqualShares, MaxFill, Residual
 from mho_kit import ConverterContract, MappingContract
+from mho_lab.footprint.counting import footprint
 from mho_lab.run.product import MvmExperiment, standard_mvm_error
 from torch import nn
 
 import mho
-from mho.tile import tile_arrays
 
 SIGNS = ("pair", "columns", "offset", "twos_complement")
 
@@ -268,19 +268,20 @@ def test_networks_train_and_age_with_slices(mapping, tmp_path):
     assert torch.equal(again(x), y) and torch.equal(net(x), y)
 
 
-def test_cells_columns_and_conversions_are_counted(tile):
-    w = torch.ones(4, 4)
-    dac = "{kind: circuit.serial_dac, range: 1, digit: 1}"
-    found = [
-        tuple(sliced(tile, w, mapping, sign=sign, dac=dac).tiles.view.per_weight)
-        for mapping, sign in [
-            ("digits, digit: 2", "pair"), ("digits, digit: 2", "offset"), ("digits, digit: 2, sum: analog", "pair"),
-            ("equal_shares, devices: 2", "columns"),
-        ]
-    ]  # fmt: skip
-    assert found == [(8, 4, 28), (4, 4, 28), (8, 1, 7), (4, 4, 28)]
-    t = sliced(tile, torch.ones(100, 8), "digits, digit: 2", columns=64)
-    assert t.tiles.layout.block_count == 7  # 16 outputs of 4 columns on 64
+def test_slices_take_columns(tile):
+    """16 outputs of 4 columns each on tiles of 64; the footprint counts them."""
+    t = sliced(tile, torch.ones(100, 8), "digits, digit: 2", columns=64, rows=8)
+    assert t.tiles.layout.block_count == 7 and t.tiles.view.layout.block_count == 7
+    assert t.tiles.view.layout.columns == 400 and t.tiles.view.mapping.columns == 4
+    found = footprint(nn.Linear(8, 16, bias=False), torch.ones(1, 8), mho.Hardware.from_yaml(FULL))
+    assert found.utilisation == 1.0 and found[0].tiles == 1
+
+
+FULL = """
+mho: 1
+default: t
+tiles: {t: {rows: 8, columns: 64, mapping: {kind: circuit.digits, digit: 2}}}
+"""
 
 
 @pytest.mark.parametrize(
@@ -339,9 +340,3 @@ def test_schemes_over_time(mapping):
     ]
     for mine, wanted in zip(found, TABLE[mapping]):
         assert abs(mine - wanted) < max(0.04 * wanted, 0.005), (found, TABLE[mapping])
-
-
-def test_arrays_of_a_network_count_their_slices():
-    net = mho.to_analog(nn.Linear(20, 10), mho.Hardware.from_yaml(NETWORK % ("active", "digits, digit: 2")))
-    (array,) = tile_arrays(net)
-    assert array.view.layout.columns == 4 * array.layout.columns and array.view.per_weight.devices == 8
