@@ -38,6 +38,7 @@ class TestDigits(MappingContract):
     spec = Digits(bits=6, digit=3, sign="twos_complement")
 
 
+@pytest.mark.slow
 class TestSerialDac(ConverterContract):
     spec = SerialDac(bits=6, digit=2)
 
@@ -249,6 +250,7 @@ def test_networks_train_and_age_with_slices(mapping, tmp_path):
         copy.deepcopy(model), mho.Hardware.from_yaml(NETWORK % ("single" if "twos" in mapping else "active", mapping))
     )
     mho.calibrate(net, [x])
+    mho.attach(torch.optim.SGD(net.parameters(), lr=0.0), net)
     y, exact = net.train()(x), model(x)
     y.square().sum().backward()
     exact.square().sum().backward()
@@ -259,7 +261,7 @@ def test_networks_train_and_age_with_slices(mapping, tmp_path):
     chip = mho.program(net.eval(), seed=0)
     mho.age(net, "1 h")
     y = net(x)
-    assert float((y - exact).norm() / exact.norm()) < 0.35
+    assert float(((y - exact).norm() / exact.norm()).detach()) < 0.35
     chip.save(tmp_path / "chip")
     again = copy.deepcopy(net)
     mho.program(net, seed=1)
