@@ -48,6 +48,13 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
     "mho-fast": ({}, "Route routes"),
     "mho-qat": ({}, "PreactivationNoise Schedule distillation_loss follow quantise unquantise"),
     "mho-transformers": ({}, "DriftScore"),
+    "mho-cost": (
+        {
+            "cost": "Energy, latency and area of a network, by a table with sources.",
+            "spec": "Which conductance windows, noise and drift a network stands.",
+        },
+        "CostTable cost cost_counts",
+    ),
 }
 # The same for keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
