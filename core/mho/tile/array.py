@@ -280,7 +280,7 @@ class TileArray(Scales, Member):
         chip = self.chip if self.deployed else None
         scale = (self.gamma if chip is None else chip.gamma) * self.output_factor()
         if self.view.mapping.apart:
-            scale = (scale.unsqueeze(-1) * scale.new_tensor(self.view.factors)).flatten(1)
+            scale = torch.stack([f * scale for f in self.view.factors], -1).flatten(1)
         return scale if chip is None or chip.gain is None else scale * chip.gain
 
     def _digital_offset(self) -> Tensor | None:
@@ -407,8 +407,8 @@ class TileArray(Scales, Member):
         if not _perhaps(weight.isfinite().all()):
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         key, before, view = draws.fold_words(key, self.path), self.chip, self.view
-        same = before is not None and before.of is not None and before.of == of and not view.mapping.sliced
-        if same and before is not None and _as_target(before.target, weight):
+        known = before is not None and of is not None and not view.mapping.sliced and _as_target(before.target, weight)
+        if known and before is not None and before.of == of:  # the fingerprint is taken last
             gamma, target = before.gamma, before.target
         else:
             gamma, target = self.gamma.clone(), self.normalised(weight.detach())

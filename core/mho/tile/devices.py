@@ -63,15 +63,15 @@ class Devices:
         """What a column sees of slices [tile, slices of every output, row]: their sum, unless they are apart."""
         if self.mapping.apart or not self.mapping.sliced:
             return v
-        return torch.einsum("tosr,s->tor", v.unflatten(-2, (-1, self.slices)), v.new_tensor(self.factors))
+        return torch.stack([f * s for f, s in zip(self.factors, v.unflatten(-2, (-1, self.slices)).unbind(-2))]).sum(0)
 
     def carrier(self, w: Tensor) -> Tensor:
         """Normalised weights w in the shape of what columns see, for the gradient of that: every slice takes part as it counts,
         v_k = w f_k / sum f^2, so that sum_k f_k v_k = w."""
         if not self.mapping.apart:
             return w
-        f = w.new_tensor(self.factors)
-        return (w.unsqueeze(-2) * (f / f.square().sum()).unsqueeze(-1)).flatten(-3, -2)
+        square = sum(f * f for f in self.factors)
+        return torch.stack([f / square * w for f in self.factors], -2).flatten(-3, -2)
 
     def target(self, v: Tensor) -> Tensor:
         """Target conductances of slices."""

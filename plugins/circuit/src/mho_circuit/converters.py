@@ -192,5 +192,8 @@ class TableAdc(AdcCircuit, kind="circuit.table_adc"):
         return self
 
     def decided(self, y: Tensor, site: Site) -> Tensor:
-        levels, edges = (y.new_tensor(t) for t in self.table)
-        return levels[torch.bucketize(y / self.full, edges)] * self.full
+        levels, edges = self.table
+        found = torch.full_like(y, levels[0])
+        for level, edge in zip(levels[1:], edges):
+            found = torch.where(y > edge * self.full, level, found)
+        return found * self.full

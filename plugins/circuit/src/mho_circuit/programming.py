@@ -74,7 +74,7 @@ class WriteVerify(Loop, kind="circuit.write_verify"):
         for k in range(self.iterations):
             miss = target - g - self.read_std * site.randn_like(g, name=f"read {k}")
             again = (miss.abs() > self.tolerance) & verified if k else target > site.g_min
-            if not torch.compiler.is_compiling() and not again.any():
+            if g.device.type == "cpu" and not torch.compiler.is_compiling() and not again.any():
                 break
             new = (g + (self.rate if k else 1.0) * miss + self.write_std * site.randn_like(g, name=f"write {k}")).relu()
             g, writes = torch.where(again, new, g), writes + again
@@ -105,19 +105,20 @@ class GradientDescent(Loop, kind="circuit.gradient_programming"):
 
     def program(self, g: Tensor, site: Site) -> Tensor:
         target, n = g, site.rows.n.to(g)
-        sign = g.new_tensor([1.0, -1.0][: len(g)])[:, None, None, None]
         count = draws.count(self.vectors * len(n), g.device)
         share = (self.rate * 3 / self.vectors / len(g) / (1 + n / self.vectors))[:, None, None]
         g = (target + self.write_std * site.randn_like(g, name="first")).relu()
         for k in range(self.iterations):
             uniform = draws.uniform(draws.rows_of(draws.key("gradient programming", k), count), g.shape[-1])
             x = (2 * uniform.to(g).view(self.vectors, len(n), -1) - 1) * site.rows.used.to(g)
-            e = product(x, (sign * (g - target)).sum(0))
+            off = g - target
+            e = product(x, off[0] - off[1] if len(g) == 2 else off[0])
             e = e.permute(1, 2, 0)  # [tile, out, vector]
             e = e + self.read_std * (n[:, None, None] / 3).sqrt() * site.randn_like(e, name=f"outputs {k}")
-            d = share * torch.einsum("tov,vtr->tor", e, x)
+            step = share * torch.einsum("tov,vtr->tor", e, x)
+            d = torch.stack([step, -step][: len(g)])
             noise = self.write_std * (d.abs() / site.g_max).sqrt() * site.randn_like(g, name=f"write {k}")
-            g = (g - sign * d + noise).relu()
+            g = (g - d + noise).relu()
         return g
 
 

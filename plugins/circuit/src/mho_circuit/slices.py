@@ -134,9 +134,10 @@ class Residual(EqualShares, kind="circuit.residual"):
         return torch.stack([u, *[torch.zeros_like(u)] * self.again], -2)
 
     def corrected(self, w: Tensor, v: Tensor, now: Tensor, k: int) -> Tensor:
-        f, count = v.new_tensor(self.factors).unsqueeze(-1), self.devices
-        done = (torch.arange(len(f), device=v.device) % count <= k).unsqueeze(-1)
-        rest = ((w - (f * now * done).sum(-2)) / self.shares[k + 1]).clamp(-1, 1)
+        count, rest = self.devices, w
+        for number, f in enumerate(self.factors):
+            rest = rest - f * now[..., number, :] if number % count <= k else rest
+        rest = (rest / self.shares[k + 1]).clamp(-1, 1)
         new = v.clone()
         if self.sign == "columns":
             new[..., k + 1, :], new[..., count + k + 1, :] = rest.clamp(min=0), (-rest).clamp(min=0)
