@@ -55,6 +55,7 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
         },
         "CostTable cost cost_counts",
     ),
+    "mho-exchange": ({"translate": "A configuration of aihwkit or CrossSim as a hardware file."}, "exchange"),
 }
 # The same for keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}

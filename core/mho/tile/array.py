@@ -24,18 +24,19 @@ from mho.effects import (
     Surrogate,
     draws,
     straight,
-    transformed,
 )
+from mho.effects.arithmetic import transformed
 from mho.effects.gradient import CleanProduct
 from mho.ground import MhoError
-from mho.tile.backend import Backend, Drawn
+from mho.tile.backend import Backend, Drawn, backend_for
 from mho.tile.layout import Layout
 from mho.tile.mvm import Call, Mvm
 from mho.tile.patches import POINT, Patches
 from mho.tile.programmed import Programmed, exactly, keeps_values
 from mho.tile.scales import Scales
-from mho.tile.session import Member, stream_of
+from mho.tile.session import Member, Session, stream_of
 from mho.tile.view import TileView
+from mho.tile.watch import Watch
 
 RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
 
@@ -85,7 +86,16 @@ class TileArray(Scales, Member):
         self.known: tuple[int, ...] | None = None  # which tensor gamma was last compared with, and in which version
         self.mapped: Tensor | None = None  # [tile, out] what the mapping made of the weights then
         self._zeros = -1, False  # version of `zero`, and whether there is one
+        self.watch = Watch()
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
+
+    def join(self, session: Session, name: str) -> None:
+        """Become part of a network under this name; random numbers are those of the name from now on."""
+        hardware, self.session, self.chip = self.session.hardware, session, None
+        self.view = self.view.renamed(name)
+        self.name, self.path = name, self.view.path
+        if hardware is not None:
+            self.backend = backend_for(self.view, hardware.precision, hardware.compile)
 
     @property
     def spec(self) -> TileSpec:
@@ -130,21 +140,22 @@ class TileArray(Scales, Member):
     def remap(self, weight: Tensor) -> None:
         """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
         gamma scales the conductances down exactly as it scales the outputs up."""
-        w = self.on_tiles(weight.detach())
-        self.gamma.copy_(self.view.mapping.gamma(w, self.view.geometry_of(self.layout)))
-        self.zero.copy_((self.gamma == 1) & (w == 0).all(-1))
+        self.gamma.copy_(self._mapped(weight))
+        self.zero.copy_((self.gamma == 1) & (self.on_tiles(weight.detach()) == 0).all(-1))
         self.settle(weight)
 
     @torch.no_grad()
     def settle(self, weight: Tensor, training: bool = False) -> None:
         """Gamma is meant for these weights, whatever the mapping would make of them: `follow` looks for changes since. While
         steps of an optimizer train them (`training`), gamma stays as long as the weights are within range."""
-        self.known = _version(weight)
+        self.known = self._state_of(weight)
         if hasattr(weight, "to_local"):
             return  # a shard (FSDP2)
-        self.mapped = (
-            None if training else self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout))
-        )
+        self.mapped = None if training else self._mapped(weight)
+
+    def _mapped(self, weight: Tensor) -> Tensor:
+        """gamma [tile, out] that the mapping makes of weights."""
+        return self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout)).to(self.gamma.dtype)
 
     @torch.no_grad()
     def follow(self, weight: Tensor) -> None:
@@ -152,19 +163,25 @@ class TileArray(Scales, Member):
         mapping makes something else of them now; in an attached training, only columns whose weights exceed their range."""
         if torch.compiler.is_compiling() or transformed() or weight.is_meta or hasattr(weight, "to_local"):
             return
-        version = _version(weight)
+        version = self._state_of(weight)
         if version is not None and version == self.known:
             return
-        found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout)).to(self.gamma.dtype)
-        if self.is_attached or self.mapped is None:
-            over = found > self.gamma * (1 + 1e-6)
-            if _perhaps(over):
-                self.gamma.copy_(torch.where(over, found, self.gamma))
-            self.known = version
-        elif not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
-            self.remap(weight)
-        else:
-            self.known = version
+        found, self.known = self._mapped(weight), version
+        if not (self.is_attached or self.mapped is None):
+            if not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
+                self.remap(weight)
+        elif _perhaps(over := found > self.gamma * (1 + 1e-6)):
+            self.gamma.copy_(torch.where(over, found, self.gamma))
+
+    def _state_of(self, weight: Tensor) -> tuple[int, ...] | None:
+        """Which parameter a weight is, where its values lie, and how often they, quantiser and corrections were changed in place;
+        None for a weight that is no parameter (computed by pruning, given to `functional_call`): always looked at."""
+        owner = weight if weight._base is None else weight._base
+        if not isinstance(owner, nn.Parameter) or owner.is_inference():
+            return None
+        changing = [m for m in (self.weight_quantiser, *self.corrections) if m is not None]
+        others = [t._version for m in changing for t in (*m.parameters(), *m.buffers())]
+        return id(owner), owner.data_ptr(), owner._version, *others
 
     @torch.no_grad()
     def follow_zeros(self, weight: Tensor) -> None:
@@ -172,8 +189,7 @@ class TileArray(Scales, Member):
         if self.zero._version != self._zeros[0]:
             self._zeros = self.zero._version, _perhaps(self.zero)
         if self._zeros[1]:
-            found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout))
-            self.gamma.copy_(torch.where(self.zero > 0, found, self.gamma))
+            self.gamma.copy_(torch.where(self.zero > 0, self._mapped(weight), self.gamma))
 
     @torch.no_grad()
     def clip_(self, weight: Tensor, limit: float) -> None:
@@ -193,6 +209,8 @@ class TileArray(Scales, Member):
             y = self.layout.join_groups(self.layout.split_groups(given.rows()) @ self.digital(weight).mT)
         else:
             y = self._analog(given, weight, drawn).to(given.image.dtype)
+            if not (self.training or torch.compiler.is_compiling() or transformed()) and self.watch.due(self):
+                self.watch.look(self, given, weight)
         for c in self.corrections:
             y = c.outputs(y, layer.rows, weight)
         return y.reshape(*given.shape[:-1], self.layout.out_features)
@@ -412,6 +430,7 @@ class TileArray(Scales, Member):
             gamma, target = before.gamma, before.target
         else:
             gamma, target = self.gamma.clone(), self.normalised(weight.detach())
+            self.watch.weights(self, weight)
             target = target.contiguous() if self.backend is None else self.backend.laid_out(target)
         stream = Stream(key, key)
 
@@ -508,15 +527,6 @@ class TileArray(Scales, Member):
         layout = self.layout
         tiles = f"{layout.row_tiles}x{layout.block_count} tiles, {len(self.view.plan.effects)} effects"
         return f"{layout.out_features}x{layout.in_features} weights on {tiles}"
-
-
-def _version(weight: Tensor) -> tuple[int, ...] | None:
-    """Which parameter a weight is, where its values lie, and how often they were changed in place; None for a weight that is no
-    parameter (computed by pruning, given to `functional_call`), which is looked at whenever it is used."""
-    owner = weight if weight._base is None else weight._base
-    if not isinstance(owner, nn.Parameter) or owner.is_inference():
-        return None
-    return id(owner), owner.data_ptr(), owner._version
 
 
 def _perhaps(found: Tensor) -> bool:

@@ -57,11 +57,10 @@ class TileView(Devices):
     ) -> TileView:
         """The view of a new array, with everything that its effects build. Raises `MhoError` where an effect builds
         something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
-        effects = with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc)
-        plan = resolve(effects, name, spec.factor)
         path, mapping, device = draws.words("layer", name), cast(Mapping, spec.mapping), spec.device
         slices = mapping.factors, mapping.offset(device.g_min / (device.g_max - device.g_min))
-        view = cls(name, spec, backward, plan, layout, matrix or layout, nn.ModuleDict(), path, *slices, channel)
+        view = cls(name, spec, backward, _plan(spec, name), layout, matrix or layout, nn.ModuleDict(), path, *slices, channel)
+        plan = view.plan
         for p in plan.effects:
             if p.effect.writes("build"):
                 view.built[p.name] = view.build(p)
@@ -151,6 +150,10 @@ class TileView(Devices):
         """The same view where effects find these constants."""
         return replace(self, constants=constants)
 
+    def renamed(self, name: str) -> TileView:
+        """The same view of a layer of another name, with random numbers of its own."""
+        return replace(self, name=name, plan=_plan(self.spec, name), path=draws.words("layer", name))
+
     def bare(self) -> TileView:
         """A copy without anything that is trained, for what others may keep."""
         layout, matrix = copy.deepcopy((self.layout, self.matrix))
@@ -177,3 +180,8 @@ class TileView(Devices):
             raise MhoError(
                 f"layer {self.name!r} takes floating-point inputs of {self.layout.in_features} features, got {tuple(x)} of {kind}"
             )
+
+
+def _plan(spec: TileSpec, name: str) -> Plan:
+    effects = with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc)
+    return resolve(effects, name, spec.factor)
