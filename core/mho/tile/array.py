@@ -13,20 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import TileSpec, TrainingSpec
-from mho.effects import (
-    Compensation,
-    Correction,
-    CorrectionModule,
-    Mapping,
-    Matrix,
-    QuantiserModule,
-    Stream,
-    Surrogate,
-    draws,
-    straight,
-)
+from mho.effects import Compensation, Correction, CorrectionModule, Matrix, QuantiserModule, Stream, Surrogate, draws, straight
 from mho.effects.arithmetic import transformed
 from mho.effects.gradient import CleanProduct
+from mho.effects.mapping import Mapping
 from mho.ground import MhoError
 from mho.tile.backend import Backend, Drawn, backend_for
 from mho.tile.layout import Layout
