@@ -81,7 +81,7 @@ class Watch:
         if dac is not None and dac.range != "dynamic":
             self.note("inputs clipped", layout.cut(rows), seen["range"], dac.lowest, float(layout.used.mean()))
             self.chosen = array.learns_range and bool((seen["range"] != dac.start).any())
-        if adc is not None and not (array.view.plan.passes or (dac is not None and dac.halvings)):
+        if adc is not None and "analog" in seen and not (array.view.plan.passes or (dac is not None and dac.halvings)):
             self.note("outputs saturated", seen["analog"], adc.limit)
         if array.chip is None:
             self.weights(array, weight)

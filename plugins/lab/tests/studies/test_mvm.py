@@ -132,3 +132,17 @@ def test_a_plot_without_matplotlib_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, "__import__", without)
     result = invoke("pcm.standard", *SMALL, "--plot", str(tmp_path / "x.svg"))
     assert result.exit_code == 1 and "pip install 'mho-lab[report]'" in result.output
+
+
+def test_several_files_are_compared_over_time(tmp_path):
+    """The totals are those of each alone, on the same matrices; studies and factors belong to one file."""
+    plot = tmp_path / "schemes.svg"
+    result = invoke("pcm.standard", "pcm.four_devices", *SMALL, "--time", "1 h", "--plot", str(plot), "--json")
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.output)
+    assert [(r["series"], r["x"]) for r in found["rows"]] == [("pcm.standard", 3600.0), ("pcm.four_devices", 3600.0)]
+    assert "pcm.four_devices" in plot.read_text()
+    alone = json.loads(invoke("pcm.four_devices", *SMALL, "--time", "1 h", "--json").output)
+    total = next(r["mean"] for r in alone if r["what"] == "all" and r["time"] == 3600.0)
+    assert found["rows"][1]["value"] == pytest.approx(total, rel=1e-9) and total < found["rows"][0]["value"]
+    assert invoke("pcm.standard", "pcm.hermes", "--study", "drift").exit_code == 2
