@@ -410,7 +410,7 @@ class TileArray(Scales, Member):
     @torch.no_grad()
     def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: object = None) -> None:
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
-        the fingerprint `of` is kept from chip to chip."""
+        the fingerprint `of` is kept from chip to chip. Raises `MhoError` for weights that are NaN or infinite."""
         self.follow(weight)
         if not _perhaps(weight.isfinite().all()):
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
