@@ -51,7 +51,12 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
 }
 # The same for keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
-OUR_CALIBRATIONS = ("dac.mse", "columns.grid")  # of mho-lab: argument of `calibrate` and method
+OUR_CALIBRATIONS = {  # argument of `calibrate` and method -> distribution
+    "dac.mse": "mho-lab",
+    "columns.grid": "mho-lab",
+    "columns.statistics": "mho-digital",
+    "method.auto": "mho-digital",
+}
 
 
 def entry_points(group: str, path: Sequence[str] | None = None) -> dict[str, list[metadata.EntryPoint]]:

@@ -31,6 +31,7 @@ class Programmed:
     words       [6] int32: `keys` as a tensor, so that a compiled graph serves every chip at every age
     reference   [vector, tile, out] the read-out of the drift compensation right after programming
     gain        [tile, out] of the compensation; None where the gain is 1
+    repair      gain and offset [out] of the digital outputs, which corrections have found at this age
     coded       what a back-end keeps of `weights`
     """
 
@@ -45,13 +46,14 @@ class Programmed:
     words: Any = None
     reference: Tensor | None = None
     gain: Tensor | None = None
+    repair: tuple[Tensor, Tensor] | None = None
     coded: dict[str, Any] = field(default_factory=dict)
 
     def at(self, t: float, weights: Tensor) -> Programmed:
         """The same conductances t seconds after programming, where they make these weights."""
         words = [word for key in keys_at(self.key, t) for word in key]
         now = torch.tensor(words, dtype=torch.int32, device=weights.device)
-        return replace(self, time=t, weights=weights, words=now, coded={})
+        return replace(self, time=t, weights=weights, words=now, repair=None, coded={})
 
     @property
     def stream(self) -> Stream:
@@ -73,7 +75,8 @@ class Programmed:
 
         tensors = {n: move(v) for n, v in vars(self).items() if isinstance(v, Tensor)}
         constants = {k: {n: move(v) for n, v in names.items()} for k, names in self.constants.items()}
-        return replace(self, **tensors, constants=constants, of=None, coded={})  # `of` was computed in another type
+        repair = None if self.repair is None else (move(self.repair[0]), move(self.repair[1]))
+        return replace(self, **tensors, constants=constants, repair=repair, of=None, coded={})  # `of` was computed in another type
 
     def state(self) -> dict[str, Tensor]:
         """What a file keeps, by name; `restored` reads it."""
