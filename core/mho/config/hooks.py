@@ -323,6 +323,7 @@ def mho_calibrations() -> Mapping[str, Any]:
 @door("task", names="family.name")
 def mho_tasks() -> Mapping[str, Any]:
     """Tasks for `mho run` and the studies: family.name -> a subclass of `mho.Task`, or "module:Class", imported when used.
+    `family.model` is a function of a text that makes one: `mho run family:TEXT HARDWARE`.
 
     Example:
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mho import Hardware
-from mho.effects import draws
+from mho.effects import draws, product
 from mho.ground import MhoError, Table, Tabular, percent
 from mho.tile import Patches, TileArray
 from mho.use import chip_on, matrices, session_of
@@ -22,6 +22,8 @@ FACTORS = (6.0, 3.0, 2.0, 1.5)  # of the quantile, from which on channels are di
 STEP = 2**-0.5  # between input ranges, from the largest input down
 WORSE = 3  # ranges in a row that may be worse before the search ends
 REMEDIES = (OutlierChannels, ChannelScaling, Affine)
+SHARES = (1.0, 0.84, 0.71, 0.59, 0.5)  # of the conductance range of a column, that are tried
+CHIPS = 2  # that they are tried on
 SIGMAS = 4.0  # of a column's outputs that must fit the ADC
 
 
@@ -36,7 +38,7 @@ class Remedy:
     channels: int  # that are digital
     share: float  # of the multiply-adds of this matrix that are digital
     range: float | None  # the input range as a share of the largest input; None: not changed
-    columns: bool = False  # whether conductance ranges follow the statistics of the columns
+    columns: float = 1.0  # the mean share of the largest weight that fills the conductance range
 
 
 class Remedies(Tabular, tuple[Remedy, ...]):
@@ -53,11 +55,11 @@ class Remedies(Tabular, tuple[Remedy, ...]):
                 "" if r.migration is None else f"{r.migration:g}",
                 f"{r.channels} ({percent(r.share, 2)} %)" if r.channels else "",
                 "" if r.range is None else f"{r.range:.2f} max",
-                "statistics" if r.columns else "",
+                "" if r.columns == 1 else f"{r.columns:.2f} max",
             )
             for r in self
         ]
-        head = ["matrix", "error % before", "after", "lambda", "digital channels", "input range", "columns"]
+        head = ["matrix", "error % before", "after", "lambda", "digital channels", "input range", "conductance range"]
         title = f"{len(self)} weight matrices, {percent(self.share, 2)} % of the multiply-adds digital"
         return Table(head, rows, title=title)
 
@@ -191,20 +193,36 @@ class Search:
         return self._found(replace(about, after=best[0], range=best[1]))
 
     def _with_columns(self, best: Found) -> Found:
-        best.state.put(self.array)
+        """With other conductance ranges: from the statistics of columns where these saturate the ADC, and for every column the
+        share of it that leaves the smallest squared error; smaller ranges clip the largest weights, and lift the others."""
         array = self.array
+        best.state.put(array)
         x = array.layout.cut(array.dac_inputs(Patches(self._x())).rows())
-        array.gamma.copy_(columns(array, self.weight, x, array.gamma.clone()))
-        if torch.equal(array.gamma, best.state.gamma):
-            return best
-        return self._found(replace(best.remedy, after=self.error(), columns=True))
+        start = columns(array, self.weight, x, array.gamma.clone())
+        exact = product(x, array.on_tiles(self._w())) * array.output_factor()
+        weight = exact.flatten(1).square().sum(1).clamp(min=1e-24) ** -1
+        errors = []
+        for share in SHARES:
+            array.gamma.copy_(start * share)
+            total = torch.zeros_like(start)
+            for k in range(CHIPS):
+                self.program(k)
+                y = array.trace(array.layout.join(x), self.weight, "auto")["digital"]
+                gain, offset = fitted(y.flatten(1), exact.flatten(1), weight)
+                left = (y.flatten(1) * gain + offset - exact.flatten(1)).square()
+                total += (left * weight[:, None]).mean(0).view_as(start)
+            errors.append(total)
+        chosen = torch.tensor(SHARES, device=start.device, dtype=start.dtype)[torch.stack(errors).argmin(0)]
+        array.gamma.copy_(start * chosen)
+        used = float(chosen.mean())
+        return self._found(replace(best.remedy, after=self.error(), columns=used))
 
     def _found(self, remedy: Remedy) -> Found:
         return Found(State.of(self.array), remedy, _outliers(self.array).operations)
 
     # -- measuring ----------------------------------------------------------------------------------------------
-    def program(self) -> None:
-        self.array.program(self.weight, draws.key("calibrate", 0), self.time)
+    def program(self, k: int = 0) -> None:
+        self.array.program(self.weight, draws.key("calibrate", k), self.time)
 
     def error(self) -> float:
         self.program()
@@ -212,22 +230,24 @@ class Search:
 
     def read(self, ranges: Tensor | None = None) -> float:
         """The mean of |y - y~|/|y| over vectors: every vector counts alike, however large it is, since layers of a transformer
-        normalise what they are given."""
+        normalise what they are given. Where gains and offsets of one half of the vectors lower it on the other, as they will
+        be read from the chip, the error that they leave."""
         array, x = self.array, self._x()
         y = array.trace(array.dac_inputs(Patches(x)).rows(), self.weight, "auto", ranges)["outputs"]
         for c in array.corrections:
             y = c.outputs(y, lambda: x, self._w())
         exact = array.layout.join_groups(array.layout.split_groups(x) @ self._w().mT)
         size = exact.norm(dim=1)
-        y, exact, size = y[size > 0], exact[size > 0], size[size > 0]
-        if not len(y): return 0.0
-        raw = relative(y, exact)
-        import os
-        if os.environ.get("AFF") and len(y) > 16:
-            g, o = fitted(y[::2], exact[::2], 1/size[::2]**2)
-            h, q = fitted(y[1::2], exact[1::2], 1/size[1::2]**2)
-            raw = min(raw, (relative(g*y[1::2]+o, exact[1::2]) + relative(h*y[::2]+q, exact[::2]))/2)
-        return raw
+        y, exact, weight = y[size > 0], exact[size > 0], size[size > 0] ** -2
+        if len(y) < 2:
+            return 0.0
+        error = relative(y, exact)
+        half, other = slice(0, None, 2), slice(1, None, 2)
+        repaired = 0.0
+        for a, b in ((half, other), (other, half)):
+            gain, offset = fitted(y[a], exact[a], weight[a])
+            repaired += relative(gain * y[b] + offset, exact[b]) / 2
+        return min(error, repaired)
 
     def _w(self) -> Tensor:
         return self.weight.to(torch.float64 if self.weight.dtype == torch.float64 else torch.float32)
@@ -275,8 +295,7 @@ def columns(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tens
         return before
     dac = array.view.dac
     alpha = before.new_ones(1) if dac is None else dac.used_range(x, array.input_range)
-    scaled = x / alpha
-    y = torch.einsum("vtr,tor->vto", scaled, array.on_tiles(weight.to(x.dtype))) / before
+    y = product((x / alpha).to(before.dtype), array.on_tiles(weight.to(before.dtype))) / before
     need = y.mean(0).abs() + SIGMAS * y.std(0)
     return before * (need / bound).clamp(min=1.0)
 
