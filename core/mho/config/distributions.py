@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 FAMILIES = "mho"  # entry-point group of plugins: family = module
 VERBS = "mho.commands"  # entry-point group of commands: verb = module:command
 SECTIONS = "mho.training"  # entry-point group of keys of `training:`: key = kind
+LAYERS = "mho.layers"  # entry-point group of families whose layers take part in every conversion: family = module
 BACKENDS = "mho.backends"  # entry-point group of back-ends of tiles: name = module:attribute
 NAMES = "mho.names"  # entry-point group of public names: name = module:attribute
 

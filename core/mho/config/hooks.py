@@ -174,7 +174,8 @@ def mho_surrogates() -> Iterable[type[Kinded]]:
 
 @door("layer", needs="torch_type", what="subclasses of mho.AnalogLayer")
 def mho_layers() -> Iterable[type]:
-    """Analog layers, each a subclass of the torch layer that it replaces.
+    """Analog layers, each a subclass of the torch layer that it replaces. They are asked once the plugin is loaded; a family
+    that is in the entry-point group `mho.layers` too is loaded for every conversion.
 
     Example:
 

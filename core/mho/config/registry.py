@@ -77,6 +77,10 @@ class Registry:
         claims = distributions.entry_points(distributions.SECTIONS, self._path)
         return {**distributions.OUR_SECTIONS, **{key: [p.value for p in points] for key, points in claims.items()}}
 
+    @functools.cached_property
+    def _with_layers(self) -> tuple[str, ...]:
+        return tuple(distributions.entry_points(distributions.LAYERS, self._path))
+
     def providers(self) -> tuple[Provider, ...]:
         """Every distribution that claims a family, then files and notebooks. Imports nothing."""
         installed = [self._provider(point) for points in self.claims.values() for point in points]
@@ -284,7 +288,11 @@ class Registry:
         return found
 
     def layer_classes(self) -> tuple[type, ...]:
-        """All analog layers: those of plugins loaded so far, then core's own."""
+        """All analog layers: those of plugins loaded so far and of families in the entry-point group `mho.layers`, whose layers
+        take part in every conversion; then core's own."""
+        for family in self._with_layers:
+            with suppress(PluginError):  # kept in the provider's state
+                self.load(family)
         self.load(CORE)
         return self.provided("layer")
 

@@ -13,7 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import TileSpec, TrainingSpec
-from mho.effects import Compensation, Correction, CorrectionModule, Matrix, QuantiserModule, Stream, Surrogate, draws, product, straight
+from mho.effects import (
+    Compensation,
+    Correction,
+    CorrectionModule,
+    Matrix,
+    QuantiserModule,
+    Stream,
+    Surrogate,
+    draws,
+    product,
+    straight,
+)
 from mho.effects.converter import RANGE_CAP
 from mho.effects.gradient import CleanProduct
 from mho.ground import MhoError
@@ -161,7 +172,8 @@ class TileArray(Scales, Member):
         for c in self.corrections:
             if c.acts_before is before:
                 c.fit(given.rows(), w, lambda: self.trace(self.dac_inputs(Patches(x)).rows(), weight, "fit")["outputs"])
-                self.remap(weight)
+                if before:
+                    self.remap(weight)
             given, w = self._corrected(c, given), c.weights(w)
 
     def _analog(self, x: Patches, weight: Tensor, drawn: Drawn | None) -> Tensor:

@@ -76,7 +76,9 @@ class Programmed:
         tensors = {n: move(v) for n, v in vars(self).items() if isinstance(v, Tensor)}
         constants = {k: {n: move(v) for n, v in names.items()} for k, names in self.constants.items()}
         repair = None if self.repair is None else (move(self.repair[0]), move(self.repair[1]))
-        return replace(self, **tensors, constants=constants, repair=repair, of=None, coded={})  # `of` was computed in another type
+        return replace(
+            self, **tensors, constants=constants, repair=repair, of=None, coded={}
+        )  # `of` was computed in another type
 
     def state(self) -> dict[str, Tensor]:
         """What a file keeps, by name; `restored` reads it."""

@@ -23,7 +23,9 @@ def test_widths_are_those_of_the_fits(r, percent):
     """n = 262,144: the standard error of a width is 0.14 %, so 1 % is more than seven of them"""
     law = AfmProgrammingNoise()
     assert float(law.sigma(torch.tensor(180 * r, dtype=torch.float64))) / 1.8 == pytest.approx(percent, rel=0.004)
-    hw = mho.load("pcm.afm2025", set=["tiles.afm.dac=none", "tiles.afm.adc=none", "tiles.afm.mapping={kind: mho.direct, full: 1}"])
+    hw = mho.load(
+        "pcm.afm2025", set=["tiles.afm.dac=none", "tiles.afm.adc=none", "tiles.afm.mapping={kind: mho.direct, full: 1}"]
+    )
     t = mho.Tile(torch.full((512, 512), r), hw).program(seed=0)
     assert float((t.tiles.chip.weights.double() - r).std()) == pytest.approx(percent / 100, rel=0.01)
 

@@ -56,7 +56,9 @@ class LowRank(CorrectionModule):
         return self.a.numel() + self.b.numel()
 
 
-def adapt(net: nn.Module, rank: int = 8, layers: str | tuple[str, ...] = "*", *, alpha: float | None = None) -> list[nn.Parameter]:
+def adapt(
+    net: nn.Module, rank: int = 8, layers: str | tuple[str, ...] = "*", *, alpha: float | None = None
+) -> list[nn.Parameter]:
     """Put an adapter of this rank beside the tiles of every layer that a shell pattern of `layers` matches, and freeze
     everything else. Returns the parameters to train; `alpha` is 2 r by default.
 

@@ -61,7 +61,7 @@ class Remedies(Tabular, tuple[Remedy, ...]):
         ]
         head = ["matrix", "error % before", "after", "lambda", "digital channels", "input range", "conductance range"]
         title = f"{len(self)} weight matrices, {percent(self.share, 2)} % of the multiply-adds digital"
-        return Table(head, rows, title=title)
+        return Table(head, rows, note=title)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ class State:
 
     @classmethod
     def of(cls, array: TileArray) -> State:
-        return cls(*(t.detach().clone() for t in (_scaling(array).scale, _outliers(array).digital, array.input_range, array.gamma)))
+        return cls(
+            *(t.detach().clone() for t in (_scaling(array).scale, _outliers(array).digital, array.input_range, array.gamma))
+        )
 
     @torch.no_grad()
     def put(self, array: TileArray) -> None:
