@@ -17,7 +17,7 @@ from mho.tile import Patches, TileArray
 from mho.use import chip_on, matrices, session_of
 from mho_digital.corrections import Affine, ChannelScaling, Outliers, OutlierChannels, Scaling, fitted, relative
 
-MIGRATIONS = (0.3, 0.4, 0.5, 0.6, 0.7)  # lambda of channel scaling (NORA)
+MIGRATIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # lambda of channel scaling (NORA)
 FACTORS = (6.0, 3.0, 2.0, 1.5)  # of the quantile, from which on channels are digital; rising cost
 STEP = 2**-0.5  # between input ranges, from the largest input down
 WORSE = 3  # ranges in a row that may be worse before the search ends

@@ -10,7 +10,7 @@ DriftScore       what both can measure while a training goes on: a score on simu
 import importlib
 from typing import Any
 
-from mho import AnalogLayer, hookimpl
+from mho import AnalogLayer, TrainingMethod, hookimpl
 from mho_transformers.drift import DriftScore as DriftScore
 
 
@@ -35,3 +35,10 @@ def mho_layers() -> list[type[AnalogLayer]]:
 def mho_tasks() -> dict[str, str]:
     """`mho run hf:FOLDER HW --text FILE`."""
     return {"hf.model": "mho_transformers.language:task_of"}
+
+
+@hookimpl
+def mho_training() -> list[type[TrainingMethod]]:
+    from mho_transformers.recipe import ChannelClip
+
+    return [ChannelClip]
