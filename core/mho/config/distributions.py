@@ -49,7 +49,7 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
     "mho-circuit": ({}, "StuckAt"),
     "mho-fast": ({}, "Route routes"),
     "mho-qat": ({}, "PreactivationNoise Schedule distillation_loss follow quantise unquantise"),
-    "mho-digital": ({}, "adapt load_adapters save_adapters"),
+    "mho-digital": ({}, "adapt load_adapters save_adapters sensitivities stay_digital"),
     "mho-transformers": ({}, "DriftScore own_text"),
 }
 # The same for keys of `training:` -> kinds.
