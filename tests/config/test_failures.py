@@ -267,6 +267,8 @@ def test_only_allowed_families_are_used(plugin: Plugin, file: Path, monkeypatch:
     assert states == {
         "bad": "off",
         "circuit": "ok",
+        "digital": "off",
+        "hf": "off",
         "ideal": "off",
         "lab": "off",
         "mho": "ok",

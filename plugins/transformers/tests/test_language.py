@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, P
 
 from mho.cli import main
 
-WORDS = "the a cat dog sees hears of and in on tree house runs sleeps big small".split()
+WORDS = ["the", "a", "cat", "dog", "sees", "hears", "of", "and", "in", "on", "tree", "house", "runs", "sleeps", "big", "small"]
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,16 @@ from mho.effects import draws, product
 from mho.ground import MhoError, Table, Tabular, percent
 from mho.tile import Patches, TileArray
 from mho.use import chip_on, matrices, session_of
-from mho_digital.corrections import Affine, ChannelScaling, Outliers, OutlierChannels, Scaling, fitted, relative
+from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels, Outliers, Scaling, fitted, relative
 
 MIGRATIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # lambda of channel scaling (NORA)
+FIRST = 2  # of them that is tried first
 FACTORS = (6.0, 3.0, 2.0, 1.5)  # of the quantile, from which on channels are digital; rising cost
 STEP = 2**-0.5  # between input ranges, from the largest input down
 WORSE = 3  # ranges in a row that may be worse before the search ends
 REMEDIES = (OutlierChannels, ChannelScaling, Affine)
-SHARES = (1.0, 0.84, 0.71, 0.59, 0.5)  # of the conductance range of a column, that are tried
+SHARES = (1.0, 0.84, 0.71, 0.59)  # of the conductance range of a column, that are tried
+VECTORS = 192  # of the inputs, that ways are compared on
 CHIPS = 2  # that they are tried on
 SIGMAS = 4.0  # of a column's outputs that must fit the ADC
 
@@ -148,31 +150,51 @@ class Search:
 
     def levels(self, factors: tuple[float, ...]) -> Iterator[Found]:
         """The best way without digital channels, then those with more and more of them that lower the error further."""
-        array, outliers, scaling = self.array, _outliers(self.array), _scaling(self.array)
-        chip, x = array.chip, self._x()
-        before = self.error()
+        array, outliers = self.array, _outliers(self.array)
+        chip, before = array.chip, self.error()
         start = Remedy(array.name, before, before, None, 0, 0.0, None)
         best = Found(State.of(array), start, outliers.operations)
-        for level, factor in enumerate((None, *factors)):
-            digital = torch.zeros_like(outliers.digital) if factor is None else outliers.chosen(x, factor)
-            if level and bool((digital == best.state.digital).all()):
+        none = torch.zeros_like(outliers.digital)
+        for way in self._scaled(none, start):
+            best = way if way.remedy.after < best.remedy.after else best
+        best = self._with_columns(best)
+        yield best
+        for factor in factors:
+            digital = outliers.chosen(self._x(), factor)
+            if bool((digital == best.state.digital).all()):
                 continue
-            better = best
-            migrations = (None, *MIGRATIONS) if not level else dict.fromkeys((None, best.remedy.migration))
-            for migration in migrations:
-                outliers.digital.copy_(digital)
-                given, w = outliers.inputs(self._channels(x)), outliers.weights(self._w())
-                scale = torch.ones_like(scaling.scale)
-                scaling.scale.copy_(scale if migration is None else scaling.scales(self._rows(given), w, migration))
-                array.remap(self.weight)
-                about = replace(start, migration=migration, channels=int(digital.sum()), share=outliers.operations / _macs(array))
-                better = min(better, self._ranged(about), key=lambda f: f.remedy.after)
-            if level == 0:
-                better = min(better, self._with_columns(better), key=lambda f: f.remedy.after)
-            if level == 0 or better is not best:
+            better = self._with_columns(self._way(digital, best.remedy.migration, start))
+            if better.remedy.after < best.remedy.after:
                 best = better
                 yield best
         array.chip = chip
+
+    def _scaled(self, digital: Tensor, start: Remedy) -> Iterator[Found]:
+        """Without scaling, then with it: from the middle of `MIGRATIONS` down and up, as long as the error falls."""
+        yield self._way(digital, None, start)
+        middle = best = self._way(digital, MIGRATIONS[FIRST], start)
+        yield middle
+        for side in (MIGRATIONS[FIRST - 1 :: -1], MIGRATIONS[FIRST + 1 :]):
+            last = middle
+            for migration in side:
+                way = self._way(digital, migration, start)
+                if way.remedy.after >= last.remedy.after:
+                    break
+                last = best = way
+                yield best
+            if best is not middle:  # the other side only leads away
+                return
+
+    def _way(self, digital: Tensor, migration: float | None, start: Remedy) -> Found:
+        """With these digital channels, this lambda, and the best input range."""
+        array, outliers, scaling = self.array, _outliers(self.array), _scaling(self.array)
+        outliers.digital.copy_(digital)
+        given, w = outliers.inputs(self._channels(self._x())), outliers.weights(self._w())
+        ones = torch.ones_like(scaling.scale)
+        scaling.scale.copy_(ones if migration is None else scaling.scales(self._rows(given), w, migration))
+        array.remap(self.weight)
+        share = outliers.operations / _macs(array)
+        return self._ranged(replace(start, migration=migration, channels=int(digital.sum()), share=share))
 
     def _ranged(self, about: Remedy) -> Found:
         """With the best input range, where there is one to choose."""
@@ -216,8 +238,8 @@ class Search:
             errors.append(total)
         chosen = torch.tensor(SHARES, device=start.device, dtype=start.dtype)[torch.stack(errors).argmin(0)]
         array.gamma.copy_(start * chosen)
-        used = float(chosen.mean())
-        return self._found(replace(best.remedy, after=self.error(), columns=used))
+        found = self._found(replace(best.remedy, after=self.error(), columns=float(chosen.mean())))
+        return found if found.remedy.after < best.remedy.after else best
 
     def _found(self, remedy: Remedy) -> Found:
         return Found(State.of(self.array), remedy, _outliers(self.array).operations)
@@ -255,7 +277,7 @@ class Search:
         return self.weight.to(torch.float64 if self.weight.dtype == torch.float64 else torch.float32)
 
     def _x(self) -> Tensor:
-        return self.x.to(self._w().dtype)
+        return self.x[:: max(1, len(self.x) // VECTORS)].to(self._w().dtype)
 
     def _channels(self, x: Tensor) -> Tensor:
         """[vector, in] -> [vector * cell, channel]: what `inputs` of corrections takes."""
