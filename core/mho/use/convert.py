@@ -199,7 +199,7 @@ def conversion_report(net: nn.Module) -> ConversionReport:
 def remark(net: nn.Module, who: str, arrays: set[str], text: str, warning: str = "") -> None:
     """Let the report say `text` of the layers with tile arrays of these names, in place of what `who` said before; with a
     `warning` (to whoever called the caller) that has their names in place of {}."""
-    found = []
+    found: list[str] = []
     for name, layer in net.named_modules():
         if isinstance(layer, AnalogLayer):
             layer.placement.remarks.pop(who, None)

@@ -33,6 +33,7 @@ def analog(model):
     return net
 
 
+@pytest.mark.slow
 def test_sensitivities_are_the_divergences_of_single_layers():
     """256 vectors, 8 draws of labels for each batch of 64: (e.g)^2 of 32 draws, relative standard error sqrt(2/32) = 0.25"""
     model = network()

@@ -94,6 +94,7 @@ tiles:
     assert found[1] / found[0] == pytest.approx(4, rel=0.2)
 
 
+@pytest.mark.slow
 def test_an_encoder_is_compared_with_itself(folders):
     t = task(folders, "bert")
     assert float(t.checked_score(t.digital)) == pytest.approx(1)
@@ -103,6 +104,7 @@ def test_an_encoder_is_compared_with_itself(folders):
     assert all(0.3 < s[0] < 1 for s in scores)
 
 
+@pytest.mark.slow
 def test_run_calibrate_and_evaluate_take_folders(folders, tmp_path):
     def mho_(*arguments):
         result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
@@ -122,6 +124,7 @@ def test_run_calibrate_and_evaluate_take_folders(folders, tmp_path):
     assert "2 chips" in out
 
 
+@pytest.mark.slow
 def test_a_report_is_made_of_a_run_without_training(folders, tmp_path):
     pytest.importorskip("matplotlib")
     from mho_lab.report import write_report

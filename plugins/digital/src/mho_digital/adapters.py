@@ -68,7 +68,7 @@ def adapt(
     """
     rank = whole("rank", rank, least=1)
     patterns = (layers,) if isinstance(layers, str) else layers
-    spec = Adapter(rank=rank, alpha=2.0 * rank if alpha is None else alpha)
+    spec = Adapter.model_validate({"rank": rank, "alpha": 2.0 * rank if alpha is None else alpha})
     chosen = [n for n, m in net.named_modules() if isinstance(m, AnalogLayer) and any(fnmatchcase(n, p) for p in patterns)]
     if not chosen:
         raise MhoError(f"no layer on tiles is called {', '.join(patterns)}; conversion_report(net) lists them")

@@ -22,6 +22,7 @@ class AnalogExperts(AnalogLayer):
     torch_type = nn.Module
     overridable = ()
     order = "leading"
+    _apply_gate: Any  # of the torch class: act(gate) * up
     gate_up_proj: Any
     down_proj: Any
 

@@ -76,7 +76,7 @@ class Pretrained(Task):
 
     def __init__(self, folder: Path, text: Path) -> None:
         self.folder, self.text = folder, text
-        self.name = f"hf-{folder.stem}"  # type: ignore[misc]
+        self.name = f"hf-{folder.stem}"
 
     @cached_property
     def digital(self) -> nn.Module:
