@@ -191,7 +191,7 @@ def verb(tmp_path: Path) -> Callable[[str], None]:
     def install(body: str) -> None:
         info = tmp_path / "site" / "greet-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mho-greet\nVersion: 1.0\n")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mho-greet\nVersion: 1.0\nSummary: Says hello\n")
         (info / "entry_points.txt").write_text("[mho.commands]\ngreet = fake_greet:greet\n")
         (tmp_path / "site" / "fake_greet.py").write_text(f"import click\n@click.command()\ndef greet():\n    {body}\n")
 
@@ -200,7 +200,7 @@ def verb(tmp_path: Path) -> Callable[[str], None]:
 
 def test_a_plugin_can_add_a_verb_which_is_imported_on_use(verb: Callable[[str], None]) -> None:
     verb("click.echo('hello')")
-    assert re.search(r"greet +From mho-greet 1\.0\.", mho("--help").output)
+    assert re.search(r"greet +Says hello \(mho-greet 1\.0\)", mho("--help").output)
     assert "fake_greet" not in sys.modules
     assert mho("greet").output == "hello\n"
 

@@ -19,9 +19,6 @@ class AnalogEmbeddingBag(AnalogLayer, nn.EmbeddingBag):
 
     torch_type = nn.EmbeddingBag
 
-    def biased(self, key):
-        return False
-
     def views(self):
         return {"": self.weight.t()}
 
@@ -53,6 +50,20 @@ def file(tmp_path):
     path = tmp_path / "bags.py"
     path.write_text(PLUGIN)
     return path
+
+
+def test_a_layer_of_an_installed_plugin_is_found_when_nothing_else_takes_the_matrix(tmp_path, monkeypatch, model):
+    """Nothing names the family: the hardware has no kind of it, and nobody has imported its module."""
+    info = tmp_path / "fake_bags-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fake-bags\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mho]\nbags = fake_bags\n")
+    (tmp_path / "fake_bags.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with registry.using(registry.Registry()):
+        net = mho.to_analog(model, "ideal.exact")
+    assert [e.where for e in mho.conversion_report(net)] == ["analog", "analog"]
+    assert not net[0].biased("") and net[1].biased("")  # nn.EmbeddingBag has no bias to ask for
 
 
 def test_a_type_that_is_digital_by_design_stays_so_without_a_layer_for_it(model):

@@ -11,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 import mho
 from mho.config import Span, registry
-from mho.effects.converter import RANGE_CAP
 from mho.tile.array import RANGE_RATE
 
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
@@ -160,7 +159,7 @@ def test_without_a_gradient_input_ranges_follow_statistics(hardware, mode):
         x = torch.randn(6, 20) * size
         net(x).sum().backward()
         optimizer.step()
-        tops = torch.stack([x[:, :10].abs().max(), x[:, 10:].abs().max()])[:, None].clamp(max=RANGE_CAP)
+        tops = torch.stack([x[:, :10].abs().max(), x[:, 10:].abs().max()])[:, None]
         expected = expected + RANGE_RATE * (tops - expected)
         assert torch.allclose(net.tiles.input_range, expected)
     net.eval()(torch.randn(6, 20) * 50)
@@ -423,3 +422,48 @@ def test_a_training_that_cannot_start_leaves_the_network_free(hardware, seen):
             mho.attach(optimizer, net, steps_per_epoch=5)
     optimizer.step()
     assert not net.tiles.is_attached and int(net.tiles.step) == 0
+
+
+def test_a_method_goes_on_with_what_it_remembers(hardware):
+    """The mean of a weight over three steps, interrupted after the second; a state of other methods is refused."""
+
+    class Mean(mho.TrainingHooks):
+        def __init__(self):
+            self.sum, self.count = torch.zeros(3, 4), 0
+
+        def after_step(self, array, weight, step):
+            self.sum, self.count = self.sum + weight, self.count + 1
+
+        def state_dict(self):
+            return {"sum": self.sum, "count": self.count}
+
+        def load_state_dict(self, state):
+            self.sum, self.count = state["sum"], state["count"]
+
+    class Averaged(mho.TrainingMethod, kind="remembering.mean"):
+        """Weights are averaged."""
+
+        source = "a test"
+
+        def start(self, training):
+            return Mean()
+
+    def begun():
+        net = mho.to_analog(nn.Linear(4, 3), mho.load("ideal.exact", set=["training.methods=[remembering.mean]"]))
+        with torch.no_grad():
+            net.weight.copy_(torch.arange(12.0).reshape(3, 4) / 12)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+        return optimizer, mho.attach(optimizer, net)
+
+    with registry.using(registry.Registry()):
+        mho.register(Averaged)
+        optimizer, attached = begun()
+        optimizer.step(), optimizer.step()
+        state = attached.state_dict()
+        optimizer, attached = begun()
+        attached.load_state_dict(state)
+        optimizer.step()
+        assert attached.methods[0].count == 3
+        assert torch.allclose(attached.methods[0].sum, torch.arange(12.0).reshape(3, 4) / 4)
+        with pytest.raises(mho.MhoError, match="with other methods: qat; here: methods"):
+            attached.load_state_dict({"qat": {}})

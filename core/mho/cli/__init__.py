@@ -138,11 +138,11 @@ def verb(name: str) -> click.Command | None:
 
 
 def _help() -> dict[str, str]:
-    """Every verb that is there, with its help, which for those of other people's plugins says only whose they are."""
+    """Every verb that is there, with its help: for those of other people's plugins, what their distribution says it is."""
     installed = plugin_verbs()
     ours = {name: text for verbs, _ in distributions.OURS.values() for name, text in verbs.items() if name in installed}
     ours |= {name: text for name, (_, text) in VERBS.items()}
-    return ours | {name: f"From {distributions.owners(p)}." for name, p in installed.items() if name not in ours}
+    return ours | {name: distributions.about(p) for name, p in installed.items() if name not in ours}
 
 
 def plugin_verbs() -> dict[str, list[importlib.metadata.EntryPoint]]:

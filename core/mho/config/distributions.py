@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 FAMILIES = "mho"  # entry-point group of plugins: family = module
 VERBS = "mho.commands"  # entry-point group of commands: verb = module:command
 SECTIONS = "mho.training"  # entry-point group of keys of `training:`: key = kind
-LAYERS = "mho.layers"  # entry-point group of families whose layers take part in every conversion: family = module
 BACKENDS = "mho.backends"  # entry-point group of back-ends of tiles: name = module:attribute
 NAMES = "mho.names"  # entry-point group of public names: name = module:attribute
 
@@ -86,6 +85,12 @@ def owner(point: metadata.EntryPoint) -> tuple[str, str]:
 def owners(points: Iterable[metadata.EntryPoint]) -> str:
     """mho-one 1.0 and mho-two 1.0"""
     return " and ".join(" ".join(owner(p)) for p in points)
+
+
+def about(points: Sequence[metadata.EntryPoint]) -> str:
+    """What a distribution says of itself in one line, with its name."""
+    said = points[0].dist.metadata["Summary"] if points[0].dist is not None else None
+    return f"{said} ({owners(points)})" if said else f"From {owners(points)}."
 
 
 def several(points: Sequence[metadata.EntryPoint], what: str) -> str:

@@ -174,8 +174,7 @@ def mho_surrogates() -> Iterable[type[Kinded]]:
 
 @door("layer", needs="torch_type", what="subclasses of mho.AnalogLayer")
 def mho_layers() -> Iterable[type]:
-    """Analog layers, each a subclass of the torch layer that it replaces. They are asked once the plugin is loaded; a family
-    that is in the entry-point group `mho.layers` too is loaded for every conversion.
+    """Analog layers, each a subclass of the torch layer that it replaces.
 
     Example:
 
@@ -349,5 +348,24 @@ def mho_pages() -> Mapping[str, Any]:
         @hookimpl
         def mho_pages():
             return {"telegraph.json": "mho_telegraph.page:page_of"}
+    """
+    return {}
+
+
+@door("column", names="name")
+def mho_columns() -> Mapping[str, Any]:
+    """Columns of sweeps, beside the score: name -> function (or "module:function") of the task's name, the `Hardware` of a point
+    and the text behind the colon in `--column NAME:TEXT`. It returns `value`, and where it can `low`, `high` and `unit`.
+
+    Example:
+
+        from mho import hookimpl
+
+        def tiles(task, hw, text):
+            return {"value": len(hw.tiles), "unit": "kinds"}
+
+        @hookimpl
+        def mho_columns():
+            return {"tiles": tiles}  # mho sweep run digits pcm.standard --grid ... --pareto tiles
     """
     return {}

@@ -80,6 +80,14 @@ class TrainingHooks:
     def detach(self) -> None:
         """When the training ends: take off what `start` put on."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that it remembers from step to step, as tensors, numbers, text, and lists and dicts of them: a training
+        that is killed goes on with it. What follows from `step` alone need not be here."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember what `state_dict` gave."""
+
 
 class TrainingMethod(Kinded, TrainingHooks):
     """A way to train networks for hardware: its class is the schema of what YAML lists under `training: {methods: [...]}`.

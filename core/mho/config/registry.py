@@ -77,10 +77,6 @@ class Registry:
         claims = distributions.entry_points(distributions.SECTIONS, self._path)
         return {**distributions.OUR_SECTIONS, **{key: [p.value for p in points] for key, points in claims.items()}}
 
-    @functools.cached_property
-    def _with_layers(self) -> tuple[str, ...]:
-        return tuple(distributions.entry_points(distributions.LAYERS, self._path))
-
     def providers(self) -> tuple[Provider, ...]:
         """Every distribution that claims a family, then files and notebooks. Imports nothing."""
         installed = [self._provider(point) for points in self.claims.values() for point in points]
@@ -287,18 +283,14 @@ class Registry:
                 found.setdefault(name, what)
         return found
 
-    def layer_classes(self) -> tuple[type, ...]:
-        """All analog layers: those of plugins loaded so far and of families in the entry-point group `mho.layers`, whose layers
-        take part in every conversion; then core's own."""
-        for family in self._with_layers:
-            with suppress(PluginError):  # kept in the provider's state
-                self.load(family)
+    def layer_classes(self, *, everywhere: bool = False) -> tuple[type, ...]:
+        """All analog layers: those of plugins loaded so far (`everywhere`: of all that are installed), then core's own."""
         self.load(CORE)
-        return self.provided("layer")
+        return self.provided("layer", everywhere=everywhere)
 
-    def provided(self, category: str) -> tuple[Any, ...]:
+    def provided(self, category: str, *, everywhere: bool = False) -> tuple[Any, ...]:
         """All classes without a kind of a category, see `named`: what comes first counts."""
-        return tuple(thing(t) for t in self.named(category).values())
+        return tuple(thing(t) for t in self.named(category, everywhere=everywhere).values())
 
     def _things(self, origin: str, provided: Provided, category: str) -> dict[str, Any]:
         """What one plugin has of a category; whoever cannot say is named, as when it is loaded."""

@@ -25,6 +25,8 @@ DIMENSIONS: dict[str, tuple[str, str, dict[str, str]]] = {
     "current": ("a current", "10 uA", {"nA": "1e-9", "uA": "1e-6", "mA": "1e-3", "A": "1"}),
     "temperature": ("a temperature", "300 K", {"K": "1"}),
     "frequency": ("a frequency", "1 MHz", {"Hz": "1", "kHz": "1e3", "MHz": "1e6", "GHz": "1e9"}),
+    "energy": ("an energy", "2 pJ", {"fJ": "1e-15", "pJ": "1e-12", "nJ": "1e-9", "uJ": "1e-6", "J": "1"}),
+    "area": ("an area", "600 um2", {"nm2": "1e-18", "um2": "1e-12", "mm2": "1e-6", "m2": "1"}),
     "percentage": ("a percentage", "5 %", {"%": "1"}),
 }
 UNITS: dict[str, tuple[str, Decimal]] = {

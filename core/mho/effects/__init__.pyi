@@ -1,6 +1,6 @@
 """Names for type checkers and, imported on first use, for `__init__.py`."""
 
-from mho.effects.compensation import Compensation as Compensation
+from mho.effects.compensation import Compensation as Compensation, GlobalDrift as GlobalDrift, ratio as ratio
 from mho.effects.converter import Adc as Adc, Converter as Converter, Dac as Dac
 from mho.effects.gradient import straight as straight
 from mho.effects.mapping import Mapping as Mapping

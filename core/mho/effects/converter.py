@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from mho.effects.site import Site
     from mho.effects.stages import Rounding
 
-RANGE_CAP = 10.0  # no input range that is set from data is larger (R003-62)
-
 
 class Converter(Kinded):
     """A data converter. `bits: none` keeps the saturation and drops the rounding; the whole converter `none` is ideal.

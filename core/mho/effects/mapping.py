@@ -25,7 +25,7 @@ class Mapping(Kinded):
 
     clip: Sigmas | None = Field(
         None,
-        description="clip weights at this many standard deviations of the layer before mapping, e.g. '2.5 sigma'",
+        description="clip weights at this many sigma, the root mean square of the layer, before mapping, e.g. '2.5 sigma'",
         source="Rasch et al. 2023, sec. 2.2",
     )
 
@@ -37,8 +37,7 @@ class Mapping(Kinded):
         """`scale` after clipping; 1 where a whole column is zero, so that nothing is divided by zero."""
         if self.clip is not None:
             used = geometry.rows.used[:, None, :].to(w.dtype).expand_as(w)
-            mean = (w * used).sum() / used.sum()
-            sigma = (((w - mean) ** 2 * used).sum() / used.sum()).sqrt()
+            sigma = ((w**2 * used).sum() / used.sum()).sqrt()  # about 0, as the range is
             w = w.clamp(-self.clip.count * sigma, self.clip.count * sigma)
         gamma = self.scale(w, geometry)
         return torch.where(gamma > 0, gamma, torch.ones_like(gamma))

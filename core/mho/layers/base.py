@@ -70,7 +70,7 @@ class AnalogLayer(nn.Module):
 
     def biased(self, key: str) -> bool:
         """Whether a (digital) bias is added to the outputs of this matrix."""
-        return self.bias is not None
+        return getattr(self, "bias", None) is not None
 
     @classmethod
     def takes(cls, layer: nn.Module) -> bool:
@@ -169,7 +169,10 @@ class AnalogLayer(nn.Module):
         return {"": self.tiles} if isinstance(self.tiles, TileArray) else dict(self.tiles.items())
 
     def matrices(self) -> Iterator[tuple[TileArray, Tensor]]:
-        """Every (tile array, weight matrix) of the layer."""
+        """Every (tile array, weight matrix) of the layer, computed anew where torch computes the weight in a hook (pruning)."""
+        for hook in self._forward_pre_hooks.values():
+            if hasattr(hook, "apply_mask") or hasattr(hook, "compute_weight"):
+                hook(self, ())
         return zip(self.arrays().values(), self.views().values())
 
     @torch.no_grad()
@@ -177,11 +180,23 @@ class AnalogLayer(nn.Module):
         """Multiply the learned output scales into weight and gamma (R003-74); the function stays."""
         for array, matrix in self.matrices():
             array.fold_scales(matrix)
+            array.settle(matrix)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._follow()
         super()._apply(fn, recurse)
         self.own_memory()
+        for array, matrix in self.matrices():
+            array.settle(matrix, training=array.is_attached)
         return self
+
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self._follow()  # what is saved belongs together
+        super()._save_to_state_dict(*args)
+
+    def _follow(self) -> None:
+        for array, matrix in self.matrices():
+            array.follow(matrix)
 
     def own_memory(self) -> None:
         """Views need rows in order: undo a channels_last layout, or clip and remap would change a copy."""
@@ -199,22 +214,51 @@ def _start(array: TileArray, view: Tensor) -> None:
         array.auto_scale()
 
 
-def _fill_in_scales(layer: AnalogLayer, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """A plain torch checkpoint has no analog scales: they keep their defaults, and gamma is mapped anew."""
+def _fill_in_scales(layer: AnalogLayer, state: dict[str, Tensor], prefix: str, *args: Any) -> None:
+    """A plain torch checkpoint has no analog scales: they keep their defaults, and gamma is mapped anew. What the hardware
+    file fixes is not loaded: an input range that is a number, and gamma of another mapping."""
     for key, array in layer.arrays().items():
-        own = array.state_dict(prefix=f"{prefix}tiles.{key}." if key else f"{prefix}tiles.")
-        array.remap_after_load = not any(k in state for k in own)
-        if array.remap_after_load:
+        mine = f"{prefix}tiles.{key}." if key else f"{prefix}tiles."
+        own = array.state_dict(prefix=mine)
+        if not any(k in state for k in own):
+            array.after_load = "start"
             state.update(own)
+            continue
+        state.update((k, own[k]) for k in (f"{mine}zero", f"{mine}mapped_by") if k not in state)
+        gamma, there, by = state.get(f"{mine}gamma"), state.get(f"{mine}input_range"), f"{mine}mapped_by"
+        if gamma is not None and gamma.shape != array.gamma.shape:
+            args[-1].append(
+                f"layer {array.name!r} of the checkpoint is on {tuple(gamma.shape)} columns of tiles, here on "
+                f"{tuple(array.gamma.shape)}: load it on the hardware it was saved with, then mho.to_digital and mho.to_analog"
+            )
+        elif there is not None and not array.learns_range:
+            state[f"{mine}input_range"] = own[f"{mine}input_range"]
+            dac = array.view.dac
+            if dac is not None and dac.range != "dynamic" and not bool((there == dac.start).all()):
+                array.session.say(
+                    "range",
+                    f"layer {array.name!r} keeps the input range {dac.start:g} of the hardware file, not that of the "
+                    f"checkpoint ({there.max():.3g}); range: learned loads it. The same holds for other layers of this tile type",
+                )
+        if not torch.equal(state[by].cpu(), array.mapped_by.cpu()):
+            array.after_load, state[by] = "remap", own[by]
+            array.session.say(
+                "mapping",
+                f"layer {array.name!r} is mapped anew by the mapping of the hardware file, {array.spec.mapping!r}: the "
+                "checkpoint has scales of another one. The same holds for other layers of this tile type",
+            )
 
 
 def _remap_after_load(layer: nn.Module, _: Any) -> None:
     assert isinstance(layer, AnalogLayer)
     layer.own_memory()
     for array, matrix in layer.matrices():
-        if array.remap_after_load:
+        if array.after_load == "start":
             _start(array, matrix)
-            array.remap_after_load = False
+        elif array.after_load == "remap":
+            array.remap(matrix)
+        array.after_load = ""
+        array.settle(matrix, training=array.is_attached)
 
 
 # -- users' subclasses ----------------------------------------------------------------------------------------

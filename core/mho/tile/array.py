@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ from mho.effects import (
     draws,
     product,
     straight,
+    transformed,
 )
-from mho.effects.converter import RANGE_CAP
 from mho.effects.gradient import CleanProduct
 from mho.ground import MhoError
 from mho.tile.backend import Backend, Drawn
@@ -80,7 +80,10 @@ class TileArray(Scales, Member):
         self.backend: Backend | None = None
         self.ramp = (0.0, 0.0)  # set by attach: steps before injected noise grows, and steps until it is there in full
         self.attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
-        self.remap_after_load = False
+        self.after_load: Literal["", "start", "remap"] = ""  # what becomes of gamma when a checkpoint has been loaded
+        self.known: tuple[int, ...] | None = None  # which tensor gamma was last compared with, and in which version
+        self.mapped: Tensor | None = None  # [tile, out] what the mapping made of the weights then
+        self._zeros = -1, False  # version of `zero`, and whether there is one
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
 
     @property
@@ -126,7 +129,48 @@ class TileArray(Scales, Member):
     def remap(self, weight: Tensor) -> None:
         """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
         gamma scales the conductances down exactly as it scales the outputs up."""
-        self.gamma.copy_(self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry))
+        w = self.on_tiles(weight.detach())
+        self.gamma.copy_(self.view.mapping.gamma(w, self.view.geometry))
+        self.zero.copy_((self.gamma == 1) & (w == 0).all(-1))
+        self.settle(weight)
+
+    @torch.no_grad()
+    def settle(self, weight: Tensor, training: bool = False) -> None:
+        """Gamma is meant for these weights, whatever the mapping would make of them: `follow` looks for changes since. While
+        steps of an optimizer train them (`training`), gamma stays as long as the weights are within range."""
+        self.known = _version(weight)
+        if hasattr(weight, "to_local"):
+            return  # a shard (FSDP2)
+        self.mapped = None if training else self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry)
+
+    @torch.no_grad()
+    def follow(self, weight: Tensor) -> None:
+        """Map the weights anew if they were changed (in place, exchanged, computed) since gamma was made for them, such that the
+        mapping makes something else of them now; in an attached training, only columns whose weights exceed their range."""
+        if torch.compiler.is_compiling() or transformed() or weight.is_meta or hasattr(weight, "to_local"):
+            return
+        version = _version(weight)
+        if version is not None and version == self.known:
+            return
+        found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry).to(self.gamma.dtype)
+        if self.is_attached or self.mapped is None:
+            over = found > self.gamma * (1 + 1e-6)
+            if over.any():
+                self.gamma.copy_(torch.where(over, found, self.gamma))
+            self.known = version
+        elif not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
+            self.remap(weight)
+        else:
+            self.known = version
+
+    @torch.no_grad()
+    def follow_zeros(self, weight: Tensor) -> None:
+        """After an optimizer step: columns that were 0 when they were mapped are mapped anew, as if converted after it."""
+        if self.zero._version != self._zeros[0]:
+            self._zeros = self.zero._version, bool(self.zero.any())
+        if self._zeros[1]:
+            found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry)
+            self.gamma.copy_(torch.where(self.zero > 0, found, self.gamma))
 
     @torch.no_grad()
     def clip_(self, weight: Tensor, limit: float) -> None:
@@ -140,6 +184,8 @@ class TileArray(Scales, Member):
         layer = x if isinstance(x, Patches) else Patches(x)
         self.view.check(layer.shape, layer.image.dtype)
         given = self.dac_inputs(layer)
+        if not (self.exact or self.deployed):
+            self.follow(weight)
         if self.exact:
             y = self.layout.join_groups(self.layout.split_groups(given.rows()) @ self.digital(weight).mT)
         else:
@@ -215,7 +261,8 @@ class TileArray(Scales, Member):
         chip = self.chip if self.deployed else None
         noisy = self.training and chip is None
         return Call(
-            self.view, stream, chip, self.gamma, self.digital_scale(), self.input_range,
+            self.view, stream, chip, self.gamma, self.digital_scale(),
+            self.input_range if chip is None or chip.range is None or not self.learns_range else chip.range,
             backward=self.training_spec.backward,
             strength=self._injection() if noisy else None,
             drop=self.training_spec.drop_connect if noisy else 0.0,
@@ -235,6 +282,7 @@ class TileArray(Scales, Member):
         need not draw the same noise at every step. None where there is nothing to draw."""
         if self.exact or self.deployed or self.per_sample:
             return None
+        self.follow(weight)
         kind = torch.float64 if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(weight.device.type, enabled=False):
             key = self.session.mini_batch(self, weight.device)
@@ -252,6 +300,7 @@ class TileArray(Scales, Member):
         units, digital [vector, tile, out] in units of the outputs, outputs [vector, out].
         """
         seen: dict[str, Tensor] = {}
+        self.follow(weight)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             xs = self.layout.cut(x.reshape(-1, self.layout.in_features))
             key = self.chip.key if self.chip is not None else draws.key(purpose, *self.path)
@@ -305,7 +354,7 @@ class TileArray(Scales, Member):
         """After an optimizer step: move input ranges that have no gradient towards the abs-max of the last mini-batch, so
         that they become its running mean (R003-62, modes `ste` and `surrogate`)."""
         if self.seen is not None:
-            self.input_range.lerp_(self.seen.clamp(max=RANGE_CAP).to(self.input_range.dtype), RANGE_RATE)
+            self.input_range.lerp_(self.seen.to(self.input_range.dtype), RANGE_RATE)
             self.seen = None
 
     # -- noise of training ------------------------------------------------------------------------------------
@@ -341,6 +390,9 @@ class TileArray(Scales, Member):
     def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: str | None = None) -> None:
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
         the fingerprint `of` is kept from chip to chip."""
+        self.follow(weight)
+        if not weight.isfinite().all():
+            raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         key, before, view = draws.fold_words(key, self.path), self.chip, self.view
         if before is not None and of is not None and before.of == of and _as_target(before.target, weight):
             gamma, target = before.gamma, before.target
@@ -450,6 +502,15 @@ class TileArray(Scales, Member):
         layout = self.layout
         tiles = f"{layout.row_tiles}x{layout.block_count} tiles, {len(self.view.plan.effects)} effects"
         return f"{layout.out_features}x{layout.in_features} weights on {tiles}"
+
+
+def _version(weight: Tensor) -> tuple[int, ...] | None:
+    """Which parameter a weight is, where its values lie, and how often they were changed in place; None for a weight that is no
+    parameter (computed by pruning, given to `functional_call`), which is looked at whenever it is used."""
+    owner = weight if weight._base is None else weight._base
+    if not isinstance(owner, nn.Parameter) or owner.is_inference():
+        return None
+    return id(owner), owner.data_ptr(), owner._version
 
 
 def _as_target(target: Tensor, weight: Tensor) -> bool:

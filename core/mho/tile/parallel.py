@@ -56,7 +56,7 @@ def whole(layer: nn.Module) -> Iterator[None]:
 
     named: list[tuple[nn.Module, str, Any]] = [(m, n, p) for m in layer.modules() for n, p in m._parameters.items()]
     shards = [each for each in named if isinstance(each[2], DTensor)]
-    full = {id(p): nn.Parameter(p.detach().full_tensor(), requires_grad=False) for _, _, p in shards}
+    full = {id(p): nn.Parameter(p.detach().full_tensor(), requires_grad=p.requires_grad) for _, _, p in shards}
     for module, name, p in shards:
         module._parameters[name] = full[id(p)]
     try:

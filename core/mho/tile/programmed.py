@@ -13,7 +13,7 @@ from mho.effects import Stream, draws
 from mho.tile.view import Constants
 
 # What a file keeps of a chip, by its name there; the rest follows.
-SAVED = {"target": "target", "programmed": "programmed", "reference": "reference", "chip_gamma": "gamma"}
+SAVED = {"target": "target", "programmed": "programmed", "reference": "reference", "chip_gamma": "gamma", "input_range": "range"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,7 @@ class Programmed:
     weights     [tile, out, row] now, 1 = the mapped range
     words       [6] int32: `keys` as a tensor, so that a compiled graph serves every chip at every age
     reference   [vector, tile, out] the read-out of the drift compensation right after programming
+    range       [tile, 1] the input ranges that a file brought along; None where those of the network are used
     gain        [tile, out] of the compensation; None where the gain is 1
     repair      gain and offset [out] of the digital outputs, which corrections have found at this age
     coded       what a back-end keeps of `weights`
@@ -45,6 +46,7 @@ class Programmed:
     weights: Any = None
     words: Any = None
     reference: Tensor | None = None
+    range: Tensor | None = None
     gain: Tensor | None = None
     repair: tuple[Tensor, Tensor] | None = None
     coded: dict[str, Any] = field(default_factory=dict)

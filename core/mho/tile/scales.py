@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mho.effects import draws
 from mho.tile.view import TileView
 
 
@@ -25,20 +26,25 @@ class Scales(nn.Module):
     kappa_unit  [tile, block] b, the bound that kappa~ started from: a checkpoint computes the same behind another ADC
     input_range [tile, 1] alpha of the DAC
     step        [1] optimizer steps so far
+    zero        [tile, out] 1 where all weights were 0 when they were mapped: gamma is a placeholder that follows training
+    mapped_by   [1] a number that stands for the mapping of the hardware file that gamma comes from
     """
 
     gamma: Tensor
     scale_unit: Tensor
     kappa_unit: Tensor
     step: Tensor
+    zero: Tensor
+    mapped_by: Tensor
     view: TileView
 
     def _make_scales(self, learn: str, learned_range: bool, factory: dict[str, Any]) -> None:
         layout = self.view.layout
         columns, blocks = (layout.row_tiles, layout.columns), (layout.row_tiles, layout.block_count)
-        for name, shape in (("gamma", columns), ("scale_unit", columns), ("kappa_unit", blocks)):
+        for name, shape in (("gamma", columns), ("scale_unit", columns), ("kappa_unit", blocks), ("zero", columns)):
             self.register_buffer(name, torch.empty(shape, **factory))
-        self.register_buffer("step", torch.zeros(1, device=factory["device"]))
+        for name in ("step", "mapped_by"):
+            self.register_buffer(name, torch.zeros(1, device=factory["device"]))
         self.out_scale = nn.Parameter(torch.empty(columns, **factory), requires_grad=learn in ("column", "both"))
         self.kappa = nn.Parameter(torch.empty(blocks, **factory), requires_grad=learn in ("tile", "both"))
         self.input_range = nn.Parameter(torch.empty(layout.row_tiles, 1, **factory), requires_grad=learned_range)
@@ -48,6 +54,8 @@ class Scales(nn.Module):
     def reset_scales(self) -> None:
         """All scales as before any mapping, calibration and training."""
         self.step.zero_()
+        self.zero.zero_()
+        self.mapped_by.fill_(draws.words("mapping", repr(self.view.spec.mapping))[0] % (1 << 24))  # exact in fp32
         bound, dac = self.view.geometry.bound, self.view.dac
         for t in (self.gamma, self.scale_unit, self.out_scale):
             t.fill_(1.0)

@@ -73,7 +73,7 @@ class Session:
         self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
         self.chip: Any = None  # the chip that is on
         self.rank = 0  # of this process among those that train the network together
-        self.warned = False
+        self.said: set[str] = set()  # what warnings were about
         self._hooks: tuple[RemovableHandle, ...] = ()
 
     @property
@@ -184,14 +184,17 @@ class Session:
 
     def warn_unattached(self) -> None:
         """Training without `attach` is allowed, but clip, remap and ramp are then off: say so once."""
-        if self.warned or torch.compiler.is_compiling():
-            return
-        self.warned = True
-        warnings.warn(
+        self.say(
+            "attach",
             "training an analog network without mho.attach(optimizer, net): noise is injected at full strength, and weights "
-            "are neither clipped nor remapped",
-            stacklevel=2,
+            "are not clipped",
         )
+
+    def say(self, about: str, text: str) -> None:
+        """Warn, once about each thing."""
+        if about not in self.said and not torch.compiler.is_compiling():
+            self.said.add(about)
+            warnings.warn(text, stacklevel=3)
 
 
 def _hold_again(keys: list[tuple[Member, Tensor | None]], *_: Any) -> None:

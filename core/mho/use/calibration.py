@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -48,7 +49,7 @@ def calibrate(
     dac: the input range of each tile is
     max          the mean over batches of the largest |x|
     quantile     the mean over batches of this quantile of |x|
-    moving_std   the mean over batches of 3 standard deviations of x
+    moving_std   the mean over batches of 3 standard deviations of x about 0, where the range is
     mse          (of mho-lab) the one with the smallest MVM error (Rasch et al. 2023, Eq. 20) on the inputs seen, with ADC
                  and all noise of a chip right after programming; searched around `max` and never worse there than `max` or
                  the range before
@@ -171,7 +172,7 @@ def _set_ranges(seen: Seen, weight: Tensor, start: Tensor | None, of_inputs: Met
     choose(array.gamma, of_columns, array.gamma.clone())
     if start is not None and of_columns is not None:
         choose(array.input_range, of_inputs, array.input_range.clone())
-    array.chip = chip
+    array.chip = chip if chip is None or start is None else replace(chip, range=None)
 
 
 def _watch(net: nn.Module, seen: Mapping[Any, Any], batches: Iterable[Any], forward: Forward | None) -> None:
@@ -195,8 +196,7 @@ def quantile_of(x: Tensor, count: Tensor, share: float) -> Tensor:
 
 
 def sigmas(x: Tensor, count: Tensor, share: float) -> Tensor:
-    mean = x.sum((0, 2)) / count
-    return SIGMAS * (x.square().sum((0, 2)) / count - mean.square()).clamp(min=0).sqrt()
+    return SIGMAS * (x.square().sum((0, 2)) / count).sqrt()
 
 
 # Input ranges [tile] of a batch x [vector, tile, row], in which `count` [tile] values are not padding (zeros).

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from mho.config import format_seconds, seconds
 from mho.effects import draws
-from mho.ground import MhoError, html_facts
+from mho.ground import MhoError, html_facts, whole
 from mho.layers import AnalogLayer
 from mho.tile import Programmed, Session, TileArray, parallel, tile_arrays
 
@@ -57,11 +58,12 @@ class Chip:
             yield net
 
     def save(self, path: str | Path) -> None:
-        """Write the programmed conductances and constants to a safetensors file; `load_chip` brings back the same bits
-        (R003-33)."""
+        """Write the programmed conductances and constants, and the input ranges of the network, to a safetensors file;
+        `load_chip` brings back the same bits (R003-33)."""
         arrays = tile_arrays(self.net)
         with nullcontext() if chip_on(self.net) is self else self.on():
-            state = {f"{a.name}|{k}": v.contiguous() for a in arrays if a.chip for k, v in a.chip.state().items()}
+            chips = {a.name: replace(a.chip, range=a.call(a.chip.stream).range.detach()) for a in arrays if a.chip}
+            state = {f"{name}|{k}": v.contiguous() for name, chip in chips.items() for k, v in chip.state().items()}
         about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
         about["layers"] = {a.name: a.view.signature for a in arrays}
         save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
@@ -104,11 +106,12 @@ def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int =
     """Program `net` on simulated devices and leave the first chip on it, at an age of 0 s or `age`.
 
     Returns one `Chip` (number `index` of this seed), or with `chips=K` a list of K independent ones. The trainable
-    weights are not touched. Raises `MhoError` for a network without analog layers and for fewer than one chip.
+    weights are not touched. Raises `MhoError` for a network without analog layers, weights that are NaN, and arguments that
+    are none of those.
     """
     arrays_of(net)
-    if chips is not None and chips < 1:
-        raise MhoError(f"chips must be at least 1, got {chips}")
+    seed, index = whole("seed", seed), whole("index", index, least=0)
+    chips = None if chips is None else whole("chips", chips, least=1)
     weights, t = fingerprint(net), seconds(age)
     made = [Chip(net, seed, index + k, t, weights) for k in range(chips or 1)]
     made[0]._write(net)
@@ -180,7 +183,8 @@ def hearing(modules: Iterable[nn.Module], hear: Callable[[Any, tuple[Any, ...]],
 
 def load_chip(net: nn.Module, path: str | Path) -> Chip:
     """Put a saved chip on `net`: the same bits as when it was saved, whatever the weights have become since. Raises
-    `MhoError` for a file that is no saved chip, or one of another network (other tiles or effects)."""
+    `MhoError` for a file that is no saved chip, or one of another network (other tiles or effects). Its input ranges are used
+    while it is on, until the network is calibrated with it."""
     path = Path(path)
     try:
         about = _about(path)
@@ -210,6 +214,7 @@ def fingerprint(net: nn.Module) -> str:
     """A hash of the analog weights and scales: tells whether a chip can be regenerated from its seed."""
     digest = hashlib.blake2b(digest_size=16)
     for array, matrix in matrices(net):
+        array.follow(matrix)
         for t in (array.stored(matrix), array.gamma):
             # Sums over blocks of the bits of every number times an odd word of its place, mod 2^64: never the same after one
             # number of a block has changed, and hardly ever after several have. A fraction of the time of a cryptographic
@@ -254,3 +259,5 @@ def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
             )
         own = {k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name}
         array.chip = Programmed.restored(draws.fold_words(chip.key, array.path), own)
+        if array.chip.range is None and array.learns_range:
+            array.session.say(f"ranges of {path}", f"{path} holds no input ranges: those of the network are used")

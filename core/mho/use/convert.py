@@ -280,11 +280,17 @@ class Holder:
 
 
 def _holders(net: nn.Module) -> list[Holder]:
-    """In the order of the model; what tiles hold for themselves is left out."""
-    classes = cast(tuple[type[AnalogLayer], ...], registry.layer_classes())
+    """In the order of the model; what tiles hold for themselves is left out. Where the layers known so far leave a matrix
+    digital, every installed plugin is asked whether it has one for it."""
     inside = {m for array in tile_arrays(net) for m in array.modules()}
-    holders = [Holder(name, m, classes) for name, m in net.named_modules() if m not in inside]
-    return [h for h in holders if h.own]
+    holders: list[Holder] = []
+    for everywhere in (False, True):
+        classes = cast(tuple[type[AnalogLayer], ...], registry.layer_classes(everywhere=everywhere))
+        found = [Holder(name, m, classes) for name, m in net.named_modules() if m not in inside]
+        holders = [h for h in found if h.own]
+        if all(h.cls or all(nn.parameter.is_lazy(p) or p.dim() < 2 for p in h.own) for h in holders):
+            break
+    return holders
 
 
 def _convert(net: nn.Module, hw: Hardware) -> tuple[nn.Module, Kept]:

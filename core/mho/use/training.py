@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mho.config import Sigmas, Span, TrainingHooks
-from mho.ground import MhoError
+from mho.ground import MhoError, whole
 from mho.tile import TileArray, tile_arrays
 from mho.use.chip import arrays_of, matrices
+
+FIRST, BINDING = 16, 0.1  # the clip is said to bind from this step on, and where it holds so many weights
 
 
 class Attached:
@@ -24,8 +25,7 @@ class Attached:
 
     def __init__(self, optimizer: torch.optim.Optimizer, net: nn.Module, steps_per_epoch: int | None) -> None:
         arrays = arrays_of(net)
-        if steps_per_epoch is not None and not 1 <= steps_per_epoch < math.inf:
-            raise MhoError(f"steps_per_epoch is a number of optimizer steps, at least 1; got {steps_per_epoch}")
+        steps_per_epoch = None if steps_per_epoch is None else whole("steps_per_epoch", steps_per_epoch, least=1)
         self.net, self.optimizer, self.steps_per_epoch = net, _innermost(optimizer), steps_per_epoch
         self._first = arrays[0]
         self.spec = arrays[0].training_spec
@@ -36,10 +36,18 @@ class Attached:
             inject = array.training_spec.inject
             array.ramp = 0.0, self.steps(inject.ramp, "training.inject.ramp") if inject and inject.ramp else 0.0
             self._remaps(array, 1)  # a span that cannot be counted should not wait for the first step
-        for array in arrays:
+        ours = set(net.parameters())
+        if not any(p in ours for group in self.optimizer.param_groups for p in group["params"]):
+            raise MhoError("the optimizer trains no parameter of this network: make it from net.parameters() of this one")
+        for array, matrix in matrices(net):
+            array.follow(matrix)
             array.attached_as = id(array)
         self.methods: list[TrainingHooks] = []
-        self._handles: list[Any] = [self.optimizer.register_step_post_hook(self._after_step)]
+        self._ranges: list[tuple[Tensor, Tensor]] = []  # input ranges and their values before a step that would decay them
+        self._handles: list[Any] = [
+            self.optimizer.register_step_pre_hook(self._before_step),
+            self.optimizer.register_step_post_hook(self._after_step),
+        ]
         try:
             for method in self.spec.all_methods.values():
                 self.methods.append(method.start(self))
@@ -56,8 +64,22 @@ class Attached:
             handle.remove()
         for method in self.methods:
             method.detach()
-        for array in tile_arrays(self.net):
+        for array, matrix in matrices(self.net):
             array.attached_as = None
+            array.settle(matrix)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the methods of this training remember, to be saved beside `optimizer.state_dict()`; all else is in the network."""
+        return {name: hooks.state_dict() for name, hooks in zip(self.spec.all_methods, self.methods, strict=True)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of the same methods. Raises `MhoError` where it is one of others."""
+        names = list(self.spec.all_methods)
+        if sorted(state) != sorted(names):
+            theirs, ours = ", ".join(state) or "none", ", ".join(names) or "none"
+            raise MhoError(f"this is the state of a training with other methods: {theirs}; here: {ours}")
+        for name, hooks in zip(names, self.methods, strict=True):
+            hooks.load_state_dict(state[name])
 
     def steps(self, span: Span, name: str) -> float:
         """A stretch of training as a number of steps; an error that mentions `name` where it counts in epochs and nobody
@@ -79,11 +101,43 @@ class Attached:
         if net.training:
             self._follow()
 
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Weight decay must not shrink input ranges: they take the step from 0, where there is nothing to decay."""
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._hold_ranges()
+            return None
+
+        def evaluated() -> Any:
+            self._return_ranges()
+            loss = closure()
+            self._hold_ranges()
+            return loss
+
+        return args[:1], {**kwargs, "closure": evaluated}
+
+    @torch.no_grad()
+    def _hold_ranges(self) -> None:
+        ranges = {a.input_range for a in tile_arrays(self.net)}
+        decayed = [p for group in self.optimizer.param_groups if group.get("weight_decay") for p in group["params"]]
+        self._ranges = [(p, p.clone()) for p in decayed if p in ranges and p.grad is not None]
+        for p, _ in self._ranges:
+            p.zero_()
+
+    @torch.no_grad()
+    def _return_ranges(self) -> None:
+        for p, before in self._ranges:
+            p.add_(before)
+        self._ranges = []
+
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
+        self._return_ranges()
         for array, matrix in matrices(self.net):
             count = self._count(array) + 1
-            self._clip(array, matrix)
+            if _trains(matrix):
+                array.follow_zeros(matrix)
+                self._clip(array, matrix, count)
             if self._remaps(array, count):
                 array.remap(matrix)
             for method in self.methods:
@@ -91,6 +145,7 @@ class Attached:
             array.follow_inputs()
             array.input_range.data.clamp_(min=1e-6)  # a range cannot be 0 or negative
             array.step += 1
+            array.settle(matrix, training=True)
             self._seen[array] = array.step._version, count
 
     def _remaps(self, array: TileArray, count: int) -> bool:
@@ -107,13 +162,34 @@ class Attached:
         return count if array.step._version == version else int(array.step)
 
     @staticmethod
-    def _clip(array: TileArray, matrix: Tensor) -> None:
+    def _clip(array: TileArray, matrix: Tensor, count: int) -> None:
         clip = array.training_spec.clip
         if isinstance(clip, Sigmas):
-            bound = clip.count * matrix.std()
+            bound = clip.count * matrix.square().mean().sqrt()  # about 0, as the range is
             matrix.copy_(torch.minimum(torch.maximum(matrix, -bound), bound))
         elif clip is not None:
             array.clip_(matrix, clip)
+            if count >= FIRST and count & (count - 1) == 0:  # powers of two: nothing to wait for in between
+                _say_where_it_binds(array, matrix, clip)
+
+
+def _trains(matrix: Tensor) -> bool:
+    """Whether an optimizer may change this matrix: a frozen one is left as it is."""
+    owner = matrix if matrix._base is None else matrix._base
+    return isinstance(owner, nn.Parameter) and owner.requires_grad
+
+
+def _say_where_it_binds(array: TileArray, matrix: Tensor, clip: float) -> None:
+    if array.training_spec.out_scale in ("column", "both"):
+        return  # outputs grow by their factors
+    share = float((matrix.abs() >= array.layout.spread(array.gamma * clip) * (1 - 1e-6)).float().mean())
+    if share > BINDING:
+        array.session.say(
+            "clip",
+            f"training: the clip holds {share:.0%} of the weights of layer {array.name!r} at the edge of their range, which was "
+            "mapped before training: they cannot grow. Let outputs grow (training.out_scale: column), or the ranges follow "
+            "(training.clip: none with training.remap: 1 step, or clip: 2.5 sigma), or start from trained weights",
+        )
 
 
 def _innermost(optimizer: Any) -> torch.optim.Optimizer:

@@ -25,7 +25,19 @@ from mho_kit.checks.paths import PathChecks
 from mho_kit.checks.tiles import TileChecks
 from torch import nn
 
-from mho import Adc, AnalogLayer, Compensation, Correction, Dac, Field, Mapping, Quantiser, QuantiserModule, TrainingMethod
+from mho import (
+    Adc,
+    AnalogLayer,
+    Compensation,
+    Correction,
+    Dac,
+    Field,
+    Mapping,
+    Quantiser,
+    QuantiserModule,
+    TrainingHooks,
+    TrainingMethod,
+)
 from mho.config.schema import Kinded
 from mho.effects import CorrectionModule
 from mho.effects.compensation import GlobalDrift, ratio
@@ -679,6 +691,19 @@ class CountsSteps(GoodMethod, kind="bad.counts_steps"):
     def after_step(self, array, weight, step):
         self.calls[0] += 1
         weight.mul_(0.999)
+
+
+@caught("goes_on_from_its_state", "state_dict() and load_state_dict(state)")
+class Forgets(GoodMethod, kind="bad.forgets"):
+    """Slow weights that nobody saves."""
+
+    def start(self, training):
+        class Slow(TrainingHooks):
+            def after_step(self, array, weight, step):
+                slow = vars(self).setdefault(array.name, weight.detach().clone())
+                weight.copy_(slow.lerp_(weight, 0.5))
+
+        return Slow()
 
 
 # --- quantisers ---

@@ -72,7 +72,7 @@ class CompensationContract(PartChecks):
         for reference, now in ((y, dead), (dead, y), (dead, dead)):
             gain = self.spec.gain(reference, now, self.bench.geometry)
             assert torch.isfinite(gain).all() and (gain >= 0).all(), (
-                "a dead column gives a gain that is NaN, infinite or negative; see mho.compensation.ratio"
+                "a dead column gives a gain that is NaN, infinite or negative; see mho.effects.ratio"
             )
 
     def test_compensates_in_a_tile(self) -> None:

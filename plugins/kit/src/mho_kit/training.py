@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mho import TrainingHooks, TrainingMethod
-from mho.use import attach, matrices, to_analog
+from mho.use import Attached, attach, matrices, to_analog
 from mho_kit.bench import seeded
 from mho_kit.checks.base import generators_moved, kept_by, same, under_two_seeds
 from mho_kit.checks.description import DescriptionChecks
@@ -24,7 +25,8 @@ class TrainingContract(DescriptionChecks):
 
     The author declares `spec`, with values with which the method does something within 30 steps of 10 an epoch, and
     `expected_failed_checks`. Checked are what it says about itself (kind, docstring, source, units, schema) and what it does to
-    a small network: weights stay finite, the same training gives the same weights whatever the global generators say, scales of
+    a small network: weights stay finite, the same training gives the same weights whatever the global generators say,
+    also where it is interrupted and goes on from its state, scales of
     the tiles are left to the core, `detach` leaves nothing behind.
     """
 
@@ -53,13 +55,22 @@ class TrainingContract(DescriptionChecks):
         attached.detach()
         return net
 
-    def _signs(self, *methods: TrainingMethod) -> list[Any]:
-        """Everything in which a training with these methods may differ from one without."""
+    def _begun(self, *methods: TrainingMethod) -> tuple[nn.Module, torch.optim.SGD, Attached]:
         net = self._network(1.0, *methods)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
-        attached = attach(optimizer, net, steps_per_epoch=EPOCH)
+        return net, optimizer, attach(optimizer, net, steps_per_epoch=EPOCH)
+
+    def _signs(self, *methods: TrainingMethod, interrupted: bool = False) -> list[Any]:
+        """Everything in which a training with these methods may differ from one without, or from one that is `interrupted`."""
+        parts = net, optimizer, attached = self._begun(*methods)
         x, labels, found = self.bench.random(8, 4, 3, 3, number=9), torch.arange(8), []
-        for _ in range(STEPS):
+        for step in range(STEPS):
+            if interrupted and step == STEPS // 2 + 2:
+                states = copy.deepcopy([part.state_dict() for part in parts])
+                attached.detach()
+                parts = net, optimizer, attached = self._begun(*methods)
+                for part, state in zip(parts, states, strict=True):
+                    part.load_state_dict(state)
             with seeded():
                 logits = net(x)
             loss = nn.functional.cross_entropy(logits, labels)
@@ -102,6 +113,13 @@ class TrainingContract(DescriptionChecks):
         a, b = under_two_seeds(lambda: _weights(self._trained()))
         assert same(a, b), (
             "the same steps give other weights; draw from keys (mho.effects.draws) of layer and step, not from a global generator"
+        )
+
+    def test_goes_on_from_its_state(self) -> None:
+        """A training that is killed on the way and goes on from state dicts ends with the same weights."""
+        assert self._signs(self.spec) == self._signs(self.spec, interrupted=True), (
+            "a training that is interrupted ends with other weights; what is remembered from step to step belongs to "
+            "state_dict() and load_state_dict(state) of the hooks that start(training) returns"
         )
 
     def test_leaves_global_generators_alone(self) -> None:

@@ -1,7 +1,8 @@
 """The commands of mho: runs, studies, sweeps, reports and fits.
 
 What plugins build on is offered here, imported when it is used: `Task` and `Score`; `Study` with `study_options` for a study
-with a verb of its own, `Subject` and `scores` for what it measures, `Page` and `Part` for what it shows; the sub-packages
+with a verb of its own, `Subject` and `scores` for what it measures, `search`, `threshold` and `Effort` for bisections of
+chips, `Page` and `Part` for what it shows; `tile_uses` and `first_sample` for what counts; the sub-packages
 `report` (pages), `sweep` (many items in a folder that survives interruptions) and `fit`.
 """
 
@@ -14,16 +15,22 @@ from mho import hookimpl
 
 # name -> sub-module; a sub-package is offered as it is
 _HOME = {
+    "Effort": "measure.statistics",
     "Page": "studies.shown",
     "Part": "studies.shown",
     "Score": "run.task",
     "Study": "studies.study",
     "Subject": "studies.subject",
     "Task": "run.task",
+    "Threshold": "measure.statistics",
+    "first_sample": "footprint.counting",
     "network": "studies.subject",
     "scores": "studies.subject",
+    "search": "studies.rounds",
     "study_options": "studies.study",
     "task_of": "studies.subject",
+    "threshold": "measure.statistics",
+    "tile_uses": "footprint.counting",
 }
 
 __all__ = ["fit", "report", "sweep", *_HOME]  # noqa: PLE0604 (names of the table)

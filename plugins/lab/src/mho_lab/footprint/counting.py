@@ -146,6 +146,13 @@ def footprint(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         net = to_analog(model, hw).eval()
+    uses = tile_uses(net, sample, forward)
+    names = {id(spec): name for name, spec in hw.tiles.items()}
+    return Footprint.of(_entries(net, uses, names), sum(p.numel() for p in model.parameters()))
+
+
+def tile_uses(net: nn.Module, sample: Any, forward: Callable[[nn.Module, Any], Any] | None = None) -> Counter[TileArray]:
+    """How many vectors every tile array of a converted network multiplies for `sample`. The network stays in mode `exact`."""
     uses: Counter[TileArray] = Counter()
 
     def note(array: nn.Module, args: tuple[Any, ...]) -> None:
@@ -162,8 +169,16 @@ def footprint(
             net(**sample)
         else:
             net(*sample) if isinstance(sample, (tuple, list)) else net(sample)
-    names = {id(spec): name for name, spec in hw.tiles.items()}
-    return Footprint.of(_entries(net, uses, names), sum(p.numel() for p in model.parameters()))
+    return uses
+
+
+def first_sample(batch: Any) -> Any:
+    """The first sample of a batch of tensors."""
+    if isinstance(batch, torch.Tensor):
+        return batch[:1] if batch.dim() else batch
+    if isinstance(batch, dict):
+        return {k: first_sample(v) for k, v in batch.items()}
+    return tuple(first_sample(v) for v in batch) if isinstance(batch, (tuple, list)) else batch
 
 
 def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) -> list[MatrixFootprint]:

@@ -24,11 +24,11 @@ def footprint(task: str, hardware: str, settings: tuple[str, ...], split: Any, o
 
     TASK is a built-in (digits) or a Python file with a mho.Task; HARDWARE a YAML file or a preset.
     """
-    from mho_lab.footprint.counting import footprint as count
+    from mho_lab.footprint.counting import first_sample, footprint as count
     from mho_lab.run.task import load_task
 
     job = load_task(task)
-    batch = _first(next(iter(job.calibration_batches())))
+    batch = first_sample(next(iter(job.calibration_batches())))
     hw = load(hardware, set=settings)
     result = count(job.model(), batch, hw, split, forward=job.predict)
     click.echo(result.to_json() if as_json else str(result))
@@ -38,14 +38,3 @@ def footprint(task: str, hardware: str, settings: tuple[str, ...], split: Any, o
 
         page = footprint_page(result, hw, job.name, shlex.join(["mho", *sys.argv[1:]]))
         click.echo(f"report: {write_atomically(out, page)}", err=as_json)
-
-
-def _first(batch: Any) -> Any:
-    """The first sample of a batch of tensors."""
-    from torch import Tensor
-
-    if isinstance(batch, Tensor):
-        return batch[:1] if batch.dim() else batch
-    if isinstance(batch, dict):
-        return {k: _first(v) for k, v in batch.items()}
-    return tuple(_first(v) for v in batch) if isinstance(batch, (tuple, list)) else batch

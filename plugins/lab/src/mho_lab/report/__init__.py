@@ -7,6 +7,20 @@
     report.write_page("page.html", "What costs accuracy", [report.lines(...), report.heatmap(...), report.table(...)])
 """
 
-from mho_lab.report.blocks import Block, bars, code, facts, heatmap, histogram, lines, page, table, text, tiles, write_page
+from mho_lab.report.blocks import (
+    Block,
+    bars,
+    code,
+    facts,
+    heatmap,
+    histogram,
+    lines,
+    page,
+    scatter,
+    table,
+    text,
+    tiles,
+    write_page,
+)
 from mho_lab.report.figures import TileGrid
 from mho_lab.report.folders import report_of, write_report

@@ -94,6 +94,38 @@ def curves(drawing: Drawing, series: Sequence[Series], name: str, label: str) ->
         return finish(figure, name, label)
 
 
+@dataclass(frozen=True)
+class Spot:
+    """One point of a scatter plot, between `low` and `high` along x; `front` where no other point beats it."""
+
+    name: str
+    x: float
+    low: float
+    high: float
+    y: float
+    sem: float
+    front: bool
+
+
+def scatter(drawing: Drawing, spots: Sequence[Spot], name: str, label: str) -> str:
+    """Points with error bars both ways."""
+    with canvas(3.2) as figure:
+        ax = figure.add_subplot()
+        for i, s in enumerate(spots, 1):
+            sem = s.sem if math.isfinite(s.sem) else 0.0
+            shade: dict[str, Any] = {"color": colour(0 if s.front else 1), "alpha": 1.0 if s.front else 0.35}
+            ax.errorbar(s.x, s.y, sem, marker="o", markersize=5, elinewidth=1.2, capsize=2, **shade)
+            if s.front:
+                ax.plot([s.low, s.high], [s.y, s.y], color=colour(0), alpha=0.35, linewidth=0.8)
+                ax.annotate(str(i), (s.x, s.y), (4, 5), textcoords="offset points", color=INK)
+        best = [s for s in spots if s.front]
+        ax.plot([s.x for s in best], [s.y for s in best], color=colour(0), linewidth=1.4, drawstyle="steps-post")
+        _scales(ax, drawing)
+        ax.set_xlabel(short(drawing.x, 60))
+        ax.set_ylabel(short(drawing.y, 40))
+        return finish(figure, name, label)
+
+
 def bars(drawing: Drawing, values: dict[str, tuple[float | None, float | None]], name: str, label: str) -> str:
     """Horizontal bars with error bars."""
     with canvas(0.7 + 0.28 * max(len(values), 1)) as figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, netw
 
 SCALE = 15.0  # R003-50
 TARGET = 0.99  # normalised accuracy, R003-43
+Weigh = Callable[[Hardware], float]
 EXHAUSTIVE = 6  # up to so many layers, every mixed deployment is tried
 
 
@@ -47,6 +48,7 @@ class Exemption(NamedTuple):
 class Deployment(NamedTuple):
     """A mixed deployment: what leaves the tiles, and what chips that the search has not seen say about it.
 
+    weight what was to be small: the share of parameters off the tiles, or a column of a plugin
     met    whether the lower end of the interval reaches the target
     every  whether every smaller one was tried (and none was good enough), or only the most promising ones
     """
@@ -57,6 +59,7 @@ class Deployment(NamedTuple):
     accuracy: Interval
     met: bool
     every: bool
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,11 @@ def layer_study(
     chips: int = 8,
     verify: int = 24,
     effort: Effort | None = None,
+    weigh: Weigh | None = None,
 ) -> LayerStudy:
-    """Sensitivity of every layer, accuracy over the share of exempt parameters, and the smallest exemption that meets the
-    target: searched on the chips of one seed, verified on chips of another."""
+    """Sensitivity of every layer, accuracy over the share of exempt parameters, and the exemption that meets the target with the
+    smallest `weigh(hardware)` (default: share of parameters off the tiles): searched on the chips of one seed, verified on
+    chips of another."""
     noise = variants.device_noise(hw, families)
     kinds = [kind for found in noise.values() for kind in found]
     if not kinds:
@@ -102,10 +107,23 @@ def layer_study(
     ranked = sorted((Alone(x, a) for x, a in zip(layers, alone)), key=lambda a: a.accuracy.mean)
     order = [a.layer.name for a in ranked]
     exemptions = _exemptions(search, hw, [a.layer for a in ranked], kinds, chips)
-    deployment = _deployment(search, hw, layers, order, effort or Effort((4, 8, 16, 32)), verify)
+    weight = _Weight(hw, layers, weigh)
+    deployment = _deployment(search, weight, order, effort or Effort((4, 8, 16, 32)), verify)
     return LayerStudy(
         tuple(layers), tuple(noise), scale, time, target, search.digital, quiet, tuple(ranked), exemptions, deployment
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """What a choice of layers off the tiles weighs."""
+
+    hw: Hardware
+    layers: list[OnTiles]
+    weigh: Weigh | None
+
+    def __call__(self, names: Sequence[str]) -> float:
+        return _share(self.layers, names) if self.weigh is None else self.weigh(variants.digital(self.hw, names))
 
 
 def layers_on_tiles(subject: Subject, hw: Hardware) -> list[OnTiles]:
@@ -160,25 +178,26 @@ def _share(layers: list[OnTiles], names: Sequence[str]) -> float:
     return sum(x.parameters for x in layers if x.name in names) / max(1, sum(x.parameters for x in layers))
 
 
-def _deployment(
-    search: _Search, hw: Hardware, layers: list[OnTiles], order: list[str], effort: Effort, verify: int
-) -> Deployment:
-    """The first candidate that meets the target in the search and on new chips."""
+def _deployment(search: _Search, weight: _Weight, order: list[str], effort: Effort, verify: int) -> Deployment:
+    """The lightest candidate that meets the target in the search and on new chips."""
+    hw, layers = weight.hw, weight.layers
     every = len(layers) <= EXHAUSTIVE
-    for names in _subsets(layers) if every else [tuple(order[:k]) for k in range(len(order) + 1)]:
+    candidates = list(_subsets(layers)) if every else [tuple(order[:k]) for k in range(len(order) + 1)]
+    for names in candidates if weight.weigh is None else sorted(candidates, key=weight):
         if len(names) == len(layers):
             break
         if search.meets(variants.digital(hw, names), effort).sign <= 0:
             continue
-        kept = names if every else _pruned(search, hw, layers, names, effort)
+        kept = names if every else _pruned(search, weight, names, effort)
         mixed = variants.digital(hw, kept)
         # on chips of another seed than the search used; one-sided at 95 %, so 90 % between both ends
         fresh = replace(search, subject=replace(search.subject, seed=search.subject.seed + 1))
         seen = fresh.accuracies([mixed], verify, confidence=0.90)[0]
         if seen.low >= search.target:
-            return Deployment(kept, _share(layers, kept), mixed, seen, True, every)
+            return Deployment(kept, _share(layers, kept), mixed, seen, True, every, weight(kept))
     everything = variants.digital(hw, [x.name for x in layers])
-    return Deployment(tuple(order), 1.0, everything, Interval(1.0, 1.0, 1.0, verify), search.target <= 1.0, every)
+    sure = Interval(1.0, 1.0, 1.0, verify)
+    return Deployment(tuple(order), 1.0, everything, sure, search.target <= 1.0, every, weight(order))
 
 
 def _subsets(layers: list[OnTiles]) -> Iterator[tuple[str, ...]]:
@@ -188,11 +207,11 @@ def _subsets(layers: list[OnTiles]) -> Iterator[tuple[str, ...]]:
         yield tuple(x.name for x in c)
 
 
-def _pruned(search: _Search, hw: Hardware, layers: list[OnTiles], names: tuple[str, ...], effort: Effort) -> tuple[str, ...]:
-    """Put back on tiles whatever can go back, the largest layer first."""
-    for x in sorted((x for x in layers if x.name in names), key=lambda x: -x.parameters):
+def _pruned(search: _Search, weight: _Weight, names: tuple[str, ...], effort: Effort) -> tuple[str, ...]:
+    """Put back on tiles whatever can go back and is lighter there, the largest layer first."""
+    for x in sorted((x for x in weight.layers if x.name in names), key=lambda x: -x.parameters):
         fewer = tuple(n for n in names if n != x.name)
-        if search.meets(variants.digital(hw, fewer), effort).sign > 0:
+        if weight(fewer) < weight(names) and search.meets(variants.digital(weight.hw, fewer), effort).sign > 0:
             names = fewer
     return names
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mho.config import format_seconds, load
-from mho.effects import Compensation, Nonideality
+from mho.effects import Compensation, GlobalDrift, Nonideality
 from mho.ground import MhoError, number, percent
 from mho_lab.run.product import MvmExperiment, effect_table, standard_mvm_error
 from mho_lab.studies import mvm, variants
@@ -158,7 +158,7 @@ def equal_error(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTab
 def drift(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTable:
     """The error over the hardware's evaluation times, with and without drift compensation (R003-22, R003-31)."""
     own, path = hw.tile(hw.default).compensation, f"tiles.{hw.default}.compensation"
-    kind = own.kind if isinstance(own, Compensation) else "mho.global_drift"
+    kind = own.kind if isinstance(own, Compensation) else GlobalDrift.KIND
     compensated = hw if isinstance(own, Compensation) else load(hw, set=[f"{path}={kind}"])
     plain = load(hw, set=[f"{path}=none"])
     rows = [

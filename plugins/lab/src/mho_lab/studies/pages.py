@@ -112,7 +112,7 @@ def layers_page(s: LayerStudy, title: str) -> Page:
     d, when, family = s.deployment, format_seconds(s.time), " and ".join(s.families)
     kept = ", ".join(d.layers) or "no layer"
     if len(d.layers) == len(s.layers):
-        outcome = f"No layer can stay on the tiles if the target of {s.target:.1%} is to be met after {when}."
+        outcome = f"All layers leave the tiles: nothing smaller meets the target of {s.target:.1%} after {when}."
     else:
         outcome = (
             f"With {kept} off the tiles ({d.share:.1%} of the parameters), the normalised accuracy after {when} is "

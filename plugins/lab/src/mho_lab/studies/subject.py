@@ -52,7 +52,7 @@ class Subject:
 
 
 def scores(item: Item) -> Value:
-    """Measure: the scores [chip][time] of programmed chips; without hardware that of the digital network."""
+    """Measure: {"scores": [chip][time]} of programmed chips; without hardware that of the digital network."""
     task, net = task_of(item["task"]), network(item)
     if item["hardware"] is None:
         with torch.no_grad():

@@ -68,9 +68,12 @@ def sensitivity(
 @several("--family", "families", None, "Whose noise to scale: what programming and ageing do [the families of the devices].")
 @count("--chips", 8, "For every point of the figures.", least=2)
 @count("--verify", 24, "New chips for the verification.", least=2)
+@click.option(
+    "--least", metavar="NAME:TEXT", help="Of which column of a plugin the deployment takes least [layers off the tiles]."
+)
 def layers(
     checkpoint: Path | None, when: str, target: float, scale: float, families: tuple[str, ...], chips: int, verify: int,
-    **options: Any,
+    least: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Which layers of TASK's network suffer on HW, and which have to leave the tiles to meet a target?
 
@@ -81,6 +84,7 @@ def layers(
     from mho.ground import write_atomically
     from mho_lab import report
     from mho_lab.studies import pages
+    from mho_lab.studies.columns import column
     from mho_lab.studies.layers import as_data, layer_study
 
     if not 0 < target <= 1:
@@ -90,11 +94,16 @@ def layers(
     found = layer_study(
         subject, study.hardware, seconds(when), study.measured,
         families=families, scale=scale, target=target, chips=chips, verify=verify,
+        weigh=None if least is None else lambda hw: float(column(study.task, hw, least)["value"]),
     )  # fmt: skip
     text = found.deployment.hardware.to_yaml()
     file = write_atomically(study.folder / "mixed.yaml", text)
     yaml = report.code("The mixed deployment as a hardware file", text, summary="mixed.yaml")
-    study.finish(pages.layers_page(found, study.title("Layers")), as_data(found), [yaml], f"hardware file: {file}")
+    said = f"hardware file: {file}"
+    if least is not None:
+        now = column(study.task, study.hardware, least)["value"]
+        said = f"{least}: {found.deployment.weight:.4g}, with all layers on tiles {now:.4g}\n{said}"
+    study.finish(pages.layers_page(found, study.title("Layers")), as_data(found), [yaml], said)
 
 
 @click.command()

@@ -37,6 +37,7 @@ class ArmScore(NamedTuple):
     chips: int
     over: str
     difference: Interval | None
+    columns: dict[str, dict[str, Any]] = {}  # what plugins say of the point: value, low, high, unit
 
     def to_data(self) -> dict[str, Any]:
         """Plain data; infinite and missing ends are null."""
@@ -59,6 +60,8 @@ def outcomes(folder: str | Path) -> list[ArmScore]:
     records = [r for p in state.plans() for k in p["items"] if (r := state.record(k)) and r["status"] == "done"]
     chips = [r for r in records if r["measure"].endswith(":chip")]
     references = _references(records)
+    file = Path(folder) / "columns.json"
+    beside = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     points: dict[str, list[Record]] = {}
     for r in chips:
         points.setdefault(_name(r["item"]["arm"], r["item"]["grid"]), []).append(r)
@@ -67,7 +70,8 @@ def outcomes(folder: str | Path) -> list[ArmScore]:
         item = at[0]["item"]
         base = points.get(_name(plan.compared_with, item["grid"])) if item["arm"] != plan.compared_with else None
         for i, t in enumerate(item["times"]):
-            found.append(_outcome(item, t, _scores(at, i), _scores(base, i) if base else None, references))
+            o = _outcome(item, t, _scores(at, i), _scores(base, i) if base else None, references)
+            found.append(o._replace(columns=beside.get(_name(item["arm"], item["grid"]), {})))
     return found
 
 
@@ -134,12 +138,33 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
     return {p: p for p in paths}
 
 
+def quantity(c: dict[str, Any] | None) -> str:
+    """The value of a column of a plugin, with its unit and how far it may be off.
+
+    >>> quantity({"value": 2e-9, "low": 1e-9, "high": 3e-9, "unit": "J"})
+    '2e-09 J (1e-09 … 3e-09)'
+    """
+    if c is None:
+        return ""
+    return f"{c['value']:.3g} {c['unit']}".rstrip() + (f" ({c['low']:.3g} … {c['high']:.3g})" if c["low"] != c["high"] else "")
+
+
+def front(found: Sequence[ArmScore], column: str) -> list[ArmScore]:
+    """Those that no other one beats: none has a higher score at the same or a smaller value of the column."""
+    ranked = sorted((o for o in found if column in o.columns), key=lambda o: (o.columns[column]["value"], -o.mean))
+    best: list[ArmScore] = []
+    for o in ranked:
+        if not best or o.mean > best[-1].mean:
+            best.append(o)
+    return best
+
+
 def summary(folder: str | Path) -> str:
     """The table of outcomes for the terminal."""
     plan, found = read_plan(folder), outcomes(folder)
     names = short_names(list(plan.grid))
     times = list(dict.fromkeys(o.time for o in found))
-    head = ["arm", *names.values(), *(format_seconds(t) for t in times)]
+    head = ["arm", *names.values(), *(format_seconds(t) for t in times), *plan.all_columns]
     rows: list[list[str]] = []
     for (arm, grid), at in _points(found).items():
         lines = [[arm, *(str(v) for v in json.loads(grid).values())], [""] * (1 + len(names))]
@@ -147,6 +172,8 @@ def summary(folder: str | Path) -> str:
             o = at.get(t)
             lines[0].append(with_error(o.mean, o.sem, 2, in_percent=True) if o else "")
             lines[1].append(with_error(d.mean, d.half, 2, in_percent=True, sign=True) if o and (d := o.difference) else "")
+        lines[0] += [quantity(next(iter(at.values())).columns.get(c)) for c in plan.all_columns]
+        lines[1] += [""] * len(plan.all_columns)
         rows += lines if any(lines[1]) else lines[:1]
     if not found:
         return "no results yet"

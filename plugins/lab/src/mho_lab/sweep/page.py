@@ -14,8 +14,9 @@ from mho_lab.measure.state import Record, State, Status, status
 from mho_lab.measure.statistics import Interval
 from mho_lab.measure.table import read
 from mho_lab.report import words
-from mho_lab.report.blocks import Block, code, facts, heatmap, lines, page, shown, table
-from mho_lab.sweep.arms import ArmScore, outcomes, read_plan, short_names
+from mho_lab.report.blocks import Block, code, facts, heatmap, lines, page, scatter, shown, table
+from mho_lab.report.figures import Spot
+from mho_lab.sweep.arms import ArmScore, front, outcomes, quantity, read_plan, short_names
 from mho_lab.sweep.plan import SweepPlan
 
 BARS = "Bars: standard errors."
@@ -29,7 +30,13 @@ def sweep_page(folder: Path) -> str:
 
 def _plan_page(folder: Path) -> str:
     plan, found, progress = read_plan(folder), outcomes(folder), status(folder)
-    blocks = [_outcomes(plan, found), *_over_time(plan, found), *_over_grid(plan, found), *_maps(plan, found)]
+    blocks = [
+        *_pareto(plan, found),
+        _outcomes(plan, found),
+        *_over_time(plan, found),
+        *_over_grid(plan, found),
+        *_maps(plan, found),
+    ]
     blocks += [*_failures(progress), code("The plan", plan.to_yaml(), summary="As a sweep file"), *_again(folder)]
     title = f"{plan.task} on: {plan.base.description or plan.hardware}"
     return page(title, blocks, headline=_headline(plan, found), note=_note(found, progress))
@@ -86,10 +93,12 @@ def _outcomes(plan: SweepPlan, found: list[ArmScore]) -> Block:
     names = short_names(list(plan.grid))
     head = ["Arm", *names.values(), "Time", "Score", "Normalised"]
     head += [f"Difference from “{plan.compared_with}”, points"] * (plan.compared_with is not None)
+    head += plan.all_columns
     rows: list[list[Any]] = []
     for o in found:
         row = [o.arm, *(_cell(v) for v in o.grid.values()), format_seconds(o.time), _score(o), number(o.normalised)]
-        rows.append(row + [_points(o.difference)] * (plan.compared_with is not None))
+        row += [_points(o.difference)] * (plan.compared_with is not None)
+        rows.append(row + [quantity(o.columns.get(c)) for c in plan.all_columns])
     note = "Normalised: 1 is the digital score of the same seed, 0 is guessing (Rasch et al. 2023, Eq. 1)."
     if plan.compared_with is not None:
         note += f" Differences are paired by {found[0].over[:-1] if found else 'seed'}; ± is half of the 95 % interval."
@@ -98,6 +107,30 @@ def _outcomes(plan: SweepPlan, found: list[ArmScore]) -> Block:
 
 def _points(d: Interval | None) -> str:
     return NONE if d is None else words.points(d.mean, d.half if math.isfinite(d.half) else None, places=2)
+
+
+def _pareto(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
+    """Score against a column at the last time, and the hardware of every point on the front."""
+    column = plan.pareto or ""
+    last = [o for o in found if o.time == max(f.time for f in found) and column in o.columns]
+    if not last:
+        return []
+    best = front(last, column)
+    ordered = best + [o for o in last if o not in best]
+    spots = [
+        Spot(_label(plan, o), c["value"], c["low"], c["high"], o.mean, o.sem, i < len(best))
+        for i, o in enumerate(ordered) if (c := o.columns[column])
+    ]  # fmt: skip
+    unit = best[0].columns[column]["unit"]
+    x = f"{column}, {unit}".rstrip(", ")
+    note = "Numbered: nothing is better in both; pale: beaten. Bars: standard errors of the score; thin: bands of the column."
+    hardware = {(p.arm, json.dumps(p.grid)): p.hardware for p in plan.points()}
+    files = [
+        code(f"Hardware of {i}: {s.name}", hardware[o.arm, json.dumps(o.grid)].to_yaml(), summary="As a hardware file")
+        for i, (o, s) in enumerate(zip(best, spots), 1)
+    ]  # fmt: skip
+    title = f"Score after {format_seconds(last[0].time)} against {column.partition(':')[0]}"
+    return [scatter(title, spots, x=x, y="score", percent=True, note=note), *files]
 
 
 def _over_time(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:

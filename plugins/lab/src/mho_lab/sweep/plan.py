@@ -56,6 +56,10 @@ class SweepPlan(Strict):
     """The arm that the others are compared with, seed by seed; default: the first of several."""
     grid: dict[str, tuple[Any, ...]] = {}
     """PATH of the hardware -> values: every combination of all of them, for every arm."""
+    columns: tuple[str, ...] = ()
+    """NAME or NAME:TEXT of columns beside the score that plugins offer, e.g. energy:components32."""
+    pareto: str | None = None
+    """The column that the score is drawn against, with its Pareto front."""
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         if self.baseline is not None and self.baseline not in self.arms:
@@ -104,6 +108,11 @@ class SweepPlan(Strict):
     @property
     def all_arms(self) -> dict[str, Arm]:
         return self.arms or {"trained" if self.train else "direct": Arm()}
+
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Each once, that of the Pareto front among them."""
+        return tuple(dict.fromkeys((*self.columns, *([self.pareto] if self.pareto else []))))
 
     @property
     def compared_with(self) -> str | None:

@@ -3,6 +3,7 @@
 hardware/DIGEST.yaml    every hardware of the plan
 networks/NAME/          digital.safetensors, or network.safetensors on its hardware; made once, used by many items
 sweep.yaml              the plan
+columns.json            columns of plugins for every point
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from mho_lab.measure.state import Item, State
 from mho_lab.measure.work import Measure, folder
 from mho_lab.run.job import Job
 from mho_lab.run.task import Score
+from mho_lab.studies.columns import column
 from mho_lab.studies.subject import carried, hardware_of, task_of, trained
 from mho_lab.sweep.plan import GridPoint, SweepPlan
 
 CHIPS = "mho_lab.sweep.points:chip"
+COLUMNS = "columns.json"  # in the folder: what plugins say of every point beside its scores
 
 
 def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, shard: Any = None, **options: Any) -> None:
@@ -41,9 +44,11 @@ def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, sh
     for p in {p.arm: p for p in points}.values():
         for hw in (p.hardware, p.training):
             to_analog(task.model(), hw)  # rules that fit no layer should not wait for a training
+    beside = {_point(p): {c: column(plan.task, p.hardware, c) for c in plan.all_columns} for p in points}
     about = identity(task, plan.checkpoint)
     options = {**options, "identity": about}
     write_atomically(where / "sweep.yaml", plan.to_yaml())
+    write_atomically(where / COLUMNS, json.dumps(beside, indent=1))
     for hw in {h.digest: h for p in points for h in (p.hardware, p.training)}.values():
         write_atomically(_hardware_file(where, _short(hw)), hw.to_yaml(), keep=True)
 
@@ -64,6 +69,10 @@ def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, sh
     engine.run(networks, network, where, executor, only=lambda i: _name(i) in mine and i["start"] in made, **options)
     ready = _done(where, networks, network, about)
     engine.run(chips, chip, where, executor, only=lambda i: i["network"] in mine & ready, **options)
+
+
+def _point(p: GridPoint) -> str:
+    return json.dumps([p.arm, p.grid])
 
 
 # -- items --------------------------------------------------------------------------------------------------------

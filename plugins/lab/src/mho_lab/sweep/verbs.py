@@ -61,6 +61,8 @@ def sweep() -> None:
 @count("--seeds", 1, "Of trainings and chips.")
 @count("--chips", 10, "Chips of each network.")
 @several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")
+@several("--column", "columns", "NAME:TEXT", "Beside the score, of a plugin, e.g. energy:TABLE of mho-cost (repeatable).")
+@click.option("--pareto", metavar="NAME:TEXT", help="Such a column, and the Pareto front of score against it.")
 @folder_option("--out", "Folder [mho-runs/sweep-TASK-HW-...].")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts, e.g. of a job array; all share the folder.")
 @executor_options
@@ -216,7 +218,7 @@ def _plan(what: str, hw: str | None, options: dict[str, Any]) -> Any:
         grid=parsed_grid(options["grid"]),
         arms=parsed_arms(options["arms"]),
         times=options["times"],
-        **{k: options[k] for k in ("baseline", "train", "checkpoint", "seeds", "chips")},
+        **{k: options[k] for k in ("columns", "pareto", "baseline", "train", "checkpoint", "seeds", "chips")},
     )
 
 
@@ -228,7 +230,7 @@ def _chosen(name: str) -> bool:
 
 def _folder(plan: Any) -> Path:
     """mho-runs/sweep-digits-pcm.standard-1a2b3c4d: the same for more seeds and chips."""
-    what = plan.model_copy(update={"seeds": 1, "chips": 1}).to_yaml() + plan.base.digest
+    what = plan.model_copy(update={"seeds": 1, "chips": 1, "columns": (), "pareto": None}).to_yaml() + plan.base.digest
     names = [Path(n).stem if Path(n).suffix in (".py", ".yaml", ".yml") else n for n in (plan.task, plan.hardware)]
     return Path("mho-runs") / f"sweep-{'-'.join(names)}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
 

@@ -1,0 +1,268 @@
+"""What a network does on tiles and beside them for one sample: exact integers, before any joule."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from mho_lab import tile_uses
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from mho.config import Hardware, load
+from mho.effects import Mapping, Nonideality, Stream, draws
+from mho.ground import MhoError, Table, Tabular
+from mho.layers import AnalogLayer
+from mho.tile import TileArray, tile_arrays
+from mho.use import to_analog
+
+COUNTED = ("mvm", "cell_read", "drive", "input_bit", "conversion", "scale", "multiply_add", "byte", "write")
+NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "native_layer_norm", "native_group_norm")
+
+
+@dataclass(frozen=True)
+class LayerCounts:
+    """One weight matrix on tiles (all its groups), or a digital module, for one sample.
+
+    rows, columns  of the matrix of one group; `row_tiles` of one group lie above, `blocks` beside each other
+    devices        that hold a weight, both signs of it counted; `slices` columns are converted for each output
+    uses           vectors; `passes` reads of each, after which `converted` conversions follow
+    written        devices that are programmed, once
+    multiply_add   digital: corrections, biases and, of a digital module, matrix products and normalisations
+    """
+
+    name: str
+    type: str
+    tile: str = ""
+    rows: int = 0
+    columns: int = 0
+    groups: int = 1
+    row_tiles: int = 0
+    blocks: int = 0
+    tile_rows: int = 0
+    tile_columns: int = 0
+    devices: int = 0
+    slices: int = 1
+    uses: int = 1
+    passes: int = 1
+    converted: int = 1
+    input_bits: int | None = None
+    pass_bits: int = 0
+    output_bits: int | None = None
+    written: int = 0
+    multiply_add: int = 0
+
+    @property
+    def weights(self) -> int:
+        return self.rows * self.columns * self.groups
+
+    @property
+    def tiles(self) -> int:
+        """Physical tiles."""
+        return self.groups * self.row_tiles * self.blocks
+
+    @property
+    def cells(self) -> int:
+        """Places for a weight on these tiles."""
+        return self.tiles * self.tile_rows * self.tile_columns
+
+    @property
+    def mvm(self) -> int:
+        """Products of a vector with one tile."""
+        return self.tiles * self.uses
+
+    @property
+    def cell_read(self) -> int:
+        """Devices that conduct in a pass."""
+        return self.weights * self.devices * self.uses * self.passes
+
+    @property
+    def drive(self) -> int:
+        """Rows that a DAC drives in a pass; every column block has drivers of its own."""
+        return self.rows * self.groups * self.blocks * self.uses * self.passes
+
+    @property
+    def input_bit(self) -> int:
+        """`drive` times the bits of a pass."""
+        return self.drive * self.pass_bits
+
+    @property
+    def conversion(self) -> int:
+        """Conversions of an ADC."""
+        return self.columns * self.groups * self.row_tiles * self.slices * self.uses * self.converted
+
+    @property
+    def scale(self) -> int:
+        """Digital multiply-adds that scale converted outputs and sum them over row tiles, passes and slices."""
+        return self.conversion
+
+    @property
+    def byte(self) -> int:
+        """Bytes between tiles and the digital side: inputs to every tile, and converted outputs; whole ones."""
+        inputs = self.rows * self.groups * self.blocks * self.uses * (self.input_bits or 0)
+        return -(-(inputs + self.conversion * (self.output_bits or 0)) // 8)
+
+    @property
+    def write(self) -> int:
+        """Devices that are programmed, once in the life of the chip."""
+        return self.written
+
+    def counted(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in COUNTED}
+
+
+class Counts(Tabular, tuple[LayerCounts, ...]):
+    """Counts of every matrix on tiles and of every digital module. Print it for a table."""
+
+    def totals(self) -> dict[str, int]:
+        """Sums over layers."""
+        return {name: sum(getattr(e, name) for e in self) for name in ("tiles", "cells", *COUNTED)}
+
+    @property
+    def conversions(self) -> dict[int | None, int]:
+        """Conversions by the bits of the ADC; None where it is ideal."""
+        found: Counter[int | None] = Counter()
+        for e in self:
+            if e.tile:
+                found[e.output_bits] += e.conversion
+        return dict(found)
+
+    def as_table(self) -> Table:
+        head = (
+            "layer",
+            "type",
+            "tiles",
+            "MVMs",
+            "cell reads",
+            "DAC drives",
+            "ADC",
+            "bits",
+            "scales",
+            "other digital",
+            "bytes",
+            "writes",
+        )
+        rows = []
+        for e in self:
+            analog = (e.mvm, e.cell_read, e.drive, e.conversion) if e.tile else ()
+            cells = [f"{v:,}" for v in analog] or [""] * 4
+            bits = ("ideal" if e.output_bits is None else e.output_bits) if e.tile else ""
+            last = [f"{v:,}" if v else "" for v in (e.scale, e.multiply_add, e.byte, e.write)]
+            rows.append((e.name or "(root)", e.type, e.tiles or "", *cells, bits, *last))
+        return Table(head, rows, right=range(2, 12), note="Scales and other digital: multiply-adds. Writes: devices, once.")
+
+    def to_data(self) -> dict[str, Any]:
+        layers = [{**asdict(e), **e.counted()} for e in self]
+        return {**self.totals(), "conversions": {str(b): n for b, n in self.conversions.items()}, "layers": layers}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_data(), indent=1)
+
+
+def counts(
+    model: nn.Module, sample: Any, hw: Hardware | str | None = None, *, forward: Callable[[nn.Module, Any], Any] | None = None
+) -> Counts:
+    """What `model` does on the tiles of `hw` for `sample`, counted while it runs (with exact products, nothing is drawn).
+
+    A network that is on its hardware already goes without `hw`; only of such a one the corrections count as they were fitted.
+    `sample` goes to `forward(model, sample)`, by default to the model (a tuple: arguments, a dict: keywords); its whole batch
+    counts. Digital products, convolutions and attention are multiply-adds of their module, normalisations one for every
+    element; activations and other element-wise operations are not counted. Raises `MhoError` for a network without tiles and
+    without `hw`.
+    """
+    if hw is None and not tile_arrays(model):
+        raise MhoError("this network is not on tiles; say which hardware, e.g. counts(model, sample, 'pcm.standard')")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        net = (copy.deepcopy(model) if hw is None else to_analog(model, load(hw))).eval()
+        with _Digital(net) as digital, _opaque_off():
+            uses = tile_uses(net, sample, forward)
+    entries: dict[TileArray, LayerCounts] = {}
+    for layer in net.modules():
+        for key, array in layer.arrays().items() if isinstance(layer, AnalogLayer) else ():
+            if array not in entries:
+                entries[array] = _on_tiles(array, layer, key, uses[array])
+    left = [LayerCounts(n, digital.types[n], multiply_add=-(-f // 2)) for n, f in digital.flops.items() if f]
+    return Counts([*entries.values(), *left])
+
+
+def _on_tiles(a: TileArray, layer: AnalogLayer, key: str, uses: int) -> LayerCounts:
+    layout, spec, pair = a.layout, a.spec, a.spec.device.pair
+    rows, columns = layout.in_features // layout.groups, layout.columns
+    passes, converted = _passes(a)
+    slices, modelled = getattr(spec.mapping, "columns", 1), _devices(a)
+    name = next((n for n, t in a.session.hardware.tiles.items() if t is spec), "?")
+    bits, weights = getattr(spec.dac, "bits", None), rows * columns * layout.groups
+    digital = sum(c.operations for c in a.corrections) + layer.biased(key) * columns * layout.groups
+    return LayerCounts(
+        a.name, type(layer).__name__.removeprefix("Analog"), tile=name, rows=rows, columns=columns, groups=layout.groups,
+        row_tiles=len(layout.sizes), blocks=layout.block_count, tile_rows=spec.rows, tile_columns=spec.columns,
+        devices=modelled * (2 if pair == "active" else 1), slices=slices, uses=uses, passes=passes, converted=converted,
+        input_bits=bits, pass_bits=getattr(spec.dac, "digit", bits) or 0, output_bits=getattr(spec.adc, "bits", None),
+        written=weights * modelled, multiply_add=uses * digital,
+    )  # fmt: skip
+
+
+def _devices(a: TileArray) -> int:
+    """Devices of a weight that the mapping writes: slices times the device axis of conductances."""
+    w, mapping = torch.zeros(a.layout.row_tiles, 1, 1), cast(Mapping, a.spec.mapping)
+    return len(getattr(mapping, "factors", "1")) * len(mapping.conductances(w, a.spec.device.pair, a.view.geometry))
+
+
+def _passes(a: TileArray) -> tuple[int, int]:
+    """Reads of one vector, by the DAC and by an effect, and conversions behind them: one where passes meet before the ADC."""
+    n = len(getattr(a.spec.dac, "passes", "1"))
+    reads, converted = n, n if getattr(a.spec.dac, "sum", "analog") == "digital" else 1
+    for placed in a.view.plan.passes:
+        x, key = torch.zeros(1, a.layout.row_tiles, a.layout.height), draws.key("cost")
+        effect = cast(Nonideality, placed.effect)
+        n = len(effect.passes(x, a.view.site(placed, "passes", Stream(key, key))))
+        reads, converted = reads * n, converted * (1 if getattr(effect, "sum", "analog") == "analog" else n)
+    return reads, converted
+
+
+class _Digital(TorchDispatchMode):
+    """Floating-point operations outside of tiles, by module; torch's own table says how many an operator takes."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.flops: Counter[str] = Counter()
+        self.types: dict[str, str] = {"": type(net).__name__}
+        self._stack: list[str | None] = [""]  # None: on tiles
+        for name, module in net.named_modules():
+            self.types[name] = type(module).__name__
+            inside = isinstance(module, TileArray)
+            module.register_forward_pre_hook(lambda m, args, at=None if inside else name: self._stack.append(at))
+            module.register_forward_hook(lambda m, args, out: self._stack.pop() and None, always_call=True)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if None in self._stack:
+            return out
+        packet = func.overloadpacket
+        if packet in flop_registry:
+            self.flops[self._stack[-1] or ""] += flop_registry[packet](*args, **kwargs, out_val=out)
+        elif packet.__name__ in NORMS:
+            self.flops[self._stack[-1] or ""] += 2 * args[0].numel()
+        return out
+
+
+@contextmanager
+def _opaque_off() -> Iterator[None]:
+    """Recurrent layers and attention run as the products that they are made of."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,0 +1,18 @@
+"""What plugins say of a hardware beside its score (hook `mho_columns`): columns of sweeps, weights of deployments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mho.config import Hardware, registry, suggest
+from mho.ground import MhoError
+
+
+def column(task: str, hw: Hardware, name: str) -> dict[str, Any]:
+    """One column of a point: `value`, `low`, `high` and `unit`. Raises `MhoError` where no plugin offers it."""
+    name, _, text = name.partition(":")
+    offered = registry.default().named("column", everywhere=True)
+    if name not in offered:
+        raise MhoError(f"no column {name!r}; {suggest(name, offered, 'columns of installed plugins')}")
+    found = dict(registry.thing(offered[name])(task, hw, text))
+    return {"low": found["value"], "high": found["value"], "unit": "", **found}
