@@ -291,23 +291,24 @@ class TileArray(Scales, Member):
                 return self.backend.drawn(call, w)
             return Drawn(call.weights(w))
 
-    def trace(self, x: Tensor, weight: Tensor, purpose: str = "trace", ranges: Tensor | None = None) -> dict[str, Tensor]:
+    def trace(self, x: Tensor, weight: Tensor | None, purpose: str = "trace", ranges: Tensor | None = None) -> dict[str, Tensor]:
         """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in] of the DAC, on the chip that
         is on or with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same
         noise, so that settings can be compared; nothing else of the network changes.
 
         range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog
-        units, digital [vector, tile, out] in units of the outputs, outputs [vector, out].
+        units, digital [vector, tile, out] in units of the outputs, outputs [vector, out]. A chip needs no weight.
         """
         seen: dict[str, Tensor] = {}
-        self.follow(weight)
+        if weight is not None:
+            self.follow(weight)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             xs = self.layout.cut(x.reshape(-1, self.layout.in_features))
             key = self.chip.key if self.chip is not None else draws.key(purpose, *self.path)
             time = self.chip.time if self.chip is not None else 0.0
             call = self.call(stream_of(key, draws.fold(key, purpose), time, len(xs)))
             call = call if ranges is None else replace(call, range=ranges)
-            w = call.weights(None if call.chip is not None else self.on_tiles(weight))
+            w = call.weights(None if call.chip is not None or weight is None else self.on_tiles(weight))
             seen["outputs"] = self.layout.add_up(Mvm(call, seen).digital(xs, w))
         return seen
 
@@ -434,7 +435,7 @@ class TileArray(Scales, Member):
         given = self.dac_inputs(Patches(x.to(kind))).rows()
         xs = self.layout.cut(given)
         exact = self.layout.add_up(product(xs, self.chip.target.to(kind)) * (self.chip.gamma * self.output_factor()))
-        return {**self.trace(given, given, f"repair at {self.chip.time:g} s"), "given": xs, "exact": exact}
+        return {**self.trace(given, None, f"repair at {self.chip.time:g} s"), "given": xs, "exact": exact}
 
     def _weights_at(self, chip: Programmed, t: float) -> Tensor:
         w = None if self.backend is None else self.backend.aged(chip, t)

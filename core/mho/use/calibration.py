@@ -172,7 +172,7 @@ def _set_ranges(seen: Seen, weight: Tensor, start: Tensor | None, of_inputs: Met
     choose(array.gamma, of_columns, array.gamma.clone())
     if start is not None and of_columns is not None:
         choose(array.input_range, of_inputs, array.input_range.clone())
-    array.chip = chip if chip is None or start is None else replace(chip, range=None)
+    array.chip = chip if chip is None or chip.range is None or start is None else replace(chip, range=None)
 
 
 def _watch(net: nn.Module, seen: Mapping[Any, Any], batches: Iterable[Any], forward: Forward | None) -> None:

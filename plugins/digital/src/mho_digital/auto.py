@@ -77,17 +77,13 @@ class State:
 
     @classmethod
     def of(cls, array: TileArray) -> State:
-        return cls(
-            *(t.detach().clone() for t in (_scaling(array).scale, _outliers(array).digital, array.input_range, array.gamma))
-        )
+        return cls(*(t.detach().clone() for t in _tensors(array)))
 
     @torch.no_grad()
-    def put(self, array: TileArray) -> None:
-        for now, then in zip((_scaling(array).scale, _outliers(array).digital, array.input_range, array.gamma), self.values()):
+    def put(self, array: TileArray, weight: Tensor) -> None:
+        for now, then in zip(_tensors(array), (self.scale, self.digital, self.ranges, self.gamma)):
             now.copy_(then)
-
-    def values(self) -> tuple[Tensor, ...]:
-        return self.scale, self.digital, self.ranges, self.gamma
+        array.settle(weight)
 
 
 @dataclass(frozen=True)
@@ -115,8 +111,9 @@ def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Reme
         found[array] = list(Search(array, weight, inputs[array], time).levels(FACTORS if budget else ()))
     total = sum(_macs(a) for a in found)
     chosen = _within(found, budget * total)
+    weights = dict(pairs)
     for array, f in chosen.items():
-        f.state.put(array)
+        f.state.put(array, weights[array])
     made = Remedies(f.remedy for f in chosen.values())
     made.share = sum(f.macs for f in chosen.values()) / max(1, total)
     return made
@@ -220,7 +217,7 @@ class Search:
         """With other conductance ranges: from the statistics of columns where these saturate the ADC, and for every column the
         share of it that leaves the smallest squared error; smaller ranges clip the largest weights, and lift the others."""
         array = self.array
-        best.state.put(array)
+        best.state.put(array, self.weight)
         x = array.layout.cut(array.dac_inputs(Patches(self._x())).rows())
         start = columns(array, self.weight, x, array.gamma.clone())
         exact = product(x, array.on_tiles(self._w())) * array.output_factor()
@@ -322,6 +319,10 @@ def columns(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tens
     y = product((x / alpha).to(before.dtype), array.on_tiles(weight.to(before.dtype))) / before
     need = y.mean(0).abs() + SIGMAS * y.std(0)
     return before * (need / bound).clamp(min=1.0)
+
+
+def _tensors(array: TileArray) -> tuple[Tensor, ...]:
+    return _scaling(array).scale, _outliers(array).digital, array.input_range, array.gamma
 
 
 def _scaling(array: TileArray) -> Scaling:
