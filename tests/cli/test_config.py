@@ -23,6 +23,12 @@ BAD = "mho: 1\ndefault: t\ntiles:\n  t: {rows: 0, colums: 3}\n"
 pytestmark = pytest.mark.usefixtures("plugins")
 
 
+@pytest.fixture(autouse=True)
+def without_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core of these tests has none to put on a tile."""
+    monkeypatch.setattr("mho.cli.config._build", lambda hardware, file: None)
+
+
 def mho(*args: str | Path) -> Result:
     return CliRunner().invoke(main, [str(a) for a in args])
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import textwrap
 
 import pytest
@@ -107,3 +109,42 @@ def test_two_files_keep_what_each_provides(mho_command, file):
         for path in (first, second):
             registry.load_file(path)
         assert [cls.__name__ for cls in registry.provided("layer")][:2] == ["First", "Second"]
+
+
+CLASH = "mho: 1\ndefault: t\ntiles:\n  t: {nonidealities: [circuit.two_phase, circuit.two_phase]}\n"
+CURVE = "mho: 1\ndefault: digital\ntiles:\n  odd: {adc: none, nonidealities: [circuit.adc_s_curve]}\n"
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    (CLASH, "tiles.t\n    circuit.two_phase and circuit.two_phase both say"),
+    (CURVE, "tiles.odd\n    circuit.adc_s_curve bends relative to the output bound"),
+])  # fmt: skip
+def test_check_finds_what_run_would_refuse(mho_command, file, text, says):
+    """Also on a tile that no layer goes to."""
+    result = mho_command("check", file("hw.yaml", text))
+    assert result.exit_code == 1 and f"hw.yaml  {says}" in result.stderr
+
+
+def test_a_plugin_file_may_import_what_lies_beside_it(mho_command, file):
+    file("beside_depth.py", "DEPTH = 0.25\n")
+    code = GOOD.replace("from mho", "from beside_depth import DEPTH\nfrom mho", 1).replace("Field(0.1", "Field(DEPTH")
+    result = mho_command("--plugin", file("fade.py", code), "show", "verbs.fade")
+    assert result.exit_code == 0 and "0.25" in result.stdout, result.output
+
+
+def test_python_minus_m_mho_is_mho():
+    ran = subprocess.run([sys.executable, "-m", "mho", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("mho, version ")
+
+
+@pytest.mark.parametrize(("error", "says"), [
+    (OSError(28, "x", "big.bin"), "big.bin: No space left on device; make room there"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 4 bytes"), "not enough memory"),
+])  # fmt: skip
+def test_what_the_machine_refuses_is_a_sentence(mho_command, monkeypatch, error, says):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr("mho.cli.cite.citations", refuse)
+    result = mho_command("cite", "ideal.exact")
+    assert result.exit_code == 1 and result.stderr.startswith(says) and "Traceback" not in result.output

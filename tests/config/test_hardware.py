@@ -583,3 +583,40 @@ def test_a_key_of_training_that_cannot_be_used_says_why(plugin: Callable[..., No
         hardware(tile("{}") + f"training: {{{keys}}}")
     assert [p.path for p in error.value.problems] == ["training." + keys.partition(":")[0]]
     assert message in error.value.problems[0].message
+
+
+def test_files_inherit_from_files_beside_them(plugins, tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "base.yaml").write_text("mho: 1\nlike: pcm.standard\ndescription: base\ntiles:\n  pcm: {columns: 64}\n")
+    (tmp_path / "chip.yaml").write_text("mho: 1\nlike: ./parts/base.yaml\ntiles:\n  pcm: {rows: 128}\n")
+    (tmp_path / "tile.yaml").write_text("mho: 1\ndefault: own\ntiles:\n  own: {like: chip.yaml, columns: 32}\n")
+    chip, own = load(tmp_path / "chip.yaml").tiles["pcm"], load(tmp_path / "tile.yaml").tiles["own"]
+    assert (chip.rows, chip.columns, own.rows, own.columns) == (128, 64, 128, 32)
+    assert [e.kind for e in own.nonidealities] == ["pcm.drift", "pcm.read_noise"]
+
+
+@pytest.mark.parametrize(("files", "says"), [
+    ({"a": "b.yaml", "b": "./a.yaml"}, r"b\.yaml:2:7  like\n    presets inherit in a circle: .*a\.yaml -> .*b\.yaml -> .*a"),
+    ({"a": "./a.yaml"}, r"presets inherit in a circle"),
+    ({"a": "../outside.yaml"}, r"'\.\./outside\.yaml' leads out of .*; expected a file there, or below it"),
+    ({"a": "/etc/x.yaml"}, r"'/etc/x\.yaml' leads out of"),
+    ({"a": "link.yaml"}, r"'link\.yaml' leads out of"),
+    ({"a": "bse.yaml", "base": "pcm.standard"}, r"a\.yaml:2:7  like\n    no file '.*bse\.yaml'; did you mean 'base\.yaml'\?"),
+    ({"a": "base.yaml", "base": "[x"}, r"base\.yaml:3:1.*\n    not YAML"),
+])  # fmt: skip
+def test_files_that_cannot_be_inherited_are_located_errors(plugins, tmp_path, files, says):
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "outside.yaml").write_text("mho: 1\nlike: pcm.standard\n")
+    (home / "link.yaml").symlink_to(tmp_path / "outside.yaml")
+    for name, like in files.items():
+        (home / f"{name}.yaml").write_text(f"mho: 1\nlike: {like}\n")
+    with pytest.raises(ConfigError, match=says):
+        load(home / "a.yaml")
+
+
+def test_files_that_inherit_without_end_are_refused(plugins, tmp_path):
+    for n in range(100):
+        (tmp_path / f"f{n}.yaml").write_text(f"mho: 1\nlike: f{n + 1}.yaml\n")
+    with pytest.raises(ConfigError, match="inherit from each other over more than 50 steps"):
+        load(tmp_path / "f0.yaml")

@@ -231,7 +231,7 @@ def test_a_broken_file_is_named_with_its_line(code: str, line: int, cause: str, 
     file = tmp_path / "my_effects.py"
     file.write_text(code)
     assert re.match(rf"{re.escape(str(file))}:{line}: {cause}", refusal(found.load_file, file))
-    assert "mho_file_my_effects" not in sys.modules
+    assert not any(name.startswith("mho_file_my_effects") for name in sys.modules)
 
 
 def test_a_file_without_hooks_is_refused(found: Registry, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 python    run, all blocks of a page in one namespace; an `output` block right behind it is what it prints
 console   `$` lines are commands, the lines behind them their output
 bash      every line is a command
-yaml      a hardware file, which must be valid; a fragment is laid over pcm.standard. `sweep: 1`: a sweep file
+yaml      a hardware file, which must be valid; a fragment is laid over pcm.standard. `sweep: 1`: a sweep file,
+          `cost: 1`: a cost table
 toml      must parse
 text      nothing: formulas, trees of files
 {...}     a directive of Sphinx
@@ -32,6 +33,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from mho_cost import CostTable
 from mho_lab.sweep.plan import SweepPlan
 
 import mho
@@ -151,6 +153,9 @@ class Page:
     def _yaml(self, block: Block) -> None:
         if re.search(r"^sweep: 1", block.text, re.M):
             assert list(SweepPlan.from_file(block.file).points())
+            return
+        if re.search(r"^cost: 1", block.text, re.M):
+            assert CostTable.from_file(block.file).rows
             return
         complete = re.search(r"^mho: 1", block.text, re.M)
         text = block.text if complete else "mho: 1\nlike: pcm.standard\n" + block.text

@@ -10,7 +10,7 @@ from torch import nn
 
 import mho
 from mho.tile.array import tile_arrays
-from mho.use.chip import fingerprint
+from mho.use.chip import Fingerprint
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -325,7 +325,7 @@ def test_chips_of_the_same_weights_share_their_target(net, x):
 
 def test_a_fingerprint_notices_a_single_bit_and_an_exchange():
     net = mho.to_analog(nn.Linear(300, 300), mho.load("pcm.standard"))
-    before = fingerprint(net)
+    before = Fingerprint(net)
     weight = net.weight.data
     for change in (
         lambda: weight.view(torch.int32)[170, 40].bitwise_xor_(1),
@@ -336,6 +336,6 @@ def test_a_fingerprint_notices_a_single_bit_and_an_exchange():
         lambda: net.tiles.gamma[0, 3].mul_(2),
     ):
         change()
-        after = fingerprint(net)
-        assert after != before and after == fingerprint(net)
+        after = Fingerprint(net)
+        assert after != before and after == Fingerprint(net)
         before = after

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 import warnings
 from types import ModuleType
@@ -14,7 +16,7 @@ from typing import Any
 import click
 
 from mho.config import distributions
-from mho.ground import MhoError, PluginError
+from mho.ground import MhoError, PluginError, system_error
 
 
 class _Later(ModuleType):
@@ -94,9 +96,7 @@ class LazyGroup(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:
-            from mho.config import registry
-
-            said = "" if ctx.params.get("traceback") else registry.default().blame(error)
+            said = "" if ctx.params.get("traceback") else _explained(error)
             if not said:
                 raise
             click.echo(f"{said}\nfor its traceback: mho --traceback {ctx.invoked_subcommand} ...", err=True)
@@ -115,6 +115,19 @@ class LazyGroup(click.Group):
 
             ctx.fail(f"no verb {name!r}; {suggest(name, self.list_commands(ctx), 'verbs')}")
         return super().resolve_command(ctx, args)
+
+
+def _explained(error: Exception) -> str:
+    """A sentence about what failed in somebody's code or on this machine; "" where it is mho's own mistake."""
+    from mho.config import registry
+
+    if isinstance(error, MemoryError) or re.search("alloc.* memory|out of memory", str(error), re.IGNORECASE):
+        return f"not enough memory: {str(error).partition(chr(10))[0]}; ask for less at a time, or use a larger machine"
+    if said := registry.default().blame(error):
+        return said
+    if isinstance(error, OSError) and error.errno != errno.EPIPE:
+        return f"{error.filename or 'a file'}: {system_error(error)}"
+    return ""
 
 
 def verb(name: str) -> click.Command | None:

@@ -16,7 +16,7 @@ from mho.config import Hardware, Kinded, Strict, TileSpec, format_seconds, kind_
 from mho.config.hardware import find, json_schema
 from mho.config.schema import FieldNote
 from mho.config.slots import SLOTS
-from mho.ground import MhoError, PluginError, table
+from mho.ground import MhoError, PluginError, system_error, table
 
 SET = click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change a value (repeatable).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -44,6 +44,7 @@ def check(files: tuple[str, ...], changes: tuple[str, ...]) -> None:
     for file in files:
         try:
             hardware = load(file, set=changes)
+            _build(hardware, file)
         except MhoError as error:
             wrong += 1
             click.echo(str(error), err=True)
@@ -51,6 +52,24 @@ def check(files: tuple[str, ...], changes: tuple[str, ...]) -> None:
             click.echo(f"{file}: ok, {summary(hardware)}")
     if wrong:
         raise click.exceptions.Exit(1)
+
+
+def _build(hardware: Hardware, file: str) -> None:
+    """One small layer on every tile, ready to train and programmed: what `mho run` would refuse is refused here. Parts of mho
+    itself need no torch to be checked, and always fit."""
+    methods = hardware.training.all_methods
+    for name, tile in hardware.tiles.items():
+        if tile.nonidealities or methods:
+            import torch
+
+            from mho.use import attach, program, to_analog
+
+            try:
+                net = to_analog(torch.nn.Linear(4, 4), load(hardware, set=[f"default={name}", "layers=[]"]))
+                attach(torch.optim.SGD(net.parameters(), lr=0.1), net, steps_per_epoch=1)
+                program(net, seed=0, age=hardware.times[-1])
+            except MhoError as error:
+                raise MhoError(f"{file}  tiles.{name}\n    {error}") from error
 
 
 def summary(hardware: Hardware) -> str:
@@ -238,7 +257,7 @@ def init(preset: str, file: Path | None, force: bool) -> None:
     except FileExistsError:
         raise MhoError(f"{target} exists already; choose another file, or overwrite it with --force") from None
     except OSError as error:
-        raise MhoError(f"cannot write {target}: {error.strerror}") from None
+        raise MhoError(f"cannot write {target}: {system_error(error)}") from None
     click.echo(f"wrote {target}; next: mho mvm {target}")
 
 

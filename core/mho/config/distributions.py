@@ -50,6 +50,13 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
     "mho-qat": ({}, "PreactivationNoise Schedule distillation_loss follow quantise unquantise"),
     "mho-digital": ({}, "adapt load_adapters save_adapters sensitivities stay_digital"),
     "mho-transformers": ({}, "DriftScore own_text"),
+    "mho-cost": (
+        {
+            "cost": "Energy, latency and area of a network, by a table with sources.",
+            "spec": "Which conductance windows, noise and drift a network stands.",
+        },
+        "CostTable cost cost_counts",
+    ),
 }
 # The same for keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}

@@ -286,7 +286,7 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
         return changed.written_at(source.mark_of_rule)  # rules still stand where they were written
     path, name = find(source)
     changes = [*set]
-    hardware = Hardware.from_tree(*Files().resolved(read(path), (name,) if name else ()), changes)
+    hardware = Hardware.from_tree(*Files().resolved(read(path), (name or str(path.resolve()),)), changes)
     if not (changes and hardware.description):
         return hardware
     title = f"{hardware.description}; changed: {', '.join(changes)}"  # it must not go under the preset's title alone
@@ -317,11 +317,15 @@ def json_schema(families: Iterable[str] | None = None) -> dict[str, Any]:
             if families is not None:
                 raise
     schema = Hardware.model_json_schema()
-    preset = {"type": "string", "description": "start from this preset", "examples": list(registry.presets())}
+    preset = {
+        "type": "string",
+        "description": "start from this preset, or this file beside",
+        "examples": list(registry.presets()),
+    }
     effects = schema["$defs"]["TileSpec"]["properties"]["nonidealities"]
     changes = {"anyOf": [{"const": "none"}, {"type": "null"}, {"type": "object"}]}
     schema["$defs"]["TileSpec"]["properties"] |= {
-        "like": {"type": "string", "description": "start from this tile, or from this preset's default tile"},
+        "like": {"type": "string", "description": "start from this tile, or from the default tile of this preset or file"},
         "override": {"type": "object", "description": "changes by kind", "additionalProperties": changes},
         "append": {"type": "array", "description": "effects added at the end", "items": effects["items"]},
     }

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mho.config import registry
 from mho.config.schema import kind_form, shown, suggest
 from mho.config.slots import SLOTS
 from mho.config.yamltext import Node, dotted, read
-from mho.ground import ConfigError, Mark, PluginError, Problem
+from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem
 
 INHERITING = ("like", "override", "append")  # the keys of a tile that are about another one
 MAX_LIKE = 50  # tiles that a tile is like, one after the other
@@ -74,25 +76,51 @@ class Files:
         default, tiles = tree.child("default"), tree.child("tiles")
         tile = tiles.child(default.value) if default is not None and tiles is not None else None
         if tile is None:
-            raise wrong(name.mark, path, f"preset {name.value!r} has no default tile")
+            raise wrong(name.mark, path, f"{name.value!r} has no default tile")
         return tile
 
     def _preset(self, name: Node, path: str, chain: tuple[str, ...]) -> Node:
-        """The resolved tree of a preset."""
+        """The resolved tree of a preset, or of a file beside the one that names it."""
         preset = name.value
         if not isinstance(preset, str):
-            raise wrong(name.mark, path, f"expected a preset such as 'pcm.standard', got {shown(name.data)}")
-        if preset in chain:
-            raise wrong(name.mark, path, f"presets inherit in a circle: {' -> '.join((*chain, preset))}")
-        if preset not in self._presets:
-            try:
-                if not kind_form(preset):
-                    raise PluginError(f"no preset {preset!r}; {suggest(preset, registry.presets(), 'presets')}")
+            raise wrong(name.mark, path, f"expected a preset such as 'pcm.standard', or a file, got {shown(name.data)}")
+        try:
+            if is_file(preset):
+                file = _beside(name)
+                preset = str(file.resolve())
+            elif not kind_form(preset):
+                raise PluginError(f"no preset {preset!r}; {suggest(preset, registry.presets(), 'presets')}")
+            else:
                 file = registry.preset_path(preset)
-            except PluginError as error:
-                raise wrong(name.mark, path, str(error)) from None
-            self._presets[preset] = self.resolved(read(file), (*chain, preset))[0]
+            if preset in chain:
+                raise MhoError(f"presets inherit in a circle: {' -> '.join((*chain, preset))}")
+            if len(chain) > MAX_LIKE:
+                raise MhoError(f"files inherit from each other over more than {MAX_LIKE} steps")
+            tree = self._presets.get(preset) or read(file)
+        except ConfigError:
+            raise
+        except MhoError as error:
+            raise wrong(name.mark, path, str(error)) from None
+        if preset not in self._presets:
+            self._presets[preset] = self.resolved(tree, (*chain, preset))[0]
         return self._presets[preset]
+
+
+def is_file(name: object) -> bool:
+    """Whether what a file inherits from is another file, and no preset."""
+    return isinstance(name, str) and name.endswith((".yaml", ".yml"))
+
+
+def _beside(name: Node) -> Path:
+    """The file of that name, relative to the file that it is written in, and in the same folder or below."""
+    folder = Path(name.mark.source.name).parent
+    file = Path(os.path.normpath(folder / name.value))
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise MhoError(f"{name.value!r} leads out of {folder.resolve()}; expected a file there, or below it")
+    if not os.path.isfile(file):
+        there = (p.relative_to(folder).as_posix() for p in sorted(folder.glob("*.y*ml")))
+        raise MhoError(f"no file {str(file)!r}; {suggest(name.value, there, 'files there')}")
+    return file
 
 
 def wrong(mark: Mark, path: str, message: str) -> ConfigError:
@@ -156,7 +184,7 @@ class _Tiles:
         if wanted in self.open:
             circle = " -> ".join((*self.open[self.open.index(wanted) :], wanted))
             raise wrong(like.mark, path, f"tiles are like each other in a circle: {circle}")
-        if kind_form(wanted):
+        if is_file(wanted) or kind_form(wanted):
             return self.files.preset_tile(like, path, self.chain)
         known = [n for n in (*self.own, *self.inherited, *registry.presets()) if n != name]
         raise wrong(like.mark, path, f"no tile {wanted!r}; {suggest(wanted, known, 'tiles and presets')}")

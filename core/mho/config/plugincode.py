@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +20,7 @@ from mho.config import hooks
 from mho.config.schema import Kinded, kind_form
 from mho.ground import PluginError
 
+_BESIDE: set[str] = set()  # names of modules that were imported for files
 NOUNS = {"dac": "DAC", "adc": "ADC", "training": "training method"}
 
 
@@ -145,14 +148,16 @@ def name_of(cls: Any) -> str:
 
 
 def run_file(file: Path) -> ModuleType:
-    """Import a file as a module of its own."""
-    name = f"mho_file_{file.stem}"
+    """Import a file as a module of its own. Modules beside it are found, and read anew, as if it were a script."""
+    place = file.resolve()
+    name = f"mho_file_{file.stem}_{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"  # many are called task.py
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise PluginError(f"{file}: not a Python file (expected a name that ends in .py)")
     module = importlib.util.module_from_spec(spec)
     before = sys.modules.get(name)
     sys.modules[name] = module  # classes look their module up
+    known = _make_first(place.parent)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -160,7 +165,18 @@ def run_file(file: Path) -> ModuleType:
         if before is not None:
             sys.modules[name] = before
         raise PluginError(f"{_place(error, file)}: {cause(error)}") from error
+    finally:
+        _BESIDE.update(sys.modules.keys() - known)
     return module
+
+
+def _make_first(folder: Path) -> set[str]:
+    """Let imports look into a folder first, and forget what is called like something in it and was imported for another file;
+    all modules that are known then."""
+    sys.path[:] = [str(folder), *(p for p in sys.path if p != str(folder))]
+    for name in [n for n in _BESIDE & sys.modules.keys() if PathFinder.find_spec(n.partition(".")[0], [str(folder)])]:
+        del sys.modules[name]
+    return set(sys.modules)
 
 
 def _place(error: BaseException, file: Path) -> str:

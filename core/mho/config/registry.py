@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from mho.config import distributions, plugincode
@@ -56,6 +57,7 @@ class Registry:
         self._loaded: dict[str, Provided] = {}
         self._failed: dict[str, str] = {}
         self._local: dict[str, Provided] = {}  # file, or BY_HAND -> what was registered
+        self._others: dict[str, Path] = {}  # what to call it -> file
         listed = os.environ.get(ALLOWED) if allowed is None else allowed
         self.allowed = None if listed is None else tuple(f.strip() for f in listed.split(",") if f.strip())
 
@@ -238,7 +240,7 @@ class Registry:
     def load_file(self, path: str | Path) -> Provided:
         """Run a Python file and register what its hooks return. For `--plugin ./my_effects.py`."""
         file = Path(path)
-        if not file.is_file():
+        if not os.path.isfile(file):  # unlike Path.is_file, quiet about impossible names
             raise PluginError(f"no file {str(path)!r}; expected a Python file with mho hooks")
         module = plugincode.run_file(file)
         try:
@@ -252,6 +254,11 @@ class Registry:
             self._may_register(cls, kind)
         self._local[str(file)] = found
         return found
+
+    def run_file(self, path: Path, noun: str) -> ModuleType:
+        """Run somebody's Python file that provides no part of hardware: a task. What it raises later is blamed on it."""
+        self._others[f"{noun} {path}"] = path.resolve()
+        return plugincode.run_file(path)
 
     @property
     def files(self) -> list[Path]:
@@ -299,7 +306,7 @@ class Registry:
 
     def blame(self, error: BaseException) -> str:
         """Which plugin raised an exception and where, in one sentence; "" if none did."""
-        places = {origin: Path(origin).resolve() for origin in self._local if origin != BY_HAND}
+        places = self._others | {f"plugin {origin}": Path(origin).resolve() for origin in self._local if origin != BY_HAND}
         for family in self._loaded:
             file = getattr(sys.modules.get(self._point(family).module), "__file__", None)
             if family != CORE and file is not None:
@@ -308,7 +315,7 @@ class Registry:
         guilty, frame = plugincode.frame_in(error, places)
         if frame is None:
             return ""
-        who = self._who(guilty) if guilty in self.claims else f"plugin {guilty}"
+        who = self._who(guilty) if guilty in self.claims else guilty
         return f"{who} failed in {frame.name} ({frame.filename}:{frame.lineno}): {plugincode.cause(error)}"
 
 

@@ -43,7 +43,7 @@ def ratio(reference: Tensor, now: Tensor) -> Tensor:
 
 
 class GlobalDrift(Compensation, kind="mho.global_drift"):
-    """One gain per tile: sum |y| at programming over sum |y| now (R003-22)."""
+    """One gain per tile: sum |y| at programming over sum |y| now (Rasch et al. 2023, Methods)."""
 
     source: ClassVar[str] = "Rasch et al. 2023, Methods"
 
@@ -52,7 +52,7 @@ class GlobalDrift(Compensation, kind="mho.global_drift"):
 
 
 class ColumnDrift(Compensation, kind="mho.column_drift"):
-    """One gain per output column (R003-22)."""
+    """One gain per output column (Rasch et al. 2023, Methods)."""
 
     source: ClassVar[str] = "Rasch et al. 2023, Methods"
 

@@ -59,7 +59,7 @@ class Converter(Kinded):
 
 
 class Dac(Converter, kind="mho.dac"):
-    """Input side: x is scaled by the input range alpha, clipped to [-1, 1] and rounded (R003-04, R003-06).
+    """Input side: x is scaled by the input range alpha, clipped to [-1, 1] and rounded (Rasch et al. 2023, Eqs. 4-6).
 
     Declared besides `transfer`: `lowest`, for inputs that are not symmetric about 0.
     """
@@ -133,7 +133,7 @@ class Dac(Converter, kind="mho.dac"):
 
 
 class Adc(Converter, kind="mho.adc"):
-    """Output side: saturates at `bound` and rounds (R003-05)."""
+    """Output side: saturates at `bound` and rounds (Rasch et al. 2023, Eqs. 4-6)."""
 
     CATEGORY: ClassVar[str] = "adc"
     source: ClassVar[str] = "Rasch et al. 2023, Eq. 5"

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -114,7 +115,14 @@ def as_numbers(k: Key) -> Key:
 
 def as_tensors(k: Key, device: torch.device | str = "cpu") -> Key:
     """The same key, as an argument of a compiled kernel that serves all chips."""
-    return k if isinstance(k.a, Tensor) else Key(*torch.tensor(k, dtype=torch.int32, device=device))
+    return k if isinstance(k.a, Tensor) else Key(*as_tensor(k, torch.device(device)))
+
+
+def as_tensor(w: Sequence[Any], device: torch.device) -> Tensor:
+    """Words as int32 on a device. An accelerator fills them in by itself: it would be waited for to copy them."""
+    if device.type == "cpu":
+        return torch.tensor(w, dtype=torch.int32)
+    return torch.stack([torch.full((), word, dtype=torch.int32, device=device) for word in w])
 
 
 def fresh(device: torch.device | str = "cpu") -> Key:

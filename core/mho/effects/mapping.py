@@ -62,7 +62,7 @@ class Mapping(Kinded):
 
 
 class PerColumn(Mapping, kind="mho.per_column"):
-    """Every output column of every tile fills the range: gamma_i = max_j |w_ij| (R003 Eq. 21)."""
+    """Every output column of every tile fills the range: gamma_i = max_j |w_ij| (Rasch et al. 2023, Eq. 21)."""
 
     source: ClassVar[str] = "Rasch et al. 2023, Eq. 21"
 
@@ -83,7 +83,7 @@ class TileMax(Mapping, kind="mho.tile_max"):
 
 
 class Direct(Mapping, kind="mho.direct"):
-    """Weights are taken as they are: |w| = `full` fills the range, larger ones saturate (R003-25)."""
+    """Weights are taken as they are: |w| = `full` fills the range, larger ones saturate (Rasch et al. 2023, Methods)."""
 
     source: ClassVar[str] = "Rasch et al. 2023, Eq. 3"
 

@@ -66,13 +66,14 @@ class Vectors(NamedTuple):
     samples: int
     positions: int
     outer: int = 1
+    before: int = 0  # samples of the same mini-batch that other processes compute
 
     def numbers(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The sample and the position of every vector, [vector] as they lie in memory."""
         kept = not torch.compiler.is_compiling()  # a graph must not contain tensors that somebody else keeps
         number = _kept_numbers if kept else _numbers
         sample, position = number(self.samples, self.positions, self.outer, device)
-        return sample + self.first, position
+        return sample + (self.first + self.before), position
 
     def words(self, k: Key, rest: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Hash words [vector, rest] of a stream: functions of the sample and the position, not of the batch."""

@@ -155,7 +155,7 @@ class TileArray(Scales, Member):
         found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry).to(self.gamma.dtype)
         if self.is_attached or self.mapped is None:
             over = found > self.gamma * (1 + 1e-6)
-            if over.any():
+            if _perhaps(over):
                 self.gamma.copy_(torch.where(over, found, self.gamma))
             self.known = version
         elif not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
@@ -167,7 +167,7 @@ class TileArray(Scales, Member):
     def follow_zeros(self, weight: Tensor) -> None:
         """After an optimizer step: columns that were 0 when they were mapped are mapped anew, as if converted after it."""
         if self.zero._version != self._zeros[0]:
-            self._zeros = self.zero._version, bool(self.zero.any())
+            self._zeros = self.zero._version, _perhaps(self.zero)
         if self._zeros[1]:
             found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry)
             self.gamma.copy_(torch.where(self.zero > 0, found, self.gamma))
@@ -251,7 +251,8 @@ class TileArray(Scales, Member):
             return Mvm(call)(x.rows(), call.weights(w) if drawn is None else drawn.w)
         rows, parts = x.rows(), []
         samples = self.session.samples(len(rows))
-        for k, part in enumerate(rows.split(len(rows) // samples) if samples else [rows]):
+        split = rows.split(len(rows) // samples) if samples else [rows]
+        for k, part in enumerate(split, call.stream.vectors.before // max(1, len(split[0]))):
             one = replace(call, stream=call.stream.of_sample(k, len(part)))
             parts.append(Mvm(one)(part, one.weights(w)))
         return torch.cat(parts)
@@ -388,14 +389,14 @@ class TileArray(Scales, Member):
 
     # -- a chip -----------------------------------------------------------------------------------------------
     @torch.no_grad()
-    def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: str | None = None) -> None:
+    def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: object = None) -> None:
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
         the fingerprint `of` is kept from chip to chip."""
         self.follow(weight)
-        if not weight.isfinite().all():
+        if not _perhaps(weight.isfinite().all()):
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         key, before, view = draws.fold_words(key, self.path), self.chip, self.view
-        if before is not None and of is not None and before.of == of and _as_target(before.target, weight):
+        if before is not None and of is not None and _as_target(before.target, weight) and before.of == of:
             gamma, target = before.gamma, before.target
         else:
             gamma, target = self.gamma.clone(), self.normalised(weight.detach())
@@ -514,9 +515,15 @@ def _version(weight: Tensor) -> tuple[int, ...] | None:
     return id(owner), owner.data_ptr(), owner._version
 
 
+def _perhaps(found: Tensor) -> bool:
+    """Whether any of it is true. An accelerator is not waited for: there it may be."""
+    return found.device.type != "cpu" or bool(found.any())
+
+
 def _as_target(target: Tensor, weight: Tensor) -> bool:
-    """Whether a fingerprint, which is one of fp32, tells all that the target there is was made from."""
-    return target.dtype == weight.dtype == torch.float32 and target.device == weight.device
+    """Whether a fingerprint, which is one of fp32, tells all that the target there is was made from, and is at hand: that of
+    another device would have to be waited for."""
+    return target.dtype == weight.dtype == torch.float32 and target.device == weight.device == torch.device("cpu")
 
 
 @functools.lru_cache(256)

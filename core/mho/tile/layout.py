@@ -129,9 +129,8 @@ class Layout(nn.Module):
 
     def spread(self, v: Tensor) -> Tensor:
         """[tile, out] -> the shape of the weight: the value that belongs to every weight."""
-        sizes = torch.tensor(self.sizes, device=v.device)
         parts = v.t() if self.groups == 1 else v.unflatten(0, (self.groups, -1)).transpose(1, 2)
-        return parts.repeat_interleave(sizes, dim=-1, output_size=sum(self.sizes))
+        return parts.index_select(-1, self.tile_of[: sum(self.sizes)])
 
     def split_groups(self, v: Tensor) -> Tensor:
         """[vector, group * n] -> [group, vector, n]; unchanged where there is one group."""

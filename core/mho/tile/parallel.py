@@ -33,16 +33,15 @@ def of_first_rank(key: Key, group: Any) -> Key:
     return Key(words[0], words[1])
 
 
-def average_(tensors: Iterable[Tensor], group: Any) -> None:
-    """Replace every tensor by its mean over the ranks."""
+def largest_(tensors: Iterable[Tensor], group: Any) -> None:
+    """Replace every tensor by the largest of the ranks, element by element."""
     kept = list(tensors)
     if not kept:
         return
     flat = torch.cat([t.flatten() for t in kept])
-    dist.all_reduce(flat, group=group)
-    flat /= dist.get_world_size(group)
-    for tensor, mean in zip(kept, flat.split([t.numel() for t in kept])):
-        tensor.copy_(mean.view_as(tensor))
+    dist.all_reduce(flat, dist.ReduceOp.MAX, group=group)
+    for tensor, most in zip(kept, flat.split([t.numel() for t in kept])):
+        tensor.copy_(most.view_as(tensor))
 
 
 @contextlib.contextmanager

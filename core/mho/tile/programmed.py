@@ -41,7 +41,7 @@ class Programmed:
     target: Tensor
     programmed: Tensor
     constants: Constants
-    of: str | None = None
+    of: Any = None
     time: float = 0.0
     weights: Any = None
     words: Any = None
@@ -54,7 +54,7 @@ class Programmed:
     def at(self, t: float, weights: Tensor) -> Programmed:
         """The same conductances t seconds after programming, where they make these weights."""
         words = [word for key in keys_at(self.key, t) for word in key]
-        now = torch.tensor(words, dtype=torch.int32, device=weights.device)
+        now = draws.as_tensor(words, weights.device)
         return replace(self, time=t, weights=weights, words=now, repair=None, coded={})
 
     @property

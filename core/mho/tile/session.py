@@ -73,6 +73,7 @@ class Session:
         self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
         self.chip: Any = None  # the chip that is on
         self.rank = 0  # of this process among those that train the network together
+        self.before: int | None = None  # samples in front of ours in the mini-batch that they share, where somebody has said so
         self.said: set[str] = set()  # what warnings were about
         self._hooks: tuple[RemovableHandle, ...] = ()
 
@@ -116,7 +117,7 @@ class Session:
     def _end(self, root: nn.Module, args: Any, output: Any) -> None:
         self._bring_key_back(root, output)
         if root.training and (group := parallel.group_of(root)) is not None:
-            parallel.average_((a.seen for a in members(root) if a.seen is not None), group)
+            parallel.largest_((a.seen for a in members(root) if a.seen is not None), group)
         self.active = False
         self.sample += self.batch or 0
         self.batch = None
@@ -166,10 +167,13 @@ class Session:
         return max(1, shape[0] // self.batch) if shape[0] % self.batch == 0 else 1
 
     def _drawn(self, array: Member, vectors: int, device: torch.device) -> Stream:
-        call = draws.as_numbers(draws.fresh(device))
-        call = draws.fold(call, "rank", self.rank) if self.rank else call  # ranks of one seed draw the same key
+        call, before = draws.as_numbers(draws.fresh(device)), 0
+        if self.before is not None and self.batch and vectors % self.batch == 0:  # noise as one process would draw it
+            before = self.before * (vectors // self.batch)
+        elif self.rank:  # ranks of one seed draw the same key
+            call = draws.fold(call, "rank", self.rank)
         stream = stream_of(self.mini_batch(array, device), call, 0.0, vectors)
-        return replace(stream, quick=array.quick)
+        return replace(stream, quick=array.quick, vectors=stream.vectors._replace(before=before))
 
     def mini_batch(self, array: Member, device: torch.device) -> draws.Key:
         """The key of the weights of this root forward."""

@@ -10,15 +10,16 @@ from safetensors.torch import load_model as _load, save_model as _save
 from torch import nn
 
 import mho
-from mho.ground import MhoError
+from mho.ground import MhoError, write_atomically
 from mho.use.chip import session_of
 
 
 def save_model(net: nn.Module, path: str | Path) -> None:
-    """Write the state of a network (analog or not) to a safetensors file; the resolved hardware travels as text."""
+    """Write the state of a network (analog or not) to a safetensors file; the resolved hardware travels as text.
+    Raises `MhoError` where it cannot be written; a file that was there stays whole then."""
     hardware = session_of(net).hardware
     about = {"mho": mho.__version__, "hardware": hardware.to_yaml() if hardware is not None else None}
-    _save(net, str(path), metadata={"mho": json.dumps(about)})
+    write_atomically(Path(path), lambda part: _save(net, str(part), metadata={"mho": json.dumps(about)}))
 
 
 def load_model(net: nn.Module, path: str | Path) -> nn.Module:

@@ -5,6 +5,7 @@ A chip is a seed: its weights at time t are a pure function of (target weights, 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from mho.config import format_seconds, seconds
 from mho.effects import draws
-from mho.ground import MhoError, html_facts, whole
+from mho.ground import MhoError, html_facts, whole, writing
 from mho.layers import AnalogLayer
 from mho.tile import Programmed, Session, TileArray, parallel, tile_arrays
 
@@ -32,9 +33,9 @@ Time = str | float | int | timedelta
 class Chip:
     """One simulated chip that carries a network. Made by `program`; chip k of seed s is seed hash(s, k)."""
 
-    def __init__(self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: str | None = None) -> None:
+    def __init__(self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: Any = None) -> None:
         self.net, self.seed, self.index, self.time = net, seed, index, time
-        self._weights = fingerprint(net) if weights is None else weights
+        self._weights: Fingerprint = Fingerprint(net) if weights is None else weights
         self._file: Path | None = None
 
     @property
@@ -64,14 +65,15 @@ class Chip:
         with nullcontext() if chip_on(self.net) is self else self.on():
             chips = {a.name: replace(a.chip, range=a.call(a.chip.stream).range.detach()) for a in arrays if a.chip}
             state = {f"{name}|{k}": v.contiguous() for name, chip in chips.items() for k, v in chip.state().items()}
-        about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights, "format": 1}
+        about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights.digest, "format": 1}
         about["layers"] = {a.name: a.view.signature for a in arrays}
-        save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
+        with writing(path):
+            save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
 
     def put_on(self, net: nn.Module) -> None:
         """Leave this chip on the network, at its age. Raises `MhoError` where the weights have changed since it was
         programmed, so that its seed cannot make it again; a chip from a file (`mho.load_chip`) brings its conductances along."""
-        if self._file is None and fingerprint(net) != self._weights:
+        if self._file is None and Fingerprint(net) != self._weights:
             raise MhoError(
                 f"the weights have changed since {self!r} was programmed, so it cannot be regenerated from its seed; "
                 "program again, or save the chip before training and load it with mho.load_chip"
@@ -112,7 +114,7 @@ def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int =
     arrays_of(net)
     seed, index = whole("seed", seed), whole("index", index, least=0)
     chips = None if chips is None else whole("chips", chips, least=1)
-    weights, t = fingerprint(net), seconds(age)
+    weights, t = Fingerprint(net), seconds(age)
     made = [Chip(net, seed, index + k, t, weights) for k in range(chips or 1)]
     made[0]._write(net)
     return made[0] if chips is None else made
@@ -210,19 +212,36 @@ def matrices(net: nn.Module) -> Iterator[tuple[TileArray, Tensor]]:
                     yield array, matrix
 
 
-def fingerprint(net: nn.Module) -> str:
-    """A hash of the analog weights and scales: tells whether a chip can be regenerated from its seed."""
-    digest = hashlib.blake2b(digest_size=16)
-    for array, matrix in matrices(net):
-        array.follow(matrix)
-        for t in (array.stored(matrix), array.gamma):
-            # Sums over blocks of the bits of every number times an odd word of its place, mod 2^64: never the same after one
-            # number of a block has changed, and hardly ever after several have. A fraction of the time of a cryptographic
-            # hash. Of fp32, since another type makes no other chip.
-            bits, words = t.detach().float().contiguous().view(torch.int32).flatten(), draws.odd_words(1 << 15, t.device)
-            sums = torch.stack([(part * words[: len(part)]).sum() for part in bits.split(len(words))])
+class Fingerprint:
+    """What tells whether a chip can be regenerated from its seed: a hash of the analog weights and scales. It is read from the
+    device only where two are compared, so that programming does not wait for it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self._sums: list[Tensor] = []
+        for array, matrix in matrices(net):
+            array.follow(matrix)
+            self._sums += _sums(array.stored(matrix)), _sums(array.gamma)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """As a chip's file has it."""
+        digest = hashlib.blake2b(digest_size=16)
+        for sums in self._sums:
             digest.update(sums.cpu().numpy().data)
-    return digest.hexdigest()
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Fingerprint) and self.digest == other.digest)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _sums(t: Tensor) -> Tensor:
+    """Sums over blocks of the bits of every number times an odd word of its place, mod 2^64: never the same after one number of
+    a block has changed, and hardly ever after several have. A fraction of the time of a cryptographic hash. Of fp32, since
+    another type makes no other chip."""
+    bits, words = t.detach().float().contiguous().view(torch.int32).flatten(), draws.odd_words(1 << 15, t.device)
+    return torch.stack([(part * words[: len(part)]).sum() for part in bits.split(len(words))])
 
 
 def session_of(net: nn.Module) -> Session:

@@ -131,6 +131,10 @@ class ConversionReport(Tabular, tuple[Converted, ...]):
         return json.dumps([{**asdict(e), "matrix": e.matrix} for e in self])
 
 
+class NothingAnalogError(MhoError):
+    """No layer of a network went on tiles."""
+
+
 def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = False) -> nn.Module:
     """A copy of `model` whose layers run on the analog tiles that `hw` (a `Hardware`, file or preset) describes.
 
@@ -155,7 +159,7 @@ def to_analog(model: nn.Module, hw: Hardware | str | Path, *, strict: bool = Fal
     net, kept = _convert(_copy(model), hw)
     report = _report(net, kept)
     if not report.analog:
-        raise MhoError(f"nothing in this {type(model).__name__} went on analog tiles:\n{report}")
+        raise NothingAnalogError(f"nothing in this {type(model).__name__} went on analog tiles:\n{report}")
     if report.left_digital:
         text = "left digital: " + "; ".join(f"{e.shown} ({e.type}: {e.why})" for e in report.left_digital)
         if strict:

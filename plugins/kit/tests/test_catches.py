@@ -235,6 +235,32 @@ class OnCpu(Base, kind="bad.device"):
         return w * torch.full(w.shape, 0.9, dtype=w.dtype)
 
 
+@caught("never_waits_for_an_accelerator", "test_catches.py")
+class Looks(Base, kind="bad.looks"):
+    """It looks at a value on its way."""
+
+    def read(self, w, site):
+        return w * 0.5 if w.abs().max() > 1 else w * 0.9
+
+
+@caught("never_waits_for_an_accelerator", "makes a shape of values")
+class Counts(Base, kind="bad.counts"):
+    """It writes through the places that it has found."""
+
+    def program(self, g, site):
+        found = (g > 1.0).nonzero()
+        return g * (1 + 0.01 * len(found))
+
+
+@caught("never_waits_for_an_accelerator", "copies from the host")
+class Copies(Base, kind="bad.copies"):
+    """It makes a table of numbers at every call."""
+
+    def output(self, y, site):
+        table = torch.tensor([0.0, 0.9], dtype=y.dtype).to(y.device)
+        return y * table[1]
+
+
 @caught("accepts_extra_leading_axes", "from the end")
 class AxesFromTheFront(Base, kind="bad.axes"):
     """It counts axes from the front."""

@@ -92,6 +92,14 @@ class OnCpu(Adc, kind="bad.on_cpu"):
         return super().convert(y, rounding, site) + torch.zeros(y.shape[-1], dtype=y.dtype)
 
 
+@caught("never_waits_for_an_accelerator", "waits for the device at test_catches_parts.py")
+class Looks(PerColumn, kind="bad.looks_at_it"):
+    """It looks at a value."""
+
+    def conductances(self, w, pair, geometry):
+        return super().conductances(w, pair, geometry).clamp(min=float(w.abs().mean()) * 1e-9)
+
+
 @caught("leaves_its_inputs_alone", "in place")
 class InPlace(PerColumn, kind="bad.in_place"):
     """It takes absolute values in place."""

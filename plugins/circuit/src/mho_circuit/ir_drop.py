@@ -12,14 +12,14 @@ from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
 
 class IRDrop(Nonideality, kind="circuit.ir_drop"):
-    """Voltage lost along the bit lines, fast approximation (R003-12, Eqs. 16-18).
+    """Voltage lost along the bit lines, fast approximation (Rasch et al. 2023, Eqs. 16-18).
 
     a_i = R g n sum_j l_ij |x_j|,  l_ij = |w_ij| + 2 g_min/(g_max - g_min),  c_i = 0.05 a^3 - 0.2 a^2 + 0.5 a,
     Delta y_i = -scale c_i sum_j w_ij x_j (1 - (1 - j/n)^2),  j = 0 next to the sense node, n occupied rows.
 
     l is what the cell loads the line with: both devices of a pair, of which the idle one conducts g_min (0 in the paper).
     Rows in use lie next to the sense node, and unused ones are not counted in n, so a column gives the same on a
-    taller tile (R003-13).
+    taller tile.
 
     It follows `circuit.ir_drop_ladder` with gated rows to 3 % of the drop up to a = 0.5. The conductance in R g is a
     setting of its own, 5 µS, and not the g_max of the device (docs/physics.md E5).

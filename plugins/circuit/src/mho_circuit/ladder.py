@@ -20,7 +20,7 @@ CHUNK = 16  # cells between two divisions
 
 
 class IRDropLadder(Nonideality, kind="circuit.ir_drop_ladder"):
-    """Voltage lost along the bit lines, exact (R003-14, Eq. 15). Kirchhoff's law at row j, in units of g_line:
+    """Voltage lost along the bit lines, exact (Rasch et al. 2023, Eq. 15). Kirchhoff's law at row j, in units of g_line:
 
     (u_{j+1} - u_j)/r - (u_j - u_{j-1})/r + w_j x_j - l_j u_j = 0,  u_{-1} = 0,  y = u_0/r,  r = r_wire g_line.
 

@@ -12,7 +12,7 @@ from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
 
 class IRDropNodal(Nonideality, kind="circuit.ir_drop_nodal"):
-    """Voltage lost along word and bit lines, exact, for rows that are always driven (R003-14, Eq. 15 with word lines).
+    """Voltage lost along word and bit lines, exact, for rows that are always driven (Rasch et al. 2023, Eq. 15, with word lines).
 
     Every weight is a pair of devices on one bit line, fed by two word lines at +x and -x. Drivers sit at column 0 and
     feed the first cell through r_driver + r_word; the sense node sits below row 0, behind r_sense + r_bit; each further
@@ -68,9 +68,10 @@ def from_arrays(w: Tensor, site: Site) -> Tensor:
 
 def _columns(site: Site) -> tuple[Tensor, int]:
     """[out] column of every output inside its block, and the width of the widest block."""
-    widths = torch.bincount(site.geometry.blocks, minlength=site.geometry.block_count)
-    first = widths.cumsum(0) - widths
-    return torch.arange(site.columns, device=first.device) - first[site.geometry.blocks], int(widths.max())
+    block = site.geometry.blocks
+    width, wider = divmod(site.columns, site.geometry.block_count)  # blocks are as equal as they go, wider ones come first
+    first = block * width + block.clamp(max=wider)
+    return torch.arange(site.columns, device=block.device) - first, width + (wider > 0)
 
 
 def effective(plus: Tensor, minus: Tensor, *, r_word: float, r_bit: float, r_driver: float, r_sense: float) -> Tensor:

@@ -12,7 +12,7 @@ from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
 
 class AdcSCurve(Nonideality, kind="circuit.adc_s_curve"):
-    """Saturating ADC, one curvature per column, fixed for the chip (R003-28, Eq. 19).
+    """Saturating ADC, one curvature per column, fixed for the chip (Rasch et al. 2023, Eq. 19).
 
     corrected  f(y) = (1 + mean|zeta|/2)^2 y / (1 + |zeta_i z|): slope 1 at half the output bound (docs/physics.md E8)
     printed    f(y) = (1 + 2 mean|zeta|)^2 y / (1 + |zeta_i z|)
@@ -50,7 +50,7 @@ class AdcSCurve(Nonideality, kind="circuit.adc_s_curve"):
 
 
 class OutputNoise(Nonideality, kind="circuit.output_noise"):
-    """Additive Gaussian noise in front of the ADC, fresh for every output (R003-10)."""
+    """Additive Gaussian noise in front of the ADC, fresh for every output (Rasch et al. 2023, Eq. 6)."""
 
     source = f"{RASCH}, Table A.1"
     bibtex = RASCH_BIBTEX

@@ -13,7 +13,7 @@ from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
 class PolarityAsymmetry(Nonideality, kind="circuit.polarity_asymmetry"):
     """A device conducts differently when its read current is reversed: negative inputs see w_ij (1 + a_ij),
-    a ~ N(0, std), fixed for the chip; positive inputs see w_ij (R003-29).
+    a ~ N(0, std), fixed for the chip; positive inputs see w_ij (Rasch et al. 2023, Methods).
 
     Delta y_i = sum_j w_ij a_ij min(x_j, 0). Of a pair with g_min > 0 each device has an a of its own, and the idle one
     conducts too: w_ij a_ij becomes g+ a+ - g- a-.
@@ -37,7 +37,7 @@ class PolarityAsymmetry(Nonideality, kind="circuit.polarity_asymmetry"):
 
 
 class TwoPhase(Nonideality, kind="circuit.two_phase"):
-    """Positive and negative inputs are applied one after the other (R003-30).
+    """Positive and negative inputs are applied one after the other (Rasch et al. 2023, Methods).
 
     Whatever depends on the current of a phase (IR-drop, read noise) happens in each. The phases are summed in analog,
     on the integrator, and converted once; or digitally, each with output noise, S-curve and ADC of its own.

@@ -4,6 +4,7 @@ columns of sweeps with Pareto fronts, and maps of what devices must reach."""
 from __future__ import annotations
 
 from mho import hookimpl
+from mho_cost.tables import CostTable
 
 
 @hookimpl

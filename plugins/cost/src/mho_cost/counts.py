@@ -17,12 +17,12 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from mho.config import Hardware, load
+from mho.config import Hardware
 from mho.effects import Mapping, Nonideality, Stream, draws
 from mho.ground import MhoError, Table, Tabular
 from mho.layers import AnalogLayer
 from mho.tile import TileArray, tile_arrays
-from mho.use import to_analog
+from mho.use import NothingAnalogError, to_analog
 
 COUNTED = ("mvm", "cell_read", "drive", "input_bit", "conversion", "scale", "multiply_add", "byte", "write")
 NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "native_layer_norm", "native_group_norm")
@@ -182,7 +182,7 @@ def counts(
         raise MhoError("this network is not on tiles; say which hardware, e.g. counts(model, sample, 'pcm.standard')")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        net = (copy.deepcopy(model) if hw is None else to_analog(model, load(hw))).eval()
+        net = _converted(model, hw).eval()
         with _Digital(net) as digital, _opaque_off():
             uses = tile_uses(net, sample, forward)
     entries: dict[TileArray, LayerCounts] = {}
@@ -192,6 +192,14 @@ def counts(
                 entries[array] = _on_tiles(array, layer, key, uses[array])
     left = [LayerCounts(n, digital.types[n], multiply_add=-(-f // 2)) for n, f in digital.flops.items() if f]
     return Counts([*entries.values(), *left])
+
+
+def _converted(model: nn.Module, hw: Hardware | str | None) -> nn.Module:
+    """A copy on its hardware; a digital one where all layers are digital there."""
+    try:
+        return copy.deepcopy(model) if hw is None else to_analog(model, hw)
+    except NothingAnalogError:
+        return copy.deepcopy(model)
 
 
 def _on_tiles(a: TileArray, layer: AnalogLayer, key: str, uses: int) -> LayerCounts:

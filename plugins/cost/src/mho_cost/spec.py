@@ -47,9 +47,9 @@ class SpecMap:
 
 
 def kinds_of(hw: Hardware) -> dict[str, list[str]]:
-    """Effects of the devices that an axis turns: `drift` those that age, `noise` the others of their families."""
+    """Effects of the devices that an axis turns: `drift` those that age without being noise, `noise` the others."""
     effects = [e for t in hw.tiles.values() for e in t.nonidealities if e.strength and e.kind.partition(".")[0] != "circuit"]
-    drift = dict.fromkeys(e.kind for e in effects if "age" in e.stages())  # type: ignore[attr-defined]
+    drift = dict.fromkeys(e.kind for e in effects if "age" in e.stages() and not e.noise)  # type: ignore[attr-defined]
     return {"drift": [*drift], "noise": [k for k in dict.fromkeys(e.kind for e in effects) if k not in drift]}
 
 
@@ -95,7 +95,13 @@ def spec_map(
     def harm(place: tuple[float, float, float], x: float) -> dict[str, float]:
         _, window, angle = place
         r = 2**x - 1
-        return {"window": window, "noise": 1.0, "drift": 1.0, plane[0]: r * math.cos(angle), plane[1]: r * math.sin(angle)}
+        return {
+            "window": window,
+            "noise": 1.0,
+            "drift": 1.0,
+            plane[0]: r * round(math.cos(angle), 9),
+            plane[1]: r * round(math.sin(angle), 9),
+        }
 
     def item(place: tuple[float, float, float], ask: Any) -> Any:
         return subject.chips(at(hw, **harm(place, ask.x)), ask.first, ask.last, place[0])
@@ -143,8 +149,13 @@ def spec_page(m: SpecMap, title: str) -> Page:
     ]  # fmt: skip
     head = ("time", "window µS", "noise", "drift", "holds at", "fails at", "chips")
     note = "Holds, fails: length of the ray (noise and drift of the file have length 1), decided at 95 % each."
+    last = [r for r in m.rays if r.time == m.rays[-1].time and r.window == m.rays[-1].window]
+    alone = [f"{getattr(r, a):.3g} times the file's {a} alone" for r, a in zip((last[0], last[-1]), (x, y)) if a != "window"]
     chips = sum(r.chips for r in m.rays)
-    headline = f"{len(m.rays)} rays by bisection, {chips} chips; the digital network scores {m.digital:.1%}."
+    headline = (
+        f"After {format_seconds(last[0].time)} the network keeps {m.target:.0%} of its accuracy up to {', or '.join(alone)}. "
+        f"{len(m.rays)} rays by bisection, {chips} chips; the digital network scores {m.digital:.1%}."
+    )
     return Page(title, headline, [Part("What devices must reach", head, rows, note, (picture,))])
 
 

@@ -134,7 +134,7 @@ def _words(kernels: Kernels, key: draws.Key, t: float) -> Tensor:
     """The words of a chip, of its draws at time t, and of every effect in this layer: int32 [4 + 2 effect]."""
     chip, _, time = keys_at(key, t)
     paths = [word for p in kernels.view.plan.effects for word in p.path]
-    return torch.tensor([*chip, *time, *paths], dtype=torch.int32, device=kernels.view.layout.used.device)
+    return draws.as_tensor([*chip, *time, *paths], kernels.view.layout.used.device)
 
 
 # -- halves of rows ---------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ class ExactDevice(Nonideality, kind="ideal.device"):
     s = (g_max - g_min)/(levels - 1).
 
     With `levels: none` it holds any conductance. b-bit weights have 2^(b-1) levels per device, since the sign is kept
-    by the pair (R003-52, the fixed-point yardstick): zero is a level, also where the idle device conducts g_min.
+    by the pair (Rasch et al. 2023, Fig. 3D, the fixed-point yardstick): zero is a level, also where the idle device conducts
+    g_min.
     """
 
     source = "definition"

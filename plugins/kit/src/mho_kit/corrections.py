@@ -17,6 +17,8 @@ from mho.use import calibrate, program, to_analog
 from mho_kit.bench import Bench, Witness, seeded
 from mho_kit.checks.base import Call, CallChecks, finite, same, under_two_seeds
 from mho_kit.checks.description import DescriptionChecks
+from mho_kit.checks.devices import DeviceChecks
+from mho_kit.far import Specimen
 
 IDEAL: dict[str, Any] = {"dac": None, "adc": None}  # converters of ideal tiles
 CLOSE = 1e-3  # of the largest output or gradient: what is fitted from data of single precision
@@ -25,7 +27,7 @@ LAYERS = ("Linear", "Conv2d")
 SAMPLES, WIDTH = 12, 6  # of inputs; of images
 
 
-class CorrectionContract(CallChecks, DescriptionChecks):
+class CorrectionContract(DeviceChecks, CallChecks, DescriptionChecks):
     """Everything a digital correction promises to the tiles, as named checks for pytest.
 
         class TestSmooth(CorrectionContract):
@@ -105,6 +107,9 @@ class CorrectionContract(CallChecks, DescriptionChecks):
         with seeded():
             calibrate(net, [self._inputs("Conv2d")])
         return net
+
+    def specimen(self) -> Specimen:
+        return self._analog(self._layer("Conv2d", torch.float32)), (self._inputs("Conv2d", torch.float32),)
 
     # -- checks -----------------------------------------------------------------------------------------------
     def test_makes_modules(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mho_kit.checks.declared import DeclaredChecks
 from mho_kit.checks.description import EffectDescriptionChecks
+from mho_kit.checks.devices import DeviceChecks
 from mho_kit.checks.learnable import LearnableChecks
 from mho_kit.checks.paths import EffectPathChecks
 from mho_kit.checks.randomness import RandomnessChecks
@@ -14,6 +15,7 @@ from mho_kit.checks.values import ValueChecks
 
 
 class NonidealityContract(
+    DeviceChecks,
     LearnableChecks,
     StatisticsChecks,
     DeclaredChecks,
@@ -49,4 +51,5 @@ class NonidealityContract(
     declared      sides and terms fit, and agree with a plain method where both are written
     statistics    `expected` at alpha = 1e-5
     learnable     what `build(site)` makes gets gradients, and is saved
+    devices       a network with it never waits for an accelerator, tried on one that has no values
     """

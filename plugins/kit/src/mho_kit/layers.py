@@ -17,11 +17,13 @@ from mho.config import registry
 from mho.layers import AnalogLayer
 from mho.use import load_model, program, save_model, to_analog, to_digital
 from mho_kit.bench import Bench, Witness, routes_of, seeded, skip
-from mho_kit.checks.base import Checks, documented, same
+from mho_kit.checks.base import documented, same
+from mho_kit.checks.devices import DeviceChecks
 from mho_kit.checks.paths import EXACT
+from mho_kit.far import Specimen
 
 
-class LayerContract(Checks):
+class LayerContract(DeviceChecks):
     """Everything an analog layer promises, as named checks for pytest. `layer` is the class; its `example()` gives the
     torch layer and the inputs with which it is tried.
 
@@ -57,6 +59,11 @@ class LayerContract(Checks):
         return Around(layer).to(dtype).eval(), tuple(
             i.to(dtype) if isinstance(i, Tensor) and i.is_floating_point() else i for i in inputs
         )
+
+    def specimen(self) -> Specimen:
+        with self._registered():
+            digital, inputs = self._example(torch.float32)
+            return to_analog(digital, Bench(self.tile, torch.float32).hardware()), inputs
 
     def test_gives_an_example(self) -> None:
         try:

@@ -13,11 +13,13 @@ from mho.use import matrices, program
 from mho_kit.bench import Bench, seeded
 from mho_kit.checks.base import Call, CallChecks, finite, same
 from mho_kit.checks.description import DescriptionChecks
+from mho_kit.checks.devices import DeviceChecks
+from mho_kit.far import Specimen
 
 PLACES: tuple[What, ...] = get_args(What)
 
 
-class QuantiserContract(CallChecks, DescriptionChecks):
+class QuantiserContract(DeviceChecks, CallChecks, DescriptionChecks):
     """Everything a quantiser promises to the tiles, as named checks for pytest.
 
         class TestPowers(QuantiserContract):
@@ -48,15 +50,23 @@ class QuantiserContract(CallChecks, DescriptionChecks):
 
     def _network(self) -> nn.Module:
         """A network with it at every place, in eval, on chip 0."""
+        net = self._quantised(self.bench)
+        program(net, seed=0)
+        return net
+
+    def _quantised(self, bench: Bench) -> nn.Module:
         with seeded():
-            net = self.bench.network()
+            net = bench.network()
         for array, weight in matrices(net):
             for what, name in zip(PLACES, ("weight_quantiser", "input_quantiser")):
                 quantiser = self.spec.module(what)
                 quantiser.start(weight)
                 setattr(array, name, quantiser)
-        program(net.eval(), seed=0)
-        return net
+        return net.eval()
+
+    def specimen(self) -> Specimen:
+        bench = Bench(self.tile, torch.float32)
+        return self._quantised(bench), (bench.images(),)
 
     # -- checks -----------------------------------------------------------------------------------------------
     def test_makes_modules(self) -> None:

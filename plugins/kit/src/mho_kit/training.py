@@ -13,11 +13,13 @@ from mho.use import Attached, attach, matrices, to_analog
 from mho_kit.bench import seeded
 from mho_kit.checks.base import generators_moved, kept_by, same, under_two_seeds
 from mho_kit.checks.description import DescriptionChecks
+from mho_kit.checks.devices import DeviceChecks
+from mho_kit.far import Specimen
 
 STEPS, EPOCH = 30, 10  # optimizer steps
 
 
-class TrainingContract(DescriptionChecks):
+class TrainingContract(DeviceChecks, DescriptionChecks):
     """Everything a training method promises to `mho.attach`, as named checks for pytest.
 
         class TestShrink(TrainingContract):
@@ -83,6 +85,9 @@ class TrainingContract(DescriptionChecks):
         ramps = [array.ramp for array, _ in matrices(net)]
         attached.detach()
         return [found, ramps, _weights(net).tolist()]
+
+    def specimen(self) -> Specimen:
+        return self._network(1.0, self.spec).float(), (self.bench.random(8, 4, 3, 3, number=9).float(),)
 
     # -- checks -----------------------------------------------------------------------------------------------
     def test_starts_with_hooks(self) -> None:

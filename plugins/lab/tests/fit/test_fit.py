@@ -3,6 +3,7 @@
 Synthetic data are made with NumPy from the formulas of the papers, not with the code under test.
 """
 
+import gzip
 import json
 
 import numpy as np
@@ -333,3 +334,17 @@ def test_relaxation_of_other_times_is_fitted_from_the_command_line(tmp_path):
 def test_mistakes_of_the_user_exit_with_1_and_say_what_to_do(readings, arguments, message):
     result = run(readings, *arguments)
     assert result.exit_code == 1 and message in result.output, result.output
+
+
+@pytest.mark.parametrize(("name", "content", "says"), [
+    ("wide.csv", b"g_target,g\n1,2\n" + b"1" * 140_000 + b",2\n", r"wide\.csv:\d: field larger than field limit"),
+    ("wide.csv", b"1" * 140_000 + b",2\n", r"wide\.csv:1: field larger than field limit"),
+    ("damaged.csv.gz", gzip.compress(b"g_target,g\n" * 50, mtime=0)[:20] + b"\xff" * 30, r"cannot read '.*damaged\.csv\.gz'"),
+    ("short.csv.gz", gzip.compress(b"g_target,g\n1,2\n", mtime=0)[:-9], r"cannot read '.*short\.csv\.gz'"),
+    ("plain.csv.gz", b"g_target,g\n", r"cannot read '.*plain\.csv\.gz'"),
+], ids=["wide", "wide header", "damaged", "short", "plain"])  # fmt: skip
+def test_files_that_are_no_tables_are_named(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    columns = {"g_target": Column("uS", "target"), "g": Column("uS", "programmed")}
+    with pytest.raises(mho.MhoError, match=says):
+        read_csv(tmp_path / name, columns)

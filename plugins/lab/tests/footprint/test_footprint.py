@@ -131,3 +131,12 @@ def test_the_verb_counts_one_sample_of_a_task():
     figures = json.loads(result.output)
     assert (figures["tiles"], figures["mvms"], figures["mapped"]) == (4, 130, 38160)
     assert "4 tiles" in CliRunner().invoke(main, ["footprint", "digits", "ideal.exact", "--split", "row"]).output
+
+
+def test_a_drawn_footprint_can_be_drawn_again(tmp_path):
+    for extra in ("sklearn", "jinja2"):
+        pytest.importorskip(extra)
+    drawn = tmp_path / "map.html"
+    assert CliRunner().invoke(main, ["footprint", "digits", "ideal.exact", "--out", str(drawn)]).exit_code == 0
+    again = CliRunner().invoke(main, ["report", str(tmp_path), "--out", str(tmp_path / "again.html")])
+    assert again.exit_code == 0 and (tmp_path / "again.html").read_text() == drawn.read_text()

@@ -49,7 +49,7 @@ def test_the_identity_knows_task_checkpoint_versions_and_plugin_files(tmp_path):
     file = tmp_path / "net.safetensors"
     file.write_bytes(b"one")
     one = sweep.identity(load_task("digits"), file)
-    assert one["code"] == load_task("digits").fingerprint() and one["versions"]["torch"] == torch.__version__
+    assert one["fingerprint"] == load_task("digits").fingerprint() and one["versions"]["torch"] == torch.__version__
     file.write_bytes(b"two")
     assert sweep.identity(load_task("digits"), file)["checkpoint"] != one["checkpoint"]
     with pytest.raises(MhoError, match="cannot read"):
@@ -74,12 +74,15 @@ def test_a_measure_function_that_was_edited_measures_again(tmp_path, monkeypatch
     assert measured() == first and first[1] == 6
     (tmp_path / "edited_helper.py").write_text("K = 50\n")
     importlib.reload(sys.modules["edited_helper"])
-    second = measured()
+    with pytest.warns(UserWarning, match="edited_helper.py has changed; what depends on it is measured again"):
+        second = measured()
     assert second[1] == 150 and second[0] != first[0]
     text = (tmp_path / "edited_measure.py").read_text().replace("K}", "K + 1}")
     (tmp_path / "edited_measure.py").write_text(text)
     importlib.reload(edited_measure)
-    assert measured()[1] == 151 and len(sweep.read(tmp_path / "out")) == 1
+    with pytest.warns(UserWarning, match="edited_measure.py has changed"):
+        assert measured()[1] == 151
+    assert len(sweep.read(tmp_path / "out")) == 1
 
 
 def test_a_processor_with_other_arithmetic_measures_again_and_a_run_of_it_is_another(tmp_path, monkeypatch):
@@ -89,14 +92,14 @@ def test_a_processor_with_other_arithmetic_measures_again_and_a_run_of_it_is_ano
     from mho_lab.run.task import load_task
 
     hw, task = mho.load("pcm.standard"), load_task("digits")
-    here = sweep.identity(task)
+    here = sweep.identity(task, hardware=hw)
     claim_folder(tmp_path, task, hw, 0)
     kept = json.loads((tmp_path / "key.json").read_text())
     assert {k: kept[k] for k in ("code", "versions")} == {k: here[k] for k in ("code", "versions")}
     able = tier.has_int8()
     monkeypatch.setattr(tier, "has_int8", lambda: not able)
-    assert sweep.identity(task) != here
-    with pytest.raises(MhoError, match="different precision"):
+    assert sweep.identity(task) != here and sweep.identity(task, hardware=hw)["precision"] != here["precision"]
+    with pytest.raises(MhoError, match=r"holds another run \(precision\.pcm was "):
         claim_folder(tmp_path, task, hw, 0)
 
 
@@ -237,7 +240,8 @@ def test_a_plan_grows_and_is_replaced_when_what_results_depend_on_changes(measur
     sweep.run(ITEMS[:2], measures.draw, tmp_path, identity={"v": 1})
     sweep.run(ITEMS[2:3], measures.draw, tmp_path, identity={"v": 1})
     assert [s.planned for s in sweep.status(tmp_path)] == [3]
-    sweep.run(ITEMS[:1], measures.draw, tmp_path, identity={"v": 2})
+    with pytest.warns(UserWarning, match=r"v was 1, is 2; what depends on it is measured again"):
+        sweep.run(ITEMS[:1], measures.draw, tmp_path, identity={"v": 2})
     assert [(s.planned, s.done, s.waiting) for s in sweep.status(tmp_path)] == [(1, 1, 0)]
 
 

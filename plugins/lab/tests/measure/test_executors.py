@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from mho_lab import sweep
 
+from mho.ground import MhoError
+
 pytest.importorskip("joblib")
 
 
@@ -142,31 +144,53 @@ def test_200_tasks_survive_ten_kills_of_a_worker_and_three_of_the_driver(measure
     print(f"200 tasks through {executor}, 13 kills: {took:.1f} s")
 
 
+def relatives(mark):
+    """The processes that have this in their environment, a driver and whatever it has started."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if mark.encode() in (place / "environ").read_bytes() and " Z " not in (place / "stat").read_text():
+                found.append(place.name)
+    return found
+
+
 @pytest.mark.slow
-def test_workers_end_when_their_driver_is_killed(measures, tmp_path):
-    """Nobody writes into a folder after its driver is gone, at most the item under way."""
-    siege = Siege(measures, tmp_path, draws(100, seconds=0.3), "process", seed=0)
-    driver = siege.started()
-    while not list((tmp_path / "results").glob("*.json")):
-        time.sleep(0.1)
-    while not (marks := list((tmp_path / "running").glob("*.json"))) or not (pid := siege.pid(marks[0])):
-        time.sleep(0.01)
-    driver.kill()
-    driver.wait()
-    end = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
-        assert time.monotonic() < end, "the worker lives on"
-        time.sleep(0.1)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("executor", ["loky", "process"])
+def test_nothing_is_left_of_a_driver_that_is_killed(measures, tmp_path, executor, how, monkeypatch):
+    """Whenever it is killed, and however long items take: workers and their helpers end within seconds."""
+    rng = random.Random(f"{executor}{how}")
+    for n in range(4):
+        monkeypatch.setenv("SIEGE", mark := f"{os.getpid()}-{executor}-{how}-{n}")
+        siege = Siege(measures, tmp_path / str(n), draws(100, seconds=rng.choice([0.1, 20.0])), executor, seed=0)
+        driver = siege.started()
+        while not (siege.folder / "plans").exists():
+            time.sleep(0.1)
+        time.sleep(rng.uniform(0, 4))
+        driver.send_signal(how)
+        assert driver.wait(10) == -how
+        end = time.monotonic() + 15
+        while left := relatives(mark):
+            assert time.monotonic() < end, f"{left} live on"
+            time.sleep(0.1)
 
 
 def test_workers_that_die_before_they_begin_are_an_error(measures, tmp_path, monkeypatch):
     from mho_lab.measure import pools
 
-    from mho.ground.errors import MhoError
-
     monkeypatch.setattr(pools, "START", "raise SystemExit(3)")
     with pytest.raises(MhoError, match="die before they begin"):
         sweep.run(draws(2), measures.draw, tmp_path, "process")
+
+
+@pytest.mark.parametrize("executor", ["serial", "process", "loky"])
+def test_a_folder_that_cannot_be_written_ends_the_sweep_with_a_sentence(measures, tmp_path, executor):
+    """It is no failure of the items; with room again, the sweep goes on."""
+    (tmp_path / "results").write_text("in the way")
+    with pytest.raises(MhoError, match=r"cannot write .*results/.*: (File exists|Not a directory); a part of the path is a file"):
+        sweep.run(draws(3), measures.draw, tmp_path, executor, workers=2)
+    (tmp_path / "results").unlink()
+    assert [r["status"] for r in sweep.run(draws(3), measures.draw, tmp_path, executor, workers=2)] == ["done"] * 3
 
 
 @pytest.mark.slow

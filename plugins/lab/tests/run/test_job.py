@@ -8,7 +8,8 @@ import statistics
 import pytest
 import torch
 from click.testing import CliRunner
-from mho_lab.run.job import Job
+from mho_lab.run.job import Job, claim_folder
+from mho_lab.run.kept import keep_state, kept_state
 from mho_lab.run.task import load_task
 
 import mho
@@ -124,7 +125,7 @@ def test_a_folder_never_mixes_two_runs(files):
     assert invoke("run", "blobs.py", "hw.yaml", "--chips", 1, "--out", "a", "--no-report").exit_code == 0
     result = invoke("run", "blobs.py", "hw.yaml", "--chips", 1, "--out", "a", "--seed", 1)
     assert result.exit_code == 1
-    assert "a holds another run (different seed); choose another folder with --out" in result.output
+    assert "a holds another run (seed was 0, is 1); choose another folder with --out" in result.output
 
 
 def test_more_chips_of_the_same_run_reuse_the_old_ones(files):
@@ -149,10 +150,10 @@ def test_train_and_evaluate_are_the_halves_of_run(files):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("run", "nope", "hw.yaml"), "no task 'nope'; built in: digits; or give a Python file"),
+        (("run", "nope", "hw.yaml"), "no task 'nope'; tasks: digits; or give a Python file"),
         (("run", "nope.py", "hw.yaml"), "no such task file: nope.py"),
         (("run", "empty.py", "hw.yaml"), "must define exactly one subclass of mho.Task, found: none"),
-        (("run", "broken.py", "hw.yaml"), "broken.py failed to import: ZeroDivisionError"),
+        (("run", "broken.py", "hw.yaml"), "broken.py:1: ZeroDivisionError"),
         (("run", "half.py", "hw.yaml"), "does not write model, train_batches, score"),
         (("run", "blobs.py", "rule.yaml"), "rule.yaml:3:10  layers[0]\n    no layer is called 'hed'"),
         (("run", "blobs.py", "rule.yaml"), "       3 | layers: [{match: hed, tile: digital}]\n         |          ^"),
@@ -277,7 +278,7 @@ def test_more_seeds_and_more_chips_go_on_from_what_is_there(quick):
     assert len(more["variants"][0]["scores"]) == 6
     assert (folder / "seed-1" / "digital.safetensors").stat().st_mtime_ns == kept
     result = invoke("run", "blobs.py", "hw.yaml", "--out", folder)
-    assert result.exit_code == 1 and "holds another run (different seed)" in result.output
+    assert result.exit_code == 1 and "holds another run (seed was several, is 0)" in result.output
 
 
 @pytest.mark.slow
@@ -294,3 +295,59 @@ def test_a_training_that_fails_in_its_process_says_why(quick):
     (quick / "blobs.py").write_text(task)
     result = invoke("run", "blobs.py", "hw.yaml", "--seeds", 2, "--jobs", 2)
     assert result.exit_code == 1 and "the training with seed 0 failed:\nno score" in result.output
+
+
+# -- mistakes -----------------------------------------------------------------------------------------------------
+def test_an_exception_of_a_task_names_its_file_and_line(files):
+    (files / "blobs.py").write_text(TASK.replace("        for part in", "        open('gone.csv')\n        for part in"))
+    result = invoke("run", "blobs.py", "hw.yaml", "--no-report", "--out", "a")
+    where = f"task blobs.py failed in train_batches ({files / 'blobs.py'}:20): FileNotFoundError"
+    assert result.exit_code == 1 and result.stderr.startswith(where) and "gone.csv" in result.stderr, result.output
+    (files / "blobs.py").write_text("import not_there\n")
+    result = invoke("train", "blobs.py", "hw.yaml")
+    assert result.exit_code == 1 and result.stderr.startswith("blobs.py:1: ModuleNotFoundError")
+
+
+@pytest.mark.parametrize("verb", ["run", "train", "footprint", "budget"])
+def test_a_task_and_a_hardware_that_are_swapped_are_recognised(files, verb):
+    result = invoke(verb, "hw.yaml", "blobs.py")
+    assert result.exit_code == 1 and result.stderr == "TASK comes first, then HW; expected: blobs.py hw.yaml\n"
+
+
+def test_a_task_imports_what_lies_beside_it_and_two_folders_do_not_meet(files):
+    for name, width in (("one", 16), ("two", 24)):
+        (files / name).mkdir()
+        (files / name / "shape_beside.py").write_text(f"WIDTH = {width}\n")
+        code = TASK.replace("from torch import nn", "from torch import nn\nfrom shape_beside import WIDTH").replace("16", "WIDTH")
+        (files / name / "blobs.py").write_text(code)
+    tasks = [load_task(f"{name}/blobs.py") for name in ("one", "two", "one")]
+    assert [t.model()[0].out_features for t in tasks] == [16, 24, 16]
+
+
+def test_a_folder_of_another_run_says_what_differs(files):
+    job = Job(load_task("blobs.py"), mho.load("hw.yaml"), files / "a", progress=False)
+    claim_folder(job.folder, job.task, job.hardware, 0)
+    claim_folder(job.folder, job.task, job.hardware, 0)
+    with pytest.raises(
+        mho.MhoError, match=r"another run \(tiles\.pcm\.rows was 512, is 64\); choose another folder with --out, or"
+    ):
+        claim_folder(job.folder, job.task, mho.load("hw.yaml", set=["tiles.pcm.rows=64"]), 0)
+    (files / "blobs.py").write_text(TASK + "# edited\n")
+    with pytest.raises(mho.MhoError, match=r"another run \(blobs\.py has changed\)"):
+        claim_folder(job.folder, load_task("blobs.py"), job.hardware, 0)
+    (job.folder / "key.json").write_text("{")
+    with pytest.raises(mho.MhoError, match=r"key\.json is not what mho wrote"):
+        claim_folder(job.folder, job.task, job.hardware, 0)
+
+
+def test_the_state_of_a_training_comes_back_as_it_was(tmp_path):
+    state = {"a": {0: torch.arange(3), "b": (1, None, [True, 0.1 + 0.2])}, "empty": (), "cell": torch.tensor(float("nan"))}
+    keep_state(state, tmp_path / "s.safetensors")
+    back = kept_state(tmp_path / "s.safetensors")
+    assert back["a"]["b"] == state["a"]["b"] and back["empty"] == () and back["cell"].isnan()
+    assert torch.equal(back["a"][0], state["a"][0]) and back["a"].keys() == state["a"].keys()
+    with pytest.raises(mho.MhoError, match="plain values between epochs, and no object"):
+        keep_state({"a": object()}, tmp_path / "t")
+    (tmp_path / "s.safetensors").write_bytes(b"short")
+    with pytest.raises(mho.MhoError, match=r"cannot go on from .*remove it, and run again"):
+        kept_state(tmp_path / "s.safetensors")

@@ -91,7 +91,7 @@ def wait_for(file, process, seconds=120):
 def test_a_killed_training_ends_with_the_bits_of_an_uninterrupted_one(files):
     """Killed with SIGKILL in the middle of the digital training and twice in the hardware-aware one."""
     whole = train(files, "whole")
-    for name, wait in (("digital.part.pt", 0.1), ("trained.part.pt", 0.15), ("trained.part.pt", 0.5)):
+    for name, wait in (("digital.part.safetensors", 0.1), ("trained.part.safetensors", 0.15), ("trained.part.safetensors", 0.5)):
         process = train(files, "parts", SLOW="0.1")
         wait_for(files / "parts" / name, process)
         time.sleep(wait)
@@ -104,7 +104,7 @@ def test_a_killed_training_ends_with_the_bits_of_an_uninterrupted_one(files):
     for name in ("digital.safetensors", "trained.safetensors"):
         one, other = load_file(files / "whole" / name), load_file(files / "parts" / name)
         assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-    assert not list((files / "parts").glob("*.part.pt"))
+    assert not list((files / "parts").glob("*.part.safetensors"))
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])

@@ -207,7 +207,7 @@ def test_direct_deployment_equals_the_main_job(swept, files):
 
 def test_training_without_an_effect_does_not_take_it_off_the_chips(swept):
     """`train_with` changes the training only: the chips of that arm drift."""
-    from mho_lab.studies.subject import hardware_of
+    from mho_lab.run.networks import hardware_of
 
     state = json.loads((swept / "plans" / "mho_lab.sweep.points.network.json").read_text())
     quiet = [i for i in state["items"].values() if i["trained"] and i["training"] != i["hardware"]]

@@ -35,7 +35,7 @@ def ln(v: float | Tensor) -> Tensor:
 
 
 class ProgrammingNoise(Nonideality, kind="pcm.programming_noise"):
-    """A programmed conductance misses its target by a Gaussian whose width depends on the target (R003-16, Eq. 7).
+    """A programmed conductance misses its target by a Gaussian whose width depends on the target (Rasch et al. 2023, Eq. 7).
 
     sigma(r) = c0 + c1 r + c2 r^2 in µS at g_max = 25 µS, r = g_target/g_max.
     """
@@ -80,7 +80,7 @@ class ProgrammingNoise(Nonideality, kind="pcm.programming_noise"):
 
 
 class Drift(Nonideality, kind="pcm.drift"):
-    """Conductance relaxes as a power law of time: g(t) = g_P ((t + t0)/t0)^-nu (R003-18, R003-19, Eqs. 8, 9).
+    """Conductance relaxes as a power law of time: g(t) = g_P ((t + t0)/t0)^-nu (Rasch et al. 2023, Eqs. 8, 9).
 
     nu ~ N(mean(r), std(r)), at least 0, is drawn once per device and belongs to it for the life of the chip:
     mean = clip(-0.0155 ln r + 0.0244, 0.049, 0.1), std = clip(-0.0125 ln r - 0.0059, 0.008, 0.045), r = g_target/g_max.
@@ -183,7 +183,7 @@ def _log_ndtr(x: Tensor) -> Tensor:
 
 
 class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
-    """1/f noise between programming and evaluation: drawn once per evaluation time, then fixed (R003-20, Eqs. 10, 11).
+    """1/f noise between programming and evaluation: drawn once per evaluation time, then fixed (Rasch et al. 2023, Eqs. 10, 11).
 
     sigma = g min(0.0088 (g_P/g_max)^-0.65, 0.2) sqrt(ln((t + t0 + T)/(2 T))), T the duration of a read. g is the
     drifted conductance, g_P the programmed one (docs/physics.md E3); t0 counts from programming (E4), so that the noise is
@@ -218,7 +218,8 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
 
 class ReadNoise(Nonideality, kind="pcm.read_noise"):
     """Short-term read noise, fresh for every MVM, referred to the output: sigma sqrt(sum_j l_ij x_j^2) xi_i
-    (R003-11, Eq. 14), l_ij = |w_ij| + 2 g_min/(g_max - g_min): both devices of a pair are noisy (g_min = 0 in the paper)."""
+    (Rasch et al. 2023, Eq. 14), l_ij = |w_ij| + 2 g_min/(g_max - g_min): both devices of a pair are
+    noisy (g_min = 0 in the paper)."""
 
     source = f"{RASCH}, Eq. 14"
     bibtex = RASCH_BIBTEX
@@ -234,7 +235,7 @@ class ReadNoise(Nonideality, kind="pcm.read_noise"):
 
 
 class PcmStuckAt(StuckAt, kind="pcm.stuck_at"):
-    """Cells that cannot be programmed: stuck at RESET (0), at SET (g_max), or anywhere between (R003-27)."""
+    """Cells that cannot be programmed: stuck at RESET (0), at SET (g_max), or anywhere between (Rasch et al. 2023, Methods)."""
 
     source = f"{RASCH}, sec. 2.4"
     bibtex = RASCH_BIBTEX

@@ -79,7 +79,7 @@ class Distill(TrainingMethod, kind="qat.distill"):
 
 
 class Schedule(TrainingMethod, kind="qat.schedule"):
-    """When quantisation and noise begin, and the learning rate: the published schedule of noisy training (R002-05).
+    """When quantisation and noise begin, and the learning rate: a published schedule of noisy training.
 
     The fields count epochs from 1, as papers do; the methods take `done`, the epochs finished so far (with fractions):
 

@@ -29,7 +29,7 @@ WANG = "Wang et al. 2025"
 class Uniform(Quantiser, kind="qat.uniform"):
     """Equal steps: q(v) = s clip(round(v/s), low, high), straight-through where it does not clip.
 
-    Weights and signed activations have codes -h ... h with h = 2^(b-1) - 1 (zero is a level, as in R003-02), activations
+    Weights and signed activations have codes -h ... h with h = 2^(b-1) - 1 (zero is a level), activations
     that are never negative 0 ... 2^b - 1 (`calibrate` finds out). The step s:
 
     learned      a parameter with the gradient of Esser et al. 2020 (LSQ): sum of g (q - v/s) inside, g low or g high outside,

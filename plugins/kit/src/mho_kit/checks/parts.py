@@ -12,11 +12,12 @@ from mho.use import Tile
 from mho_kit.bench import Bench
 from mho_kit.checks.base import CallChecks, finite, same
 from mho_kit.checks.description import DescriptionChecks
+from mho_kit.checks.devices import DeviceChecks
 from mho_kit.checks.paths import PathChecks
 from mho_kit.checks.tiles import TileChecks
 
 
-class PartChecks(PathChecks, TileChecks, CallChecks, DescriptionChecks):
+class PartChecks(DeviceChecks, PathChecks, TileChecks, CallChecks, DescriptionChecks):
     """A subclass says which base class the parts have (`BASE`), what the core calls (`METHODS`), and how (`calls`)."""
 
     # -- where the part goes ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +75,19 @@ def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
         text = raw.decode("utf-8-sig")
     except FileNotFoundError:
         raise MhoError(f"no file {str(path)!r}") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise MhoError(f"cannot read {str(path)!r}: {error}") from None
-    reader = csv.reader(io.StringIO(text))
+    lines = _rows(path, csv.reader(io.StringIO(text)))
+    return [cell.strip() for cell in next(lines, (0, []))[1]], lines
+
+
+def _rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Every row with its line."""
     try:
-        header = [cell.strip() for cell in next(reader, [])]
+        for row in reader:
+            yield reader.line_num, row
     except csv.Error as error:
-        raise MhoError(f"{path}:1: {error}") from None
-    return header, ((reader.line_num, row) for row in reader)
+        raise MhoError(f"{path}:{reader.line_num}: {error}; is this a table of comma-separated values?") from None
 
 
 def _number(cell: str, column: Column, where: str) -> float:

@@ -9,20 +9,20 @@ from typing import Any
 
 import click
 
-from mho.ground import MhoError
-from mho_lab.options import count, several, switch
+from mho.ground import MhoError, writing
+from mho_lab.options import SEED, Place, count, folder, several, switch
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=Place())
 @click.option("--kind", required=True, metavar="KIND", help="The effect to fit, e.g. pcm.drift.")
 @several("--map", "names", "NAME=COLUMN", "NAME in the file is COLUMN (repeatable).")
 @several("--fix", "fixed", "FIELD=VALUE", "Do not fit this field (repeatable).")
 @several("--start", "started", "FIELD=VALUE", "Search from this value (repeatable).")
 @click.option("--g-max", metavar="G", help="Range of the devices, e.g. '25 uS' [default: the largest conductance].")
-@click.option("--out", type=click.Path(path_type=Path), help="Write fit.yaml, fit.json and fit.svg to this folder.")
+@folder("--out", "Write fit.yaml, fit.json and fit.svg to this folder.")
 @count("--draws", 99, "Simulated data sets for the verdict.", least=99)
-@click.option("--seed", default=0, show_default=True, help="Same seed, same simulated data sets.")
+@SEED
 @switch("--force", "Give the parameters of a rejected model all the same.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context
@@ -111,14 +111,12 @@ def _micro_siemens(text: str) -> float:
 def _write(result: Any, out: Path, give: bool) -> None:
     from mho_lab.fit import outcome
 
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / "fit.json").write_text(json.dumps(outcome.as_data(result), indent=1) + "\n")
         outcome.figure(result, out / "fit.svg")
         if give:
             (out / "fit.yaml").write_text(outcome.fragment(result))
-    except OSError as error:
-        raise MhoError(f"cannot write to {out}: {error.strerror}") from None
 
 
 def _text(result: Any, give: bool, out: Path | None) -> str:

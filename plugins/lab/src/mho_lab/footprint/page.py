@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 from mho.config import Hardware
 from mho_lab.footprint.counting import Footprint, MatrixFootprint
-from mho_lab.report.blocks import Cell, code, facts, page, shown, table, tiles
+from mho_lab.report.blocks import Cell, code, facts, shown, table, tiles, write_page
 from mho_lab.report.figures import TileGrid
 
 
-def footprint_page(found: Footprint, hw: Hardware, task: str, command: str = "") -> str:
-    """Tile map, matrices and totals (R003 Table 1)."""
+def write_footprint(file: Path, found: Footprint, hw: Hardware, task: str, command: str = "") -> Path:
+    """Tile map, matrices and totals (Rasch et al. 2023, Table 1), kept for `mho report` too."""
     head = ["Matrix", "Type", "Tile", "Groups", "Rows", "Columns", "Tiles", "Used %", "Uses", "#MVM", "Mflop"]
     rows: list[list[Cell]] = [
         [
@@ -33,7 +34,8 @@ def footprint_page(found: Footprint, hw: Hardware, task: str, command: str = "")
     )
     if command:
         blocks.append(code("To get this again", command))
-    return page(f"Footprint of {task} on: {hw.description or hw.default}", blocks, headline=headline)
+    title = f"Footprint of {task} on: {hw.description or hw.default}"
+    return write_page(file, title, blocks, headline=headline, keep=True)
 
 
 def _grid(e: MatrixFootprint, hw: Hardware) -> TileGrid:

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from mho.config import registry
 from mho.ground import MhoError
+from mho_lab.devices import asked
 from mho_lab.measure import pools, work
-from mho_lab.measure.identity import OURS, code_of
+from mho_lab.measure.identity import OURS, digest, files_of
 from mho_lab.measure.state import Item, Record, State, need_plans
 from mho_lab.measure.work import Measure
 
@@ -69,6 +70,12 @@ def run(
     return [r for k in mine if (r := state.record(k))]
 
 
+def records(items: Iterable[Item], measure: Measure, folder: str | Path, identity: dict[str, Any] | None = None) -> list[Record]:
+    """The records that there are of these items, whoever has measured them."""
+    state = State(Path(folder).resolve())
+    return [r for item in items if (r := state.record(key_of(item, measure, identity)))]
+
+
 def plan(items: Iterable[Item], measure: Measure, folder: str | Path, identity: dict[str, Any] | None = None) -> None:
     """Note that `folder` is about these items and no others; nothing is measured. What was planned for this function before
     keeps its results, but `read` and `status` no longer tell of them."""
@@ -86,8 +93,7 @@ def _with_code(identity: dict[str, Any] | None, measure: Measure) -> dict[str, A
     module = work.describe(measure)["name"].partition(":")[0]
     if module.partition(".")[0] in OURS:
         return identity or {}
-    code = code_of(sys.modules[module])
-    return {**(identity or {}), "measure": hashlib.sha256(code).hexdigest()[:16]}
+    return {**(identity or {}), "measure": {name: digest(file) for name, file in files_of(sys.modules[module]).items()}}
 
 
 def _key(item: Item, measure: str, identity: dict[str, Any]) -> str:
@@ -216,6 +222,7 @@ class _Job:
             "folder": str(self.state.folder),
             "identity": self.identity,
             "plugins": self.plugins,
+            "device": asked(),
             "path": sys.path,
             "timeout": self.timeout,
             "driver": os.getpid(),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 import mho
-from mho.config import Hardware, registry
-from mho.ground import MhoError
+from mho.config import Hardware, Kinded, Strict, TrainingSpec, kind_form, registry
+from mho.ground import MhoError, PluginError
+from mho_lab.devices import current
 
 OURS = {"mho", "mho_lab"}  # packages whose versions say what their code is
+ALWAYS = {"mho", "mho-lab", "mho-fast", "torch", "python"}  # versions that every result depends on
 INSTALLED = {"site-packages", "dist-packages"}  # folders of packages that have versions
 
 
@@ -27,17 +31,77 @@ class HasCode(Protocol):
 
 
 def identity(
-    task: HasCode | None = None, checkpoint: str | Path | None = None, hardware: Hardware | None = None
+    task: HasCode | None = None, checkpoint: str | Path | None = None, hardware: Hardware | Iterable[Hardware] | None = None
 ) -> dict[str, Any]:
     """What results depend on besides their item: the code and data version of a task, the bytes of a checkpoint, the
-    precision of the simulation on this processor (of `hardware`, where all results are for one), and the versions of mho,
-    its plugins (files of --plugin by their hash), torch and Python."""
-    about: dict[str, Any] = {"precision": _precision(hardware), "versions": versions()}
+    precision of the simulation on this processor, versions, and code; the device, where it is not the processor.
+
+    hardware    one or several that the results are for: the code of the plugins that they name counts, file by file, and no
+                other plugin does. Without it, the versions of all plugins count (files of --plugin by their hash).
+    """
+    used = [hardware] if isinstance(hardware, Hardware) else None if hardware is None else [*hardware]
+    installed = versions()
+    modules = {m for hw in used or () for m in _modules_of(hw)}
+    about: dict[str, Any] = {
+        "precision": _precision(used[0] if used and len(used) == 1 else None),
+        "versions": installed if used is None else {k: v for k, v in installed.items() if k in ALWAYS},
+    }
+    if current().type != "cpu":
+        about["device"] = current().type
     if task is not None:
-        about["code"] = task.fingerprint()
+        modules |= {c.__module__ for c in type(task).__mro__[:-1]}
+        about["fingerprint"] = task.fingerprint()
+    about["code"] = {n: digest(f) for m in sorted(modules) if not _ours(m) for n, f in files_of(sys.modules[m]).items()}
     if checkpoint is not None:
         about["checkpoint"] = digest(checkpoint)
     return about
+
+
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] in OURS
+
+
+def _modules_of(hardware: Hardware) -> Iterator[str]:
+    """The modules of every kind that a hardware names, of the classes that it is built on, and of the layers that its
+    families bring along."""
+    classes = {c for k in _kinds(hardware) for c in k.__mro__ if c is not Kinded and issubclass(c, Kinded)}
+    families = {str(getattr(c, "KIND", "")).partition(".")[0] for c in classes} & registry.default().claims.keys()
+    layers = (registry.thing(t) for f in families for t in registry.default().load(f).named("layer").values())
+    yield from (c.__module__ for c in (*classes, *layers))
+
+
+def _kinds(value: Any) -> Iterator[type[Kinded]]:
+    """The classes of all parts inside, also where only their names stand."""
+    if isinstance(value, Strict):
+        yield from [type(value)] if isinstance(value, Kinded) else ()
+        yield from (k for name in type(value).model_fields for k in _kinds(getattr(value, name)))
+        yield from _kinds(value.all_methods) if isinstance(value, TrainingSpec) else ()  # also those with a key of their own
+    elif isinstance(value, Mapping):
+        yield from (k for v in value.values() for k in _kinds(v))
+    elif isinstance(value, (tuple, list)):
+        yield from (k for v in value for k in _kinds(v))
+    elif kind_form(value):
+        with contextlib.suppress(PluginError):  # a tile, or a word
+            yield registry.resolve(value)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What has changed from one identity, or other plain data, to another: a few words each, the most telling first."""
+    a, b = dict(_leaves(before)), dict(_leaves(now))
+    changed = [k for k in dict.fromkeys((*b, *a)) if a.get(k) != b.get(k)]
+    files = [k for k in changed if k[0] in ("code", "measure") and len(k) > 1]
+    told = [f"{k[1]} {'is gone' if k not in b else 'is new' if k not in a else 'has changed'}" for k in files]
+    rest = [k for k in changed if k not in files and not (k[0] == "fingerprint" and files)]
+    return told + [f"{'.'.join(k)} was {a.get(k, 'not there')}, is {b.get(k, 'not there')}" for k in rest]
+
+
+def _leaves(data: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every plain value with its path."""
+    if isinstance(data, (Mapping, list, tuple)):
+        for key, value in data.items() if isinstance(data, Mapping) else enumerate(data):
+            yield from _leaves(value, (*path, str(key)))
+    else:
+        yield path, data
 
 
 def _precision(hardware: Hardware | None) -> dict[str, str]:
@@ -57,6 +121,7 @@ def versions() -> dict[str, str]:
     return {
         **dict(sorted(found.items())),
         "mho": mho.__version__,
+        "mho-fast": metadata.version("mho-fast"),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
@@ -73,24 +138,34 @@ def digest(file: str | Path) -> str:
 
 # -- code of the user -----------------------------------------------------------------------------------------------
 def code_of(module: ModuleType) -> bytes:
-    """The text of a module, and of the modules under its folder that it imports, anywhere in its text and in theirs.
+    """The text of all `files_of` a module, its own first."""
+    return b"".join(f.read_bytes() for f in files_of(module).values())
+
+
+def files_of(module: ModuleType) -> dict[str, Path]:
+    """The file of a module, and those of the modules that it imports from its folder, or from its package, anywhere in its text
+    and in theirs; by their names there.
 
     What lies elsewhere, mho, the standard library and installed packages are left out; their versions say what they are.
     """
-    file = getattr(module, "__file__", None)
-    if not file:
-        return b""
-    return b"".join(f.read_bytes() for f in [Path(file), *_helpers(Path(file).resolve(), module.__package__ or "")])
+    if not getattr(module, "__file__", None):
+        return {}
+    file = Path(module.__file__ or "").resolve()
+    top = sys.modules.get(module.__name__.partition(".")[0])
+    package = getattr(top, "__file__", None) if hasattr(top, "__path__") else None
+    folder = Path(package).resolve().parent if package else file.parent
+    helpers = [] if folder.name in INSTALLED else _helpers(file, folder, module.__package__ or "")
+    return {f.relative_to(folder.parent if package else folder).as_posix(): f for f in [file, *helpers]}
 
 
-def _helpers(file: Path, package: str) -> list[Path]:
-    """The files under the folder of `file` that it imports, and what these import, in the order of their paths."""
+def _helpers(file: Path, folder: Path, package: str) -> list[Path]:
+    """The files under `folder` that a file imports, and what these import, in the order of their paths."""
     found: dict[Path, str] = {file: package}
     open_ = [file]
     while open_:
         here = open_.pop()
         for name in _imported(here, found[here]):
-            for helper, its_package in _own(name, file.parent):
+            for helper, its_package in _own(name, folder):
                 if helper not in found:
                     found[helper] = its_package
                     open_.append(helper)

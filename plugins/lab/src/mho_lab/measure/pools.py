@@ -19,7 +19,7 @@ Tick = Callable[[], object]
 GRACE = 30.0  # seconds for imports, and for ending itself, after which a worker that is over its time is killed
 
 
-START = "from mho_lab.measure.work import serve; serve()"  # what a worker process runs
+START = "import sys; from mho_lab.measure.work import serve; serve(int(sys.argv[1]))"  # what a worker process runs
 
 
 class PoolError(Exception):
@@ -39,7 +39,7 @@ class Worker:
         self.kill()
 
     def do(self, task: Task) -> bool:
-        """Whether the process lived to the end of the task."""
+        """Whether the process lived to the end of the task. Raises `MhoError` where it could not use the folder."""
         process = self._process = self._process or _started()
         assert process.stdin is not None and process.stdout is not None
         late = threading.Timer(task["timeout"] + GRACE, process.kill) if task["timeout"] else None
@@ -48,15 +48,17 @@ class Worker:
                 late.start()
             process.stdin.write(json.dumps(task) + "\n")
             process.stdin.flush()
-            answered = bool(process.stdout.readline())
+            answer = process.stdout.readline()
         except BrokenPipeError:
-            answered = False
+            answer = ""
         finally:
             if late:
                 late.cancel()
-        if not answered:
+        if not answer:
             self.kill()
-        return answered
+        elif said := json.loads(answer):
+            raise MhoError(said)
+        return bool(answer)
 
     def kill(self) -> None:
         process, self._process = self._process, None
@@ -71,7 +73,7 @@ class Worker:
 
 def _started() -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603 (ourselves)
-        [sys.executable, "-P", "-c", START],
+        [sys.executable, "-P", "-c", START, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -125,10 +127,10 @@ def _configured(backend: str, workers: int | None) -> Iterator[int | None]:
     if backend == "joblib":
         yield workers
         return
-    threads = {"inner_max_num_threads": 1} if backend == "loky" else {}
+    own = {"inner_max_num_threads": 1, "initializer": work.follow, "initargs": (os.getpid(),)} if backend == "loky" else {}
     jobs = workers or (os.cpu_count() or 1 if backend == "loky" else -1)
     try:
-        configured = parallel_config(backend=backend, n_jobs=jobs, **threads)
+        configured = parallel_config(backend=backend, n_jobs=jobs, **own)
     except (ValueError, ImportError) as error:  # no such backend, or no client of a cluster
         raise MhoError(f"executor {backend!r} cannot be used: {error}") from None
     with configured:

@@ -8,15 +8,16 @@ running/KEY.json      somebody is measuring this item, or died of it; KEY.trace 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mho.ground import MhoError, write_atomically
+from mho.ground import MhoError, system_error, write_atomically
+from mho_lab.measure.identity import differences
 
 Item = dict[str, Any]
 Record = dict[str, Any]
@@ -52,10 +53,10 @@ class State:
 
     def record(self, key: str) -> Record | None:
         """The result of an item, else its failure, else None."""
-        return _read(self.result(key)) or _read(self.failure(key))
+        return read_json(self.result(key)) or read_json(self.failure(key))
 
     def failed(self, key: str) -> Record | None:
-        return None if self.done(key) else _read(self.failure(key))
+        return None if self.done(key) else read_json(self.failure(key))
 
     def given_up(self, key: str) -> bool:
         """Whether an item has failed as often as it is tried."""
@@ -68,7 +69,7 @@ class State:
     def left_behind(self, key: str) -> bool:
         """Whether a process of this machine died while it measured the item. What is marked by a living one, or by another
         machine, may be under way there: another shard, or a cluster."""
-        mark = _read(self.running(key))
+        mark = read_json(self.running(key))
         return mark is not None and not self.done(key) and mark["host"] == platform.node() and not _alive(mark["pid"])
 
     def clear_running(self, key: str) -> None:
@@ -77,24 +78,28 @@ class State:
 
     def fail(self, key: str, record: Record) -> None:
         """Note one more failure of an item."""
-        before = _read(self.failure(key))
+        before = read_json(self.failure(key))
         record = {**record, "attempts": (before["attempts"] if before else 0) + 1}
         write_atomically(self.failure(key), json.dumps(record, indent=1))
 
     # -- plans ------------------------------------------------------------------------------------------------
     def plans(self) -> list[dict[str, Any]]:
         """Every plan of the folder, in the order in which they were made."""
-        found = [p for file in sorted((self.folder / "plans").glob("*.json")) if (p := _read(file))]
+        found = [p for file in sorted((self.folder / "plans").glob("*.json")) if (p := read_json(file))]
         return sorted(found, key=lambda p: p["number"])
 
     def add_to_plan(self, plan: dict[str, Any], replace: bool = False) -> None:
         """Merge new items into the plan of this measure function, or put them in place of all that were planned before; a
         plan for other versions of anything is always replaced."""
         file = self.plan(plan["measure"]["name"])
-        before, others = _read(file), self.plans()
+        before, others = read_json(file), self.plans()
         number = before["number"] if before else 1 + max((p["number"] for p in others), default=0)
-        if before and not replace and before["identity"] == plan["identity"]:
+        changed = differences(before["identity"], plan["identity"]) if before else []
+        if before and not changed and not replace:
             plan = {**plan, "items": {**before["items"], **plan["items"]}}
+        if changed:
+            told = f"{changed[0]}{f' (and {len(changed) - 1} more)' if len(changed) > 1 else ''}"
+            warnings.warn(f"{self.folder}: {told}; what depends on it is measured again", stacklevel=2)
         new = {"number": number, **plan}
         if new != before:
             write_atomically(file, json.dumps(new, indent=1))
@@ -110,11 +115,16 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _read(file: Path) -> dict[str, Any] | None:
-    """The content of a JSON file, or None where there is none."""
-    with contextlib.suppress(FileNotFoundError):
+def read_json(file: Path) -> dict[str, Any] | None:
+    """The content of a JSON file, or None where there is none. Raises `MhoError` for anything else."""
+    try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
-    return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise MhoError(f"cannot read {file}: {system_error(error)}") from None
+    except (ValueError, TypeError) as error:
+        raise MhoError(f"{file} is not what mho wrote: {error}; remove it, and run again") from None
 
 
 @dataclass(frozen=True)

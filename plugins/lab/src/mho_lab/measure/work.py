@@ -78,7 +78,8 @@ def do(task: dict[str, Any]) -> None:
     mark in running/ stays."""
     global _here  # noqa: PLW0603 (what `folder` gives)
     with _ONE:
-        _follow(task["driver"])
+        if os.getppid() == task["driver"]:  # not the worker of a cluster, which has a life of its own
+            follow(task["driver"])
         state, key = State(Path(task["folder"])), task["key"]
         if state.done(key):
             return
@@ -132,7 +133,9 @@ def _prepare(task: dict[str, Any]) -> None:
     if os.getpid() == task["driver"]:
         return
     from mho.config import registry
+    from mho_lab import devices
 
+    devices.use(task["device"])
     for file in task["plugins"]:
         if file not in _loaded:
             registry.load_file(file)
@@ -170,10 +173,10 @@ def _limited(trace: Path, timeout: float | None) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
-def _follow(driver: int) -> None:
+def follow(driver: int) -> None:
     """End this process when the driver that started it is gone: nobody waits for its results any more."""
     global _watched  # noqa: PLW0603 (once per process)
-    if _watched or os.getppid() != driver:  # not our child: the worker of a cluster, which has a life of its own
+    if _watched or os.getpid() == driver:
         return
     _watched = True
 
@@ -185,11 +188,17 @@ def _follow(driver: int) -> None:
     threading.Thread(target=watch, daemon=True, name="mho-sweep-driver").start()
 
 
-def serve() -> None:
-    """Answer each line of stdin, a task, with a line once it is done. What tasks print goes to stderr."""
+def serve(driver: int) -> None:
+    """Answer each line of stdin, a task, with a line once it is done: what went wrong with its folder, or nothing. What tasks
+    print goes to stderr."""
+    follow(driver)
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)
         for line in sys.stdin:
-            do(json.loads(line))
-            out.write("done\n")
+            said = ""
+            try:
+                do(json.loads(line))
+            except MhoError as error:
+                said = str(error)
+            out.write(json.dumps(said) + "\n")
             out.flush()

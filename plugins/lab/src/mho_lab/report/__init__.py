@@ -7,20 +7,7 @@
     report.write_page("page.html", "What costs accuracy", [report.lines(...), report.heatmap(...), report.table(...)])
 """
 
-from mho_lab.report.blocks import (
-    Block,
-    bars,
-    code,
-    facts,
-    heatmap,
-    histogram,
-    lines,
-    page,
-    scatter,
-    table,
-    text,
-    tiles,
-    write_page,
-)
+from mho_lab.report.blocks import Block, bars, code, facts, heatmap, histogram, lines  # noqa: I001
+from mho_lab.report.blocks import page, scatter, table, text, tiles, write_page
 from mho_lab.report.figures import TileGrid
 from mho_lab.report.folders import report_of, write_report

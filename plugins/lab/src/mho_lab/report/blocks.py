@@ -24,7 +24,7 @@ from typing import Any, TypeVar, cast
 from mho import ground
 from mho.ground import MhoError, write_atomically
 from mho_lab.report import figures, words
-from mho_lab.report.figures import Drawing, Series, Spot, TileGrid
+from mho_lab.report.figures import Drawing, Series, TileGrid
 
 PAGE = "page.json"
 Value = float | int | None
@@ -133,24 +133,19 @@ def _namer(names: Sequence[tuple[float, str]]) -> Callable[[float], str]:
 
 
 @_block
-def scatter(title: str, spots: Sequence[Spot], *, x: str = "", y: str = "", percent: bool = False, note: str = "") -> Block:
-    """Points with error bars; those on the `front` come first, are numbered and joined, the others pale."""
-    spots = [s if isinstance(s, Spot) else Spot(**s) for s in spots]
+def scatter(
+    title: str, spots: Sequence[tuple[Any, ...]], front: int, *, x: str = "", y: str = "", percent: bool = False, note: str = ""
+) -> Block:
+    """Points (name, x, low, high, y, standard error); the first `front` are the best: numbered and joined, the others pale."""
     rows = [
-        [
-            str(i) if s.front else "",
-            s.name,
-            f"{s.x:.3g}",
-            f"{s.low:.3g} to {s.high:.3g}",
-            _with_error(s.y, number(s.sem), percent),
-        ]
-        for i, s in enumerate(spots, 1)
+        [str(i + 1) if i < front else "", n, f"{at:.3g}", f"{low:.3g} to {high:.3g}", _with_error(v, number(sem), percent)]
+        for i, (n, at, low, high, v, sem) in enumerate(spots)
     ]
-    far = max((s.x for s in spots), default=1.0) > 10 * min((s.x for s in spots), default=1.0) > 0
-    log = ("x",) * far
+    far = max(s[1] for s in spots) > 10 * min(s[1] for s in spots) > 0
+    drawing = Drawing(x, y, ("x",) * far, percent)
     data = {"legend": [], "levels": [], "table": _table(["", "Point", x, "Band", y], rows, percent, numeric=[2, 3, 4])}
-    label = f"{title}: {y} over {x} for {_names([s.name for s in spots])}. The numbers are in the table."
-    return Block(title, "figure", data, lambda name: figures.scatter(Drawing(x, y, log, percent), spots, name, label), note)
+    label = f"{title}: {y} over {x} for {_names([s[0] for s in spots])}. The numbers are in the table."
+    return Block(title, "figure", data, lambda name: figures.scatter(drawing, spots, front, name, label), note)
 
 
 @_block
@@ -267,7 +262,7 @@ def kept_page(folder: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return asdict(value) if isinstance(value, (TileGrid, Spot)) else str(value)
+    return asdict(value) if isinstance(value, TileGrid) else str(value)
 
 
 def render(template: str, package: str = __package__, **values: Any) -> str:

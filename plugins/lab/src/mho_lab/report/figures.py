@@ -94,32 +94,18 @@ def curves(drawing: Drawing, series: Sequence[Series], name: str, label: str) ->
         return finish(figure, name, label)
 
 
-@dataclass(frozen=True)
-class Spot:
-    """One point of a scatter plot, between `low` and `high` along x; `front` where no other point beats it."""
-
-    name: str
-    x: float
-    low: float
-    high: float
-    y: float
-    sem: float
-    front: bool
-
-
-def scatter(drawing: Drawing, spots: Sequence[Spot], name: str, label: str) -> str:
-    """Points with error bars both ways."""
+def scatter(drawing: Drawing, spots: Sequence[tuple[Any, ...]], front: int, name: str, label: str) -> str:
+    """Points (name, x, low, high, y, standard error); the first `front` are numbered and joined, and have their band."""
     with canvas(3.2) as figure:
         ax = figure.add_subplot()
-        for i, s in enumerate(spots, 1):
-            sem = s.sem if math.isfinite(s.sem) else 0.0
-            shade: dict[str, Any] = {"color": colour(0 if s.front else 1), "alpha": 1.0 if s.front else 0.35}
-            ax.errorbar(s.x, s.y, sem, marker="o", markersize=5, elinewidth=1.2, capsize=2, **shade)
-            if s.front:
-                ax.plot([s.low, s.high], [s.y, s.y], color=colour(0), alpha=0.35, linewidth=0.8)
-                ax.annotate(str(i), (s.x, s.y), (4, 5), textcoords="offset points", color=INK)
-        best = [s for s in spots if s.front]
-        ax.plot([s.x for s in best], [s.y for s in best], color=colour(0), linewidth=1.4, drawstyle="steps-post")
+        for i, (_, x, low, high, y, sem) in enumerate(spots):
+            shade: dict[str, Any] = {"color": colour(int(i >= front)), "alpha": 1.0 if i < front else 0.35}
+            ax.errorbar(x, y, sem if math.isfinite(sem) else 0.0, marker="o", markersize=5, elinewidth=1.2, capsize=2, **shade)
+            if i < front:
+                ax.plot([low, high], [y, y], color=colour(0), alpha=0.35, linewidth=0.8)
+                ax.annotate(str(i + 1), (x, y), (-11, 1), textcoords="offset points", color=INK)
+        best = [(s[1], s[4]) for s in spots[:front]]
+        ax.plot(*zip(*best), color=colour(0), linewidth=1.4, drawstyle="steps-post")
         _scales(ax, drawing)
         ax.set_xlabel(short(drawing.x, 60))
         ax.set_ylabel(short(drawing.y, 40))

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from mho_lab.options import Place, file
+
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File [report.html in FOLDER].")
+@click.argument("folder", type=Place(exists=True, file_okay=False))
+@file("--out", "File [report.html in FOLDER].")
 def report(folder: Path, out: Path | None) -> None:
     """Write the HTML report of a run, a sweep or a study: one file without scripts that loads nothing.
 

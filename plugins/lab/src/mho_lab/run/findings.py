@@ -77,32 +77,35 @@ def _paired(n: int, gain: float, half: float) -> str:
 
 
 def _hwa_or_not(hwa: VariantScores, direct: VariantScores) -> str:
-    gain, sem, chips = _difference(hwa, direct)
-    points = words.points(gain, sem)
-    if sem is None:
-        return f"Training for the hardware changes it by {points} points: on one chip, that can be chance."
-    if abs(gain) <= t95(chips - 1) * sem:
-        return f"Training for the hardware makes no difference that {chips} chips can show ({points} points)."
-    if gain > 0:
-        return f"Training for the hardware gains {points.lstrip('+')} points over direct deployment."
-    return f"Training for the hardware does not help here: against direct deployment it loses {points.lstrip('−')} points."
+    how, points, chips = _compared(hwa, direct)
+    return {
+        "one chip": f"Training for the hardware changes it by {points} points: on one chip, that can be chance.",
+        "equal": f"Training for the hardware makes no difference that {chips} chips can show ({points} points).",
+        "better": f"Training for the hardware gains {points.lstrip('+')} points over direct deployment.",
+        "worse": f"Training for the hardware does not help here: against direct deployment it loses {points.lstrip('−')} points.",
+    }[how]
 
 
 def _first_or_not(first: VariantScores, second: VariantScores) -> str:
-    gain, sem, chips = _difference(first, second)
-    points = words.points(gain, sem)
+    how, points, chips = _compared(first, second)
+    return {
+        "one chip": f"“{first.name}” is {points} points from “{second.name}”: on one chip, that can be chance.",
+        "equal": f"{chips} chips cannot tell “{first.name}” from “{second.name}” ({points} points).",
+    }.get(how, f"“{first.name}” is best, {points.lstrip('+')} points ahead of “{second.name}”.")
+
+
+def _compared(a: VariantScores, b: VariantScores) -> tuple[str, str, int]:
+    """What a - b at the last time says, for independent means; the difference in points with its standard error; the fewer
+    chips."""
+    sems, chips = (a.sem[-1], b.sem[-1]), min(len(a.last), len(b.last))
+    gain, sem = (a.mean[-1] or 0) - (b.mean[-1] or 0), None if None in sems else math.hypot(*filter(None, sems))
     if sem is None:
-        return f"“{first.name}” is {points} points from “{second.name}”: on one chip, that can be chance."
-    if abs(gain) <= t95(chips - 1) * sem:
-        return f"{chips} chips cannot tell “{first.name}” from “{second.name}” ({points} points)."
-    return f"“{first.name}” is best, {points.lstrip('+')} points ahead of “{second.name}”."
-
-
-def _difference(a: VariantScores, b: VariantScores) -> tuple[float, float | None, int]:
-    """(a - b, its standard error, the fewer chips) at the last time, for independent means."""
-    sems = a.sem[-1], b.sem[-1]
-    sem = None if sems[0] is None or sems[1] is None else math.hypot(sems[0], sems[1])
-    return (a.mean[-1] or 0) - (b.mean[-1] or 0), sem, min(len(a.last), len(b.last))
+        how = "one chip"
+    elif abs(gain) <= t95(chips - 1) * sem:
+        how = "equal"
+    else:
+        how = "better" if gain > 0 else "worse"
+    return how, words.points(gain, sem), chips
 
 
 def _ranked(run: RunResults) -> list[VariantScores]:

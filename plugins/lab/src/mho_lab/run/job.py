@@ -5,7 +5,7 @@ Everything lands in one folder, and an interrupted run goes on where it was:
 key.json          what was run; a folder never mixes two runs
 hardware.yaml     the resolved hardware file, with the versions of all plugins
 digital.safetensors, trained.safetensors   weights after plain and after hardware-aware training
-digital.part.pt, trained.part.pt           a training under way, after its last whole epoch
+digital.part.safetensors, trained.part.safetensors   a training under way, after its last whole epoch
 results.jsonl     one line per variant and chip
 summary.json      scores, curves, what went on tiles
 report.html       the same to look at
@@ -28,20 +28,25 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mho.config import Hardware, load
+from mho.config import Hardware, load, parse, read
 from mho.effects import draws
-from mho.ground import MhoError, spread, write_atomically
+from mho.ground import MhoError, spread, write_atomically, writing
 from mho.use import Evaluation, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
-from mho_lab.measure.identity import identity, versions
+from mho_lab.devices import placed
+from mho_lab.measure.identity import differences, identity, versions
+from mho_lab.measure.state import read_json
+from mho_lab.run import ranks
 from mho_lab.run.adaptation import adapt_batch_norm, tune_digital
 from mho_lab.run.inspection import inspect_layers, kurtosis_by_layer
 from mho_lab.run.loop import Loop, seed_all
+from mho_lab.run.networks import Elsewhere
 from mho_lab.run.product import MvmExperiment, effect_table
 from mho_lab.run.results import complete_lines
 from mho_lab.run.task import Score, Task
 
 DIRECT_CLIPS = ("none", "2.5 sigma")
 DIRECT_RANGES = ("max", "mse")
+TOLD = 5  # differences that are told
 TUNING_BATCHES = 100  # at most, of the direct baseline of R003-80
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -75,6 +80,8 @@ class Job:
     label: str = ""  # stands before the name of every stage in its progress
     started: float = field(default_factory=time.time)
     chosen: str = ""  # how the direct deployment was made
+    elsewhere: Elsewhere | None = None  # who scores the chips; None: this process
+    every: int | None = None  # steps of a training after which its state is kept, besides every epoch
 
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
@@ -106,7 +113,7 @@ class Job:
     def _digital(self) -> tuple[nn.Module, Score]:
         """Plain training, or its saved result; with the score that everything is compared to."""
         self._seed("digital")
-        model, file = self.task.model(), self.folder / "digital.safetensors"
+        model, file = placed(self.task.model()), self.folder / "digital.safetensors"
         if file.exists():
             load_model(model, file)
         else:
@@ -208,35 +215,34 @@ class Job:
 
     def _fit(self, net: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, file: Path, what: str, **options: Any) -> None:
         """Train, and keep the result in `file`."""
-        part, what = file.with_suffix(".part.pt"), self.label + what
-        loop = Loop(self.task, net, optimizer, epochs, self.seed, part, what=what, progress=self.progress, **options)
+        part, what = file.with_suffix(".part.safetensors"), self.label + what
+        options |= {"what": what, "progress": self.progress and ranks.is_first(), "every": self.every}
+        loop = Loop(self.task, net, optimizer, epochs, self.seed, part, **options)
         loop.run()
-        write_atomically(file, lambda f: save_model(net, f))
+        if ranks.is_first():
+            save_model(net, file)
         loop.done()
+        ranks.meet()
 
     def _curve(self, variant: Variant, net: nn.Module, reference: float) -> tuple[Evaluation, dict[str, Rows]]:
         """Scores and further figures of all chips; chips that are in results.jsonl already are not run again."""
         file = self.folder / "results.jsonl"
         lines = {r["chip"]: r for r in complete_lines(file) if r["variant"] == variant.name}
         taken: list[Score] = []
+        if self.elsewhere is not None:
+            network = write_atomically(self.folder / f"{variant.name}.safetensors", lambda f: save_model(net, f))
+            found = self.elsewhere.chips(network, self.hardware.times, self.seed, self.chips)
+            for k in sorted(found.keys() - lines.keys()):
+                self._keep_line(lines, variant, k, **found[k])
 
         def score(net: nn.Module) -> float:
             taken.append(self.task.checked_score(net))
             return taken[-1]
 
         def keep(k: int, scores: tuple[float, ...]) -> None:
-            line = lines[k] = {
-                "variant": variant.name,
-                "chip": k,
-                "seed": self.seed,
-                "times": list(self.hardware.times),
-                "scores": list(scores),
-                "extra": {name: [s.extra[name] for s in taken] for name in taken[0].extra},
-            }
+            extra = {name: [s.extra[name] for s in taken] for name in taken[0].extra}
             taken.clear()
-            cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
-            with file.open("a") as f:
-                f.write("\n" * cut + json.dumps(line) + "\n")
+            self._keep_line(lines, variant, k, list(scores), extra)
 
         curve = evaluate(
             net, score, self.hardware.times, self.chips, self.seed,
@@ -245,6 +251,15 @@ class Job:
         )  # fmt: skip
         rows = [lines[k] for k in range(self.chips)]
         return curve, {name: [r["extra"][name] for r in rows] for name in rows[0].get("extra", {})}
+
+    def _keep_line(self, lines: dict[int, Any], variant: Variant, k: int, scores: list[float], extra: dict[str, Any]) -> None:
+        """One line more of results.jsonl, and of `lines`."""
+        about = {"variant": variant.name, "chip": k, "seed": self.seed, "times": list(self.hardware.times)}
+        line = lines[k] = {**about, "scores": scores, "extra": extra}
+        file = self.folder / "results.jsonl"
+        cut = file.exists() and not file.read_bytes().endswith(b"\n")  # a crash may have cut the last line short
+        with writing(file), file.open("a") as f:
+            f.write("\n" * cut + json.dumps(line) + "\n")
 
     # -- bookkeeping ------------------------------------------------------------------------------------------
     def _seed(self, stage: str) -> None:
@@ -318,7 +333,7 @@ class Job:
 
 def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     """The task's network on analog tiles with the weights of a file; a plain digital one is calibrated first."""
-    net = load_model(to_analog(task.model(), hardware), checkpoint)
+    net = load_model(to_analog(placed(task.model()), hardware), checkpoint)
     with safe_open(str(checkpoint), "pt") as f:
         plain = not any(name.endswith("tiles.input_range") for name in f.keys())  # noqa: SIM118 (not a dict)
     if plain:
@@ -327,14 +342,22 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     return net.eval()
 
 
-def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str) -> None:
-    """Make the folder of a run and write down whose it is; an error if it holds another one."""
+REMEDY = "choose another folder with --out, or remove this one"
+
+
+def claim_folder(folder: Path, task: Task, hardware: Hardware, seed: int | str, remedy: str = REMEDY) -> None:
+    """Make the folder of a run and write down whose it is. Raises `MhoError` if it holds another one: what differs, and the
+    remedy."""
     key = {"task": task.name, "hardware": hardware.digest, "seed": seed, **identity(task, hardware=hardware)}
     file = folder / "key.json"
-    if file.exists() and (before := json.loads(file.read_text())) != key:
-        changed = ", ".join(k for k in key if before.get(k) != key[k])
-        raise MhoError(f"{folder} holds another run (different {changed}); choose another folder with --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    if (before := read_json(file)) and before != key:
+        told, hw = differences(before, key), folder / "hardware.yaml"
+        if before.get("hardware") != key["hardware"] and hw.exists():
+            told = differences(read(hw).data, parse(hardware.to_yaml(), "now").data) + [
+                t for t in told if not t.startswith("hardware ")
+            ]
+        more = f" and {len(told) - TOLD} more" if len(told) > TOLD else ""
+        raise MhoError(f"{folder} holds another run ({', '.join(told[:TOLD])}{more}); {remedy}")
     write_atomically(file, json.dumps(key, indent=1))
     made_with = "".join(f"# {name} {version}\n" for name, version in versions().items())
     write_atomically(folder / "hardware.yaml", made_with + hardware.to_yaml())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mho.effects import draws
-from mho.ground import MhoError, write_atomically
+from mho.ground import MhoError
+from mho.use import session_of
+from mho_lab.devices import moved
+from mho_lab.run import ranks
+from mho_lab.run.kept import keep_state, kept_state
 from mho_lab.run.task import Task
 
 
@@ -22,8 +27,9 @@ from mho_lab.run.task import Task
 class Loop:
     """Epochs of `task` with `net` and `optimizer`; `loss(outputs, batch)` is minimised.
 
-    After every epoch everything that the next one depends on is written to `file`, in one piece: weights, optimizer,
-    learning rate, generators. `run` goes on from there; `done` removes the file. Without a file nothing is kept.
+    After every epoch, and `every` so many steps, everything that goes on from there is written to `file`, in one piece: weights,
+    optimizer, learning rate, generators. `run` goes on from there, with any number of processes; `done` removes the file.
+    Without a file nothing is kept.
     """
 
     task: Task
@@ -37,16 +43,19 @@ class Loop:
     what: str = "training"
     progress: bool = True
     after: Callable[[int], Any] = lambda epochs: None  # told how many epochs are done, 0 first
+    every: int | None = None
 
     def run(self) -> None:
         """Train until the last epoch is done."""
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, max(1, self.epochs)) if self.cosine else None
-        first = self._resume(decay)
+        first, left = self._resume(decay)
         self.after(first)
         self.net.train()
+        called = ranks.together(self.net)
         with tqdm(range(self.epochs), self.what, initial=first, disable=not self.progress, leave=False) as bar:
             for epoch in range(first, self.epochs):
-                loss = self._epoch(epoch)
+                loss = self._epoch(epoch, called, decay, left)
+                left = None
                 bar.set_postfix(loss=f"{loss:.4f}")
                 bar.update()
                 if decay is not None:
@@ -57,22 +66,34 @@ class Loop:
 
     def done(self) -> None:
         """The result is safe elsewhere: the state between epochs is not needed any more."""
-        if self.file is not None:
+        if self.file is not None and ranks.is_first():
             self.file.unlink(missing_ok=True)
 
-    def _epoch(self, epoch: int) -> float:
-        loss = None
-        for batch in self.task.train_batches(draws.words("epoch", self.seed, epoch)[0] & 0x7FFFFFFF):
+    def _epoch(self, epoch: int, called: nn.Module, decay: Any, left: Left | None) -> float:
+        """All steps of an epoch, or those behind the `left` ones."""
+        if left is not None:
+            set_generator_states(left.begun)
+        session, begun, loss = session_of(self.net), generator_states() if self.every else {}, None
+        batches = enumerate(self.task.train_batches(draws.words("epoch", self.seed, epoch)[0] & 0x7FFFFFFF), 1)
+        for step, whole in batches:
+            if left is not None and step <= left.steps:
+                if step == left.steps:
+                    set_generator_states(left.now)
+                continue
+            batch, session.before, weight = ranks.part_of(moved(whole))
             self.optimizer.zero_grad()
-            loss = self.loss(self.task.predict(self.net, batch), batch)
-            loss.backward()
+            loss = self.loss(self.task.predict(called, batch), batch)
+            (loss if weight == 1 else loss * weight).backward()
             self.optimizer.step()
-        if loss is None:
+            if self.every and step % self.every == 0:
+                self._keep(epoch, decay, {"steps": step, "begun": begun})
+        session.before = None
+        if loss is None and left is None:
             raise MhoError(f"task {self.task.name!r}: train_batches gave no batch")
-        return float(loss.detach())
+        return math.nan if loss is None else float(loss.detach())
 
-    def _keep(self, epoch: int, decay: Any) -> None:
-        if self.file is None:
+    def _keep(self, epoch: int, decay: Any, left: dict[str, Any] | None = None) -> None:
+        if self.file is None or not ranks.is_first():
             return
         state = {
             "epoch": epoch,
@@ -80,20 +101,30 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "decay": decay.state_dict() if decay is not None else {},
             "generators": generator_states(),
+            "left": left,
         }
-        write_atomically(self.file, lambda f: torch.save(state, f))
+        keep_state(state, self.file)
 
-    def _resume(self, decay: Any) -> int:
-        """Epochs that are done already."""
+    def _resume(self, decay: Any) -> tuple[int, Left | None]:
+        """Epochs that are done already, and where the next one was left."""
         if self.file is None or not self.file.exists():
-            return 0
-        state = torch.load(self.file, weights_only=True)
+            return 0, None
+        state = kept_state(self.file)
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         if decay is not None:
             decay.load_state_dict(state["decay"])
         set_generator_states(state["generators"])
-        return int(state["epoch"])
+        left = state.get("left")
+        return int(state["epoch"]), Left(left["steps"], left["begun"], state["generators"]) if left else None
+
+
+class Left(NamedTuple):
+    """Where an epoch was left: after how many steps; the states of the generators when it began, and then."""
+
+    steps: int
+    begun: dict[str, Any]
+    now: dict[str, Any]
 
 
 def seed_all(seed: int) -> None:
@@ -116,9 +147,9 @@ def generator_states() -> dict[str, Any]:
 
 def set_generator_states(states: dict[str, Any]) -> None:
     """Back to `generator_states`."""
-    torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    torch.set_rng_state(states["torch"].cpu())
+    for number, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state.cpu(), number)
     name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
     random.setstate(states["python"])

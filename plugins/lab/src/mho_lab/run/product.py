@@ -12,6 +12,7 @@ from torch import Tensor
 from mho.config import Hardware
 from mho.effects import Nonideality
 from mho.use import Tile, Time, mvm_error
+from mho_lab.devices import moved
 from mho_lab.measure.statistics import standard_error
 
 
@@ -28,7 +29,7 @@ class MvmExperiment(NamedTuple):
         """W ~ N(0, sigma), x ~ U(-1, 1) of the k-th repetition."""
         g = torch.Generator().manual_seed(1000 * self.seed + k)
         w = self.sigma * torch.randn(self.size, self.size, generator=g)
-        return w, 2 * torch.rand(self.vectors, self.size, generator=g) - 1
+        return moved((w, 2 * torch.rand(self.vectors, self.size, generator=g) - 1))
 
 
 class MvmResult(NamedTuple):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mho.config import registry
+from mho.config import Hardware, load, registry, suggest
 from mho.ground import MhoError
 from mho_lab.measure.identity import code_of
 
@@ -127,7 +127,7 @@ def load_task(name: str | Path | Task) -> Task:
         return name
     path = Path(name)
     if path.suffix == ".py":
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, quiet about impossible names
             raise MhoError(f"no such task file: {path}")
         return _from_file(path)
     maker, _, argument = str(name).partition(":")
@@ -139,8 +139,8 @@ def load_task(name: str | Path | Task) -> Task:
         registry.default().load(family)
     tasks = registry.named("task")
     if full not in tasks:
-        known = ", ".join(t.removeprefix(f"{FAMILY}.") for t in tasks) or "none"
-        raise MhoError(f"no task {str(name)!r}; built in: {known}; or give a Python file that defines a mho.Task")
+        known = [t.removeprefix(f"{FAMILY}.") for t in tasks]
+        raise MhoError(f"no task {str(name)!r}; {suggest(str(name), known, 'tasks')}; or give a Python file with a mho.Task")
     return _made(registry.thing(tasks[full]), full, f"task {full!r}")
 
 
@@ -157,16 +157,20 @@ def _made_for(family: str, argument: str) -> Task:
     return made
 
 
+def task_and_hardware(task: str, hw: str, changes: Iterable[str] = ()) -> tuple[Task, Hardware]:
+    """What the arguments TASK and HW of a verb stand for. Raises `MhoError` where they are swapped."""
+
+    def describes_hardware(name: str) -> bool:
+        return name.endswith((".yaml", ".yml")) or name in registry.presets()
+
+    if describes_hardware(task) and not describes_hardware(hw):
+        raise MhoError(f"TASK comes first, then HW; expected: {hw} {task}")
+    hardware = load(hw, set=changes)
+    return load_task(task), hardware
+
+
 def _from_file(path: Path) -> Task:
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # many tasks are called task.py
-    spec = importlib.util.spec_from_file_location(f"mho_task_{path.stem}_{place}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as e:
-        raise MhoError(f"{path} failed to import: {type(e).__name__}: {e}") from e
+    module = registry.default().run_file(path, "task")
     found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Task) and c.__module__ == module.__name__]
     if len(found) != 1:
         names = ", ".join(c.__name__ for c in found) or "none"

@@ -14,12 +14,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mho.cli.config import JSON, SET
-from mho.config import load, registry
-from mho.ground import MhoError, json_text, percent, table, with_error
-from mho_lab.options import CHIPS, EXISTING, OUT, SEED, THREADS, at_most, default_folder, several, switch
+from mho.config import registry
+from mho.ground import MhoError, json_text, percent, table, with_error, write_atomically
+from mho_lab import devices
+from mho_lab.options import (
+    CHIPS,
+    DASK,
+    DEVICE,
+    EVERY,
+    EXECUTOR,
+    EXISTING,
+    OUT,
+    SEED,
+    SHARD,
+    THREADS,
+    WORKERS,
+    at_most,
+    default_folder,
+    folder,
+    several,
+    shard_of,
+    switch,
+)
 
 if TYPE_CHECKING:
     from mho_lab.run.job import Job
+    from mho_lab.run.networks import Elsewhere
     from mho_lab.run.seeds import Trainings
 
 
@@ -40,12 +60,18 @@ def _with_text(task: str, text: Path | None) -> str:
 @at_most("--jobs", "Trainings at the same time [one more than there are cores].")
 @OUT
 @THREADS
+@DEVICE
+@EVERY
+@EXECUTOR
+@WORKERS
+@DASK
 @TEXT
 @switch("--no-report", "Skip the HTML report.")
 @JSON
 def run(
     task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, seeds: int | None, jobs: int | None,
-    out: Path | None, threads: int, text: Path | None, no_report: bool, as_json: bool,
+    out: Path | None, threads: int, text: Path | None, save_every: int | None, executor: str, workers: int | None,
+    dask: str | None, no_report: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train TASK digitally, deploy it on HW as it is, train it hardware-aware, deploy that, and compare the accuracies
     of many simulated chips over drift time.
@@ -55,6 +81,12 @@ def run(
 
     One training says nothing about the next: --seeds 3 trains three times, each deployed on chips of its own, and gives
     means over the trainings, and what hardware-aware training gains with a 95 % interval.
+
+    \b
+    One training by several processes (the rest is done by the first of them):
+      torchrun --nproc-per-node 4 -m mho run TASK HW --device cuda
+    Chips on a cluster, after a training here:
+      mho run TASK HW --dask tcp://10.0.0.5:8786
     """
     task = _with_text(task, text)
     if not no_report:
@@ -62,8 +94,13 @@ def run(
 
         need_extras()  # before minutes of work
     job: Job | Trainings
-    job = one = _job(task, hw, changes, chips, seed, out, threads)
+    job = one = _job(task, hw, changes, chips, seed, out, threads, save_every)
+    if not _trained_together(one, seeds):
+        return
+    one.elsewhere = _elsewhere(task, one.folder / "items", executor, workers, dask)
     if seeds:
+        if one.elsewhere:
+            raise MhoError("--seeds trains in processes of its own; with --dask or --executor, run one seed after the other")
         folder = out or default_folder(one.task.name, hw, one.hardware.digest)
         from mho_lab.run.seeds import Trainings
 
@@ -72,6 +109,7 @@ def run(
         width = min(jobs or (os.cpu_count() or 1) + 1, seeds)
         if width > 1:
             options = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
+            options += [f"--save-every={save_every}"] if save_every else []
             _resumable(lambda: _apart(several, [task, hw, *options], width), folder)
     summary = _resumable(job.run, job.folder)
     click.echo(json_text(summary) if as_json else _table(summary))
@@ -88,12 +126,22 @@ def run(
 @SEED
 @OUT
 @THREADS
-def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None, threads: int) -> None:
+@DEVICE
+@EVERY
+def train(
+    task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None, threads: int, save_every: int | None
+) -> None:
     """Train TASK digitally and then for HW, and keep both networks (digital.safetensors, trained.safetensors).
 
     `mho run` with the same arguments goes on from there; `mho evaluate` takes the files.
+
+    \b
+    By several processes that share every mini-batch:
+      torchrun --nproc-per-node 4 -m mho train TASK HW --device cuda
     """
-    job = _job(task, hw, changes, 1, seed, out, threads)
+    job = _job(task, hw, changes, 1, seed, out, threads, save_every)
+    if not _trained_together(job):
+        return
     _resumable(job.train, job.folder)
     click.echo(f"{job.folder / 'digital.safetensors'}\n{job.folder / 'trained.safetensors'}")
 
@@ -107,29 +155,48 @@ def train(task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | N
 @SEED
 @several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")
 @THREADS
+@DEVICE
+@EXECUTOR
+@WORKERS
+@DASK
+@SHARD
+@folder("--out", "Folder of what --executor, --dask and --shard measure [mho-runs/evaluate-TASK-HW-...].")
 @TEXT
 @JSON
 def evaluate(
     checkpoint: Path, task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, times: tuple[str, ...],
-    threads: int, text: Path | None, as_json: bool,
+    threads: int, text: Path | None, executor: str, workers: int | None, dask: str | None, shard: str | None,
+    out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Score CHECKPOINT, a safetensors file of TASK's network, on many chips of HW over drift time.
 
     The file may come from `mho train` or be a plain digital checkpoint; the input ranges of the latter are calibrated on
     the task's calibration batches.
+
+    \b
+    Chips of a job array, with a folder that all jobs see; the last one, or a call without --shard, shows the curve:
+      mho evaluate net.safetensors digits pcm.standard --shard $SLURM_ARRAY_TASK_ID/8
     """
     import torch
 
     from mho.use import evaluate as score_chips
     from mho_lab.run.job import deploy
-    from mho_lab.run.task import load_task
+    from mho_lab.run.task import task_and_hardware
 
-    hardware, job_task = load(hw, set=changes), load_task(_with_text(task, text))
+    task = _with_text(task, text)
+    job_task, hardware = task_and_hardware(task, hw, changes)
     torch.set_num_threads(threads)
     net = deploy(job_task, hardware, checkpoint)
+    there = out or default_folder(f"evaluate-{job_task.name}", hw, hardware.digest, seed)
+    elsewhere = _elsewhere(task, there / "items", executor, workers, dask, shard)
+    done = _chips_of(elsewhere, net, checkpoint, times, seed, chips) if elsewhere else {}
+    if elsewhere and len(done) < chips:
+        click.echo(f"{len(done)} of {chips} chips are done in {there}; the other shards, or this command without --shard, go on")
+        return
     curve = score_chips(
-        net, job_task.checked_score, times or None, chips, seed, chance=job_task.chance, progress=sys.stderr.isatty()
-    )
+        net, job_task.checked_score, times or None, chips, seed,
+        chance=job_task.chance, progress=sys.stderr.isatty(), done=done,
+    )  # fmt: skip
     if as_json:
         click.echo(json_text({"times": curve.times, "mean": curve.mean, "sem": curve.sem, "scores": curve.scores}))
         return
@@ -157,9 +224,9 @@ def calibrate(
     import torch
 
     from mho.use import calibrate as choose, load_model, save_model, session_of, to_analog
-    from mho_lab.run.task import load_task
+    from mho_lab.run.task import task_and_hardware
 
-    hardware, job_task = load(hw, set=changes), load_task(_with_text(task, text))
+    job_task, hardware = task_and_hardware(_with_text(task, text), hw, changes)
     torch.set_num_threads(threads)
     model = job_task.model()
     net = to_analog(model if checkpoint is None else load_model(model, checkpoint), hardware)
@@ -171,17 +238,57 @@ def calibrate(
     click.echo(f"{done}\n\n{folder / 'calibrated.safetensors'}\n{folder / 'hardware.yaml'}")
 
 
-def _job(task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, out: Path | None, threads: int) -> Job:
+def _elsewhere(
+    task: str, folder: Path, executor: str, workers: int | None, dask: str | None, shard: str | None = None
+) -> Elsewhere | None:
+    """Who scores chips, if not this process by itself."""
+    if executor == "serial" and not dask and not shard:
+        return None
+    from mho_lab.run.networks import Elsewhere
+
+    return Elsewhere(task, folder, "dask" if dask else executor, dask, workers, shard_of(shard), sys.stderr.isatty())
+
+
+def _chips_of(
+    elsewhere: Elsewhere, net: Any, checkpoint: Path, times: tuple[str, ...], seed: int, chips: int
+) -> dict[int, tuple[float, ...]]:
+    """Scores of the chips of a network that are there by now; workers find it in a file."""
+    from mho.config import seconds
+    from mho.use import save_model, session_of
+    from mho_lab.measure.identity import digest
+
+    hardware = session_of(net).hardware
+    file = elsewhere.folder.parent / f"{checkpoint.stem}-{digest(checkpoint)[:8]}-{hardware.digest[:8]}.safetensors"
+    write_atomically(file, lambda f: save_model(net, f), keep=True)
+    at = [seconds(t) for t in times] or list(hardware.times)
+    return {k: tuple(v["scores"]) for k, v in elsewhere.chips(file, at, seed, chips).items()}
+
+
+def _trained_together(job: Job, seeds: int | None = None) -> bool:
+    """Train with the other processes of torchrun, if there are any; whether this one goes on alone."""
+    from mho_lab.run import ranks
+
+    with ranks.joined():
+        if ranks.count() > 1:
+            if seeds:
+                raise MhoError("--seeds starts processes of its own; leave it out under torchrun")
+            _resumable(job.train, job.folder)
+    return ranks.is_first()
+
+
+def _job(
+    task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, out: Path | None, threads: int, every: int | None
+) -> Job:
     import torch
 
     from mho_lab.run.job import Job
-    from mho_lab.run.task import load_task
+    from mho_lab.run.task import task_and_hardware
 
-    hardware, job_task = load(hw, set=changes), load_task(task)
+    job_task, hardware = task_and_hardware(task, hw, changes)
     folder = out or default_folder(job_task.name, hw, hardware.digest, seed)
     command = shlex.join(["mho", *sys.argv[1:]])
     torch.set_num_threads(threads)
-    return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command)
+    return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command, every=every)
 
 
 def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
@@ -189,12 +296,13 @@ def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
     from tqdm import tqdm
 
     plugins = [f"--plugin={file}" for file in registry.default().files]
-    start = [sys.executable, "-c", "from mho.cli import main; main()", *plugins, "run"]
+    code = f"from mho_lab.measure.work import follow; follow({os.getpid()}); from mho.cli import main; main()"
+    start = [sys.executable, "-c", code, *plugins, "run"]
 
     todo = job.todo()
 
     def train_one(seed: int) -> None:
-        own = [f"--seed={seed}", f"--out={job.folder_of(seed)}"]
+        own = [f"--seed={seed}", f"--out={job.folder_of(seed)}", f"--device={devices.of_worker(seed - job.seeds[0])}"]
         command = [*start, *arguments, *own]
         ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 (ourselves)
         if ended.returncode:

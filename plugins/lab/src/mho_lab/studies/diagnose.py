@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from mho.config import Hardware
 from mho.effects import draws
-from mho.ground import MhoError
 from mho.tile import tile_arrays
 from mho.use import keeping_chip, keeping_modes, one_chip, program
 from mho_lab.measure.statistics import standard_error
@@ -200,7 +199,7 @@ def diagnose(
     The task's own training, from scratch, gives the stages (R000-20). A strength is a factor on the cause, or for a
     converter the step in units of the file's (4: two bits less). `seeds` independent trainings are averaged.
     """
-    wanted = _chosen(variants.causes(hw), causes)
+    wanted = variants.chosen(causes, [*variants.causes(hw), EVERYTHING], "cause")
     settings = [Setting(c, s, t) for c in wanted for s in _possible(hw, c, strengths) for t in stages]
     trained = _stages(subject, measured, out, stages, seeds, epochs)
     bare = hw.varied(only=())
@@ -229,13 +228,6 @@ def _possible(hw: Hardware, cause: str, strengths: Sequence[float]) -> list[floa
     """The strengths that the fields of a cause allow; 1 where it has none."""
     knob = None if cause == EVERYTHING else variants.knob_of(hw.varied(only=cause), cause)
     return [s for s in strengths if knob is not None and math.log2(s) <= knob.highest] or [1.0]
-
-
-def _chosen(known: list[str], asked: Sequence[str]) -> list[str]:
-    known = [*known, EVERYTHING]
-    if unknown := [c for c in asked if c not in known]:
-        raise MhoError(f"this hardware has no cause {', '.join(unknown)}; it has: {', '.join(known)}")
-    return [c for c in known if not asked or c in asked]
 
 
 def _stages(

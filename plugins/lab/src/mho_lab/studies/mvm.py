@@ -14,6 +14,7 @@ from mho.config import load
 from mho.effects import Dac
 from mho.ground import MhoError
 from mho.use import Tile, Time, calibrate, mvm_error
+from mho_lab.devices import moved
 from mho_lab.measure.statistics import standard_error
 from mho_lab.run.product import MvmExperiment, standard_mvm_error
 
@@ -122,7 +123,7 @@ def input_range_study(
 
         def error(k: int, fixed: Hardware = fixed) -> float:
             w, _ = e.draw(k)
-            x = torch.randn(e.vectors, e.size, generator=torch.Generator().manual_seed(10_000 + k))
+            x = moved(torch.randn(e.vectors, e.size, generator=torch.Generator().manual_seed(10_000 + k)))
             x = rho * w[torch.arange(e.vectors) % e.size] + (1 - rho) * x
             return mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x))
 
@@ -161,7 +162,7 @@ def dynamic_range_study(
 def sized_vectors(e: MvmExperiment, k: int, spread: float) -> tuple[Tensor, Tensor]:
     """The k-th matrix of the experiment, and its vectors with sizes exp(spread N), the largest entry of all on 1."""
     w, x = e.draw(k)
-    size = (spread * torch.randn(e.vectors, 1, generator=torch.Generator().manual_seed(30_000 + k))).exp()
+    size = moved(spread * torch.randn(e.vectors, 1, generator=torch.Generator().manual_seed(30_000 + k))).exp()
     x = x * size
     return w, x / x.abs().max()
 
@@ -210,7 +211,7 @@ def weight_shape_study(
         def error(k: int, beta: float = beta) -> float:
             g = torch.Generator().manual_seed(20_000 + k)
             w = generalised_normal((e.size, e.size), beta, g)
-            x = 2 * torch.rand(e.vectors, e.size, generator=g) - 1
+            w, x = moved((w, 2 * torch.rand(e.vectors, e.size, generator=g) - 1))
             return mvm_error(x @ w.T, Tile(w, hw).program(seed=k).age(t)(x))
 
         points.append(ErrorAt.over_matrices(beta, e, error, tick))
@@ -231,8 +232,9 @@ def graded_column(hw: Hardware, fractions: Iterable[float], rows: int = 512, lev
         for k in range(16):
             g = torch.Generator().manual_seed(k)
             w = torch.linspace(-1, 1, rows)
-            moved = torch.randperm(rows, generator=g)[: round((1 - fraction) * rows)]
-            w[moved] = w[moved[torch.randperm(len(moved), generator=g)]]
-            outputs.append(float(Tile(w[None], only)(torch.full((1, rows), level)).abs()))
+            others = torch.randperm(rows, generator=g)[: round((1 - fraction) * rows)]
+            w[others] = w[others[torch.randperm(len(others), generator=g)]]
+            column, x = moved((w[None], torch.full((1, rows), level)))
+            outputs.append(float(Tile(column, only)(x).abs()))
         points.append(ErrorAt.of(fraction, outputs))
     return points

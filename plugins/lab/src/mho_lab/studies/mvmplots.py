@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mho.config import format_seconds
-from mho.ground import MhoError
+from mho.ground import MhoError, writing
 from mho_lab.report.figures import MARKERS, canvas, plain_numbers, style
 
 if TYPE_CHECKING:
@@ -72,10 +72,8 @@ def figure(width: float, height: float) -> Iterator[Figure]:
 def write(f: Figure, file: Path) -> None:
     """As the suffix says, without a date."""
     metadata: Any = {"Date": None} if file.suffix == ".svg" else None
-    try:
+    with writing(file):
         f.savefig(file, metadata=metadata, dpi=150)
-    except OSError as error:
-        raise MhoError(f"cannot write {file}: {error.strerror}") from None
 
 
 def _named(table: StudyTable) -> bool:

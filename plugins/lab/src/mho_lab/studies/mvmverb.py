@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import click
 from mho.cli.config import JSON, SET
 from mho.config import load
 from mho.ground import MhoError, table
-from mho_lab.options import count, file, several
+from mho_lab.options import DEVICE, SEED, bar, count, file, several
 
 if TYPE_CHECKING:
     from mho.config import Hardware
@@ -22,13 +21,14 @@ if TYPE_CHECKING:
 
 STUDY_NAMES = ("fixed-point", "input-range", "dynamic-range", "weight-shape", "graded-column", "equal-error", "drift")
 BOOST = 2.0
+MAX_SIZE = 16_384  # of a matrix; its tiles, devices and noise need some 20 times the 1 GiB of the weights
 
 
 @click.command()
 @click.argument("hw")
 @SET
 @count("--matrices", 8, "Random matrices, each on a chip of its own.")
-@count("--size", 512, "Rows and columns of the matrices.")
+@count("--size", 512, "Rows and columns of the matrices.", most=MAX_SIZE)
 @several("--time", "times", "TIME", "Also at this age, e.g. '1 year' (repeatable).")
 @several(
     "--boost", "boosts", "WHAT[=FACTOR]",
@@ -36,7 +36,8 @@ BOOST = 2.0
 )  # fmt: skip
 @several("--study", "names", None, "Run a study instead (repeatable).", type=click.Choice(STUDY_NAMES))
 @file("--plot", "Draw it too, as .svg or .png.", metavar="FILE")
-@click.option("--seed", default=0, show_default=True, help="Same seed, same matrices and chips.")
+@SEED
+@DEVICE
 @JSON
 def mvm(
     hw: str, changes: tuple[str, ...], matrices: int, size: int, times: tuple[str, ...], boosts: tuple[str, ...],
@@ -105,17 +106,15 @@ def parse_boost(text: str) -> tuple[str, float]:
 def _tables(
     hw: Hardware, experiment: MvmExperiment, names: tuple[str, ...], times: tuple[str, ...], boosts: list[tuple[str, float]]
 ) -> list[StudyTable]:
-    from tqdm import tqdm
-
     from mho.config import seconds
     from mho_lab.studies.mvmtables import STUDIES, effects
 
-    with tqdm(desc="matrices", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with bar("products") as shown:
         if names:
-            return [STUDIES[name](hw, experiment, bar.update) for name in dict.fromkeys(names)]
+            return [STUDIES[name](hw, experiment, shown.update) for name in dict.fromkeys(names)]
         ages: list[float | None] = [None, *(seconds(t) for t in times)]
-        bar.total = len(ages) * experiment.matrices * (2 + 2 * len(hw.tile(hw.default).nonidealities) + len(boosts))
-        return [effects(hw, experiment, ages, boosts, bar.update)]
+        shown.total = len(ages) * experiment.matrices * (2 + 2 * len(hw.tile(hw.default).nonidealities) + len(boosts))
+        return [effects(hw, experiment, ages, boosts, shown.update)]
 
 
 def _check_plot(file: Path) -> None:

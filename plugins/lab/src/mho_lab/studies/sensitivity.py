@@ -103,7 +103,7 @@ def sensitivity(
     margins are paired, chip by chip.
     """
     effort = effort or Effort()
-    knobs = _chosen(variants.knobs(hw, highest), only)
+    knobs = chosen_knobs(hw, only, highest)
     base = _base(networks, hw, times, effort.looks[-1], measured)
     cases = {Case(k.name, n, t): k for k in knobs for n in networks for t in times}
 
@@ -128,13 +128,12 @@ def sensitivity(
     return Sensitivity(tuple(knobs), networks, tuple(times), level, summary, limits, costs)
 
 
-def _chosen(knobs: list[Knob], only: Sequence[str]) -> list[Knob]:
-    names = [k.name for k in knobs]
+def chosen_knobs(hw: Hardware, only: Sequence[str] = (), highest: float = 1024.0) -> list[Knob]:
+    """The knobs of these names, all where there are none. Raises `MhoError`, with a suggestion, for any other name."""
+    knobs = {k.name: k for k in variants.knobs(hw, highest)}
     if not knobs:
         raise MhoError("nothing in this hardware has a strength or a number of bits, so there is nothing to turn")
-    if unknown := [o for o in only if o not in names]:
-        raise MhoError(f"this hardware has no {', '.join(unknown)} to turn; it has: {', '.join(names)}")
-    return [k for k in knobs if not only or k.name in only]
+    return [knobs[name] for name in variants.chosen(only, knobs, "strength or bits")]
 
 
 def _base(

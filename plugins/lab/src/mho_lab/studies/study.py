@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from mho.cli.config import JSON, SET
-from mho.config import Hardware, load
+from mho.config import Hardware
 from mho.ground import MhoError, write_atomically
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity, versions
 from mho_lab.measure.state import Item
-from mho_lab.options import OUT, SEED, at_most, default_folder
+from mho_lab.options import DASK, DEVICE, EXECUTOR, OUT, SEED, WORKERS, default_folder
 
 if TYPE_CHECKING:
     from mho_lab.report import Block
@@ -40,10 +40,8 @@ if TYPE_CHECKING:
 def study_options(verb: Callable[..., Any]) -> Any:
     """TASK, HW and the options of every study, for `Study.begin`."""
     for option in reversed([
-        click.argument("task"), click.argument("hw"), SET, SEED, OUT,
-        click.option("--executor", default="serial", show_default=True, help="serial, process, loky, or a joblib backend."),
-        at_most("--workers", "Processes of the executor."),
-        JSON,
+        click.argument("task"), click.argument("hw"), SET, SEED, OUT, DEVICE,
+        EXECUTOR, WORKERS, DASK, JSON,
     ]):  # fmt: skip
         verb = option(verb)
     return verb
@@ -61,6 +59,7 @@ class Study:
     seed: int
     executor: str
     workers: int | None
+    scheduler: str | None
     as_json: bool
     identity: dict[str, Any]
 
@@ -71,15 +70,22 @@ class Study:
         import torch
 
         from mho.use import to_analog
-        from mho_lab.run.task import load_task
+        from mho_lab.run.task import task_and_hardware
 
         task, hw, seed = options["task"], options["hw"], options["seed"]
-        hardware, owner = load(hw, set=options["changes"]), load_task(task)
+        owner, hardware = task_and_hardware(task, hw, options["changes"])
         torch.set_num_threads(1)
         to_analog(owner.model(), hardware)
         folder = options["out"] or default_folder(f"{name}-{owner.name}", hw, hardware.digest, seed)
-        how = options["executor"], options["workers"], options["as_json"], identity(owner)
+        executor = "dask" if options["dask"] else options["executor"]
+        how = executor, options["workers"], options["dask"], options["as_json"], identity(owner, hardware=hardware)
         return cls(task, owner.name, hw, hardware, folder, seed, *how)
+
+    def depend_on(self, others: Sequence[Hardware]) -> None:
+        """Results may be about these hardwares too."""
+        from mho_lab.run.task import load_task
+
+        self.identity = identity(load_task(self.task), hardware=[self.hardware, *others])
 
     def subject(self, checkpoint: Path) -> Subject:
         """The network of a checkpoint, as something to measure."""
@@ -95,11 +101,8 @@ class Study:
 
         task = load_task(self.task)
         folder = default_folder(task.name, self.hw, self.hardware.digest, self.seed)
-        try:
-            claim_folder(folder, task, self.hardware, self.seed)
-        except MhoError as error:
-            hint = f"remove it to train anew, or study its network as it is: --checkpoint {folder / file}"
-            raise MhoError(f"{str(error).partition(';')[0]}; {hint}") from None
+        hint = f"remove it to train anew, or study its network as it is: --checkpoint {folder / file}"
+        claim_folder(folder, task, self.hardware, self.seed, hint)
         if not (folder / file).exists():
             click.echo(f"training {task.name} in {folder} (or give a --checkpoint)", err=True)
             Job(task, self.hardware, folder, 1, self.seed, progress=sys.stderr.isatty()).train()
@@ -110,10 +113,13 @@ class Study:
         again. `measure` as for `mho.sweep.run`. Raises `MhoError` where an item fails."""
         if not items:
             return []
-        records = engine.run(
-            items, measure, self.folder / "items", self.executor,
-            identity=self.identity, workers=self.workers, progress=sys.stderr.isatty(),
-        )  # fmt: skip
+        from mho_lab.run.networks import connected
+
+        with connected(self.scheduler):
+            records = engine.run(
+                items, measure, self.folder / "items", self.executor,
+                identity=self.identity, workers=self.workers, progress=sys.stderr.isatty(),
+            )  # fmt: skip
         found = {}
         for r in records:
             if r["status"] != "done":

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from mho.config import Hardware
 from mho.effects import Dac
-from mho.ground import MhoError
 from mho.tile import TileArray, tile_arrays
-from mho.use import calibrate, load_model, one_chip, to_analog, to_digital
+from mho.use import calibrate, one_chip, to_analog, to_digital
 from mho_lab.measure.identity import digest
-from mho_lab.run.task import Task, load_task
+from mho_lab.run.networks import changed, task_of, trained
 
 Item = dict[str, Any]
 Value = dict[str, Any]
@@ -39,7 +35,7 @@ class Subject:
     def item(self, hw: Hardware | None, **more: Any) -> Item:
         """Plain data that name this network on `hw` (None: digital); `bytes` is what the checkpoint holds now."""
         data = None if hw is None else hw.to_data()
-        file, held = self.checkpoint, _digest(self.checkpoint, _changed(self.checkpoint))
+        file, held = self.checkpoint, _digest(self.checkpoint, changed(self.checkpoint))
         return {"task": self.task, "checkpoint": file, "bytes": held, "seed": self.seed, "hardware": data, **more}
 
     def chips(self, hw: Hardware, first: int, last: int, *times: float) -> Item:
@@ -70,40 +66,6 @@ def network(item: Item) -> nn.Module:
     return carried(item["task"], item["checkpoint"], Hardware.from_data(item["hardware"])).eval()
 
 
-def task_of(name: str) -> Task:
-    """The task of that name or file, once per process (it may hold data), and again when its file has changed."""
-    file = Path(name)
-    return _task_of(str(file.resolve()), _changed(file)) if file.is_file() else _task_of(name, 0)
-
-
-@functools.lru_cache(8)
-def _task_of(name: str, changed: int) -> Task:
-    return load_task(name)
-
-
-def trained(task: str, checkpoint: str) -> nn.Module:
-    """The network of a checkpoint: on the hardware that it was trained for where the file says so, else plain torch. Do not
-    change it; it is kept for the next item."""
-    return _trained(task_of(task), checkpoint, _changed(checkpoint))
-
-
-@functools.lru_cache(4)
-def _trained(task: Task, checkpoint: str, changed: int) -> nn.Module:
-    model, hw = task.model(), hardware_of(checkpoint)
-    return load_model(model if hw is None else to_analog(model, hw), checkpoint).eval()
-
-
-def hardware_of(checkpoint: str | Path) -> Hardware | None:
-    """The hardware that a checkpoint was trained for; None for a plain digital one."""
-    _changed(checkpoint)
-    with safe_open(str(checkpoint), "pt") as f:
-        about = json.loads((f.metadata() or {}).get("mho", "{}"))
-        analog = any(name.endswith("tiles.input_range") or ".tiles." in name for name in f.keys())  # noqa: SIM118
-    if analog and not about.get("hardware"):
-        raise MhoError(f"{checkpoint} does not say which hardware it is for; files of mho.save_model do")
-    return Hardware.from_yaml(about["hardware"], str(checkpoint)) if analog else None
-
-
 def carried(task: str, checkpoint: str, hw: Hardware) -> nn.Module:
     """The trained network on other hardware, its weights untouched.
 
@@ -115,7 +77,7 @@ def carried(task: str, checkpoint: str, hw: Hardware) -> nn.Module:
     net = to_analog(to_digital(base) if before else base, hw)
     new = [a for a in tile_arrays(net) if not _taken_over(a, before.get(a.name))]
     if any(isinstance(a.spec.dac, Dac) and a.spec.dac.range == "learned" for a in new):
-        ranges = _calibrated(task, checkpoint, _changed(checkpoint), hw)
+        ranges = _calibrated(task, checkpoint, changed(checkpoint), hw)
         for array in new:
             if array.name in ranges:
                 array.input_range.data.copy_(torch.tensor(ranges[array.name]).view_as(array.input_range))
@@ -144,14 +106,6 @@ def _calibrated(task: str, checkpoint: str, changed: int, hw: Hardware) -> dict[
 @functools.lru_cache(64)
 def _digest(checkpoint: str, changed: int) -> str:
     return digest(checkpoint)
-
-
-def _changed(checkpoint: str | Path) -> int:
-    """When a file was last written: what is kept of it is not used for another one."""
-    try:
-        return Path(checkpoint).stat().st_mtime_ns
-    except OSError as error:
-        raise MhoError(f"cannot read {checkpoint}: {error.strerror}") from None
 
 
 # --- one number of a result ---

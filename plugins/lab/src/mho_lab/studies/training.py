@@ -17,6 +17,7 @@ from mho.effects import draws
 from mho.ground import write_atomically
 from mho.tile import tile_arrays
 from mho.use import attach, calibrate, save_model, to_analog
+from mho_lab.devices import placed
 from mho_lab.measure.identity import identity
 from mho_lab.run.loop import Loop
 from mho_lab.run.task import Task
@@ -43,7 +44,7 @@ def states(item: Item) -> Value:
     """Measure: train a task from scratch and keep the network at some shares of the training, in files named by them."""
     task = task_of(item["task"])
     torch.manual_seed(draws.words("states", item["seed"])[0] & 0x7FFFFFFF)
-    net, epochs = task.model(), task.epochs if item["epochs"] is None else item["epochs"]
+    net, epochs = placed(task.model()), task.epochs if item["epochs"] is None else item["epochs"]
     wanted: dict[int, list[float]] = {}
     for stage in item["stages"]:
         wanted.setdefault(round(stage * epochs), []).append(stage)
@@ -62,7 +63,7 @@ def noisy_network(item: Item) -> Value:
     `bound`, on tiles whose outputs saturate there (R002-10)."""
     task, sigma, bound = task_of(item["task"]), item["sigma"], item["bound"]
     torch.manual_seed(draws.words("noisy", item["seed"])[0] & 0x7FFFFFFF)
-    net, epochs = task.model(), task.epochs if item["epochs"] is None else item["epochs"]
+    net, epochs = placed(task.model()), task.epochs if item["epochs"] is None else item["epochs"]
     if bound is not None:
         net = to_analog(net, bounded(Hardware.from_data(item["hardware"]), bound))
         calibrate(net, task.calibration_batches(), cap=task.range_cap, forward=task.predict)

@@ -11,8 +11,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
-from mho.config import DIGITAL, Hardware, Limits
+from mho.config import DIGITAL, Hardware, Limits, suggest
 from mho.effects import Nonideality
+from mho.ground import MhoError
 
 CONVERTERS = ("dac", "adc")
 
@@ -38,6 +39,15 @@ def device_noise(hw: Hardware, families: Iterable[str] = ()) -> dict[str, list[s
 
     found = families or dict.fromkeys(_family(e.kind) for e in own)
     return {f: kinds(own, f) or kinds(turnable, f) for f in found}
+
+
+def chosen(asked: Iterable[str], known: Collection[str], what: str) -> list[str]:
+    """Those of `known` that are asked for, all where none is. Raises MhoError, with a suggestion, for any other."""
+    asked = tuple(asked)
+    for name in asked:
+        if name not in known:
+            raise MhoError(f"this hardware has no {what} {name!r}; {suggest(name, known, 'it has')}")
+    return [k for k in known if not asked or k in asked]
 
 
 def causes(hw: Hardware) -> list[str]:

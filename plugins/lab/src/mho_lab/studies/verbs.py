@@ -44,16 +44,17 @@ def sensitivity(
     from mho.config import seconds
     from mho_lab.measure.statistics import Effort
     from mho_lab.studies import pages
-    from mho_lab.studies.sensitivity import as_data, sensitivity as measure
+    from mho_lab.studies.sensitivity import as_data, chosen_knobs, sensitivity as measure
 
     if not 0 < level < 1:
         raise MhoError(f"--level {level:g}: a share between 0 and 1, e.g. 0.99")
-    study = Study.begin("sensitivity", options)
+    study, at = Study.begin("sensitivity", options), [seconds(t) for t in times]
+    chosen_knobs(study.hardware, effects)  # mistakes before minutes of work
     files = [*checkpoints] or [study.trained("trained.safetensors")]
     networks = {_name(f, files): study.subject(f) for f in files}
     looks = tuple(sorted({3, max(3, chips // 2), chips}))
     found = measure(
-        networks, study.hardware, [seconds(t) for t in times], study.measured,
+        networks, study.hardware, at, study.measured,
         level=level, effort=Effort(looks), only=effects, boosts=not no_boost,
     )  # fmt: skip
     study.finish(pages.sensitivity_page(found, study.title("Sensitivity")), as_data(found))
@@ -86,13 +87,15 @@ def layers(
     from mho_lab.studies import pages
     from mho_lab.studies.columns import column
     from mho_lab.studies.layers import as_data, layer_study
+    from mho_lab.studies.variants import device_noise
 
     if not 0 < target <= 1:
         raise MhoError(f"--target {target:g}: a normalised accuracy up to 1, e.g. 0.99")
-    study = Study.begin("layers", options)
+    study, at = Study.begin("layers", options), seconds(when)
+    device_noise(study.hardware, families)  # mistakes before minutes of work
     subject = study.subject(checkpoint or study.trained("trained.safetensors"))
     found = layer_study(
-        subject, study.hardware, seconds(when), study.measured,
+        subject, study.hardware, at, study.measured,
         families=families, scale=scale, target=target, chips=chips, verify=verify,
         weigh=None if least is None else lambda hw: float(column(study.task, hw, least)["value"]),
     )  # fmt: skip
@@ -122,13 +125,12 @@ def budget(checkpoint: Path | None, times: tuple[str, ...], chips: int, what_if:
     from mho_lab.studies import pages
     from mho_lab.studies.budget import as_data, budget_study
 
-    study = Study.begin("budget", options)
+    study, at = Study.begin("budget", options), [seconds(t) for t in times]
     asked = [tuple(w.split(",")) for w in what_if]
-    for changes in asked:
-        load(study.hardware, set=changes)  # mistakes before minutes of work
+    study.depend_on([load(study.hardware, set=changes) for changes in asked])  # mistakes before minutes of work
     subject = study.subject(checkpoint or study.trained("trained.safetensors"))
     found = budget_study(
-        subject, study.hardware, [seconds(t) for t in times], study.measured, chips=chips, what_if=asked
+        subject, study.hardware, at, study.measured, chips=chips, what_if=asked
     )  # fmt: skip
     study.finish(pages.budget_page(found, study.title("Error budget")), as_data(found))
 
@@ -206,13 +208,13 @@ def diagnose(
 
     if min(strengths) <= 0 or not all(0 <= s <= 1 for s in stages):
         raise MhoError("--strength is a factor above 0, --stage a share of the training from 0 to 1")
-    study = Study.begin("diagnose", options)
+    study, at = Study.begin("diagnose", options), seconds(when)
     if full:
         strengths, stages = (1.0, 2.0, 4.0, 8.0, 16.0), STAGES
     found = measure(
         study.subject(Path()), study.hardware, study.measured, str(study.folder / "networks"), causes=causes,
         strengths=sorted(strengths), stages=sorted(stages), seeds=3 if full else 1,
-        time=seconds(when), chips=chips, batch=batch, steps=steps, epochs=epochs,
+        time=at, chips=chips, batch=batch, steps=steps, epochs=epochs,
     )  # fmt: skip
     study.finish(pages.diagnose_page(found, study.title("Diagnosis")), as_data(found))
 

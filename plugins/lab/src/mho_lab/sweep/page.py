@@ -15,7 +15,6 @@ from mho_lab.measure.statistics import Interval
 from mho_lab.measure.table import read
 from mho_lab.report import words
 from mho_lab.report.blocks import Block, code, facts, heatmap, lines, page, scatter, shown, table
-from mho_lab.report.figures import Spot
 from mho_lab.sweep.arms import ArmScore, front, outcomes, quantity, read_plan, short_names
 from mho_lab.sweep.plan import SweepPlan
 
@@ -116,21 +115,25 @@ def _pareto(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
     if not last:
         return []
     best = front(last, column)
-    ordered = best + [o for o in last if o not in best]
+    ranked = sorted(last, key=lambda o: (o not in best, o.columns[column]["value"]))
     spots = [
-        Spot(_label(plan, o), c["value"], c["low"], c["high"], o.mean, o.sem, i < len(best))
-        for i, o in enumerate(ordered) if (c := o.columns[column])
-    ]  # fmt: skip
-    unit = best[0].columns[column]["unit"]
-    x = f"{column}, {unit}".rstrip(", ")
+        (
+            _label(plan, o),
+            *(o.columns[column][k] for k in ("value", "low", "high")),
+            o.mean,
+            o.sem if math.isfinite(o.sem) else 0.0,
+        )
+        for o in ranked
+    ]
+    x = f"{column}, {best[0].columns[column]['unit']}".rstrip(", ")
     note = "Numbered: nothing is better in both; pale: beaten. Bars: standard errors of the score; thin: bands of the column."
-    hardware = {(p.arm, json.dumps(p.grid)): p.hardware for p in plan.points()}
-    files = [
-        code(f"Hardware of {i}: {s.name}", hardware[o.arm, json.dumps(o.grid)].to_yaml(), summary="As a hardware file")
-        for i, (o, s) in enumerate(zip(best, spots), 1)
-    ]  # fmt: skip
     title = f"Score after {format_seconds(last[0].time)} against {column.partition(':')[0]}"
-    return [scatter(title, spots, x=x, y="score", percent=True, note=note), *files]
+    drawn = scatter(title, spots, len(best), x=x, y="score", percent=True, note=note)
+    hardware = {(p.arm, json.dumps(p.grid)): p.hardware.to_yaml() for p in plan.points()}
+    return [drawn] + [
+        code(f"Hardware of {i}: {_label(plan, o)}", hardware[o.arm, json.dumps(o.grid)], summary="As a hardware file")
+        for i, o in enumerate(best, 1)
+    ]
 
 
 def _over_time(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:

@@ -25,9 +25,10 @@ from mho_lab.measure.identity import identity
 from mho_lab.measure.state import Item, State
 from mho_lab.measure.work import Measure, folder
 from mho_lab.run.job import Job
+from mho_lab.run.networks import hardware_of, task_of, trained
 from mho_lab.run.task import Score
 from mho_lab.studies.columns import column
-from mho_lab.studies.subject import carried, hardware_of, task_of, trained
+from mho_lab.studies.subject import carried
 from mho_lab.sweep.plan import GridPoint, SweepPlan
 
 CHIPS = "mho_lab.sweep.points:chip"
@@ -45,7 +46,7 @@ def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, sh
         for hw in (p.hardware, p.training):
             to_analog(task.model(), hw)  # rules that fit no layer should not wait for a training
     beside = {_point(p): {c: column(plan.task, p.hardware, c) for c in plan.all_columns} for p in points}
-    about = identity(task, plan.checkpoint)
+    about = identity(task, plan.checkpoint, [h for p in points for h in (p.hardware, p.training)])
     options = {**options, "identity": about}
     write_atomically(where / "sweep.yaml", plan.to_yaml())
     write_atomically(where / COLUMNS, json.dumps(beside, indent=1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import re
+import logging
 import shlex
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ import click
 
 from mho.cli.config import JSON, SET
 from mho.ground import MhoError
-from mho_lab.options import at_most, count, folder as folder_option, several, switch
+from mho_lab.options import DEVICE, SHARD, Place, at_most, count, file, folder as folder_option, several, shard_of, switch
 
-FOLDER = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+FOLDER = click.argument("folder", type=Place(exists=True, file_okay=False))
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -28,6 +30,7 @@ def executor_options(command: Callable[..., None]) -> Callable[..., None]:
         at_most("--workers", "Processes at the same time [all cores]."),
         click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="Per item."),
         click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, with --executor dask [one of its own]."),
+        DEVICE,
         click.option("--executor", default="process", show_default=True, metavar="NAME", help=how),
     ):
         command = option(command)
@@ -64,7 +67,7 @@ def sweep() -> None:
 @several("--column", "columns", "NAME:TEXT", "Beside the score, of a plugin, e.g. energy:TABLE of mho-cost (repeatable).")
 @click.option("--pareto", metavar="NAME:TEXT", help="Such a column, and the Pareto front of score against it.")
 @folder_option("--out", "Folder [mho-runs/sweep-TASK-HW-...].")
-@click.option("--shard", metavar="I/N", help="Only the I-th of N parts, e.g. of a job array; all share the folder.")
+@SHARD
 @executor_options
 @JSON
 def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json: bool, **options: Any) -> None:
@@ -87,7 +90,7 @@ def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json:
     folder = out or _folder(plan)
     with cluster(how.pop("executor"), how.pop("scheduler"), how.pop("workers")) as (executor, workers):
         try:
-            run_plan(plan, folder, executor, shard=_shard(shard), workers=workers, progress=_watched(), **how)
+            run_plan(plan, folder, executor, shard=shard_of(shard), workers=workers, progress=_watched(), **how)
         except KeyboardInterrupt:
             click.echo(f"\nrepeat the command to go on from {folder}", err=True)
             raise
@@ -143,7 +146,7 @@ def retry(folder: Path, executor: str, scheduler: str | None, workers: int | Non
 @FOLDER
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl", "parquet"]), default="csv", show_default=True)
 @click.option("--measure", metavar="MODULE:FUNCTION", help="Which results, where a folder holds several [the last].")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File [the terminal].")
+@file("--out", "File [the terminal].")
 def export(folder: Path, form: str, measure: str | None, out: Path | None) -> None:
     """All results of FOLDER as one table: a row for each chip and time, or whatever was measured.
 
@@ -195,12 +198,24 @@ class cluster:  # noqa: N801 (a context manager)
             except (OSError, ValueError) as error:
                 raise MhoError(f"no Dask scheduler at {self.scheduler}: {error}") from None
         else:
-            self._client = Client(n_workers=self.workers, threads_per_worker=1, dashboard_address=None)
+            with _deaf():  # its processes stay so: of an interruption, this process says all there is to say
+                local = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+                self._client = Client(n_workers=self.workers, **local)
         return "dask", None
 
     def __exit__(self, *_: object) -> None:
         if self._client is not None:
             self._client.close()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C does nothing inside."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _plan(what: str, hw: str | None, options: dict[str, Any]) -> Any:
@@ -233,15 +248,6 @@ def _folder(plan: Any) -> Path:
     what = plan.model_copy(update={"seeds": 1, "chips": 1, "columns": (), "pareto": None}).to_yaml() + plan.base.digest
     names = [Path(n).stem if Path(n).suffix in (".py", ".yaml", ".yml") else n for n in (plan.task, plan.hardware)]
     return Path("mho-runs") / f"sweep-{'-'.join(names)}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
-
-
-def _shard(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"\d+/\d+", text):
-        raise MhoError(f"--shard {text}: expected I/N, e.g. 2/8")
-    i, n = (int(v) for v in text.split("/"))
-    return i, n
 
 
 def _watched() -> bool:
