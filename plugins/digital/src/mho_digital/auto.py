@@ -20,6 +20,7 @@ from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels, Out
 MIGRATIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # lambda of channel scaling (NORA)
 FIRST = 2  # of them that is tried first
 FACTORS = (6.0, 3.0, 2.0, 1.5)  # of the quantile, from which on channels are digital; rising cost
+MARGIN = 0.9  # of the error without: scaling widens the spread of weights, so it has to be worth it
 STEP = 2**-0.5  # between input ranges, from the largest input down
 WORSE = 3  # ranges in a row that may be worse before the search ends
 REMEDIES = (OutlierChannels, ChannelScaling, Affine)
@@ -150,8 +151,10 @@ class Search:
         start = Remedy(array.name, before, before, None, 0, 0.0, None)
         best = Found(State.of(array), start, outliers.operations)
         none = torch.zeros_like(outliers.digital)
-        for way in self._scaled(none, start):
-            best = way if way.remedy.after < best.remedy.after else best
+        plain, *scaled = self._scaled(none, start)
+        best = min(best, plain, key=lambda f: f.remedy.after)
+        found = min(scaled, key=lambda f: f.remedy.after)
+        best = found if found.remedy.after < MARGIN * best.remedy.after else best
         best = self._with_columns(best)
         yield best
         for factor in factors:
