@@ -25,6 +25,8 @@ STEP = 2**-0.5  # between input ranges, from the largest input down
 WORSE = 3  # ranges in a row that may be worse before the search ends
 REMEDIES = (OutlierChannels, ChannelScaling, Affine)
 VECTORS = 192  # of the inputs, that ways are compared on
+SHARES = (1.0, 0.84, 0.71, 0.59)  # of the conductance range of a column, that are tried
+CHIPS = 2  # that they are tried on
 SIGMAS = 4.0  # of a column's outputs that must fit the ADC
 
 
@@ -215,24 +217,36 @@ class Search:
         return self._found(replace(about, after=best[0], range=best[1]))
 
     def _with_columns(self, best: Found) -> Found:
-        """With the conductance ranges of `columns`, where outputs saturate the ADC. Smaller ranges, which clip the largest
-        weights of a column, would lower this error too; but language models do not stand that their weights are clipped."""
+        """With other conductance ranges: from the statistics of columns where these saturate the ADC, and for every column the
+        share of it that leaves the smallest squared error; smaller ranges clip the largest weights, and lift the others."""
         array = self.array
         best.state.put(array, self.weight)
         x = array.layout.cut(array.dac_inputs(Patches(self._x())).rows())
-        before = array.gamma.clone()
-        array.gamma.copy_(columns(array, self.weight, x, before))
-        if torch.equal(array.gamma, before):
-            return best
-        found = self._found(replace(best.remedy, after=self.error(), columns=float((array.gamma / before).mean())))
+        start = columns(array, self.weight, x, array.gamma.clone())
+        exact = product(x, array.on_tiles(self._w())) * array.output_factor()
+        weight = exact.flatten(1).square().sum(1).clamp(min=1e-24) ** -1
+        errors = []
+        for share in SHARES:
+            array.gamma.copy_(start * share)
+            total = torch.zeros_like(start)
+            for k in range(CHIPS):
+                self.program(k)
+                y = array.trace(array.layout.join(x), self.weight, "auto")["digital"]
+                gain, offset = fitted(y.flatten(1), exact.flatten(1), weight)
+                left = (y.flatten(1) * gain + offset - exact.flatten(1)).square()
+                total += (left * weight[:, None]).mean(0).view_as(start)
+            errors.append(total)
+        chosen = torch.tensor(SHARES, device=start.device, dtype=start.dtype)[torch.stack(errors).argmin(0)]
+        array.gamma.copy_(start * chosen)
+        found = self._found(replace(best.remedy, after=self.error(), columns=float(chosen.mean())))
         return found if found.remedy.after < best.remedy.after else best
 
     def _found(self, remedy: Remedy) -> Found:
         return Found(State.of(self.array), remedy, _outliers(self.array).operations)
 
     # -- measuring ----------------------------------------------------------------------------------------------
-    def program(self) -> None:
-        self.array.program(self.weight, draws.key("calibrate", 0), self.time)
+    def program(self, k: int = 0) -> None:
+        self.array.program(self.weight, draws.key("calibrate", k), self.time)
 
     def error(self) -> float:
         self.program()
