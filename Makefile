@@ -5,10 +5,10 @@ VENV   ?= .venv
 TORCH_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PLUGINS := fast ideal pcm rram circuit qat digital kit transformers cost lab[tasks,report,tables,sweep,fit]
+PLUGINS := fast ideal pcm rram circuit qat digital kit transformers cost exchange[parquet,onnx] lab[tasks,report,tables,sweep,fit]
 PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo examples test test-all docs lint install system-deps bench clean
+.PHONY: demo examples test test-all docs lint install system-deps bench test-gpu clean
 
 install: $(STAMP)
 
@@ -51,6 +51,11 @@ test: lint docs
 test-all: lint docs
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e "plugins/transformers[trainers]"
 	$(BIN)/python -m pytest -n 2
+
+# What needs an accelerator: the same tests on it, and the table of benchmarks/gpu.py.
+test-gpu: install
+	$(BIN)/python -m pytest -k "cuda or mps" -rs
+	$(BIN)/python benchmarks/gpu.py
 
 # How fast it is here, on one thread and on two: see benchmarks/README.md.
 bench: install

@@ -213,8 +213,10 @@ def run_command(command: str) -> tuple[int, str]:
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result.exit_code, result.output
-    assert words[0] in ("python", "cat", "ls", "head"), f"{command!r}: commands of a page are mho, python, cat, head, ls"
-    words[0] = sys.executable if words[0] == "python" else words[0]
+    known = ("python", "torchrun", "cat", "ls", "head")
+    assert words[0] in known, f"{command!r}: commands of a page are mho, {', '.join(known)}"
+    modules = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}
+    words[:1] = modules.get(words[0], words[:1])
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 

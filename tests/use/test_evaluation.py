@@ -146,3 +146,19 @@ def test_arguments_that_mean_nothing_are_refused_by_name(net, arguments, message
 def test_scalars_of_numpy_and_torch_are_welcome(net):
     found = mho.evaluate(net, score, ["1 s"], np.int64(2), torch.tensor(3))
     assert found == mho.evaluate(net, score, ["1 s"], 2, 3)
+
+
+def test_an_evaluation_is_a_data_frame_and_a_curve():
+    pandas = pytest.importorskip("pandas")
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    e = Evaluation((1.0, 3600.0), ((0.8, 0.4), (0.9, 0.5)), reference=0.95, chance=0.1)
+    data = e.to_pandas()
+    assert list(data.columns) == ["chip", "time_s", "score", "normalised"] and len(data) == 4
+    assert data.groupby("time_s")["score"].mean().tolist() == pytest.approx(e.mean)
+    assert data.groupby("time_s")["normalised"].mean().tolist() == pytest.approx(e.normalised)
+    assert isinstance(data, pandas.DataFrame)
+    ax = e.plot()
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1 s", "1 h"]
+    assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[0.8, 0.4], [0.9, 0.5]]
+    assert e.plot(ax) is ax

@@ -24,7 +24,7 @@ from mho.config.schema import KEY_ERROR, RULE_ERROR, Field, Strict, kind_form, s
 from mho.config.tilespec import CONVERTERS, TileSpec
 from mho.config.units import Seconds
 from mho.config.yamltext import Node, dotted, parse, parse_value, read, write
-from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem, Source, html_table
+from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem, Source, Table, Tabular
 
 DIGITAL = "digital"
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -75,7 +75,7 @@ def _pattern(match: str) -> re.Pattern[str]:
         return re.compile(text)
 
 
-class Hardware(Strict):
+class Hardware(Tabular, Strict):
     """A complete description of an analog accelerator: tiles, which layers go where, and how to train for it."""
 
     mho: Literal[1] = Field(source="mho")
@@ -246,7 +246,12 @@ class Hardware(Strict):
         """Canonical YAML: everything resolved, numbers in the units of the schema. Reads back as an equal Hardware."""
         return write(self.to_data())
 
-    def _repr_html_(self) -> str:
+    def __repr__(self) -> str:
+        tiles = ", ".join(f"{n} {t.rows} x {t.columns}" for n, t in self.tiles.items()) or "none"
+        return f"Hardware({self.description!r}, tiles: {tiles}, default: {self.default})"
+
+    def as_table(self) -> Table:
+        """What `print` and a notebook show."""
         head = ("tile", "size", "device", "mapping", "DAC bits", "ADC bits", "nonidealities", "compensation")
         rows = []
         for name, t in self.tiles.items():
@@ -257,7 +262,7 @@ class Hardware(Strict):
             rows.append((name, size, device, t.mapping.kind, dac, adc, effects, compensation))
         rules = "; ".join(f"{r.match}: {r.tile}" for r in self.layers)
         note = f"default: {self.default}" + (f"; layers: {rules}" if rules else "")
-        return html_table(head, rows, title=self.description or "Hardware", note=note)
+        return Table(head, rows, title=self.description or "Hardware", note=note)
 
     @property
     def digest(self) -> str:
@@ -272,11 +277,12 @@ class Hardware(Strict):
         return hash(self.digest)
 
 
-def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Hardware:
-    """The hardware of a file, a preset (`pcm.standard`) or a Hardware, with changes `PATH=VALUE` applied.
+def load(source: Hardware | str | Path, *, set: str | Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Hardware:
+    """The hardware of a file, a preset (`pcm.standard`) or a Hardware, with changes `PATH=VALUE` (one or several) applied.
 
     `plugins` are Python files with effects of your own, loaded first.
     """
+    set = (set,) if isinstance(set, str) else tuple(set)
     for file in plugins:
         registry.load_file(file)
     if isinstance(source, Hardware):
@@ -285,11 +291,10 @@ def load(source: Hardware | str | Path, *, set: Iterable[str] = (), plugins: Ite
         changed = Hardware.from_tree(_as_tree(source), Files(), set)
         return changed.written_at(source.mark_of_rule)  # rules still stand where they were written
     path, name = find(source)
-    changes = [*set]
-    hardware = Hardware.from_tree(*Files().resolved(read(path), (name or str(path.resolve()),)), changes)
-    if not (changes and hardware.description):
+    hardware = Hardware.from_tree(*Files().resolved(read(path), (name or str(path.resolve()),)), set)
+    if not (set and hardware.description):
         return hardware
-    title = f"{hardware.description}; changed: {', '.join(changes)}"  # it must not go under the preset's title alone
+    title = f"{hardware.description}; changed: {', '.join(set)}"  # it must not go under the preset's title alone
     return hardware.model_copy(update={"description": title}).written_at(hardware.mark_of_rule)
 
 

@@ -195,8 +195,14 @@ def _(a: Tensor, b: Tensor, path_a: Tensor, path_b: Tensor, word_a: int, word_b:
     return torch.empty(2, n, dtype=torch.int32, device=a.device)
 
 
-@torch.compiler.assume_constant_result  # a graph holds the words themselves: a compiler unfolds a hash of a hash
 def _columns(n: int, device: torch.device) -> Tensor:
+    if not torch.compiler.is_compiling():
+        return _kept_columns(n, device)
+    return _table_of_columns(max(1 << 16, 1 << n.bit_length()), device)[:n]
+
+
+@torch.compiler.assume_constant_result  # a graph holds the words themselves (a compiler unfolds a hash of a hash), and one
+def _table_of_columns(n: int, device: torch.device) -> Tensor:  # table by this name, however many numbers each draw takes
     return _kept_columns(n, device)
 
 

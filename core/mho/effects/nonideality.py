@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 from mho.config import Field, Kinded
 from mho.effects import stages
+from mho.ground import MhoError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -270,6 +271,9 @@ class Nonideality(Kinded):
     def apply(self, stage: str, value: Tensor, *args: Any) -> Tensor:
         """One plain stage, with the strength mixed in: value + factor (new - value)."""
         new: Tensor = getattr(self, stage)(value, *args)
+        if new.shape != value.shape:
+            needed = f"the core needs {[*value.shape]} (count axes from the end)"
+            raise MhoError(f"{stage} of {self.kind} returns shape {[*new.shape]}, {needed}")
         if self.factor == 1 or not self.writes(stage):
             return new
         return value + self.factor * (new - value)

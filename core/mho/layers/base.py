@@ -126,11 +126,11 @@ class AnalogLayer(nn.Module):
         return array
 
     def place_by_hand(self, hw: Hardware, tile: str | None) -> None:
-        """Put the matrices on the tile of that name (default: the hardware's default), in a constructor: a layer of several
-        matrices is a network of its own until it becomes part of one. Raises `MhoError` where there is no such tile."""
+        """Put the matrices on the tile of that name (default: the hardware's default), in a constructor: the layer
+        is a network of its own until it becomes part of one. Raises `MhoError` where there is no such tile."""
         self.place(hw.tile(tile or hw.default), hw.training, "", {})
         self.placement.tile = tile or hw.default
-        arrays, session = tile_arrays(self), Session()
+        arrays, session = tile_arrays(self), Session(hardware=hw)
         for array in arrays:
             array.backend = backend_for(array.view, hw.precision, hw.compile)
             array.session = session

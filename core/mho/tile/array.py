@@ -24,18 +24,20 @@ from mho.effects import (
     draws,
     product,
     straight,
-    transformed,
 )
+from mho.effects.arithmetic import transformed
 from mho.effects.gradient import CleanProduct
+from mho.effects.mapping import Mapping
 from mho.ground import MhoError
-from mho.tile.backend import Backend, Drawn
+from mho.tile.backend import Backend, Drawn, backend_for
 from mho.tile.layout import Layout
 from mho.tile.mvm import Call, Mvm
 from mho.tile.patches import POINT, Patches
 from mho.tile.programmed import Programmed, exactly, keeps_values
 from mho.tile.scales import Scales
-from mho.tile.session import Member, stream_of
+from mho.tile.session import Member, Session, stream_of
 from mho.tile.view import TileView
+from mho.tile.watch import Watch
 
 RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
 
@@ -60,11 +62,12 @@ class TileArray(Scales, Member):
         name: str = "", channel: int = 1, groups: int = 1, device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        unit = channel if spec.split == "channel" else 1
-        self.layout = Layout(
-            out_features, in_features, rows=spec.rows, columns=spec.columns, unit=unit, groups=groups, device=device
-        )
-        self.view = TileView.of(name, spec, training.backward, self.layout, channel)
+        unit, lines = channel if spec.split == "channel" else 1, cast(Mapping, spec.mapping).columns
+        sizes: dict[str, Any] = {"rows": spec.rows, "unit": unit, "groups": groups, "device": device}
+        self.layout = self.lines = Layout(out_features, in_features, columns=spec.columns // lines, **sizes)
+        if lines > 1:  # of what is multiplied
+            self.lines = Layout(lines * out_features, in_features, columns=spec.columns, lines=lines, **sizes)
+        self.view = TileView.of(name, spec, training.backward, self.lines, channel, self.layout)
         self.built = self.view.built.to(device=device, dtype=dtype)
         self.training_spec = training
         self.name, self.path = name, self.view.path
@@ -84,7 +87,16 @@ class TileArray(Scales, Member):
         self.known: tuple[int, ...] | None = None  # which tensor gamma was last compared with, and in which version
         self.mapped: Tensor | None = None  # [tile, out] what the mapping made of the weights then
         self._zeros = -1, False  # version of `zero`, and whether there is one
+        self.watch = Watch()
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
+
+    def join(self, session: Session, name: str) -> None:
+        """Become part of a network under this name; random numbers are those of the name from now on."""
+        hardware, self.session, self.chip = self.session.hardware, session, None
+        self.view = self.view.renamed(name)
+        self.name, self.path = name, self.view.path
+        if hardware is not None:
+            self.backend = backend_for(self.view, hardware.precision, hardware.compile)
 
     @property
     def spec(self) -> TileSpec:
@@ -129,19 +141,22 @@ class TileArray(Scales, Member):
     def remap(self, weight: Tensor) -> None:
         """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
         gamma scales the conductances down exactly as it scales the outputs up."""
-        w = self.on_tiles(weight.detach())
-        self.gamma.copy_(self.view.mapping.gamma(w, self.view.geometry))
-        self.zero.copy_((self.gamma == 1) & (w == 0).all(-1))
+        self.gamma.copy_(self._mapped(weight))
+        self.zero.copy_((self.gamma == 1) & (self.on_tiles(weight.detach()) == 0).all(-1))
         self.settle(weight)
 
     @torch.no_grad()
     def settle(self, weight: Tensor, training: bool = False) -> None:
         """Gamma is meant for these weights, whatever the mapping would make of them: `follow` looks for changes since. While
         steps of an optimizer train them (`training`), gamma stays as long as the weights are within range."""
-        self.known = _version(weight)
+        self.known = self._state_of(weight)
         if hasattr(weight, "to_local"):
             return  # a shard (FSDP2)
-        self.mapped = None if training else self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry)
+        self.mapped = None if training else self._mapped(weight)
+
+    def _mapped(self, weight: Tensor) -> Tensor:
+        """gamma [tile, out] that the mapping makes of weights."""
+        return self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout)).to(self.gamma.dtype)
 
     @torch.no_grad()
     def follow(self, weight: Tensor) -> None:
@@ -149,19 +164,25 @@ class TileArray(Scales, Member):
         mapping makes something else of them now; in an attached training, only columns whose weights exceed their range."""
         if torch.compiler.is_compiling() or transformed() or weight.is_meta or hasattr(weight, "to_local"):
             return
-        version = _version(weight)
+        version = self._state_of(weight)
         if version is not None and version == self.known:
             return
-        found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry).to(self.gamma.dtype)
-        if self.is_attached or self.mapped is None:
-            over = found > self.gamma * (1 + 1e-6)
-            if _perhaps(over):
-                self.gamma.copy_(torch.where(over, found, self.gamma))
-            self.known = version
-        elif not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
-            self.remap(weight)
-        else:
-            self.known = version
+        found, self.known = self._mapped(weight), version
+        if not (self.is_attached or self.mapped is None):
+            if not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
+                self.remap(weight)
+        elif _perhaps(over := found > self.gamma * (1 + 1e-6)):
+            self.gamma.copy_(torch.where(over, found, self.gamma))
+
+    def _state_of(self, weight: Tensor) -> tuple[int, ...] | None:
+        """Which parameter a weight is, where its values lie, and how often they, quantiser and corrections were changed in place;
+        None for a weight that is no parameter (computed by pruning, given to `functional_call`): always looked at."""
+        owner = weight if weight._base is None else weight._base
+        if not isinstance(owner, nn.Parameter) or owner.is_inference():
+            return None
+        changing = [m for m in (self.weight_quantiser, *self.corrections) if m is not None]
+        others = [t._version for m in changing for t in (*m.parameters(), *m.buffers())]
+        return id(owner), owner.data_ptr(), owner._version, *others
 
     @torch.no_grad()
     def follow_zeros(self, weight: Tensor) -> None:
@@ -169,8 +190,7 @@ class TileArray(Scales, Member):
         if self.zero._version != self._zeros[0]:
             self._zeros = self.zero._version, _perhaps(self.zero)
         if self._zeros[1]:
-            found = self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry)
-            self.gamma.copy_(torch.where(self.zero > 0, found, self.gamma))
+            self.gamma.copy_(torch.where(self.zero > 0, self._mapped(weight), self.gamma))
 
     @torch.no_grad()
     def clip_(self, weight: Tensor, limit: float) -> None:
@@ -192,6 +212,8 @@ class TileArray(Scales, Member):
             y = self._analog(given, weight, drawn).to(given.image.dtype)
             if self.deployed and self.chip is not None and self.chip.repair is not None:
                 y = y * self.chip.repair[0].to(y.dtype) + self.chip.repair[1].to(y.dtype)
+            if not (self.training or torch.compiler.is_compiling() or transformed()) and self.watch.due(self):
+                self.watch.look(self, given, weight)
         for c in self.corrections:
             y = c.outputs(y, layer.rows, weight)
         return y.reshape(*given.shape[:-1], self.layout.out_features)
@@ -245,8 +267,11 @@ class TileArray(Scales, Member):
         call = self.call(self.session.enter(self, x.shape[:-1], x.image.device))
         w = self.on_tiles(weight) if call.chip is None and drawn is None else None
         differentiated = self._differentiated(x.image, weight)
+        if w is not None and self.view.mapping.sliced and not self.per_sample:
+            drawn, w = Drawn(call.weights(w)), None
         if self.backend is not None and not self.per_sample and self.backend.takes(call, weight, differentiated):
-            return self.backend.outputs(call, x, w, drawn, differentiated)
+            y = call.joined(self.backend.outputs(call, x, w, drawn, differentiated))
+            return y if call.offset is None else y + self._offset(call, x)
         if not self.per_sample:
             return Mvm(call)(x.rows(), call.weights(w) if drawn is None else drawn.w)
         rows, parts = x.rows(), []
@@ -257,12 +282,18 @@ class TileArray(Scales, Member):
             parts.append(Mvm(one)(part, one.weights(w)))
         return torch.cat(parts)
 
+    def _offset(self, call: Call, x: Patches) -> Tensor:
+        """[vector, out] what the digital side adds to products of a back-end."""
+        mvm, xs = Mvm(call), self.layout.cut(x.rows())
+        alpha = mvm.input_range(xs)
+        return self.layout.add_up(mvm.offset(mvm.encoded(xs, alpha), alpha))
+
     def call(self, stream: Stream) -> Call:
         """The state of this array as a call sees it."""
         chip = self.chip if self.deployed else None
         noisy = self.training and chip is None
         return Call(
-            self.view, stream, chip, self.gamma, self.digital_scale(),
+            self.view, stream, chip, self.gamma, self.digital_scale(), self._digital_offset(),
             self.input_range if chip is None or chip.range is None or not self.learns_range else chip.range,
             backward=self.training_spec.backward,
             strength=self._injection() if noisy else None,
@@ -273,10 +304,17 @@ class TileArray(Scales, Member):
 
     def digital_scale(self) -> Tensor:
         """[tile, out] what the periphery multiplies converted outputs by, besides the input range."""
-        if not self.deployed or self.chip is None:
-            return self.gamma * self.output_factor()
-        scale = self.chip.gamma * self.output_factor()
-        return scale if self.chip.gain is None else scale * self.chip.gain
+        chip = self.chip if self.deployed else None
+        scale = (self.gamma if chip is None else chip.gamma) * self.output_factor()
+        if self.view.mapping.apart:
+            scale = torch.stack([f * scale for f in self.view.factors], -1).flatten(1)
+        return scale if chip is None or chip.gain is None else scale * chip.gain
+
+    def _digital_offset(self) -> Tensor | None:
+        """[tile, out] what the periphery multiplies the sum of the inputs by."""
+        if not self.view.offset:
+            return None
+        return (self.chip.gamma if self.deployed and self.chip else self.gamma) * self.output_factor() * self.view.offset
 
     def draw(self, weight: Tensor) -> Drawn | None:
         """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
@@ -288,7 +326,8 @@ class TileArray(Scales, Member):
         with torch.autocast(weight.device.type, enabled=False):
             key = self.session.mini_batch(self, weight.device)
             call, w = self.call(Stream(key, key, quick=self.quick)), self.on_tiles(weight.to(kind))
-            if self.backend is not None and self.backend.takes(call, weight.to(kind), False):
+            taken = self.backend is not None and self.backend.takes(call, weight.to(kind), False)
+            if self.backend is not None and taken and not self.view.mapping.sliced:
                 return self.backend.drawn(call, w)
             return Drawn(call.weights(w))
 
@@ -298,7 +337,8 @@ class TileArray(Scales, Member):
         noise, so that settings can be compared; nothing else of the network changes.
 
         range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog
-        units, digital [vector, tile, out] in units of the outputs, outputs [vector, out]. A chip needs no weight.
+        units (of every slice that is apart), digital [vector, tile, out] in units of the outputs, outputs [vector, out]. A chip
+        needs no weight.
         """
         seen: dict[str, Tensor] = {}
         if weight is not None:
@@ -342,7 +382,7 @@ class TileArray(Scales, Member):
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
         xs, dac = self.layout.cut(x), self.view.dac
         alpha = torch.ones_like(self.gamma[:, :1]) if dac is None else dac.used_range(xs, self.input_range).detach()
-        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry)
+        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry_of(self.layout))
         return self.layout.add_up(y * (self.gamma * self.output_factor() * alpha))
 
     @torch.no_grad()
@@ -396,16 +436,22 @@ class TileArray(Scales, Member):
         if not _perhaps(weight.isfinite().all()):
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         key, before, view = draws.fold_words(key, self.path), self.chip, self.view
-        if before is not None and of is not None and _as_target(before.target, weight) and before.of == of:
+        known = before is not None and of is not None and not view.mapping.sliced and _as_target(before.target, weight)
+        if known and before is not None and before.of == of:  # the fingerprint is taken last
             gamma, target = before.gamma, before.target
         else:
             gamma, target = self.gamma.clone(), self.normalised(weight.detach())
+            self.watch.weights(self, weight)
             target = target.contiguous() if self.backend is None else self.backend.laid_out(target)
         stream = Stream(key, key)
-        g = None if self.backend is None else self.backend.programmed(target, key)
-        if g is None:
-            g = view.in_blocks(lambda part: view.programmed(target[:, part], stream, part=part), view.plan.program)
-        self.chip = Programmed(key, gamma, target, g, view.prepared(stream), of)
+
+        def conductances(v: Tensor) -> Tensor:
+            g = None if self.backend is None else self.backend.programmed(v, key)
+            if g is not None:
+                return g
+            return view.in_blocks(lambda part: view.programmed(v[:, part], stream, part=part), view.plan.program)
+
+        self.chip = Programmed(key, gamma, *view.written(target, conductances), view.prepared(stream), of)
         self.age(t)
 
     @torch.no_grad()
@@ -435,7 +481,9 @@ class TileArray(Scales, Member):
         kind = torch.float64 if self.gamma.dtype == torch.float64 else torch.float32
         given = self.dac_inputs(Patches(x.to(kind))).rows()
         xs = self.layout.cut(given)
-        exact = self.layout.add_up(product(xs, self.chip.target.to(kind)) * (self.chip.gamma * self.output_factor()))
+        exact = self.layout.add_up(
+            product(xs, self.view.summed(self.chip.target).to(kind)) * (self.chip.gamma * self.output_factor())
+        )
         return {**self.trace(given, None, f"repair at {self.chip.time:g} s"), "given": xs, "exact": exact}
 
     def _weights_at(self, chip: Programmed, t: float) -> Tensor:
@@ -459,13 +507,14 @@ class TileArray(Scales, Member):
             x = _known_inputs(self.path, compensation.vectors, layout.row_tiles, layout.height, device)
         x = (x.to(kind) * layout.used).repeat(compensation.repeats, 1, 1)
         stream = stream_of(chip.key, draws.fold(chip.key, "read-out", chip.time), chip.time, len(x))
-        ones = torch.ones_like(self.gamma)
+        ones = torch.ones_like(self.gamma).repeat(1, self.view.mapping.columns)
         call = Call(
             self.view,
             stream,
             chip,
             self.gamma,
             ones,
+            None,
             ones[:, :1],
             self.training_spec.backward,
             kernels=getattr(self.backend, "kernels", None),
@@ -482,8 +531,9 @@ class TileArray(Scales, Member):
         """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
         everything that programming and ageing do (`chip.weights` are the same values). Random numbers are constants."""
         assert self.chip is not None
-        w, sites = self.normalised(weight), self.view.on_chip(self.chip.constants)
-        return sites.aged(sites.programmed(w, self.chip.stream), w, self.chip.time, self.chip.stream)
+        w, sites, stream = self.normalised(weight), self.view.on_chip(self.chip.constants), self.chip.stream
+        v, g = sites.written(w, lambda v: sites.programmed(v, stream))
+        return sites.aged(g, v, self.chip.time, stream)
 
     # -- moving and copying -----------------------------------------------------------------------------------
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -504,15 +554,6 @@ class TileArray(Scales, Member):
         layout = self.layout
         tiles = f"{layout.row_tiles}x{layout.block_count} tiles, {len(self.view.plan.effects)} effects"
         return f"{layout.out_features}x{layout.in_features} weights on {tiles}"
-
-
-def _version(weight: Tensor) -> tuple[int, ...] | None:
-    """Which parameter a weight is, where its values lie, and how often they were changed in place; None for a weight that is no
-    parameter (computed by pruning, given to `functional_call`), which is looked at whenever it is used."""
-    owner = weight if weight._base is None else weight._base
-    if not isinstance(owner, nn.Parameter) or owner.is_inference():
-        return None
-    return id(owner), owner.data_ptr(), owner._version
 
 
 def _perhaps(found: Tensor) -> bool:

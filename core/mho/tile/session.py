@@ -70,11 +70,13 @@ class Session:
         self.batch_axis = 0  # of the first tensor that the root forward is given; see `evaluate`
         self.batch: int | None = None  # samples of the current root forward
         self._sample = torch.zeros((), dtype=torch.int32)
+        self.alone: Counter[str] = Counter()  # vectors of layers that were called outside of a root forward since
         self.uses: Counter[str] = Counter()  # calls of each layer within the current root forward
         self.chip: Any = None  # the chip that is on
         self.rank = 0  # of this process among those that train the network together
         self.before: int | None = None  # samples in front of ours in the mini-batch that they share, where somebody has said so
         self.said: set[str] = set()  # what warnings were about
+        self.found: dict[str, tuple[str, list[str]]] = {}  # what this root forward has to warn about, and where
         self._hooks: tuple[RemovableHandle, ...] = ()
 
     @property
@@ -86,6 +88,8 @@ class Session:
     @sample.setter
     def sample(self, number: int | Tensor) -> None:
         self._sample = torch.as_tensor(number, dtype=torch.int32)
+        if not torch.compiler.is_compiling():
+            self.alone.clear()
 
     # -- root forward -----------------------------------------------------------------------------------------
     def watch(self, root: nn.Module) -> None:
@@ -122,6 +126,7 @@ class Session:
         self.sample += self.batch or 0
         self.batch = None
         self.uses.clear()
+        self._say_found()
 
     @staticmethod
     def _bring_key_back(root: nn.Module, output: Any) -> None:
@@ -150,8 +155,13 @@ class Session:
         assert array.chip is not None
         chip, calls, time = array.chip.keys
         call = draws.fold(calls, use)
-        if not self.active:  # called on its own: every vector is a sample
-            first, self.sample = self.sample, self.sample + vectors
+        if not self.active:  # called on its own: every vector is a sample, and each layer counts its own
+            first = self.sample
+            if torch.compiler.is_compiling():
+                self.sample = first + vectors
+            else:
+                first += self.alone[array.name]
+                self.alone[array.name] += vectors
             self.uses.clear()
             return stream_of(chip, call, time, vectors, first=first, samples=vectors)
         outer = self._outer(array, shape)
@@ -193,6 +203,17 @@ class Session:
             "training an analog network without mho.attach(optimizer, net): noise is injected at full strength, and weights "
             "are not clipped",
         )
+
+    def find(self, about: str, text: str, where: str) -> None:
+        """Warn, at the end of the root forward: `text` with all names in place of {}."""
+        self.found.setdefault(about, (text, []))[1].append(where)
+        if not self.active:
+            self._say_found()
+
+    def _say_found(self) -> None:
+        while self.found:
+            about, (text, names) = self.found.popitem()
+            self.say(about, text.format(", ".join(dict.fromkeys(names))))
 
     def say(self, about: str, text: str) -> None:
         """Warn, once about each thing."""

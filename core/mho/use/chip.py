@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -139,6 +140,7 @@ def arrays_of(net: nn.Module) -> list[TileArray]:
     """The tile arrays of a network. Raises `MhoError` where it has none."""
     if not (arrays := tile_arrays(net)):
         raise MhoError(NO_LAYERS)
+    session_of(net)
     return arrays
 
 
@@ -212,7 +214,7 @@ def matrices(net: nn.Module) -> Iterator[tuple[TileArray, Tensor]]:
                     yield array, matrix
 
 
-class Fingerprint:
+class Fingerprint:  # noqa: PLW1641 (compared, never a key)
     """What tells whether a chip can be regenerated from its seed: a hash of the analog weights and scales. It is read from the
     device only where two are compared, so that programming does not wait for it."""
 
@@ -233,8 +235,6 @@ class Fingerprint:
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Fingerprint) and self.digest == other.digest)
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 def _sums(t: Tensor) -> Tensor:
     """Sums over blocks of the bits of every number times an odd word of its place, mod 2^64: never the same after one number of
@@ -245,12 +245,27 @@ def _sums(t: Tensor) -> Tensor:
 
 
 def session_of(net: nn.Module) -> Session:
-    """What the analog layers of a network share; a new session where it has none. Raises `MhoError` for a model that holds
-    several separately converted networks."""
-    found = {id(a.session): a.session for a in tile_arrays(net)}
-    if len(found) > 1:
+    """What the analog layers of a network share; a new session where it has none. Layers that were built by hand become one
+    network here, and are called what they are in it. Raises `MhoError` for a model that holds several separately converted
+    networks."""
+    found = list({id(a.session): a.session for a in tile_arrays(net)}.values())
+    if len(found) > 1 and any(s.report is not None for s in found):
         raise MhoError("this model holds several separately converted networks; program each of them on its own")
-    return next(iter(found.values())) if found else Session()
+    return _joined(net, found) if len(found) > 1 else found[0] if found else Session()
+
+
+def _joined(net: nn.Module, parts: list[Session]) -> Session:
+    """The session of a network whose layers had sessions of their own."""
+    known = parts[0].hardware
+    session = Session(hardware=known if all(s.hardware == known for s in parts) else None)
+    for part in parts:
+        part.unwatch()
+    for name, layer in net.named_modules():
+        for key, array in layer.arrays().items() if isinstance(layer, AnalogLayer) else ():
+            if array.session is not session:
+                array.join(session, f"{name}.{key}".strip("."))
+    session.watch(net)
+    return session
 
 
 @torch.inference_mode(False)
@@ -269,14 +284,17 @@ def _about(path: Path) -> dict[str, Any]:
 
 
 def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
-    saved, layers = load_file(str(path)), _about(path).get("layers", {})
+    layers, saved = _about(path).get("layers", {}), defaultdict[str, dict[str, Tensor]](dict)
+    for name, value in load_file(str(path)).items():
+        layer, _, what = name.partition("|")
+        saved[layer][what] = value
     for array in tile_arrays(net):
         if layers.get(array.name) != array.view.signature:
             raise MhoError(
                 f"{path} was saved from another network or hardware: layer {array.name!r} is {array.view.signature} here, "
                 f"{layers.get(array.name, 'missing')} there"
             )
-        own = {k.split("|", 1)[1]: v.to(array.gamma.device) for k, v in saved.items() if k.split("|", 1)[0] == array.name}
+        own = {what: value.to(array.device) for what, value in saved.pop(array.name, {}).items()}
         array.chip = Programmed.restored(draws.fold_words(chip.key, array.path), own)
         if array.chip.range is None and array.learns_range:
             array.session.say(f"ranges of {path}", f"{path} holds no input ranges: those of the network are used")

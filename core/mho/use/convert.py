@@ -79,6 +79,7 @@ class Converted:
     waste: float = 1.0  # at conversion, see `range_waste`
     operations: int = 0  # digital multiply-adds of corrections, for every vector
     remarks: tuple[str, ...] = ()  # of calibration and evaluation
+    beyond: tuple[str, ...] = ()  # what evaluation has found beyond ranges, see `Watch`
 
     @property
     def matrix(self) -> str:
@@ -94,7 +95,7 @@ class Converted:
     def said(self) -> tuple[str, ...]:
         """Why it is where it is, what its corrections cost, and what was found later."""
         cost = f"{self.operations:,} digital operations a vector"
-        return (self.why, *([cost] if self.operations else []), *self.remarks)
+        return (self.why, *([cost] if self.operations else []), *self.remarks, *self.beyond)
 
 
 class ConversionReport(Tabular, tuple[Converted, ...]):
@@ -127,8 +128,8 @@ class ConversionReport(Tabular, tuple[Converted, ...]):
         return Table(head, rows, note=note)
 
     def to_json(self) -> str:
-        """A list of objects with the fields of `Converted`, and `matrix` for people."""
-        return json.dumps([{**asdict(e), "matrix": e.matrix} for e in self])
+        """A list of objects with the fields of `Converted` but `beyond`, and `matrix` for people."""
+        return json.dumps([{k: v for k, v in asdict(e).items() if k != "beyond"} | {"matrix": e.matrix} for e in self])
 
 
 class NothingAnalogError(MhoError):
@@ -355,7 +356,8 @@ def _report(net: nn.Module, kept: Kept) -> ConversionReport:
             tiles = sum(a.layout.tile_count for a in each - counted)
             operations = sum(c.operations for a in each for c in a.corrections)
             facts = about.why, about.tile, matrices, tiles, _count(h.own), about.waste, operations
-            entries.append(Converted(h.name, h.type, "analog", *facts, tuple(about.remarks.values())))
+            beyond = tuple(dict.fromkeys(text for a in arrays for text in a.watch.texts()))
+            entries.append(Converted(h.name, h.type, "analog", *facts, tuple(about.remarks.values()), beyond))
             counted |= each
         elif module not in closed:
             size = _count(module.parameters(recurse=h.with_parts))
@@ -386,7 +388,7 @@ def range_waste(layer: AnalogLayer) -> float:
         w, used = array.layout.cut_weight(matrix.detach()), array.layout.occupied[:, None]
         few = (array.layout.occupied * array.layout.columns * 0.005).long()  # [tile]
         limit = w.abs().flatten(1).topk(int(few.max()) + 1).values.gather(1, few[:, None])[..., None]
-        clipped = array.view.mapping.gamma(w.clamp(-limit, limit), array.view.geometry)
+        clipped = array.view.mapping.gamma(w.clamp(-limit, limit), array.view.geometry_of(array.layout))
         waste.append(float(((array.gamma**2 * used).sum() / (clipped**2 * used).sum()).sqrt()))
     return max(waste)
 

@@ -67,6 +67,31 @@ class Evaluation(Tabular):
             return None
         return tuple(normalised_accuracy(m, self.reference, self.chance) for m in self.mean)
 
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with one row for each chip and time: chip, time_s, score, and normalised (Eq. 1) where reference
+        and chance are known."""
+        import pandas
+
+        at = [(k, t, score) for k, row in enumerate(self.scores) for t, score in zip(self.times, row)]
+        data = pandas.DataFrame(at, columns=["chip", "time_s", "score"])
+        if self.reference is not None and self.chance is not None:
+            data["normalised"] = [normalised_accuracy(score, self.reference, self.chance) for score in data["score"]]
+        return data
+
+    def plot(self, ax: Any = None) -> Any:
+        """Scores over the logarithm of time as matplotlib draws them: chips faint, the mean with its standard errors, the
+        reference dashed. On `ax`, or on a new figure; returns the axes."""
+        from matplotlib import pyplot
+
+        ax = pyplot.figure(layout="constrained").add_subplot() if ax is None else ax
+        ax.plot(self.times, list(zip(*self.scores)), color="C0", alpha=0.2)
+        ax.errorbar(self.times, self.mean, yerr=self.sem if self.chips > 1 else None, color="C0", marker="o", capsize=3)
+        if self.reference is not None:
+            ax.axhline(self.reference, color="0.3", linestyle="--")
+        at = {"xscale": "symlog", "xticks": self.times, "xticklabels": [format_seconds(t) for t in self.times]}  # 0 s too
+        ax.set(**at, xlabel="time after programming", ylabel=f"score, ± standard error of {self.chips} chips")
+        return ax
+
     def as_table(self) -> Table:
         """What `print` and a notebook show."""
         columns = {

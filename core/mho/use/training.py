@@ -81,6 +81,11 @@ class Attached:
         for name, hooks in zip(names, self.methods, strict=True):
             hooks.load_state_dict(state[name])
 
+    def __repr__(self) -> str:
+        about = {k: getattr(self.spec, k) for k in ("clip", "remap", "out_scale")} | {"methods": [*self.spec.all_methods]}
+        said = ", ".join(f"{k}: {v if v or v == 0 else 'none'}" for k, v in about.items())
+        return f"Attached({type(self.optimizer).__name__} after {self._count(self._first)} steps, {said})"
+
     def steps(self, span: Span, name: str) -> float:
         """A stretch of training as a number of steps; an error that mentions `name` where it counts in epochs and nobody
         has said how many steps these have."""

@@ -1,5 +1,7 @@
 """The conformance kit itself: an effect of 20 lines passes, and failures can be declared."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from mho_kit import NonidealityContract, contract_of, run
@@ -79,4 +81,7 @@ def test_an_effect_that_raises_is_a_failure_and_not_a_crash():
             raise ZeroDivisionError("division by zero")
 
     failed = {o.check: o.message for o in run(contract_of(Raises())) if o.state == "failed"}
-    assert failed["keeps_the_shape"] == "ZeroDivisionError: division by zero"
+    message, _, place = failed["keeps_the_shape"].partition(" (")
+    assert message == "ZeroDivisionError: division by zero"
+    line = int(place.rstrip(")").rpartition(":")[2])
+    assert "raise ZeroDivisionError" in Path(place.rpartition(":")[0]).read_text().splitlines()[line - 1]  # the author's own

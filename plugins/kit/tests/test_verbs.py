@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -65,6 +66,18 @@ def test_a_bad_file_fails_and_says_what_to_change(mho_command, file):
     assert result.exit_code == 1
     assert "leaves_its_inputs_alone" in result.output and "every_number_has_a_unit" in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_cause_is_said_once_with_its_place(mho_command, file):
+    """However many checks it fails: an effect that leaves torch, and one that raises"""
+    numpy = GOOD.replace("return w", "return w.detach()", 1)
+    raises = GOOD.replace("        return w", "        raise OSError('the table is gone')\n        return w", 1)
+    told = mho_command("test", file("numpy_fade.py", numpy), "--kind", "verbs.fade").output
+    assert told.count("no gradient comes back: what it returns is cut off") == 1 and "3 failed" in told
+    path = file("raising_fade.py", raises)
+    told = mho_command("test", path, "--kind", "verbs.fade").output
+    line = 1 + Path(path).read_text().splitlines().index("        raise OSError('the table is gone')")
+    assert told.count(f"OSError: the table is gone ({path}:{line})") == 1
 
 
 def test_a_declared_failure_is_said_and_no_failure(mho_command, file):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import traceback
 import unittest
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from mho.config import Kinded
@@ -32,6 +34,9 @@ CONTRACTS: dict[str, type[Checks]] = {
     "quantiser": QuantiserContract,
     "layer": LayerContract,
 }
+
+
+OTHERS = {"mho", "mho_kit", "mho_fast", "torch"}  # packages whose code is not that of the part
 
 
 class Outcome(NamedTuple):
@@ -74,5 +79,14 @@ def _ended(check: Callable[[], None]) -> tuple[str, str]:
     except AssertionError as error:
         return "failed", str(error)
     except Exception as error:  # the part itself raises
-        return "failed", f"{type(error).__name__}: {error}"
+        if any(said in str(error) for said in ("does not require grad", "not have been used in the graph")):
+            return "failed", "no gradient comes back: what it returns is cut off from its arguments (numpy, detach, no_grad)"
+        return "failed", f"{type(error).__name__}: {error}{_place(error)}"
     return "passed", ""
+
+
+def _place(error: Exception) -> str:
+    """File and line of the part's own code that led to an error; empty where it is not on the way."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not any(part in OTHERS for part in Path(f.filename).parts)]
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""

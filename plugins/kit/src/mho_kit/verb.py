@@ -100,7 +100,10 @@ def _tested(name: str, part: Any, quiet: bool) -> list[Outcome]:
     words = f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} do not apply"
     words += f", {counts['expected']} failed as declared" * bool(counts["expected"])
     click.echo(f"{name}: {words} ({sum(o.seconds for o in outcomes):.1f} s)")
+    causes: dict[tuple[str, str], list[str]] = {}  # each once, however many checks it fails
     for o in outcomes:
         if o.state in ("failed", "expected"):
-            click.echo(f"  {o.check}\n      {o.message}")
+            causes.setdefault((o.state, o.message), []).append(o.check)
+    for (_, message), checks in causes.items():
+        click.echo(f"  {', '.join(checks)}\n      {message}")
     return outcomes

@@ -86,6 +86,18 @@ def test_groups_have_tiles_of_their_own():
     assert f.mapped == 216 and f.mvms == 54 and f.flops == (2 * 18 + 1) * 12 * 18
 
 
+@pytest.mark.parametrize(("cell", "each"), [("{g_max: 25 uS}", 1), ("{g_min: 1 uS, g_max: 25 uS, pair: both}", 2)])
+def test_devices_are_counted_for_every_weight(cell, each):
+    """Both devices of a pair where the idle one is there too: as many as a chip really holds"""
+    hw = mho.load(STANDARD, set=[f"tiles.t.device={cell}"])
+    model, x = nn.Conv2d(6, 12, 3, groups=3), torch.randn(1, 6, 5, 5)
+    f = mho.footprint(model, x, hw)
+    assert f.devices == each * f.mapped == each * 216 and f[0].devices == each and "432" * (each == 2) in str(f)
+    net = mho.to_analog(nn.Sequential(model), hw)
+    mho.program(net, seed=0)
+    assert net[0].tiles.chip.programmed.numel() == f.devices
+
+
 def test_shared_layers_and_recurrences_count_every_use():
     class Shared(nn.Module):
         def __init__(self):

@@ -63,7 +63,7 @@ def test_ids_are_unique_even_for_equal_blocks():
 def test_lines_list_their_points_by_setting():
     curves = {"direct": [(6, 0.9, 0.012), (5, 0.81)], "hwa": [(6, 0.95)]}
     made, _ = page(report.lines("Bits", curves, x="ADC bits", y="accuracy", percent=True, levels={"digital": 0.98}))
-    assert "ADC bits direct hwa 5 81.0 % – 6 90.0 % ± 1.2 % 95.0 % digital 98.0 % 98.0 %" in made.text
+    assert "ADC bits direct hwa 5 81.0 % – 6 90.0 ± 1.2 % 95.0 % digital 98.0 % 98.0 %" in made.text
 
 
 def test_a_heatmap_is_darkest_where_the_value_is_largest_and_tells_signs_apart():

@@ -1,6 +1,9 @@
 """`mho report`: pages of runs, sweeps and footprints; tables of the main objects in notebooks."""
 
+import base64
 import json
+import re
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -49,13 +52,29 @@ def a_sweep(folder, arms=("a:", f"{HOSTILE[:20]}: tiles.pcm.adc.bits=3"), grid=N
 def test_the_page_of_a_sweep_says_what_came_out(tmp_path):
     text = report_of(a_sweep(tmp_path))
     page = Page(text)
-    assert "After 1 h the best is “a”, rows 256: 80.0 %" in page.text
+    assert "After 1 h none of 4 settings is clear of the others: 2 at the top, at 80.0 ± 0.0 %, look alike." in page.text
     assert "8 of 8" not in page.text and "16 of 16 items are measured" in page.text
-    assert "standard error of the mean over 2 seeds" in page.text
-    assert "90.5 % ± 0.5 %" in page.text and "−10.00 ± 0.00" in page.text
-    for title in ("Scores", "Score over time", "Score over rows", "Score after 1 h", "Versions"):
+    assert "95 % intervals of the mean over 2 seeds" in page.text
+    assert (
+        "90.5 ± 6.4 %" in page.text
+    )  # Student's t of one degree of freedom: 12.706 standard errors of 0.5 and "−10.00 ± 0.00" in page.text
+    for title in ("Scores", "Score over time", "Score over rows", "Score after 1 h", "Scores at every time", "Versions"):
         assert title in page.text
     assert "<script" not in text.lower() and "mho sweep run" in page.text
+
+
+def test_the_best_setting_is_named_where_its_error_bar_sets_it_apart(tmp_path):
+    page = Page(report_of(a_sweep(tmp_path, grid={"tiles.pcm.rows": (256,)})))
+    assert "After 1 h the best is “a”, rows 256: 80.0 ± 0.0 %" in page.text and "; the worst is “" in page.text
+
+
+def test_figures_and_tables_can_be_taken_away(tmp_path):
+    """What lies behind the links is the table, and a figure that stands alone."""
+    links = re.findall(r'download="([^"]+)" href="data:([a-z/+]+);base64,([^"]+)"', report_of(a_sweep(tmp_path)))
+    files = {name: base64.b64decode(content).decode() for name, kind, content in links}
+    assert files["Scores after 1 h.csv"].splitlines()[0].startswith("Arm,rows,Score,Normalised")
+    figure = files["Score over rows.svg"]
+    assert ElementTree.fromstring(figure).tag == "{http://www.w3.org/2000/svg}svg" and "var(" not in figure
 
 
 def test_two_settings_become_a_map_for_each_arm(tmp_path):

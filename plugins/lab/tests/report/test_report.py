@@ -100,10 +100,19 @@ def test_a_strict_policy_is_the_first_thing_after_the_character_set(tmp_path: Pa
 def test_the_headline_says_what_came_out(tmp_path: Path) -> None:
     text = page_of(tmp_path, DIRECT, HWA)[0].text
     assert (
-        "After 1 year the score on digits is 94.0 % ± 0.6 % when trained for the hardware "
-        "and 82.0 % ± 1.2 % when deployed directly; digitally it is 95.0 %."
+        "After 1 year the score on digits is 94.0 ± 0.6 % when trained for the hardware "
+        "and 82.0 ± 1.2 % when deployed directly; digitally it is 95.0 %."
     ) in text
     assert "gains 12.0 ± 1.3 points over direct deployment" in text
+
+
+def test_the_hardware_stands_on_top_in_words_and_classes_stand_one_by_one(tmp_path: Path) -> None:
+    extra = {f"class {c}": {"mean": [0.9, v], "sem": [0.0, 0.0]} for c, v in (("cat", 0.7), ("dog", 0.8))}
+    folder = folder_of(tmp_path, {**DIRECT, "extra": extra}, reference_extra={"class cat": 0.95, "class dog": 0.9})
+    text = Page(write_report(folder).read_text()).text
+    assert "tiles of 256 × 128 weights, one active device each, 0 to 25 µS; inputs: exact" in text
+    assert text.index("tiles of 256") < text.index("Score over time")
+    assert "class cat 95.0 % 90.0 % 70.0 % class dog 90.0 % 90.0 % 80.0 %" in text
 
 
 @pytest.mark.parametrize(
@@ -209,7 +218,7 @@ def test_single_chips_come_from_results_where_the_summary_has_none(tmp_path: Pat
 def test_times_are_shown_in_order_and_zero_has_a_place(tmp_path: Path) -> None:
     late_first = variant("direct", [[0.7, 0.9, 0.8], [0.7, 0.9, 0.8]])
     text = page_of(tmp_path, late_first, times=[31536000.0, 0.0, 3600.0])[0].text
-    assert "After 1 year the score on digits is 70.0 %" in text
+    assert "After 1 year the score on digits is 70.0 ± 0.0 %" in text
     assert "0 s 90.0 % 0.0 % 0.941 1 h 80.0 % 0.0 % 0.824 1 year 70.0 %" in text
 
 

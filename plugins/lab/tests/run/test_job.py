@@ -145,6 +145,11 @@ def test_train_and_evaluate_are_the_halves_of_run(files):
     assert json.loads(result.output)["scores"] == summary(files / "a")["variants"][1]["scores"]
     plain = invoke("evaluate", "b/digital.safetensors", "blobs.py", "hw.yaml", "--chips", 2, "--time", "1 h")
     assert plain.exit_code == 0 and "1 h" in plain.output
+    change = "--set", "tiles.pcm.dac.range=0.01"
+    fixed = "evaluate", "b/trained.safetensors", "blobs.py", "hw.yaml", "--chips", 2, "--json", *change
+    with pytest.warns(UserWarning, match="keeps the input range 0.01 of the hardware file"):
+        narrow = invoke(*fixed)  # a sign of every input is left
+    assert json.loads(narrow.stdout)["scores"] != json.loads(result.output)["scores"]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ class UniformModule(QuantiserModule):
             return s * g + (s - s * g).detach()
         if self.spec.range == "statistics":
             return self._statistics(v.detach(), high)
-        return self.step
+        return self.spec.range / high  # of the file, whatever a checkpoint says
 
     @torch.no_grad()
     def _statistics(self, v: Tensor, high: Tensor) -> Tensor:

@@ -37,8 +37,10 @@ class MatrixFootprint:
     weights: int
     tiles: int
     cells: int  # of those tiles
+    devices: int  # for each weight: 2 where both devices of a pair are there, or as many as the mapping takes
     uses: int  # MVMs with the whole matrix in the sample
     flops: int  # (2 rows + bias) columns, for every use
+    lines: int = 1  # columns of one output
 
     @property
     def mvms(self) -> int:
@@ -69,7 +71,12 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
     @property
     def utilisation(self) -> float:
         """Share of the cells of these tiles that hold a weight."""
-        return self.mapped / max(1, sum(e.cells for e in self))
+        return sum(e.weights * e.lines for e in self) / max(1, sum(e.cells for e in self))
+
+    @property
+    def devices(self) -> int:
+        """Devices that hold these weights."""
+        return sum(e.weights * e.devices for e in self)
 
     @property
     def mvms(self) -> int:
@@ -93,6 +100,7 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
             "mapped": self.mapped,
             "tiles": self.tiles,
             "utilisation": self.utilisation,
+            "devices": self.devices,
             "mvms": self.mvms,
             "reuse": self.reuse,
             "flops": self.flops,
@@ -100,7 +108,20 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
 
     def as_table(self) -> Table:
         """What `print` and a notebook show."""
-        head = ("matrix", "type", "tile", "groups", "rows", "columns", "tiles", "util %", "uses", "#MVM", "Mflop")
+        head = (
+            "matrix",
+            "type",
+            "tile",
+            "groups",
+            "rows",
+            "columns",
+            "tiles",
+            "util %",
+            "devices per weight",
+            "uses",
+            "#MVM",
+            "Mflop",
+        )
         rows = [
             (
                 e.name or "(root)",
@@ -110,7 +131,8 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
                 e.rows,
                 e.columns,
                 e.tiles,
-                f"{100 * e.weights / e.cells:.1f}",
+                f"{100 * e.weights * e.lines / e.cells:.1f}",
+                e.devices,
                 e.uses,
                 e.mvms,
                 f"{e.flops / 1e6:.2f}",
@@ -118,10 +140,11 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
             for e in self
         ]
         total = (
-            f"{self.parameters:,} parameters, {self.mapped:,} on {self.tiles} tiles ({self.utilisation:.1%} used); "
+            f"{self.parameters:,} parameters, {self.mapped:,} on {self.tiles} tiles "
+            f"({self.utilisation:.1%} used, {self.devices:,} devices); "
             f"{self.mvms:,} MVMs, every tile {self.reuse:.1f} times; {self.flops / 1e9:.3g} Gflop"
         )
-        return Table(head, rows, right=range(3, 11), note=total)
+        return Table(head, rows, right=range(3, 12), note=total)
 
     def to_json(self) -> str:
         return json.dumps({**self.totals(), "matrices": [asdict(e) for e in self]}, indent=1)
@@ -201,8 +224,11 @@ def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) ->
                     weights=rows * a.layout.columns * a.layout.groups,
                     tiles=a.layout.tile_count,
                     cells=a.layout.tile_count * spec.rows * spec.columns,
+                    devices=a.view.slices
+                    * len(a.view.target(torch.zeros_like(a.layout.used)[:, None].repeat(1, a.layout.columns, 1))),
                     uses=uses[a],
                     flops=(2 * rows + layer.biased(key)) * a.layout.columns * a.layout.groups * uses[a],
+                    lines=a.view.mapping.columns,
                 ),
             )
     return list(entries.values())

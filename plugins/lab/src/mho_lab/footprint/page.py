@@ -13,11 +13,12 @@ from mho_lab.report.figures import TileGrid
 
 def write_footprint(file: Path, found: Footprint, hw: Hardware, task: str, command: str = "") -> Path:
     """Tile map, matrices and totals (Rasch et al. 2023, Table 1), kept for `mho report` too."""
-    head = ["Matrix", "Type", "Tile", "Groups", "Rows", "Columns", "Tiles", "Used %", "Uses", "#MVM", "Mflop"]
+    head = ["Matrix", "Type", "Tile", "Groups", "Rows", "Columns", "Tiles", "Used %", "Devices per weight"]
+    head += ["Uses", "#MVM", "Mflop"]
     rows: list[list[Cell]] = [
         [
             e.name or "(root)", e.type, e.tile, e.groups, e.rows, e.columns, e.tiles,
-            round(100 * e.weights / e.cells, 1), e.uses, e.mvms, round(e.flops / 1e6, 2),
+            round(100 * e.weights / e.cells, 1), e.devices, e.uses, e.mvms, round(e.flops / 1e6, 2),
         ]
         for e in found
     ]  # fmt: skip
@@ -40,6 +41,6 @@ def write_footprint(file: Path, found: Footprint, hw: Hardware, task: str, comma
 
 def _grid(e: MatrixFootprint, hw: Hardware) -> TileGrid:
     spec = hw.tile(e.tile)
-    across = e.groups * math.ceil(e.columns / spec.columns)
+    across = e.groups * math.ceil(e.columns / (spec.columns // e.lines))
     down = e.tiles // across
-    return TileGrid.of(e.name or "(root)", e.groups, e.columns, e.rows, down, across, spec.rows, spec.columns)
+    return TileGrid.of(e.name or "(root)", e.groups, e.columns * e.lines, e.rows, down, across, spec.rows, spec.columns)

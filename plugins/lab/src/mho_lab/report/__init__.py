@@ -7,7 +7,35 @@
     report.write_page("page.html", "What costs accuracy", [report.lines(...), report.heatmap(...), report.table(...)])
 """
 
-from mho_lab.report.blocks import Block, bars, code, facts, heatmap, histogram, lines  # noqa: I001
-from mho_lab.report.blocks import page, scatter, table, text, tiles, write_page
+import sys
+from types import ModuleType
+from typing import Any
+
+from mho.use import conversion_report
+from mho_lab.report.blocks import (
+    Block,
+    bars,
+    code,
+    facts,
+    heatmap,
+    histogram,
+    lines,
+    page,
+    scatter,
+    table,
+    text,
+    tiles,
+    write_page,
+)
 from mho_lab.report.figures import TileGrid
 from mho_lab.report.folders import report_of, write_report
+
+
+class _Report(ModuleType):
+    """`mho.report(net)` is the report about a network."""
+
+    def __call__(self, net: Any) -> Any:
+        return conversion_report(net)
+
+
+sys.modules[__name__].__class__ = _Report

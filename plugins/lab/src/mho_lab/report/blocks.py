@@ -15,6 +15,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
@@ -27,6 +28,7 @@ from mho_lab.report import figures, words
 from mho_lab.report.figures import Drawing, Series, TileGrid
 
 PAGE = "page.json"
+NUMBER = re.compile(r"[−+-]?[\d.,]+(\s±\s[\d.,]+)?(\s%)?")
 Value = float | int | None
 Cell = str | float | int | None
 
@@ -87,9 +89,12 @@ def code(title: str, content: str, *, summary: str = "", note: str = "") -> Bloc
 
 
 @_block
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, percent: bool = False, note: str = "") -> Block:
-    """A table. Numbers stand to the right (with `percent`, fractions are shown as per cent), texts to the left."""
-    return Block(title, "table", {"table": _table(head, rows, percent)}, note=note)
+def table(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]], *, percent: bool = False, summary: str = "", note: str = ""
+) -> Block:
+    """A table. Numbers stand to the right (with `percent`, fractions are shown as per cent), texts to the left; with
+    `summary` it is folded up under these words."""
+    return Block(title, "table", {"table": _table(head, rows, percent), "summary": summary}, note=note)
 
 
 @_block
@@ -112,14 +117,18 @@ def lines(
     settings = sorted({v for c in curves for v in c.x})
     found = [{v: (a, e) for v, a, e in zip(c.x, c.y, c.sem)} for c in curves]
     rows = [[name_of(v), *(_with_error(*f.get(v, (None, None)), percent) for f in found)] for v in settings]
-    rows += [[name, *[shown(level, percent)] * len(curves)] for name, level in (levels or {}).items()]
+    head = [x or "setting", *series]
+    if len(curves) > 3 and len(settings) < len(curves) + 3:  # long names go down, short settings across
+        head, *rows = [list(column) for column in zip(head, *rows)]
+        head[0] = f"↓ → {head[0]}"
+    rows += [[name, *[shown(level, percent)] * (len(head) - 1)] for name, level in (levels or {}).items()]
     drawing = Drawing(x, y, tuple(log), percent, dict(levels or {}), tuple((v, name_of(v)) for v in settings))
     label = f"{title}: {y or 'value'} over {x or 'the setting'} for {_names(series)}. The numbers are in the table."
     legend = [*series, *({} if levels is None else levels)]
     data = {
         "legend": list(series),
         "levels": list(levels or {}),
-        "table": _table([x or "setting", *series], rows, percent, numeric=range(1, len(curves) + 1)),
+        "table": _table(head, rows, percent, numeric=range(1, len(head))),
     }
     assert len(legend) == len(data["legend"]) + len(data["levels"])
     call = {"x_names": drawing.settings}
@@ -214,7 +223,9 @@ def heatmap(
         ]
         for i, row in enumerate(numbers)
     ]
-    return Block(title, "heatmap", {"corner": corner, "columns": columns, "rows": list(zip(rows, cells))}, note=note)
+    whole = {"head": [corner, *columns], "rows": [[name, *(c[0] for c in row)] for name, row in zip(rows, cells)]}
+    data = {"corner": corner, "columns": columns, "rows": list(zip(rows, cells)), "table": whole}
+    return Block(title, "heatmap", data, note=note)
 
 
 @_block
@@ -316,9 +327,14 @@ def _table(
 ) -> dict[str, Any]:
     """Head and cells as text, and which columns stand to the right: those of numbers."""
     if numeric is None:
-        numeric = [j for j in range(len(head)) if any(isinstance(r[j], (int, float)) for r in rows)]
+        numeric = [j for j in range(len(head)) if any(isinstance(r[j], (int, float)) or (j and _is_number(r[j])) for r in rows)]
     cells = [[shown(c, percent) for c in row] for row in rows]
     return {"head": [str(h) for h in head], "rows": cells, "right": set(numeric)}
+
+
+def _is_number(cell: Cell) -> bool:
+    """Whether a text is a number, perhaps with its error: it must not be broken into lines."""
+    return isinstance(cell, str) and NUMBER.fullmatch(cell) is not None
 
 
 def _shade(value: float | None, low: float, high: float) -> int:

@@ -359,6 +359,18 @@ def finish(figure: Figure, name: str, label: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).strip()
 
 
+LIGHT = {"currentColor": "#1b1f26", "var(--muted)": "#5b6472", "var(--line)": "#dde1e7", "var(--panel)": "#ffffff"} | {
+    f"var(--c{i})": c for i, c in enumerate(("#c2570c", "#1f5fbf", "#1a7f4b", "#a8327a", "#7a6a00"))
+}
+
+
+def alone(svg: str) -> str:
+    """A figure of the page as a file of its own: with a name space, and the colours of the light style sheet."""
+    coloured = re.sub("|".join(map(re.escape, LIGHT)), lambda m: LIGHT[m[0]], str(svg))
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" font-family="sans-serif"'
+    return coloured.replace("<svg ", f"<svg {names} ", 1)
+
+
 def _tag(tag: str, name: str) -> str:
     """One tag: comments go, ids get a prefix, placeholders become CSS colours, fonts become the page's."""
     if tag.startswith("<!"):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mho.ground import NONE, number, percent as bare_percent
@@ -29,7 +34,7 @@ def with_error(value: float | None, sem: float | None) -> str:
     if value is None or sem is None:
         return percent(value)
     n = decimals(sem)
-    return f"{percent(value, n)}{SPACE}±{SPACE}{percent(sem, n)}"
+    return f"{bare_percent(value, n)}{SPACE}±{SPACE}{percent(sem, n)}"
 
 
 def points(value: float, error: float | None = None, places: int | None = None) -> str:
@@ -40,12 +45,12 @@ def points(value: float, error: float | None = None, places: int | None = None) 
 
 
 def printable(text: Any) -> str:
-    """Text on one line, without control characters.
+    """Text on one line, without control characters; spaces that do not break stay.
 
     >>> printable("a\\n\\x00b")
     'a �b'
     """
-    return "".join(c if c.isprintable() else "�" for c in " ".join(str(text).split()))
+    return "".join(c if c.isprintable() or c == SPACE else "�" for c in re.sub(rf"[^\S{SPACE}]+", " ", str(text)).strip(" "))
 
 
 def digits(value: float) -> str:
@@ -70,3 +75,15 @@ def duration(seconds: float | None) -> str:
     minutes, s = divmod(round(seconds), 60)
     h, m = divmod(minutes, 60)
     return f"{h}{SPACE}h {m}{SPACE}min" if h else f"{m}{SPACE}min {s}{SPACE}s"
+
+
+def csv_link(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as the address of a CSV file that lies in the page itself."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([head, *rows])
+    return data_link("text/csv", out.getvalue())
+
+
+def data_link(kind: str, content: str) -> str:
+    """Text as an address that needs no server."""
+    return f"data:{kind};base64,{base64.b64encode(content.encode()).decode()}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mho.config import format_seconds
+from mho.config import Hardware, format_seconds
+from mho.ground import NONE, MhoError
 from mho_lab.report import figures, words
 from mho_lab.report.blocks import Block, drawn, heatmap, histogram, render
 from mho_lab.run import drawings, findings
@@ -26,6 +27,8 @@ def _parts(run: RunResults) -> dict[str, Any]:
     bars = drawings.effect_bars(run.product, _product_label(run.product)) if run.product and run.product.causes else ""
     return {
         "findings": findings,
+        "on": _in_words(run.hardware_text),
+        "classes": drawn(_classes(run)),
         "effect_bars": figures.markup(bars),
         "drift_curve": figures.markup(drawings.drift_curve(run, _curve_label(run))),
         "chip_spread": figures.markup(drawings.chip_spread(run, spread)),
@@ -34,6 +37,43 @@ def _parts(run: RunResults) -> dict[str, Any]:
         "last": last,
         "parameters": max(sum(x.parameters for x in run.layers), 1),
     }
+
+
+def _in_words(text: str) -> list[tuple[str, str]]:
+    """Tile by tile: size, devices, bits, effects; nothing where a plugin of that hardware is not there any more."""
+    try:
+        tiles = Hardware.from_yaml(text, "hardware.yaml").tiles
+    except MhoError:
+        return []
+    said = []
+    for name, t in tiles.items():
+        devices = "one active device" if t.device.pair == "active" else "a pair of devices"
+        bits = [f"{b} bits" if (b := getattr(c, "bits", None)) else "exact" for c in (t.dac, t.adc)]
+        effects = ", ".join(e.kind for e in t.nonidealities) or "none"
+        repairs = ", ".join(c.kind for c in (*t.corrections, t.compensation) if c is not None) or "none"
+        about = (
+            f"tiles of {t.rows} × {t.columns} weights, {devices} each, {t.device.g_min:g} to {t.device.g_max:g} µS; inputs: "
+            f"{bits[0]}; outputs: {bits[1]}; effects: {effects}; repaired digitally: {repairs}"
+        )
+        said.append((name, about))
+    return said
+
+
+def _classes(run: RunResults) -> list[Block]:
+    """Figures that a task names "class ..." (`mho.Score`), class by class: digital, and every variant over time."""
+    known = {c.name: {e.name: e for e in c.extra if e.name.startswith("class ")} for c in run.curves}
+    names = list(dict.fromkeys(n for found in known.values() for n in found))
+    if not names:
+        return []
+    columns = ["digital", *(f"{v}, {t}" for v in known for t in run.time_names)]
+    rows = []
+    for n in names:
+        figures_of = [found.get(n) for found in known.values()]
+        rows.append([next((e.digital for e in figures_of if e), None)])
+        rows[-1] += [m for e in figures_of for m in (e.mean if e else [None] * len(run.times))]
+    low = min((v for row in rows for v in row if v is not None), default=0.0)
+    note = f"Means over chips; pale: the lowest, {words.percent(low)}; {NONE}: not measured."
+    return [heatmap("Class by class", names, columns, rows, percent=True, low=low, note=note)]
 
 
 def inspection_blocks(inside: dict[str, Any]) -> list[Block]:

@@ -354,7 +354,7 @@ def _slope(net: nn.Module, loss: Any, g: GradientDraws, mode: str, item: Item) -
         for chip in range(item["chips"]):
             ends = []
             for sign in (1, -1):
-                with moved(parameters, [v * (sign * size / length) for v in along]):
+                with moved(net, parameters, [v * (sign * size / length) for v in along]):
                     ends.append(loss_on_chip(net, loss, item["time"], item["seed"], chip))
             found.append((ends[0] - ends[1]) / (2 * size))
     return (_mean(found) / steep, standard_error(found) / steep) if steep else (0.0, 0.0)
@@ -370,7 +370,7 @@ def _sensitivity(
     def losses(direction: Sequence[Tensor]) -> list[float]:
         found = []
         for n, parameters in pair:
-            with moved(parameters, direction):
+            with moved(n, parameters, direction):
                 found.append(loss_on_chip(n, loss, item["time"], item["seed"], 0))
         return found
 

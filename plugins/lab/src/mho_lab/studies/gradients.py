@@ -43,7 +43,8 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
         if mode != "ste":
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
-                weights = array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.chip.weights)
+                target = array.view.carrier(array.normalised(matrix))
+                weights = array.chip_weights(matrix) if exactly else straight(target, array.chip.weights)
                 use = functools.partial(lambda w, array, args: (*args[:2], Drawn(w)), weights)  # instead of its own
                 stack.callback(array.register_forward_pre_hook(use).remove)
         yield
@@ -174,11 +175,32 @@ class _Products(NamedTuple):
     expected: Tensor
     norm: float  # |g|^2
 
-    def without(self, k: int) -> _Products:
-        """The same with one draw left out."""
-        keep = [i for i in range(len(self.clean)) if i != k]
-        own, cross, expected = (m[keep][:, keep] for m in self[1:4])
-        return _Products(self.clean[keep], own, cross, expected, self.norm)
+    def means(self) -> _Means:
+        """Over all draws."""
+        grams = (off_diagonal(m) for m in self[1:4])
+        return _Means(float(self.clean.mean()), *grams, self.norm, bool(self.own.any()))
+
+    def means_without_each(self) -> list[_Means]:
+        """The same with one draw left out, for every draw."""
+        n, nonzero = len(self.clean), self.own.diagonal() > 0
+        clean = (self.clean.sum() - self.clean) / (n - 1)
+        grams = []
+        for m in self[1:4]:
+            off = m - m.diagonal().diag()
+            grams.append(((off.sum() - off.sum(0) - off.sum(1)) / ((n - 1) * (n - 2))).tolist())
+        alive = (nonzero.sum() - nonzero.long() > 0).tolist()
+        return [_Means(c, *m, self.norm, a) for c, *m, a in zip(clean.tolist(), *grams, alive)]
+
+
+class _Means(NamedTuple):
+    """Mean products of different draws, which `_Products` holds singly; `alive`: not all gradients are 0."""
+
+    clean: float
+    own: float
+    cross: float
+    expected: float
+    norm: float
+    alive: bool
 
 
 def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) -> Direction:
@@ -200,11 +222,11 @@ def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) ->
     return Direction(
         layer,
         mode,
-        _with_clean(p),
+        _with_clean(p.means()),
         _jackknife(p, _with_clean),
         math.sqrt(apart / p.norm) if p.norm else math.nan,
         spread / square if square > 0 else (0.0 if not spread else math.inf),
-        _with_expected(p),
+        _with_expected(p.means()),
         _jackknife(p, _with_expected),
         float(each.min()),
         dead / alive if alive else 0.0,
@@ -217,27 +239,27 @@ def off_diagonal(gram: Tensor) -> float:
     return float((gram.sum() - gram.diagonal().sum()) / (n * (n - 1)))
 
 
-def _with_clean(p: _Products) -> float:
-    return _cosine(float(p.clean.mean()), off_diagonal(p.own), p.norm, p.own)
+def _with_clean(m: _Means) -> float:
+    return _cosine(m.clean, m.own, m.norm, m.alive)
 
 
-def _with_expected(p: _Products) -> float:
-    return _cosine(off_diagonal(p.cross), off_diagonal(p.own), off_diagonal(p.expected), p.own)
+def _with_expected(m: _Means) -> float:
+    return _cosine(m.cross, m.own, m.expected, m.alive)
 
 
-def _cosine(product: float, a: float, b: float, own: Tensor) -> float:
+def _cosine(product: float, a: float, b: float, alive: bool) -> float:
     """0 for a gradient that is always 0; nan where noise hides the direction; noise may push it past 1, so it is cut."""
-    if not own.any():
+    if not alive:
         return 0.0
     return max(-1.0, min(1.0, product / math.sqrt(a * b))) if a > 0 and b > 0 else math.nan
 
 
-def _jackknife(p: _Products, statistic: Callable[[_Products], float]) -> float:
+def _jackknife(p: _Products, statistic: Callable[[_Means], float]) -> float:
     """The standard error from leaving out one draw at a time."""
     n = len(p.clean)
     if n < 3:
         return math.nan
-    values = [statistic(p.without(k)) for k in range(n)]
+    values = [statistic(m) for m in p.means_without_each()]
     mean = sum(values) / n
     return math.sqrt((n - 1) / n * sum((v - mean) ** 2 for v in values))
 
@@ -250,15 +272,22 @@ def loss_on_chip(net: nn.Module, loss: Loss, time: Time, seed: int, chip: int) -
 
 
 @contextmanager
-def moved(parameters: Sequence[nn.Parameter], step: Sequence[Tensor]) -> Iterator[None]:
-    """The parameters with a step added, and as they were, to the bit, afterwards."""
+def moved(net: nn.Module, parameters: Sequence[nn.Parameter], step: Sequence[Tensor]) -> Iterator[None]:
+    """The parameters of a network with a step added, and as they were, to the bit, afterwards; mapped as before all the time."""
+
+    def settle() -> None:
+        for array, matrix in matrices(net):
+            array.settle(matrix)
+
     before = [p.detach().clone() for p in parameters]
     try:
         with torch.no_grad():
             for p, s in zip(parameters, step):
                 p.add_(s.view_as(p))
+        settle()
         yield
     finally:
         with torch.no_grad():
             for p, old in zip(parameters, before):
                 p.copy_(old)
+        settle()

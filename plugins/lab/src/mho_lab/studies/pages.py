@@ -11,14 +11,18 @@ from mho_lab import report
 from mho_lab.studies.shown import Page, Part, points, short
 
 if TYPE_CHECKING:
-    from mho_lab.studies.budget import BudgetStudy
+    from mho_lab.studies.budget import Budget, BudgetStudy
     from mho_lab.studies.diagnose import Diagnosis
     from mho_lab.studies.layers import LayerStudy
     from mho_lab.studies.robustness import Robustness
     from mho_lab.studies.sensitivity import Limit, Sensitivity
 
-BARS = "Bars: 95 % intervals."
-FAILS = "D1 expectation, D2 variance, D3 sensitivity, against the clean gradient at any training stage; ok: all pass."
+BARS = "± and bars: 95 % intervals."
+FAILS = (
+    "D1 expectation: the mean gradient points where the clean one does. D2 variance: single gradients scatter little enough "
+    "about their mean. D3 sensitivity: the loss still answers to the weights. Named where one fails at any stage of the "
+    "training; ok: all pass. The limits stand below the verdicts."
+)
 YES_NO = {True: "yes", False: "no", None: NONE}
 
 
@@ -47,14 +51,15 @@ def sensitivity_page(s: Sensitivity, title: str) -> Page:
         [[_harm(m) for m in row] for row in cells],
         texts=[[_reached(m) for m in row] for row in cells],
         corner="effect",
-        note="Factor at which normalised accuracy falls to the level, or bits that still hold; the darker, the sooner.",
+        note=f"Factor at which accuracy falls to {s.level:.0%} of what it is on this hardware, or bits that still hold; the "
+        "darker, the sooner.",
     )
     curves = report.lines(
         f"Margin of {first} after {format_seconds(time)}",
         {m.case.knob: [(v, mean) for v, mean, _ in m.points] for m in ranked},
         x="factor on the strength",
         x_names=lambda v: f"{v:.3g}",
-        y="normalised accuracy above the level",
+        y="score above the level",
         log=["x"],
         percent=True,
         levels={f"{s.level:.0%}": 0.0},
@@ -75,7 +80,7 @@ def _equal_error(s: Sensitivity) -> Part:
         report.bars(
             f"Loss of {n} where each effect alone brings the MVM error to 20 %",
             {b.knob: (b.loss[n].mean, b.loss[n].half) for b in s.boosts if n in b.loss},
-            y="normalised accuracy lost",
+            y="share of the accuracy on this hardware lost",
             percent=True,
             note=BARS,
         )
@@ -83,7 +88,7 @@ def _equal_error(s: Sensitivity) -> Part:
     ]
     rows = [(b.knob, short(b.value), *(points(b.loss[n]) if n in b.loss else NONE for n in names), b.note) for b in s.boosts]
     head = ("effect", "value", *(f"{n}: loss %" for n in names), "")
-    return Part("Equal MVM errors of 20 % (Rasch et al. 2023, Fig. 4)", head, rows, "± is half of a 95 % interval.", tuple(bars))
+    return Part("Equal MVM errors of 20 % (Rasch et al. 2023, Fig. 4)", head, rows, BARS, tuple(bars))
 
 
 def _reached(m: Limit) -> str:
@@ -129,8 +134,7 @@ def layers_page(s: LayerStudy, title: str) -> Page:
         f"Sensitivity of single layers after {when} (Rasch et al. 2023, Fig. 7A)",
         ("layer", "tile", "parameters", "accuracy %"),
         [(layer_name(a.layer.name), a.layer.tile, a.layer.parameters, points(a.accuracy)) for a in s.alone],
-        f"Normalised by the digital score; with {family} noise in no layer it is {points(s.quiet)} %. ± is half of a 95 % "
-        "interval.",
+        f"Normalised by the digital score; with {family} noise in no layer it is {points(s.quiet)} %. {BARS}",
         (heat,),
     )
     curve = report.lines(
@@ -158,8 +162,13 @@ def layers_page(s: LayerStudy, title: str) -> Page:
         f"Tried, the fewest parameters first: {search}. Verified on {d.accuracy.n} chips that the search has not seen; the "
         "lower end of ± is exceeded with 95 % confidence.",
     )
-    worst = layer_name(s.alone[0].layer.name)
-    return Page(title, f"{worst} is the most sensitive layer. {outcome}", [alone, exempt, mixed])
+    worst, alike = s.alone[0], [a for a in s.alone[1:] if a.accuracy.low <= s.alone[0].accuracy.high]
+    named = f"{layer_name(worst.layer.name)} is the most sensitive layer."
+    if alike and worst.accuracy.high >= s.quiet.low:
+        named = "No layer alone is clearly sensitive."
+    elif alike:
+        named = f"No layer is clearly the most sensitive: {len(alike) + 1} of {len(s.alone)} cannot be told apart."
+    return Page(title, f"{named} {outcome}", [alone, exempt, mixed])
 
 
 # --- budget ---
@@ -181,8 +190,8 @@ def budget_page(s: BudgetStudy, title: str) -> Page:
         lost += [("interaction", b.interaction, ""), ("all together", b.total, "")]
         rows = [(name, points(i), removed, "yes" if i.clear else "") for name, i, removed in lost]
         note = (
-            f"Points of score, paired over {s.chips} chips, ± half of a 95 % interval; interaction: all together less the sum "
-            "of each alone."
+            f"Points of score, paired over {s.chips} chips. {BARS} Interaction: all together less the sum of each alone; clear: "
+            "the interval excludes 0."
         )
         head = (b.what, "lost alone %", "won back without it %", "clear")
         parts.append(Part(f"Budget by {b.what} after {when}", head, rows, note, (chart,)))
@@ -194,13 +203,23 @@ def budget_page(s: BudgetStudy, title: str) -> Page:
         columns = ("change", "time", "score %", "difference %", "clear")
         parts.append(Part("What if", columns, changed, "On the same chips, changed and as they are."))
     last = max(s.scores)
-    first = next(b for b in s.budgets if b.what == "effect" and b.time == last).ranked[0]
     headline = (
-        f"After {format_seconds(last)} the score is {points(s.scores[last])} %, digitally {percent(s.digital, 2)} %. The largest "
-        f"single loss comes from {first.cause}: {points(first.alone)} points. Cutting inputs off at their range costs "
-        f"{percent(s.digital - s.exact, 2)}."
+        f"After {format_seconds(last)} the score is {points(s.scores[last])} %, digitally {percent(s.digital, 2)} %. "
+        f"{_largest(next(b for b in s.budgets if b.what == 'effect' and b.time == last))} Cutting inputs off at their range "
+        f"costs {percent(s.digital - s.exact, 2)}."
     )
     return Page(title, headline, parts)
+
+
+def _largest(b: Budget) -> str:
+    """The effect that costs most, where error bars set it apart from 0 and from the others."""
+    first, *others = b.ranked
+    alike = [x.cause for x in others if x.alone.clear and x.alone.high >= first.alone.low]
+    if not first.alone.clear:
+        return "Of the losses from single effects, none is clear of its error bar."
+    if alike:
+        return f"The largest losses from single effects cannot be told apart: {', '.join([first.cause, *alike])}."
+    return f"The largest single loss comes from {first.cause}: {points(first.alone)} points."
 
 
 # --- robustness ---
@@ -212,7 +231,8 @@ def robustness_page(s: Robustness, title: str) -> Page:
     fits = {n: s.curve(n).midpoint for n in networks}
     best = max(networks, key=lambda n: m.mu if (m := fits[n]) else 0.0)
     middle, top = fits[networks[0]], fits[best]
-    longer = f"; {best}, only at {short(top.mu)}." if best != networks[0] and top else "."
+    clear = best != networks[0] and top and middle and top.low > middle.high
+    longer = f"; {best}, only at {short(top.mu)}." if clear and top else "."
     half = short(middle.mu if middle else None)
     headline = f"Half of the accuracy is lost at {s.mode} noise of {half} on all pre-activations{longer}"
     curves = report.lines(

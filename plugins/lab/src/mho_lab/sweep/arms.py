@@ -14,8 +14,10 @@ from mho.ground import MhoError, table, with_error
 from mho.use import normalised_accuracy
 from mho_lab.measure.state import Record, State
 from mho_lab.measure.statistics import Interval, interval, standard_error
-from mho_lab.measure.table import SHOWN
+from mho_lab.measure.table import SHOWN, Table, read as read_all
 from mho_lab.sweep.plan import SweepPlan
+
+INTERNAL = ("times", "task", "network")  # of the items of a plan: how a chip is made again
 
 Scores = dict[tuple[int, int], float]  # (seed, chip) -> score
 
@@ -73,6 +75,22 @@ def outcomes(folder: str | Path) -> list[ArmScore]:
             o = _outcome(item, t, _scores(at, i), _scores(base, i) if base else None, references)
             found.append(o._replace(columns=beside.get(_name(item["arm"], item["grid"]), {})))
     return found
+
+
+def read(folder: str | Path, measure: str | None = None) -> Table:
+    """All results of a folder, see `measure.table.read`; those of a plan's chips without the columns that only resuming needs."""
+    found = read_all(folder, measure)
+    if measure is not None or not (Path(folder) / "sweep.yaml").exists():
+        return found
+    return Table(tuple({k: v for k, v in row.items() if k not in INTERNAL} for row in found.rows))
+
+
+def digital(folder: str | Path) -> float | None:
+    """The mean score of the digital networks of a folder; None where none is there yet."""
+    state = State(Path(folder))
+    records = [r for p in state.plans() for k in p["items"] if (r := state.record(k)) and r["status"] == "done"]
+    scores = [score for score, _ in _references(records).values()]
+    return fmean(scores) if scores else None
 
 
 def _outcome(item: dict[str, Any], t: float, scores: Scores, base: Scores | None, references: Any) -> ArmScore:

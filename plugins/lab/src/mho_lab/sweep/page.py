@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from mho.config import format_seconds
-from mho.ground import NONE, number
+from mho.ground import NONE, number, t95
 from mho_lab.measure.state import Record, State, Status, status
 from mho_lab.measure.statistics import Interval
 from mho_lab.measure.table import read
 from mho_lab.report import words
 from mho_lab.report.blocks import Block, code, facts, heatmap, lines, page, scatter, shown, table
-from mho_lab.sweep.arms import ArmScore, front, outcomes, quantity, read_plan, short_names
+from mho_lab.sweep.arms import ArmScore, digital, front, outcomes, quantity, read_plan, short_names
 from mho_lab.sweep.plan import SweepPlan
 
-BARS = "Bars: standard errors."
+BARS = "± and bars: 95 % intervals of the mean over {}."
 SHOWN = 500  # rows of a generic table on the page
+DRAWN = 10  # lines that can be told apart in one figure
 
 
 def sweep_page(folder: Path) -> str:
@@ -29,13 +30,10 @@ def sweep_page(folder: Path) -> str:
 
 def _plan_page(folder: Path) -> str:
     plan, found, progress = read_plan(folder), outcomes(folder), status(folder)
-    blocks = [
-        *_pareto(plan, found),
-        _outcomes(plan, found),
-        *_over_time(plan, found),
-        *_over_grid(plan, found),
-        *_maps(plan, found),
-    ]
+    levels = {f"digital, {words.percent(d)}": d} if (d := digital(folder)) is not None else {}
+    pareto, *hardware = _pareto(plan, found) or [None]
+    blocks = [*_map(plan, found), *filter(None, [pareto]), *_over_grid(plan, found, levels)]
+    blocks += [*_over_time(plan, found, levels), *_tables(plan, found), *hardware]
     blocks += [*_failures(progress), code("The plan", plan.to_yaml(), summary="As a sweep file"), *_again(folder)]
     title = f"{plan.task} on: {plan.base.description or plan.hardware}"
     return page(title, blocks, headline=_headline(plan, found), note=_note(found, progress))
@@ -56,25 +54,50 @@ def _cell(value: Any) -> Any:
 
 # -- words ----------------------------------------------------------------------------------------------------------
 def _headline(plan: SweepPlan, found: list[ArmScore]) -> str:
-    """The best and the worst, and how far the best is from the baseline."""
-    last = [o for o in found if o.time == max(f.time for f in found)]
-    if not last:
+    """The best and the worst; nothing that its error bar does not set apart."""
+    ranked = sorted(_last(found), key=lambda o: -o.mean)
+    if not ranked:
         return "Nothing is measured yet."
-    best, worst = max(last, key=lambda o: o.mean), min(last, key=lambda o: o.mean)
-    said = f"After {format_seconds(best.time)} the best is {_label(plan, best)}: {_score(best)}"
-    if best is not worst:
+    best, worst, when = ranked[0], ranked[-1], format_seconds(ranked[0].time)
+    if best is worst:
+        return f"After {when} the score is {_score(best)}."
+    if not _clear(best, ranked[1]):
+        near = sum(not _clear(best, o) for o in ranked)
+        said = f"none of {len(ranked)} settings is clear of the others: {near} at the top, at {_score(best)}, look alike"
+    else:
+        said = f"the best is {_label(plan, best)}: {_score(best)}"
+    if _clear(best, worst) and _clear(ranked[-2], worst):
         said += f"; the worst is {_label(plan, worst)}: {_score(worst)}"
-    return said + "."
+    return f"After {when} {said}."
+
+
+def _clear(a: ArmScore, b: ArmScore) -> bool:
+    """Whether a is above b by more than chance: 95 %, two-sided, independent means."""
+    sem = math.hypot(a.sem, b.sem)
+    return a.mean - b.mean > t95(min(_count(a), _count(b)) - 1) * sem if math.isfinite(sem) else False
+
+
+def _count(o: ArmScore) -> int:
+    return o.seeds if o.over == "seeds" else o.chips
+
+
+def _half(o: ArmScore) -> float | None:
+    """Half of the 95 % interval of the mean."""
+    return t95(_count(o) - 1) * o.sem if math.isfinite(o.sem) else None
+
+
+def _last(found: list[ArmScore]) -> list[ArmScore]:
+    return [o for o in found if o.time == max(f.time for f in found)]
 
 
 def _note(found: list[ArmScore], progress: list[Status]) -> str:
     planned, done = sum(s.planned for s in progress), sum(s.done for s in progress)
-    said = [f"{done:,} of {planned:,} items are measured; they took {words.duration(sum(s.seconds for s in progress))}."]
-    if found:
-        o = found[0]
-        n = o.seeds if o.over == "seeds" else o.chips
-        said.append(f"± is the standard error of the mean over {n} {o.over}.")
-    return " ".join(said)
+    said = f"{done:,} of {planned:,} items are measured; they took {words.duration(sum(s.seconds for s in progress))}. "
+    return said + (_bars(found[0]) if found else "")
+
+
+def _bars(o: ArmScore) -> str:
+    return BARS.format(f"{_count(o)} {o.over}")
 
 
 def _label(plan: SweepPlan, o: ArmScore) -> str:
@@ -84,24 +107,35 @@ def _label(plan: SweepPlan, o: ArmScore) -> str:
 
 
 def _score(o: ArmScore) -> str:
-    return words.with_error(o.mean, o.sem if math.isfinite(o.sem) else None)
+    return words.with_error(o.mean, _half(o))
 
 
 # -- blocks ---------------------------------------------------------------------------------------------------------
-def _outcomes(plan: SweepPlan, found: list[ArmScore]) -> Block:
-    names = short_names(list(plan.grid))
-    head = ["Arm", *names.values(), "Time", "Score", "Normalised"]
+def _tables(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
+    """All scores; those of earlier times, or of many settings, folded up."""
+    names, last = short_names(list(plan.grid)), _last(found)
+    head = ["Arm", *names.values(), "Score", "Normalised"]
     head += [f"Difference from “{plan.compared_with}”, points"] * (plan.compared_with is not None)
     head += plan.all_columns
-    rows: list[list[Any]] = []
-    for o in found:
-        row = [o.arm, *(_cell(v) for v in o.grid.values()), format_seconds(o.time), _score(o), number(o.normalised)]
-        row += [_points(o.difference)] * (plan.compared_with is not None)
-        rows.append(row + [quantity(o.columns.get(c)) for c in plan.all_columns])
-    note = "Normalised: 1 is the digital score of the same seed, 0 is guessing (Rasch et al. 2023, Eq. 1)."
+    note = f"{_bars(found[0])} " if found else ""
+    note += "Normalised: 1 is the digital score of the same seed, 0 is guessing (Rasch et al. 2023, Eq. 1)."
     if plan.compared_with is not None:
-        note += f" Differences are paired by {found[0].over[:-1] if found else 'seed'}; ± is half of the 95 % interval."
-    return table("Scores", head, rows, note=note)
+        note += f" Differences are paired by {found[0].over[:-1] if found else 'seed'}."
+
+    def row(o: ArmScore) -> list[Any]:
+        cells = [o.arm, *(_cell(v) for v in o.grid.values()), _score(o), number(o.normalised)]
+        cells += [_points(o.difference)] * (plan.compared_with is not None)
+        return cells + [quantity(o.columns.get(c)) for c in plan.all_columns]
+
+    tables = []
+    if last:
+        many = f"{len(last):,} settings" if len(last) > 20 else ""
+        when = format_seconds(last[0].time)
+        tables.append(table(f"Scores after {when}", head, [row(o) for o in last], summary=many, note=note))
+    if len(found) > len(last):
+        rows = [[format_seconds(o.time), *row(o)] for o in found]
+        tables.append(table("Scores at every time", ["Time", *head], rows, summary=f"{len(rows):,} rows"))
+    return tables
 
 
 def _points(d: Interval | None) -> str:
@@ -111,22 +145,16 @@ def _points(d: Interval | None) -> str:
 def _pareto(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
     """Score against a column at the last time, and the hardware of every point on the front."""
     column = plan.pareto or ""
-    last = [o for o in found if o.time == max(f.time for f in found) and column in o.columns]
+    last = [o for o in _last(found) if column in o.columns]
     if not last:
         return []
     best = front(last, column)
     ranked = sorted(last, key=lambda o: (o not in best, o.columns[column]["value"]))
     spots = [
-        (
-            _label(plan, o),
-            *(o.columns[column][k] for k in ("value", "low", "high")),
-            o.mean,
-            o.sem if math.isfinite(o.sem) else 0.0,
-        )
-        for o in ranked
+        (_label(plan, o), *(o.columns[column][k] for k in ("value", "low", "high")), o.mean, _half(o) or 0.0) for o in ranked
     ]
     x = f"{column}, {best[0].columns[column]['unit']}".rstrip(", ")
-    note = "Numbered: nothing is better in both; pale: beaten. Bars: standard errors of the score; thin: bands of the column."
+    note = f"Numbered: nothing is better in both; pale: beaten. {_bars(best[0])} Thin: bands of the column."
     title = f"Score after {format_seconds(last[0].time)} against {column.partition(':')[0]}"
     drawn = scatter(title, spots, len(best), x=x, y="score", percent=True, note=note)
     hardware = {(p.arm, json.dumps(p.grid)): p.hardware.to_yaml() for p in plan.points()}
@@ -136,71 +164,58 @@ def _pareto(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
     ]
 
 
-def _over_time(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
-    """Drift curves of the arms, at the first point of the grid."""
+def _over_time(plan: SweepPlan, found: list[ArmScore], levels: dict[str, float]) -> list[Block]:
+    """Drift curves, a line for every arm at every point of the grid."""
     if len({o.time for o in found}) < 2:
         return []
-    first = found[0].grid
-    series = _series([o for o in found if o.grid == first], lambda o: o.arm, lambda o: o.time)
-    names = short_names(list(plan.grid))
-    at = ", ".join(f"{names[p]} {shown(v)}" for p, v in first.items())
-    note = f"At {at}. {BARS}" if at else BARS
-    options: dict[str, Any] = {"x": "time after programming", "y": "score", "log": ["x"], "percent": True}
+    series, note = _series(plan, found, lambda o: o.time, "")
+    options: dict[str, Any] = {"x": "time after programming", "y": "score", "log": ["x"], "percent": True, "levels": levels}
     return [lines("Score over time", series, x_names=format_seconds, note=note, **options)]
 
 
-def _over_grid(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
-    """Score over each setting of the grid whose values are numbers, others at their first value, at the last time."""
-    names, last = short_names(list(plan.grid)), max((o.time for o in found), default=0.0)
-    blocks = []
+def _over_grid(plan: SweepPlan, found: list[ArmScore], levels: dict[str, float]) -> list[Block]:
+    """Score over each setting of the grid whose values are numbers at the last time, a line for all others' values."""
+    names, last, blocks = short_names(list(plan.grid)), _last(found), []
     for path, values in plan.grid.items():
-        if len(values) < 2 or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+        if not last or len(values) < 2 or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
             continue
-        rest = {p: v[0] for p, v in plan.grid.items() if p != path}
-        at = [o for o in found if o.time == last and all(o.grid[p] == v for p, v in rest.items())]
-        series = _series(at, lambda o: o.arm, lambda o, path=path: o.grid[path])
-        note = "".join(f", {names[p]} {shown(v)}" for p, v in rest.items())
-        title = f"Score over {names[path]}"
-        note = f"After {format_seconds(last)}{note}. {BARS}"
-        blocks.append(lines(title, series, x=path, y="score", percent=True, note=note))
+        series, note = _series(plan, last, lambda o, path=path: o.grid[path], path)
+        options: dict[str, Any] = {"x": path, "y": "score", "percent": True, "levels": levels}
+        note = f"After {format_seconds(last[0].time)}. {note}"
+        blocks.append(lines(f"Score over {names[path]}", series, note=note, **options))
     return blocks
 
 
-def _series(found: list[ArmScore], name: Any, x: Any) -> dict[str, list[tuple[Any, ...]]]:
+def _series(plan: SweepPlan, found: list[ArmScore], x: Any, path: str) -> tuple[dict[str, list[tuple[Any, ...]]], str]:
+    """Name -> points (x, mean, half of the interval), one for all values but those of `path`; and what to say below."""
     series: dict[str, list[tuple[Any, ...]]] = {}
     for o in found:
-        series.setdefault(name(o), []).append((x(o), o.mean, o.sem))
-    return series
+        rest = o._replace(grid={p: v for p, v in o.grid.items() if p != path})
+        series.setdefault(_label(plan, rest), []).append((x(o), o.mean, _half(o)))
+    names = list(series)
+    kept = [names[i * len(names) // DRAWN] for i in range(DRAWN)] if len(names) > DRAWN else names
+    more = f"{DRAWN} of {len(names)} lines are drawn; the tables of scores have all. " if len(names) > DRAWN else ""
+    return {n: series[n] for n in kept}, more + _bars(found[0])
 
 
-def _maps(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
-    """Arms x grid, or the two settings of the grid against each other for each arm, at the last time."""
-    last = [o for o in found if o.time == max(f.time for f in found)]
-    names = short_names(list(plan.grid))
-    title = f"Score after {format_seconds(last[0].time)}" if last else ""
-    if len(plan.grid) == 2:
-        (p, ps), (q, qs) = plan.grid.items()
-        return [
-            _map(
-                f"{title}: {arm}" if len(plan.all_arms) > 1 else title,
-                [f"{names[p]} {shown(v)}" for v in ps],
-                [f"{names[q]} {shown(v)}" for v in qs],
-                {(ps.index(o.grid[p]), qs.index(o.grid[q])): o.mean for o in last if o.arm == arm},
-            )
-            for arm in plan.all_arms
-        ]
-    points = list(dict.fromkeys(json.dumps(o.grid) for o in last))
-    if len(plan.all_arms) < 2 or len(points) < 2:
+def _map(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
+    """Every arm and all settings but the last one of the grid against that one, at the last time; arms against times where
+    there is no grid."""
+    *_, across = [*plan.grid] or [""]
+    cells: dict[str, dict[str, ArmScore]] = {}
+    for o in _last(found) if across else found:
+        rest = o._replace(grid={p: v for p, v in o.grid.items() if p != across})
+        column = shown(o.grid[across]) if across else format_seconds(o.time)
+        cells.setdefault(_label(plan, rest), {})[column] = o
+    columns = list(dict.fromkeys(c for row in cells.values() for c in row))
+    if len(cells) * len(columns) < 2:
         return []
-    columns = [", ".join(f"{names[p]} {shown(v)}" for p, v in json.loads(g).items()) for g in points]
-    arms = list(plan.all_arms)
-    return [_map(title, arms, columns, {(arms.index(o.arm), points.index(json.dumps(o.grid))): o.mean for o in last})]
-
-
-def _map(title: str, rows: list[str], columns: list[str], found: dict[tuple[int, int], float]) -> Block:
-    values = [[found.get((i, j)) for j in range(len(columns))] for i in range(len(rows))]
-    low = min(found.values(), default=0.0)
-    return heatmap(title, rows, columns, values, percent=True, low=low, note="Pale: the lowest score on this map.")
+    grid = [[row.get(c) for c in columns] for row in cells.values()]
+    title = f"Score after {format_seconds(_last(found)[0].time)}" if across else "Score over time"
+    values = [[o and o.mean for o in row] for row in grid]
+    texts = [[_score(o) if o else NONE for o in row] for row in grid]
+    low, note = min(o.mean for o in found), f"Pale: the lowest score. {_bars(found[0])}"
+    return [heatmap(title, list(cells), columns, values, texts=texts, corner=f"↓ → {across}", low=low, note=note)]
 
 
 def _failures(progress: list[Status]) -> list[Block]:

@@ -153,7 +153,7 @@ def export(folder: Path, form: str, measure: str | None, out: Path | None) -> No
     parquet goes through pandas (and needs pyarrow); in Python, mho.sweep.read(FOLDER).to_pandas() gives a DataFrame.
     """
     from mho.ground import write_atomically
-    from mho_lab.measure.table import read
+    from mho_lab.sweep.arms import read
 
     found = read(folder, measure)
     if form == "parquet":

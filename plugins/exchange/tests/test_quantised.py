@@ -1,0 +1,70 @@
+"""A network with its converters as a plain torch model: the tiles' own function, through torch.export and ONNX."""
+
+import pytest
+import torch
+from torch import nn
+
+import mho
+from mho import exchange
+
+BITS = [(8, 8), (5, 6), (None, None)]
+
+
+def agree(a, b, step=0.02):
+    """Equal, but for sums that lie on the edge between two codes of a converter."""
+    off = (a - b).detach().abs()
+    assert float((off > 1e-5).float().mean()) < 0.05 and float(off.max()) < step
+
+
+@pytest.mark.parametrize("dac, adc", BITS)
+def test_it_computes_what_the_tiles_compute(network, x, dac, adc):
+    """Row tiles, both converters, learned scales, with target weights and with those of an aged chip"""
+    words = ["none" if b is None else b for b in (dac, adc)]
+    noisy = "tiles.t.nonidealities=[{kind: pcm.programming_noise}, {kind: pcm.drift}]"
+    net = network(f"tiles.t.dac.bits={words[0]}", f"tiles.t.adc.bits={words[1]}", noisy, "tiles.t.compensation=mho.global_drift")
+    with torch.no_grad():
+        net[0].tiles.out_scale.mul_(1.5)
+    agree(exchange.quantised(net)(x), net(x), 1e-4 if adc is None else 0.1)
+    mho.program(net, seed=0).age("1 year")
+    on_chip = exchange.quantised(net)(x)
+    agree(on_chip, net(x), 1e-4 if adc is None else 0.1)
+    mho.unprogram(net)
+    assert (on_chip - net(x)).abs().max() > 1e-3  # the chip is another one
+
+
+def test_it_can_be_exported(network, x):
+    model = exchange.quantised(network())
+    exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    assert torch.equal(exported(x[:7]), model(x[:7]))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's exporter about itself
+def test_onnx_has_the_converters_and_the_same_function(network, x, tmp_path):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    net = network()
+    for model, pairs in ((mho.to_digital(net), 0), (exchange.quantised(net), 14)):
+        file = exchange.export_onnx(model, x, tmp_path / "net.onnx")
+        assert sum(n.op_type == "QuantizeLinear" for n in onnx.load(file).graph.node) == pairs
+        plain = onnxruntime.SessionOptions()  # its optimised kernels round some sums to the next code
+        plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(file, plain)
+        y = session.run(None, {session.get_inputs()[0].name: x[:5].numpy()})[0]
+        agree(torch.from_numpy(y), model(x[:5]).detach(), 0.1)
+
+
+@pytest.mark.parametrize(
+    "layer, changes, message",
+    [
+        (nn.LSTM(3, 4), (), "LSTM is no linear layer"),
+        (nn.Conv1d(4, 4, 1, groups=2), (), "no convolution of one group"),
+        (nn.Linear(3, 4), ("tiles.quantised.dac.range=dynamic",), "from vector to vector"),
+        (nn.Linear(3, 4), ("training.quantise={weights: {bits: 4}}",), "corrections or quantisers"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(layer, changes, message):
+    net = mho.to_analog(nn.ModuleDict({"a": layer}), mho.load("ideal.quantised", set=changes))
+    with pytest.raises(mho.MhoError, match=f"layer 'a' cannot be exported with its converters: .*{message}"):
+        exchange.quantised(net)
