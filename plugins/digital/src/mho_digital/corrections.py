@@ -64,7 +64,7 @@ class Scaling(CorrectionModule):
         a, b = tops(x, self.matrix), weight_tops(w, self.matrix)
         s = torch.where((a > 0) & (b > 0), a**migration / b.clamp(min=1e-12) ** (1 - migration), 1.0)
         alive = (a > 0) & (b > 0)
-        mean = s[alive].log().mean().exp() if bool(alive.any()) else 1.0
+        mean = ((s.clamp(min=1e-30).log() * alive).sum() / alive.sum().clamp(min=1)).exp()
         return torch.where(alive, (s / mean).clamp(LEAST, MOST), 1.0)
 
     @property
@@ -106,11 +106,15 @@ class Outliers(CorrectionModule):
         return w * (on_tiles if w.dim() == 2 else on_tiles.view(len(w), 1, -1))
 
     def outputs(self, y: Tensor, x: Outputs, w: Tensor) -> Tensor:
-        rows = self.digital.repeat_interleave(self.matrix.cells).nonzero().squeeze(1)
-        if not len(rows):
+        most = int(self.spec.share * self.matrix.channels)
+        if not most:
             return y
         if w.dim() == 2:
-            return y + x()[:, rows].to(y.dtype) @ w[:, rows].T.to(y.dtype)
+            mask, channels = self.digital.topk(most)
+            cells = torch.arange(self.matrix.cells, device=y.device)
+            rows = (channels[:, None] * self.matrix.cells + cells).flatten()
+            mask = mask.repeat_interleave(self.matrix.cells).to(y.dtype)
+            return y + (x()[:, rows].to(y.dtype) * mask) @ w[:, rows].T.to(y.dtype)
         mask = self.digital.repeat_interleave(self.matrix.cells).to(y.dtype)
         xs = (x().to(y.dtype) * mask).unflatten(1, (len(w), -1)).transpose(0, 1)
         return y + (xs @ w.mT.to(y.dtype)).transpose(0, 1).flatten(1)
