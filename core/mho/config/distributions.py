@@ -21,6 +21,7 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
     "mho-lab": (
         {
             "run": "Train and deploy a task on analog hardware: the main job, with a report.",
+            "calibrate": "Bring a network onto analog hardware without training, layer by layer.",
             "train": "Train a task for analog hardware.",
             "evaluate": "Program a trained network on many chips and follow it over time.",
             "sweep": "Grids of settings, seeds and arms: run, status, retry, export.",
@@ -47,7 +48,8 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
     "mho-circuit": ({}, "StuckAt"),
     "mho-fast": ({}, "Route routes"),
     "mho-qat": ({}, "PreactivationNoise Schedule distillation_loss follow quantise unquantise"),
-    "mho-transformers": ({}, "DriftScore"),
+    "mho-digital": ({}, "adapt load_adapters save_adapters sensitivities stay_digital"),
+    "mho-transformers": ({}, "DriftScore own_text"),
     "mho-cost": (
         {
             "cost": "Energy, latency and area of a network, by a table with sources.",
@@ -62,7 +64,12 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
 }
 # The same for keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
-OUR_CALIBRATIONS = ("dac.mse", "columns.grid")  # of mho-lab: argument of `calibrate` and method
+OUR_CALIBRATIONS = {  # argument of `calibrate` and method -> distribution
+    "dac.mse": "mho-lab",
+    "columns.grid": "mho-lab",
+    "columns.statistics": "mho-digital",
+    "method.auto": "mho-digital",
+}
 
 
 def entry_points(group: str, path: Sequence[str] | None = None) -> dict[str, list[metadata.EntryPoint]]:
