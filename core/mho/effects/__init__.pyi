@@ -25,4 +25,4 @@ from mho.effects.encoding import (
     range_gradient as range_gradient,
     range_step as range_step,
 )
-from mho.effects.site import CLOSED as CLOSED, Half as Half, RowWords as RowWords
+from mho.effects.site import Half as Half, RowWords as RowWords

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mho.config import distributions, registry, suggest
 from mho.effects import QuantiserModule, quantisers, unquantised
 from mho.effects.quantiser import summary
-from mho.ground import MhoError
+from mho.ground import MhoError, keeping
 from mho.ground.arguments import number
 from mho.tile import Patches, TileArray, tile_arrays, vectors
 from mho.use.chip import NO_LAYERS, hearing, keeping_modes, matrices
@@ -177,16 +177,12 @@ def _set_ranges(seen: Seen, weight: Tensor, start: Tensor | None, of_inputs: Met
 
 def _watch(net: nn.Module, seen: Mapping[Any, Any], batches: Iterable[Any], forward: Forward | None) -> None:
     """Note what tile arrays and quantisers are given for the batches; products are exact and nothing is quantised meanwhile."""
-    arrays = tile_arrays(net)
-    try:
+    arrays, hear = tile_arrays(net), lambda module, args: seen[module].note(args[0])
+    with keeping(arrays, "exact"), unquantised(net), hearing(seen, hear):
         for array in arrays:
             array.exact = True
-        with unquantised(net), hearing(seen, lambda module, args: seen[module].note(args[0])):
-            for batch in batches:
-                run_batch(net, batch, forward)
-    finally:
-        for array in arrays:
-            array.exact = False
+        for batch in batches:
+            run_batch(net, batch, forward)
 
 
 def quantile_of(x: Tensor, count: Tensor, share: float) -> Tensor:
