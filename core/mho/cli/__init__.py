@@ -49,7 +49,6 @@ VERBS = {
     "check": ("mho.cli.config:check", "Say everything that is wrong with hardware files."),
     "show": ("mho.cli.config:show", "Explain every field of a kind, a preset or a hardware file."),
     "init": ("mho.cli.config:init", "Copy a preset into a file of your own."),
-    "cite": ("mho.cli.cite:cite", "Print the BibTeX entries of the effects that a hardware file uses."),
     "schema": ("mho.cli.config:schema", "Print a JSON schema of hardware files, for completion in editors."),
     "plugins": ("mho.cli.plugins:plugins", "List installed plugins, their kinds and presets."),
     "doctor": ("mho.cli.plugins:doctor", "Load every plugin and preset, and say what is broken."),
