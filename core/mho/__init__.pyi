@@ -35,8 +35,7 @@ from mho.use.convert import ConversionReport as ConversionReport, conversion_rep
 from mho.use.convert import to_analog as to_analog, to_digital as to_digital
 from mho.use.evaluation import Evaluation as Evaluation, evaluate as evaluate
 from mho.use.evaluation import normalised_accuracy as normalised_accuracy
-from mho.use.matrix import Tile as Tile
-from mho.use.metrics import mvm_error as mvm_error
+from mho.use.matrix import Tile as Tile, mvm_error as mvm_error
 from mho.use.training import attach as attach
 
 __version__: str

@@ -119,8 +119,7 @@ class Dac(Converter, kind="mho.dac"):
         [vector, tile, 1] from `used_range`, learns as in R003-70."""
         from mho.effects.encoding import EncodeInput
 
-        code: Tensor = EncodeInput.apply(x, alpha, self.top, self.lowest, decay, rows)[0]
-        return code
+        return EncodeInput.apply(x, alpha, self.top, self.lowest, decay, rows)[0]
 
     def encode_exactly(self, x: Tensor, alpha: Tensor, rounding: Rounding, site: Site | None = None) -> Tensor:
         """The same values with the true derivative in x and alpha (mode `autograd`)."""
