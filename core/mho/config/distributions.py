@@ -20,7 +20,12 @@ NAMES = "mho.names"  # entry-point group of public names: name = module:attribut
 
 # What our own plugins add, so that mho can say what to install: keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
-OUR_CALIBRATIONS = ("dac.mse", "columns.grid")  # of mho-lab: argument of `calibrate` and method
+OUR_CALIBRATIONS = {  # argument of `calibrate` and method -> distribution
+    "dac.mse": "mho-lab",
+    "columns.grid": "mho-lab",
+    "columns.statistics": "mho-digital",
+    "method.auto": "mho-digital",
+}
 
 
 def entry_points(group: str, path: Sequence[str] | None = None) -> dict[str, list[metadata.EntryPoint]]:

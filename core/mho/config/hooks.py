@@ -292,6 +292,10 @@ def mho_calibrations() -> Mapping[str, Any]:
     before   the ranges before, of the same shape as the result: input ranges [tile, 1] of `array.input_range`, or for
              `columns.` the weight that a full conductance stands for, [tile, out] of `array.gamma`
 
+    `method.NAME` is about a whole network (`calibrate(net, batches, method="NAME", budget=0.02)`): method(net, inputs,
+    budget) changes ranges and corrections, and returns what `calibrate` does; `inputs` are some of the inputs [vector, in]
+    of every tile array that was reached.
+
     Example:
 
         import torch
@@ -310,6 +314,7 @@ def mho_calibrations() -> Mapping[str, Any]:
 @door("task", names="family.name")
 def mho_tasks() -> Mapping[str, Any]:
     """Tasks for `mho run` and the studies: family.name -> a subclass of `mho.Task`, or "module:Class", imported when used.
+    `family.model` is a function of a text that makes one: `mho run family:TEXT HARDWARE`.
 
     Example:
 
