@@ -20,7 +20,7 @@ from mho.effects.site import Site as Site
 from mho.effects.surrogate import Surrogate as Surrogate
 from mho.ground.errors import ConfigError as ConfigError, MhoError as MhoError, PluginError as PluginError
 from mho.ground.renames import Renamed as Renamed
-from mho.layers import AnalogConv1D as AnalogConv1D, AnalogConv1d as AnalogConv1d, AnalogConv2d as AnalogConv2d
+from mho.layers import AnalogConv1d as AnalogConv1d, AnalogConv2d as AnalogConv2d
 from mho.layers import AnalogConv3d as AnalogConv3d, AnalogConvTranspose1d as AnalogConvTranspose1d
 from mho.layers import AnalogConvTranspose2d as AnalogConvTranspose2d, AnalogConvTranspose3d as AnalogConvTranspose3d
 from mho.layers import AnalogGRU as AnalogGRU, AnalogGRUCell as AnalogGRUCell, AnalogLayer as AnalogLayer
