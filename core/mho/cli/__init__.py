@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import importlib
 import importlib.metadata
 import importlib.util
 import re
@@ -132,8 +131,7 @@ def _explained(error: Exception) -> str:
 def verb(name: str) -> click.Command | None:
     """The command of a verb, imported; None if there is none."""
     if name in VERBS:
-        module, _, attribute = VERBS[name][0].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return importlib.metadata.EntryPoint(name, VERBS[name][0], distributions.VERBS).load()
     points = plugin_verbs().get(name, [])
     if not points:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import importlib
 import importlib.util
 import os
 import sys
@@ -362,10 +361,7 @@ def using(registry: Registry) -> Iterator[Registry]:
 
 def thing(what: Any) -> Any:
     """What a name of `Registry.named` stands for: imported, where it is "module:attribute"."""
-    if not isinstance(what, str):
-        return what
-    module, _, attribute = what.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return EntryPoint("", what, "").load() if isinstance(what, str) else what
 
 
 def __getattr__(name: str) -> Any:
