@@ -289,11 +289,6 @@ class Registry:
                 found.setdefault(name, what)
         return found
 
-    def layer_classes(self, *, everywhere: bool = False) -> tuple[type, ...]:
-        """All analog layers: those of plugins loaded so far (`everywhere`: of all that are installed), then core's own."""
-        self.load(CORE)
-        return self.provided("layer", everywhere=everywhere)
-
     def provided(self, category: str, *, everywhere: bool = False) -> tuple[Any, ...]:
         """All classes without a kind of a category, see `named`: what comes first counts."""
         return tuple(thing(t) for t in self.named(category, everywhere=everywhere).values())
