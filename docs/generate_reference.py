@@ -50,7 +50,7 @@ TOPICS = {
     "Networks on tiles": ("mho.use.convert", "mho.layers"),
     "Training": ("mho.use", "mho.config.recipe", "mho.effects.surrogate"),
     "Chips and accuracy": ("mho.use.chip", "mho.use.evaluation", "mho.use.checkpoint"),
-    "One matrix": ("mho.use.matrix", "mho.use.metrics", "mho.tile"),
+    "One matrix": ("mho.use.matrix", "mho.tile"),
     "Writing a plugin": (
         "mho.effects",
         "mho.config.registry",

@@ -20,7 +20,7 @@ from mho.effects.site import Site as Site
 from mho.effects.surrogate import Surrogate as Surrogate
 from mho.ground.errors import ConfigError as ConfigError, MhoError as MhoError, PluginError as PluginError
 from mho.ground.renames import Renamed as Renamed
-from mho.layers import AnalogConv1D as AnalogConv1D, AnalogConv1d as AnalogConv1d, AnalogConv2d as AnalogConv2d
+from mho.layers import AnalogConv1d as AnalogConv1d, AnalogConv2d as AnalogConv2d
 from mho.layers import AnalogConv3d as AnalogConv3d, AnalogConvTranspose1d as AnalogConvTranspose1d
 from mho.layers import AnalogConvTranspose2d as AnalogConvTranspose2d, AnalogConvTranspose3d as AnalogConvTranspose3d
 from mho.layers import AnalogGRU as AnalogGRU, AnalogGRUCell as AnalogGRUCell, AnalogLayer as AnalogLayer
@@ -35,8 +35,7 @@ from mho.use.convert import ConversionReport as ConversionReport, conversion_rep
 from mho.use.convert import to_analog as to_analog, to_digital as to_digital
 from mho.use.evaluation import Evaluation as Evaluation, evaluate as evaluate
 from mho.use.evaluation import normalised_accuracy as normalised_accuracy
-from mho.use.matrix import Tile as Tile
-from mho.use.metrics import mvm_error as mvm_error
+from mho.use.matrix import Tile as Tile, mvm_error as mvm_error
 from mho.use.training import attach as attach
 
 __version__: str

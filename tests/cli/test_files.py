@@ -145,6 +145,6 @@ def test_what_the_machine_refuses_is_a_sentence(mho_command, monkeypatch, error,
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr("mho.cli.cite.citations", refuse)
+    monkeypatch.setattr("mho_lab.cite.citations", refuse)
     result = mho_command("cite", "ideal.exact")
     assert result.exit_code == 1 and result.stderr.startswith(says) and "Traceback" not in result.output

@@ -145,13 +145,18 @@ def test_a_plugin_file_can_be_loaded_first(tmp_path: Path) -> None:
 # --- layers ---
 
 
+def where(hw: Hardware, *layer: Any) -> tuple[str, int | None]:
+    """The tile of a layer, and the first rule that is about it."""
+    return next(((rule.tile, i) for i, rule in enumerate(hw.layers) if rule.matches(*layer)), (hw.default, None))
+
+
 def test_the_first_rule_that_matches_decides() -> None:
     hw = hardware(HW)
-    assert hw.rule_for("head", "Linear", 5) == ("digital", 0)
-    assert hw.rule_for("layer1", "Linear", 10) == ("precise", 1)
-    assert hw.rule_for("layer1", "Linear", 9) == ("pcm", None)
-    assert hw.rule_for("layer1", "Conv2d", 10) == ("pcm", None)
-    assert hw.rule_for("layer12", "Linear", 10) == ("pcm", None)
+    assert where(hw, "head", "Linear", 5) == ("digital", 0)
+    assert where(hw, "layer1", "Linear", 10) == ("precise", 1)
+    assert where(hw, "layer1", "Linear", 9) == ("pcm", None)
+    assert where(hw, "layer1", "Conv2d", 10) == ("pcm", None)
+    assert where(hw, "layer12", "Linear", 10) == ("pcm", None)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +186,7 @@ def test_a_rule_may_name_a_preset_whose_default_tile_is_then_taken_along() -> No
 
 
 def test_the_default_may_be_digital_or_a_preset() -> None:
-    assert hardware("mho: 1\ndefault: digital").rule_for("a", "Linear", 1) == ("digital", None)
+    assert where(hardware("mho: 1\ndefault: digital"), "a", "Linear", 1) == ("digital", None)
     assert hardware("mho: 1\ndefault: pcm.standard").tile("pcm.standard").adc.bits == 8
 
 

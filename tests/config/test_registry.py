@@ -253,7 +253,7 @@ def test_layers_of_plugins_come_before_those_of_the_core(plugin: Plugin, tmp_pat
     with registry.using(Registry([str(tmp_path / "site")])) as found:
         found.load("mho")
         found.load("lay")
-        assert [cls.__name__ for cls in registry.layer_classes()] == ["Mine", "Core"]
+        assert [cls.__name__ for cls in registry.provided("layer")] == ["Mine", "Core"]
 
 
 DOORS = (

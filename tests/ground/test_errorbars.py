@@ -1,10 +1,15 @@
 """Mean and standard error over repetitions."""
 
+import doctest
 import math
 
 import pytest
 
-from mho.ground import spread
+from mho.ground import errorbars, spread
+
+
+def test_examples_hold():
+    assert doctest.testmod(errorbars).failed == 0
 
 
 def test_mean_and_standard_error_over_repetitions():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import importlib
 import importlib.metadata
 import importlib.util
 import re
@@ -49,7 +48,6 @@ VERBS = {
     "check": ("mho.cli.config:check", "Say everything that is wrong with hardware files."),
     "show": ("mho.cli.config:show", "Explain every field of a kind, a preset or a hardware file."),
     "init": ("mho.cli.config:init", "Copy a preset into a file of your own."),
-    "cite": ("mho.cli.cite:cite", "Print the BibTeX entries of the effects that a hardware file uses."),
     "schema": ("mho.cli.config:schema", "Print a JSON schema of hardware files, for completion in editors."),
     "plugins": ("mho.cli.plugins:plugins", "List installed plugins, their kinds and presets."),
     "doctor": ("mho.cli.plugins:doctor", "Load every plugin and preset, and say what is broken."),
@@ -133,8 +131,7 @@ def _explained(error: Exception) -> str:
 def verb(name: str) -> click.Command | None:
     """The command of a verb, imported; None if there is none."""
     if name in VERBS:
-        module, _, attribute = VERBS[name][0].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return importlib.metadata.EntryPoint(name, VERBS[name][0], distributions.VERBS).load()
     points = plugin_verbs().get(name, [])
     if not points:
         return None

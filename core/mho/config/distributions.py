@@ -20,12 +20,6 @@ NAMES = "mho.names"  # entry-point group of public names: name = module:attribut
 
 # What our own plugins add, so that mho can say what to install: keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
-OUR_CALIBRATIONS = {  # argument of `calibrate` and method -> distribution
-    "dac.mse": "mho-lab",
-    "columns.grid": "mho-lab",
-    "columns.statistics": "mho-digital",
-    "method.auto": "mho-digital",
-}
 
 
 def entry_points(group: str, path: Sequence[str] | None = None) -> dict[str, list[metadata.EntryPoint]]:
@@ -103,13 +97,13 @@ def _parsed(text: str) -> Requirement | None:
 
 @functools.cache
 def ours() -> dict[str, Any]:
-    """Distribution of ours -> the `names` and the `verbs` with their help that it adds, from the table in ours.toml."""
+    """Distribution of ours -> the `names`, `calibrations` and `verbs` with their help that it adds: the table in ours.toml."""
     return tomllib.loads(Path(__file__).with_name("ours.toml").read_text(encoding="utf-8"))
 
 
 def comes_with(what: str) -> str:
-    """The distribution of ours that provides a verb or public name, "" if none does."""
-    return next((d for d, added in ours().items() if what in (*added["names"], *added.get("verbs", ()))), "")
+    """The distribution of ours that provides a verb, a public name or a calibration ("dac.mse"), "" if none does."""
+    return next((d for d, added in ours().items() if any(what in part for part in added.values())), "")
 
 
 @functools.cache

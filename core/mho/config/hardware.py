@@ -27,6 +27,7 @@ from mho.config.yamltext import Node, dotted, parse, parse_value, read, write
 from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem, Source, Table, Tabular
 
 DIGITAL = "digital"
+Names = str | Iterable[str]  # one or several
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
@@ -167,9 +168,9 @@ class Hardware(Tabular, Strict):
         self,
         factors: Mapping[str, float] | None = None,
         *,
-        only: str | Iterable[str] | None = None,
-        without: str | Iterable[str] = (),
-        tiles: str | Iterable[str] | None = None,
+        only: Names | None = None,
+        without: Names = (),
+        tiles: Names | None = None,
     ) -> Self:
         """The same hardware with other strengths or fewer parts: what "how strong may it be" and "what does it cost" ask.
 
@@ -216,13 +217,6 @@ class Hardware(Tabular, Strict):
         """How the layers of a rule (None: of no rule) are trained (R001-03)."""
         backward = None if rule is None else self.layers[rule].backward
         return self.training if backward is None else self.training.model_copy(update={"backward": backward})
-
-    def rule_for(self, name: str, type_name: str, n_params: int) -> tuple[str, int | None]:
-        """Where a layer goes: the name of its tile or "digital", and the rule that says so (None: the default)."""
-        for i, rule in enumerate(self.layers):
-            if rule.matches(name, type_name, n_params):
-                return rule.tile, i
-        return self.default, None
 
     def mark_of_rule(self, i: int) -> Mark:
         """Where rule i is written."""
@@ -277,12 +271,12 @@ class Hardware(Tabular, Strict):
         return hash(self.digest)
 
 
-def load(source: Hardware | str | Path, *, set: str | Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Hardware:
+def load(source: Hardware | str | Path, *, set: Names = (), plugins: Iterable[str | Path] = ()) -> Hardware:
     """The hardware of a file, a preset (`pcm.standard`) or a Hardware, with changes `PATH=VALUE` (one or several) applied.
 
     `plugins` are Python files with effects of your own, loaded first.
     """
-    set = (set,) if isinstance(set, str) else tuple(set)
+    set = _listed(set)
     for file in plugins:
         registry.load_file(file)
     if isinstance(source, Hardware):
@@ -342,7 +336,7 @@ def json_schema(families: Iterable[str] | None = None) -> dict[str, Any]:
 # --- checks across fields ---
 
 
-def _listed(names: str | Iterable[str]) -> list[str]:
+def _listed(names: Names) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 

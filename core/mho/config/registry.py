@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import importlib
 import importlib.util
 import os
 import sys
@@ -290,11 +289,6 @@ class Registry:
                 found.setdefault(name, what)
         return found
 
-    def layer_classes(self, *, everywhere: bool = False) -> tuple[type, ...]:
-        """All analog layers: those of plugins loaded so far (`everywhere`: of all that are installed), then core's own."""
-        self.load(CORE)
-        return self.provided("layer", everywhere=everywhere)
-
     def provided(self, category: str, *, everywhere: bool = False) -> tuple[Any, ...]:
         """All classes without a kind of a category, see `named`: what comes first counts."""
         return tuple(thing(t) for t in self.named(category, everywhere=everywhere).values())
@@ -362,10 +356,7 @@ def using(registry: Registry) -> Iterator[Registry]:
 
 def thing(what: Any) -> Any:
     """What a name of `Registry.named` stands for: imported, where it is "module:attribute"."""
-    if not isinstance(what, str):
-        return what
-    module, _, attribute = what.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return EntryPoint("", what, "").load() if isinstance(what, str) else what
 
 
 def __getattr__(name: str) -> Any:

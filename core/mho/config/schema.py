@@ -301,7 +301,8 @@ def _rewritten(cls: type[Strict], raised: ValidationError) -> list[InitErrorDeta
     for name, group in groups.items():
         info = cls.model_fields.get(str(name[0])) if name else None
         # Of a union pydantic tries branch by branch, and names the branch in the error's path.
-        if info is not None and _branches(info) > 1 and all(len(e["loc"]) > 1 for e in group):
+        branches = [m for m in _members(info.annotation) if m is not type(None)] if info is not None else []
+        if info is not None and len(branches) > 1 and all(len(e["loc"]) > 1 for e in group):
             words = dict.fromkeys([*(_wanted(e, info) for e in group), *_or_none(info)])
             value = group[0]["input"]
             sentence = problem(f"expected {' or '.join(words)}, got {shown(value)}")
@@ -312,10 +313,6 @@ def _rewritten(cls: type[Strict], raised: ValidationError) -> list[InitErrorDeta
         more = problem(f"and {len(errors) - MANY} more mistakes from here on")
         result.append({"type": more, "loc": errors[MANY]["loc"], "input": None})
     return result
-
-
-def _branches(info: FieldInfo) -> int:
-    return sum(m is not type(None) for m in _members(info.annotation))
 
 
 def _or_none(info: FieldInfo | None) -> list[str]:

@@ -55,8 +55,9 @@ def parse(text: str, unit: str) -> float:
     25.0
     """
     dimension, factor = UNITS[unit]
-    match = _QUANTITY.fullmatch(text) if len(text) < 100 else None
-    given = _canonical(match[2]) if match and match[2] else unit
+    micro = text.replace("µ", "u").replace("μ", "u")  # U+00B5 and U+03BC look the same
+    match = _QUANTITY.fullmatch(micro) if len(text) < 100 else None
+    given = _SPELLINGS.get(match[2], match[2]) if match and match[2] else unit
     if match is None or given not in UNITS or UNITS[given][0] != dimension:
         known = "" if match is None or given in UNITS else f"; known units: {', '.join(DIMENSIONS[dimension][2])}"
         raise MhoError(f"expected {expected(unit)}, got {text!r}{known}")
@@ -64,11 +65,6 @@ def parse(text: str, unit: str) -> float:
     if not math.isfinite(value):
         raise MhoError(f"expected {expected(unit)}, got {text!r}, which is too large")
     return value
-
-
-def _canonical(unit: str) -> str:
-    micro = unit.replace("µ", "u").replace("μ", "u")  # U+00B5 and U+03BC look the same
-    return _SPELLINGS.get(micro, micro)
 
 
 def seconds(value: str | float | timedelta) -> float:

@@ -19,10 +19,6 @@ from mho.effects.stages import STAGES as STAGES, Rounding as Rounding, TABLE as 
 from mho.effects.surrogate import Surrogate as Surrogate
 from mho.effects.arithmetic import float_product as float_product, possible as possible, transformed as transformed
 from mho.effects.circuits import with_circuits as with_circuits
-from mho.effects.encoding import (
-    clipping as clipping,
-    outside as outside,
-    range_gradient as range_gradient,
-    range_step as range_step,
-)
+from mho.effects.encoding import clipping as clipping, outside as outside, range_gradient as range_gradient
+from mho.effects.encoding import range_step as range_step
 from mho.effects.site import Half as Half, RowWords as RowWords

@@ -26,8 +26,7 @@ class DacCircuit(Circuit, kind="mho.dac_circuit"):
     """What a declared DAC puts out for its ideal values."""
 
     def input(self, x: Tensor, site: Site) -> Tensor:
-        new: Tensor = self.converter.transfer(x, site)
-        return new
+        return self.converter.transfer(x, site)
 
 
 class AdcCircuit(Circuit, kind="mho.adc_circuit"):
@@ -36,8 +35,7 @@ class AdcCircuit(Circuit, kind="mho.adc_circuit"):
     final: ClassVar[bool] = True  # behind the output noise
 
     def transfer(self, y: Tensor, site: Site) -> Tensor:
-        new: Tensor = self.converter.transfer(y, site)
-        return new
+        return self.converter.transfer(y, site)
 
 
 def with_circuits(effects: tuple[Nonideality, ...], dac: Any, adc: Any) -> tuple[Nonideality, ...]:

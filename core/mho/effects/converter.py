@@ -31,14 +31,8 @@ class Converter(Kinded):
     `site` is what the core tells it about the layer and the chip, as it does effects.
     """
 
-    bits: int | None = Field(
-        8,
-        ge=2,
-        le=24,
-        unit="bit",
-        source="Rasch et al. 2023, Table A.1",
-        description="resolution: b bits are 2^b - 1 levels; none: no rounding",
-    )
+    bits: int | None = Field(8, ge=2, le=24, unit="bit", source="Rasch et al. 2023, Table A.1")
+    """resolution: b bits are 2^b - 1 levels; none: no rounding"""
 
     @property
     def top(self) -> int | None:
@@ -68,28 +62,14 @@ class Dac(Converter, kind="mho.dac"):
     CATEGORY: ClassVar[str] = "dac"
     source: ClassVar[str] = "Rasch et al. 2023, Eqs. 3-4"
 
-    range: float | Literal["learned", "dynamic"] = Field(
-        "learned",
-        gt=0,
-        unit="1",
-        source="Rasch et al. 2023, Eq. 3",
-        description="input range: learned (by calibration and training), dynamic (abs-max of each vector), or a number",
-    )
+    range: float | Literal["learned", "dynamic"] = Field("learned", gt=0, unit="1", source="Rasch et al. 2023, Eq. 3")
+    """input range: learned (by calibration and training), dynamic (abs-max of each vector), or a number"""
 
-    noise_management: bool = Field(
-        False,
-        source="Rasch et al. 2023, A.1",
-        description="vectors whose largest input is below the range take that input as their range",
-    )
+    noise_management: bool = Field(False, source="Rasch et al. 2023, A.1")
+    """vectors whose largest input is below the range take that input as their range"""
 
-    halvings: int = Field(
-        0,
-        ge=0,
-        le=16,
-        unit="count",
-        source="Rasch et al. 2023, A.1",
-        description="bound management: how often the inputs of a vector may be halved while an output saturates the ADC",
-    )
+    halvings: int = Field(0, ge=0, le=16, unit="count", source="Rasch et al. 2023, A.1")
+    """bound management: how often the inputs of a vector may be halved while an output saturates the ADC"""
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -139,8 +119,7 @@ class Dac(Converter, kind="mho.dac"):
         [vector, tile, 1] from `used_range`, learns as in R003-70."""
         from mho.effects.encoding import EncodeInput
 
-        code: Tensor = EncodeInput.apply(x, alpha, self.top, self.lowest, decay, rows)[0]
-        return code
+        return EncodeInput.apply(x, alpha, self.top, self.lowest, decay, rows)[0]
 
     def encode_exactly(self, x: Tensor, alpha: Tensor, rounding: Rounding, site: Site | None = None) -> Tensor:
         """The same values with the true derivative in x and alpha (mode `autograd`)."""
@@ -155,13 +134,8 @@ class Adc(Converter, kind="mho.adc"):
     CATEGORY: ClassVar[str] = "adc"
     source: ClassVar[str] = "Rasch et al. 2023, Eq. 5"
 
-    bound: float | None = Field(
-        10.0,
-        gt=0,
-        unit="1",
-        source="Rasch et al. 2023, Table A.1",
-        description="output bound: that many fully-on rows of full weights saturate the ADC",
-    )
+    bound: float | None = Field(10.0, gt=0, unit="1", source="Rasch et al. 2023, Table A.1")
+    """output bound: that many fully-on rows of full weights saturate the ADC"""
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -138,10 +138,8 @@ def rows_of(k: Key, *axes: Tensor) -> tuple[Tensor, Tensor]:
 
 def rows_at(k: Key, *index: Tensor) -> tuple[Tensor, Tensor]:
     """Two hash words for every element of the indices, int32 tensors that are broadcast. Take ranges from `count`."""
-    a: Word = k.a
-    b: Word = k.b
     first = index[0] * _STRIDE
-    wa, wb = _mix(first ^ a), _mix((first + _M2) ^ b)
+    wa, wb = _mix(first ^ k.a), _mix((first + _M2) ^ k.b)
     for other in index[1:]:
         step = other * _STRIDE
         wa, wb = _mix(wa + step), _mix(wb ^ step)

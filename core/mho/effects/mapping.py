@@ -28,11 +28,8 @@ class Mapping(Kinded):
 
     CATEGORY: ClassVar[str] = "mapping"
 
-    clip: Sigmas | None = Field(
-        None,
-        description="clip weights at this many sigma, the root mean square of the layer, before mapping, e.g. '2.5 sigma'",
-        source="Rasch et al. 2023, sec. 2.2",
-    )
+    clip: Sigmas | None = Field(None, source="Rasch et al. 2023, sec. 2.2")
+    """clip weights at this many sigma, the root mean square of the layer, before mapping, e.g. '2.5 sigma'"""
 
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
         """gamma [tile, out] for weights w [tile, out, row] (padding is 0)."""

@@ -200,8 +200,7 @@ class Site:
             return function(*args)
         name = f"kernel {function.__module__}.{function.__qualname__}"
         elements = max(t.numel() for t in args)
-        found: T = self.kernels.run(name, lambda _: function, args, lambda: function(*args), elements)
-        return found
+        return self.kernels.run(name, lambda _: function, args, lambda: function(*args), elements)
 
     def over_tile(self, v: Tensor) -> Tensor:
         """The mean of v [..., out] over the outputs of each physical tile (column block), at every output again."""

@@ -8,6 +8,6 @@ from mho.layers.base import AnalogLayer as AnalogLayer, Placement as Placement, 
 from mho.layers.conv import AnalogConv1d as AnalogConv1d, AnalogConv2d as AnalogConv2d, AnalogConv3d as AnalogConv3d
 from mho.layers.conv import AnalogConvTranspose1d as AnalogConvTranspose1d, AnalogConvTranspose2d as AnalogConvTranspose2d
 from mho.layers.conv import AnalogConvTranspose3d as AnalogConvTranspose3d
-from mho.layers.linear import AnalogConv1D as AnalogConv1D, AnalogLinear as AnalogLinear
+from mho.layers.linear import AnalogLinear as AnalogLinear
 from mho.layers.recurrent import AnalogGRU as AnalogGRU, AnalogGRUCell as AnalogGRUCell, AnalogLSTM as AnalogLSTM
 from mho.layers.recurrent import AnalogLSTMCell as AnalogLSTMCell, AnalogRNN as AnalogRNN, AnalogRNNCell as AnalogRNNCell

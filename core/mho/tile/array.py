@@ -527,14 +527,6 @@ class TileArray(Scales, Member):
             x = dac.encode(x, ones[:, :1], 0.0, site=self.view.converter_site("dac", stream))
         return mvm.converted(x, chip.weights)
 
-    def chip_weights(self, weight: Tensor) -> Tensor:
-        """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
-        everything that programming and ageing do (`chip.weights` are the same values). Random numbers are constants."""
-        assert self.chip is not None
-        w, sites, stream = self.normalised(weight), self.view.on_chip(self.chip.constants), self.chip.stream
-        v, g = sites.written(w, lambda v: sites.programmed(v, stream))
-        return sites.aged(g, v, self.chip.time, stream)
-
     # -- moving and copying -----------------------------------------------------------------------------------
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Moving to half precision must not round counters and scales of the mapping, nor conductances: those stay in fp32. A

@@ -75,10 +75,8 @@ def installed() -> Any:
 def backend_for(view: TileView, precision: str, compiled: bool) -> Backend | None:
     """The back-end of a new array, None for the reference path. Raises MhoError where a hardware file asks for what only a
     back-end can do and none is installed."""
-    cls: Any = installed()
-    if cls is not None:
-        made: Backend = cls(view, precision, compiled)
-        return made
+    if (cls := installed()) is not None:
+        return cls(view, precision, compiled)
     if compiled or precision not in ("auto", "reference"):
         asked = "compile: true" if compiled else f"precision: {precision}"
         raise MhoError(f"'{asked}' comes with mho-fast: pip install mho-fast")

@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from mho.effects import Stream, draws
+from mho.effects.draws import Key
 from mho.effects.site import Vectors
 from mho.tile import parallel
 
@@ -55,7 +56,7 @@ class Member(nn.Module):
         self.order = "steps"
         self.seen: Tensor | None = None
 
-    def hold(self, drawn: draws.Key, by_root: bool = True) -> None:
+    def hold(self, drawn: Key, by_root: bool = True) -> None:
         """Keep the weight key of the root forward until the next one."""
         self.weight_key = torch.stack([torch.as_tensor(v) for v in drawn]).to(self.device)
         self.held = by_root
@@ -185,12 +186,12 @@ class Session:
         stream = stream_of(self.mini_batch(array, device), call, 0.0, vectors)
         return replace(stream, quick=array.quick, vectors=stream.vectors._replace(before=before))
 
-    def mini_batch(self, array: Member, device: torch.device) -> draws.Key:
+    def mini_batch(self, array: Member, device: torch.device) -> Key:
         """The key of the weights of this root forward."""
         if not self.active and not (array.held and _in_backward()):  # called on its own: a root forward of one layer
             array.hold(draws.fresh(device), by_root=False)
         assert array.weight_key is not None
-        return draws.fold_words(draws.as_numbers(draws.Key(*array.weight_key)), array.path)
+        return draws.fold_words(draws.as_numbers(Key(*array.weight_key)), array.path)
 
     def samples(self, vectors: int) -> int:
         """How many samples these vectors of one call belong to; each vector is one where that cannot be known."""
@@ -249,13 +250,7 @@ def members(model: nn.Module) -> list[Member]:
 
 
 def stream_of(
-    chip: draws.Key,
-    call: draws.Key,
-    t: float | draws.Key,
-    vectors: int,
-    first: int | Tensor = 0,
-    samples: int | None = None,
-    outer: int = 1,
+    chip: Key, call: Key, t: float | Key, vectors: int, first: int | Tensor = 0, samples: int | None = None, outer: int = 1
 ) -> Stream:
     """Number the vectors: sample by sample where they divide into the samples of the root forward."""
     if samples and vectors % samples == 0:

@@ -10,6 +10,5 @@ from mho.use.convert import conversion_report as conversion_report
 from mho.use.convert import keep_stored as keep_stored, to_analog as to_analog, to_digital as to_digital
 from mho.use.evaluation import Evaluation as Evaluation, evaluate as evaluate, normalised_accuracy as normalised_accuracy
 from mho.use.evaluation import one_chip as one_chip
-from mho.use.matrix import Tile as Tile
-from mho.use.metrics import mvm_error as mvm_error
+from mho.use.matrix import Tile as Tile, mvm_error as mvm_error
 from mho.use.training import Attached as Attached, attach as attach

@@ -147,10 +147,10 @@ def _method(argument: str, name: Any, known: Iterable[str] = ()) -> Method:
     offered, key = registry.named("calibration", everywhere=True), f"{argument}.{name}"
     if key in offered:
         return cast(Method, registry.thing(offered[key]))
-    if ours := distributions.OUR_CALIBRATIONS.get(key):
-        raise MhoError(f"{argument}={name!r} comes with {ours}: pip install {ours}")
-    found = dict.fromkeys((*offered, *distributions.OUR_CALIBRATIONS))
-    names = [*known, *(k.partition(".")[2] for k in found if k.startswith(f"{argument}.")), "None"]
+    if distribution := distributions.comes_with(key):
+        raise MhoError(f"{argument}={name!r} comes with {distribution}: pip install {distribution}")
+    ours = (c for added in distributions.ours().values() for c in added.get("calibrations", ()))
+    names = [*known, *(k.partition(".")[2] for k in dict.fromkeys((*offered, *ours)) if k.startswith(f"{argument}.")), "None"]
     raise MhoError(f"{argument} cannot be {name!r}; {suggest(str(name), names, 'known')}")
 
 

@@ -289,8 +289,9 @@ def _holders(net: nn.Module) -> list[Holder]:
     digital, every installed plugin is asked whether it has one for it."""
     inside = {m for array in tile_arrays(net) for m in array.modules()}
     holders: list[Holder] = []
+    registry.load(registry.CORE)
     for everywhere in (False, True):
-        classes = cast(tuple[type[AnalogLayer], ...], registry.layer_classes(everywhere=everywhere))
+        classes = cast(tuple[type[AnalogLayer], ...], registry.provided("layer", everywhere=everywhere))
         found = [Holder(name, m, classes) for name, m in net.named_modules() if m not in inside]
         holders = [h for h in found if h.own]
         if all(h.cls or all(nn.parameter.is_lazy(p) or p.dim() < 2 for p in h.own) for h in holders):

@@ -1,4 +1,4 @@
-"""A matrix on analog tiles, without a network around it."""
+"""A matrix on analog tiles, without a network around it; and the error of its products."""
 
 from __future__ import annotations
 
@@ -50,3 +50,9 @@ class Tile(AnalogLinear):
         """Let the chip age to t after programming ("1 h", seconds)."""
         chip.age(self, t)
         return self
+
+
+def mvm_error(exact: Tensor, analog: Tensor) -> float:
+    """R003 Eq. 20: mean_k |y_k - y~_k| / mean_k |y_k| over vectors k, y [vector, out] (R003-40)."""
+    error = (exact - analog).detach().double().norm(dim=-1).mean()
+    return float(error / exact.detach().double().norm(dim=-1).mean())

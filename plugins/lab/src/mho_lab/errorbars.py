@@ -1,11 +1,11 @@
-"""Error bars: the factor that makes an interval of a standard error, and how both are written."""
+"""Error bars: the factor that makes an interval of a standard error, and how both are written together."""
 
 from __future__ import annotations
 
 import functools
 import math
 
-from mho.ground import NONE
+from mho.ground import number, percent
 
 
 @functools.cache
@@ -26,26 +26,6 @@ def t_quantile(p: float, dof: int) -> float:
 def t95(freedom: int) -> float:
     """What turns a standard error into half of a two-sided 95 % interval."""
     return t_quantile(0.975, max(freedom, 1))
-
-
-def number(value: float | None, places: int = 3, *, sign: bool = False) -> str:
-    """A number to so many places, with a minus that is one; "–" for None and nan. `sign`: also "+".
-
-    >>> number(-0.12345), number(0.5, 1, sign=True), number(-1e-9, 2), number(math.nan)
-    ('−0.123', '+0.5', '0.00', '–')
-    """
-    if value is None or math.isnan(value):
-        return NONE
-    return f"{value:{'+' if sign else ''}z.{places}f}".replace("-", "−")
-
-
-def percent(value: float | None, places: int = 1, *, sign: bool = False) -> str:
-    """A fraction in percent, without the sign of it.
-
-    >>> percent(0.9712), percent(-0.0125, 2, sign=True)
-    ('97.1', '−1.25')
-    """
-    return number(None if value is None else 100 * value, places, sign=sign)
 
 
 def with_error(

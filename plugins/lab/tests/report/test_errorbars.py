@@ -5,7 +5,9 @@ import math
 
 import pytest
 from mho_lab import errorbars
-from mho_lab.errorbars import number, percent, with_error
+from mho_lab.errorbars import with_error
+
+from mho.ground import number, percent
 
 
 def test_examples_hold():

@@ -1,6 +1,6 @@
 """Hugging Face and Lightning for mho: language models on analog tiles, and callbacks for their trainers, unmodified.
 
-hf:FOLDER        a pretrained model as a task of `mho run`; mixture of experts on tiles; `own_text` that a model writes
+hf:FOLDER        a pretrained model as a task of `mho run`; Conv1D and mixtures of experts on tiles; `own_text`
 AnalogCallback   for the `Trainer` of Hugging Face transformers; `mho_transformers.lightning` has one of the same name
 DriftScore       what both can measure while a training goes on: a score on simulated chips over drift time
 
@@ -26,9 +26,10 @@ def __getattr__(name: str) -> Any:
 
 @hookimpl
 def mho_layers() -> list[type[AnalogLayer]]:
+    from mho_transformers.conv1d import AnalogConv1D
     from mho_transformers.experts import AnalogExperts
 
-    return [AnalogExperts]
+    return [AnalogConv1D, AnalogExperts]
 
 
 @hookimpl

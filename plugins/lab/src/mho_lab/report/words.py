@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mho.ground import NONE
-from mho_lab.errorbars import number, percent as bare_percent
+from mho.ground import NONE, number, percent as bare_percent
 
 SPACE = "\N{NO-BREAK SPACE}"
 

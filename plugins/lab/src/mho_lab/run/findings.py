@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from mho_lab.errorbars import percent, t95
+from mho.ground import percent
+from mho_lab.errorbars import t95
 from mho_lab.report import words
 from mho_lab.run.results import RunResults, VariantScores
 

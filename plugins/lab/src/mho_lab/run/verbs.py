@@ -15,9 +15,9 @@ import click
 
 from mho.cli.config import JSON, SET
 from mho.config import registry
-from mho.ground import MhoError, json_text, table, write_atomically
+from mho.ground import MhoError, json_text, percent, table, write_atomically
 from mho_lab import devices
-from mho_lab.errorbars import percent, with_error
+from mho_lab.errorbars import with_error
 from mho_lab.options import (
     CHIPS,
     DASK,

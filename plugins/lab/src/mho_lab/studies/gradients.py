@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mho.effects import straight
 from mho.ground import MhoError, Table, Tabular
-from mho.tile import Drawn, tile_arrays
+from mho.tile import Drawn, TileArray, tile_arrays
 from mho.use import Time, keeping_chip, keeping_modes, matrices, program, session_of
 from mho_lab.run.inspection import parameters_on_tiles
 
@@ -44,10 +44,19 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
                 target = array.view.carrier(array.normalised(matrix))
-                weights = array.chip_weights(matrix) if exactly else straight(target, array.chip.weights)
+                weights = chip_weights(array, matrix) if exactly else straight(target, array.chip.weights)
                 use = functools.partial(lambda w, array, args: (*args[:2], Drawn(w)), weights)  # instead of its own
                 stack.callback(array.register_forward_pre_hook(use).remove)
         yield
+
+
+def chip_weights(array: TileArray, weight: Tensor) -> Tensor:
+    """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
+    everything that programming and ageing do (`chip.weights` are the same values). Random numbers are constants."""
+    assert array.chip is not None
+    w, sites, stream = array.normalised(weight), array.view.on_chip(array.chip.constants), array.chip.stream
+    v, g = sites.written(w, lambda v: sites.programmed(v, stream))
+    return sites.aged(g, v, array.chip.time, stream)
 
 
 @contextmanager

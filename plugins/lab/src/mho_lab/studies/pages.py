@@ -6,9 +6,9 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from mho.config import format_seconds
-from mho.ground import NONE
+from mho.ground import NONE, percent
 from mho_lab import report
-from mho_lab.errorbars import percent, with_error
+from mho_lab.errorbars import with_error
 from mho_lab.studies.shown import Page, Part, points, short
 
 if TYPE_CHECKING:

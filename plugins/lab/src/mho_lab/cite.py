@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from mho.config import Hardware, Kinded, load
-from mho.config.slots import SLOTS
 
 
 @click.command()
@@ -44,7 +43,7 @@ def used_parts(hardware: Hardware) -> list[Kinded]:
     """Every part of every tile that is used, effects of strength 0 left out, and every training method."""
     parts: list[Kinded] = []
     for tile in hardware.tiles.values():
-        parts += [p for p in (getattr(tile, slot) for slot in SLOTS) if p is not None]
+        parts += [part for _, part in tile if isinstance(part, Kinded)]
         parts += [e for e in tile.nonidealities if getattr(e, "active", True)]
     return [*parts, *hardware.training.all_methods.values()]
 
