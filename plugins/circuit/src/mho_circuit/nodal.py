@@ -36,15 +36,8 @@ class IRDropNodal(Nonideality, kind="circuit.ir_drop_nodal"):
     def fold(self, w: Tensor, site: Site) -> Tensor:
         plus, minus = (to_arrays(g, site) for g in devices(precise(w), site))
         unit = self.g_line * 1e-6  # from here on, resistances in units of 1/g_line
-        folded = effective(
-            plus,
-            minus,
-            r_word=self.r_word * unit,
-            r_bit=self.r_bit * unit,
-            r_driver=self.r_driver * unit,
-            r_sense=self.r_sense * unit,
-        )
-        return from_arrays(folded, site).to(w)
+        wires = {name: getattr(self, name) * unit for name in ("r_word", "r_bit", "r_driver", "r_sense")}
+        return from_arrays(effective(plus, minus, **wires), site).to(w)
 
 
 def to_arrays(g: Tensor, site: Site) -> Tensor:
