@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mho.ground import MhoError, writing
+from mho.ground import MhoError, table, writing
 from mho_lab.options import SEED, Place, count, folder, several, switch
 
 
@@ -120,9 +121,6 @@ def _write(result: Any, out: Path, give: bool) -> None:
 
 
 def _text(result: Any, give: bool, out: Path | None) -> str:
-    import math
-
-    from mho.ground import table
     from mho_lab.fit import outcome
 
     def shown(value: float) -> str:

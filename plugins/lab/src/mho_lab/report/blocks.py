@@ -124,13 +124,8 @@ def lines(
     rows += [[name, *[shown(level, percent)] * (len(head) - 1)] for name, level in (levels or {}).items()]
     drawing = Drawing(x, y, tuple(log), percent, dict(levels or {}), tuple((v, name_of(v)) for v in settings))
     label = f"{title}: {y or 'value'} over {x or 'the setting'} for {_names(series)}. The numbers are in the table."
-    legend = [*series, *({} if levels is None else levels)]
-    data = {
-        "legend": list(series),
-        "levels": list(levels or {}),
-        "table": _table(head, rows, percent, numeric=range(1, len(head))),
-    }
-    assert len(legend) == len(data["legend"]) + len(data["levels"])
+    numbers = _table(head, rows, percent, numeric=range(1, len(head)))
+    data = {"legend": list(series), "levels": list(levels or {}), "table": numbers}
     call = {"x_names": drawing.settings}
     return Block(title, "figure", data, lambda name: figures.curves(drawing, curves, name, label), note, call)
 
@@ -186,12 +181,8 @@ def histogram(title: str, edges: Sequence[float], counts: Mapping[str, Sequence[
         for i, (a, b) in enumerate(itertools.pairwise(edges))
     ]
     label = f"{title}: distribution of {x or 'values'} for {_names(counts)}. The numbers are in the table."
-    data = {
-        "legend": list(counts),
-        "levels": [],
-        "folded": "Shares by bin",
-        "table": _table([x or "bin", *counts], rows, True, numeric=range(1, len(counts) + 1)),
-    }
+    numbers = _table([x or "bin", *counts], rows, True, numeric=range(1, len(counts) + 1))
+    data = {"legend": list(counts), "levels": [], "folded": "Shares by bin", "table": numbers}
     return Block(title, "figure", data, lambda name: figures.steps(edges, shares, x, name, label), note)
 
 

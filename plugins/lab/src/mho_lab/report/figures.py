@@ -88,9 +88,7 @@ def curves(drawing: Drawing, series: Sequence[Series], name: str, label: str) ->
             ax.errorbar(at, y, sem, color=colour(i), linewidth=1.8, capsize=3, elinewidth=1.2, markersize=5, **_mark(i))
         for level in drawing.levels.values():
             ax.axhline(level, color=INK, linewidth=1.1, linestyle=(0, (5, 3)))
-        _scales(ax, drawing)
-        ax.set_xlabel(short(drawing.x, 60))
-        ax.set_ylabel(short(drawing.y, 40))
+        _axes(ax, drawing)
         return finish(figure, name, label)
 
 
@@ -106,9 +104,7 @@ def scatter(drawing: Drawing, spots: Sequence[tuple[Any, ...]], front: int, name
                 ax.annotate(str(i + 1), (x, y), (-11, 1), textcoords="offset points", color=INK)
         best = [(s[1], s[4]) for s in spots[:front]]
         ax.plot(*zip(*best), color=colour(0), linewidth=1.4, drawstyle="steps-post")
-        _scales(ax, drawing)
-        ax.set_xlabel(short(drawing.x, 60))
-        ax.set_ylabel(short(drawing.y, 40))
+        _axes(ax, drawing)
         return finish(figure, name, label)
 
 
@@ -261,8 +257,10 @@ def _mark(i: int) -> dict[str, Any]:
     }
 
 
-def _scales(ax: Axes, drawing: Drawing) -> None:
-    """Logarithms, the settings themselves as ticks where they are few, percentages."""
+def _axes(ax: Axes, drawing: Drawing) -> None:
+    """Names, logarithms, the settings themselves as ticks where they are few, percentages."""
+    ax.set_xlabel(short(drawing.x, 60))
+    ax.set_ylabel(short(drawing.y, 40))
     for axis in drawing.log:
         (ax.set_xscale if axis == "x" else ax.set_yscale)("log", nonpositive="mask")
     if "x" in drawing.log and drawing.settings and drawing.settings[0][0] <= 0:

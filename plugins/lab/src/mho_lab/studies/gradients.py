@@ -174,32 +174,25 @@ class _Products(NamedTuple):
     expected: Tensor
     norm: float  # |g|^2
 
-    def means(self) -> _Means:
-        """Over all draws."""
-        grams = (off_diagonal(m) for m in self[1:4])
-        return _Means(float(self.clean.mean()), *grams, self.norm, bool(self.own.any()))
+    def without(self, k: int) -> _Products:
+        """The same with draw k left out."""
+        kept = torch.arange(len(self.clean)) != k
+        return _Products(self.clean[kept], *(m[kept][:, kept] for m in self[1:4]), self.norm)
 
-    def means_without_each(self) -> list[_Means]:
-        """The same with one draw left out, for every draw."""
-        n, nonzero = len(self.clean), self.own.diagonal() > 0
-        clean = (self.clean.sum() - self.clean) / (n - 1)
-        grams = []
-        for m in self[1:4]:
-            off = m - m.diagonal().diag()
-            grams.append(((off.sum() - off.sum(0) - off.sum(1)) / ((n - 1) * (n - 2))).tolist())
-        alive = (nonzero.sum() - nonzero.long() > 0).tolist()
-        return [_Means(c, *m, self.norm, a) for c, *m, a in zip(clean.tolist(), *grams, alive)]
+    def with_clean(self) -> float:
+        """The cosine of the mean gradient with the clean one."""
+        return self._cosine(float(self.clean.mean()), self.norm)
 
+    def with_expected(self) -> float:
+        """The cosine of the mean gradient with that of the expected loss."""
+        return self._cosine(off_diagonal(self.cross), off_diagonal(self.expected))
 
-class _Means(NamedTuple):
-    """Mean products of different draws, which `_Products` holds singly; `alive`: not all gradients are 0."""
-
-    clean: float
-    own: float
-    cross: float
-    expected: float
-    norm: float
-    alive: bool
+    def _cosine(self, product: float, other: float) -> float:
+        """0 for a gradient that is always 0; nan where noise hides the direction; noise may push it past 1, so it is cut."""
+        if not self.own.any():
+            return 0.0
+        own = off_diagonal(self.own)
+        return max(-1.0, min(1.0, product / math.sqrt(own * other))) if own > 0 and other > 0 else math.nan
 
 
 def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) -> Direction:
@@ -221,12 +214,12 @@ def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) ->
     return Direction(
         layer,
         mode,
-        _with_clean(p.means()),
-        _jackknife(p, _with_clean),
+        p.with_clean(),
+        _jackknife(p, _Products.with_clean),
         math.sqrt(apart / p.norm) if p.norm else math.nan,
         spread / square if square > 0 else (0.0 if not spread else math.inf),
-        _with_expected(p.means()),
-        _jackknife(p, _with_expected),
+        p.with_expected(),
+        _jackknife(p, _Products.with_expected),
         float(each.min()),
         dead / alive if alive else 0.0,
     )
@@ -238,27 +231,12 @@ def off_diagonal(gram: Tensor) -> float:
     return float((gram.sum() - gram.diagonal().sum()) / (n * (n - 1)))
 
 
-def _with_clean(m: _Means) -> float:
-    return _cosine(m.clean, m.own, m.norm, m.alive)
-
-
-def _with_expected(m: _Means) -> float:
-    return _cosine(m.cross, m.own, m.expected, m.alive)
-
-
-def _cosine(product: float, a: float, b: float, alive: bool) -> float:
-    """0 for a gradient that is always 0; nan where noise hides the direction; noise may push it past 1, so it is cut."""
-    if not alive:
-        return 0.0
-    return max(-1.0, min(1.0, product / math.sqrt(a * b))) if a > 0 and b > 0 else math.nan
-
-
-def _jackknife(p: _Products, statistic: Callable[[_Means], float]) -> float:
+def _jackknife(p: _Products, statistic: Callable[[_Products], float]) -> float:
     """The standard error from leaving out one draw at a time."""
     n = len(p.clean)
     if n < 3:
         return math.nan
-    values = [statistic(m) for m in p.means_without_each()]
+    values = [statistic(p.without(k)) for k in range(n)]
     mean = sum(values) / n
     return math.sqrt((n - 1) / n * sum((v - mean) ** 2 for v in values))
 

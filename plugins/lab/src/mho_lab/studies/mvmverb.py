@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mho.cli.config import JSON, SET
-from mho.config import load
+from mho.config import format_seconds, load, seconds
 from mho.ground import MhoError, table
 from mho_lab.options import DEVICE, SEED, bar, count, file, several
 
@@ -106,7 +106,6 @@ def parse_boost(text: str) -> tuple[str, float]:
 def _tables(
     hw: Hardware, experiment: MvmExperiment, names: tuple[str, ...], times: tuple[str, ...], boosts: list[tuple[str, float]]
 ) -> list[StudyTable]:
-    from mho.config import seconds
     from mho_lab.studies.mvmtables import STUDIES, effects
 
     with bar("products") as shown:
@@ -130,8 +129,6 @@ def _check_plot(file: Path) -> None:
 
 def _plain(found: list[StudyTable], names: tuple[str, ...], times: tuple[str, ...]) -> list[dict[str, object]]:
     """The effect table as a flat list of rows (time null: right after programming), studies as one object each."""
-    from mho.config import format_seconds, seconds
-
     if names:
         return [t.to_json() for t in found]
     ages = {format_seconds(seconds(t)): seconds(t) for t in times}

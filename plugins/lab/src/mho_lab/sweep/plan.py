@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +66,7 @@ class SweepPlan(Strict):
             yield ("baseline",), f"no arm {self.baseline!r}; {suggest(self.baseline, self.arms, 'arms')}"
         if self.chips < 1:
             yield ("chips",), f"expected at least 1, got {self.chips}"
-        if not self.all_seeds or len(set_of(self.all_seeds)) < len(self.all_seeds):
+        if not self.all_seeds or len(frozenset(self.all_seeds)) < len(self.all_seeds):
             yield ("seeds",), "expected at least one seed, and each once"
         for path, values in self.grid.items():
             if not values:
@@ -159,10 +159,6 @@ class GridPoint:
 def changes(settings: Settings) -> list[str]:
     """As `--set` takes them."""
     return [f"{path}={flow(value)}" for path, value in settings.items()]
-
-
-def set_of(values: Iterable[Any]) -> frozenset[Any]:
-    return frozenset(values)
 
 
 def _beside(folder: Path, name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from mho.cli.config import JSON, SET
-from mho.ground import MhoError
+from mho.ground import MhoError, table, write_atomically
 from mho_lab.options import DEVICE, SHARD, Place, at_most, count, file, folder as folder_option, several, shard_of, switch
 
 FOLDER = click.argument("folder", type=Place(exists=True, file_okay=False))
@@ -108,7 +108,6 @@ def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json:
 @JSON
 def status(folder: Path, as_json: bool) -> None:
     """How many items of FOLDER are done, waiting, running and failed, and why they failed."""
-    from mho.ground import table
     from mho_lab.measure.state import status as look
 
     found = look(folder)
@@ -152,7 +151,6 @@ def export(folder: Path, form: str, measure: str | None, out: Path | None) -> No
 
     parquet goes through pandas (and needs pyarrow); in Python, mho.sweep.read(FOLDER).to_pandas() gives a DataFrame.
     """
-    from mho.ground import write_atomically
     from mho_lab.sweep.arms import read
 
     found = read(folder, measure)
@@ -167,8 +165,6 @@ def export(folder: Path, form: str, measure: str | None, out: Path | None) -> No
 
 
 def _parquet(frame: Any, out: Path | None) -> None:
-    from mho.ground import write_atomically
-
     if out is None:
         raise MhoError("parquet is no text for a terminal; choose a file with --out")
     try:
