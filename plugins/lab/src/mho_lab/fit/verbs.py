@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from mho.ground import MhoError, table, writing
-from mho_lab.options import SEED, Place, count, folder, several, switch
+from mho_lab.options import SEED, Place, checked, count, folder, several, switch
 
 
 @click.command()
@@ -47,7 +47,7 @@ def fit(
 
     cls = _effect(kind)
     held = _values(cls, fixed, "--fix")
-    effect = _built(cls, {**_values(cls, started, "--start"), **held})
+    effect = checked(cls, {**_values(cls, started, "--start"), **held})
     columns = fitting.column_names(names, cls.fit_columns)
     table = fitting.read_csv(data, cls.fit_columns, columns, None if g_max is None else _micro_siemens(g_max))
     with tqdm(desc="simulated data sets", total=draws, disable=not sys.stderr.isatty(), leave=False) as bar:
@@ -87,17 +87,6 @@ def _values(cls: Any, pairs: tuple[str, ...], option: str) -> dict[str, Any]:
             raise MhoError(f"{option} {pair}: {cls.KIND} has no field {name!r}; {suggest(name, known, 'fields')}")
         values[name] = parse_value(text, f"{option} {pair}").data
     return values
-
-
-def _built(cls: Any, values: dict[str, Any]) -> Any:
-    """The effect with these values, checked like a hardware file."""
-    from pydantic import ValidationError
-
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise MhoError("\n".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in found)) from None
 
 
 def _micro_siemens(text: str) -> float:

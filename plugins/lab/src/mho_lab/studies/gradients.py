@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from mho.effects import straight
 from mho.ground import MhoError, Table, Tabular
 from mho.tile import Drawn, tile_arrays
 from mho.use import Time, keeping_chip, keeping_modes, matrices, program, session_of
-from mho_lab.run.inspection import parameters_on_tiles
+from mho_lab.run.inspection import parameters_on_tiles, replaced
 
 MODES = ("autograd", "through", "ste")
 EXPECTED = "expected"  # the true derivative of everything but rounding, which passes straight through
@@ -34,12 +34,12 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
     ageing included; rounding has derivative 0: R000's vanilla), `expected` (the same, but rounding passes straight through),
     `through` (R003-65) or `ste` (R001-02)."""
     name, rounding = ("autograd", "ste") if mode == EXPECTED else (mode, "zero")
-    specs = [(a, a.training_spec) for a in tile_arrays(net)]
-    with ExitStack() as stack:
-        for array, spec in specs:
-            stack.callback(setattr, array, "training_spec", spec)
-            backward = spec.backward.model_copy(update={"mode": name, "rounding": rounding, "surrogate": None})
-            array.training_spec = spec.model_copy(update={"backward": backward})
+    new = {"mode": name, "rounding": rounding, "surrogate": None}
+
+    def changed(spec: Any) -> Any:
+        return spec.model_copy(update={"backward": spec.backward.model_copy(update=new)})
+
+    with replaced(tile_arrays(net), "training_spec", changed), ExitStack() as stack:
         if mode != "ste":
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
@@ -49,18 +49,9 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def exact_products(net: nn.Module) -> Iterator[None]:
-    """The network computes as on a digital machine."""
-    arrays = tile_arrays(net)
-    before = [a.exact for a in arrays]
-    try:
-        for a in arrays:
-            a.exact = True
-        yield
-    finally:
-        for a, was in zip(arrays, before):
-            a.exact = was
+def exact_products(net: nn.Module) -> AbstractContextManager[None]:
+    """Inside, the network computes as on a digital machine."""
+    return replaced(tile_arrays(net), "exact", lambda _: True)
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,9 @@ def _check_plot(file: Path) -> None:
         raise MhoError(f"--plot draws .svg or .png, not {file.name!r}")
     if not file.absolute().parent.is_dir():
         raise MhoError(f"cannot write {file}: there is no folder {file.parent}")
-    from mho_lab.studies.mvmplots import need_matplotlib
+    from mho_lab.report.figures import need_extras
 
-    need_matplotlib()
+    need_extras()
 
 
 def _plain(found: list[StudyTable], names: tuple[str, ...], times: tuple[str, ...]) -> list[dict[str, object]]:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from mho.config import Hardware, Strict, flow, format_seconds, load, located, parse_value, read, seconds, suggest, write
 from mho.ground import ConfigError, MhoError
+from mho_lab.options import checked
 
 Settings = dict[str, Any]  # PATH of a hardware file -> value, as for --set
 
@@ -91,11 +92,7 @@ class SweepPlan(Strict):
     @classmethod
     def checked(cls, **values: Any) -> Self:
         """A plan from values of the command line."""
-        try:
-            return cls.model_validate({"sweep": 1, **values})
-        except ValidationError as error:
-            told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-            raise MhoError("\n".join(told)) from None
+        return checked(cls, {"sweep": 1, **values})
 
     def to_yaml(self) -> str:
         """Reads back as an equal plan."""
