@@ -28,8 +28,7 @@ from mho.layers import AnalogLinear as AnalogLinear, AnalogLSTM as AnalogLSTM, A
 from mho.layers import AnalogMultiheadAttention as AnalogMultiheadAttention, AnalogRNN as AnalogRNN
 from mho.layers import AnalogRNNCell as AnalogRNNCell
 from mho.use.calibration import calibrate as calibrate
-from mho.use.checkpoint import load_model as load_model, load_pretrained as load_pretrained, save_model as save_model
-from mho.use.checkpoint import save_pretrained as save_pretrained
+from mho.use.checkpoint import load_model as load_model, save_model as save_model
 from mho.use.chip import Chip as Chip, age as age, chip_on as chip_on, load_chip as load_chip, program as program
 from mho.use.chip import unprogram as unprogram
 from mho.use.convert import ConversionReport as ConversionReport, conversion_report as conversion_report

@@ -14,11 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mho.cli import VERBS, main
-from mho.cli.config import explain_kind, kind_text
-from mho.config import Kinded
 from mho.config.hardware import load
-from mho.effects import Dac
-from mho.effects.mapping import PerColumn
 from mho.ground.tables import table
 
 GOOD = "mho: 1\ndefault: t\ntiles:\n  t: {rows: 64, nonidealities: [pcm.drift]}\n"
@@ -89,12 +85,6 @@ def test_show_explains_every_field_of_a_kind() -> None:
     line = next(line for line in text.splitlines() if line.startswith("  t0"))
     assert line.split()[:5] == ["t0", "20", "s", "s", "number,"]
     assert "mean drift exponent" in text
-
-
-@pytest.mark.parametrize("cls", [Dac, PerColumn])
-def test_show_speaks_of_papers_and_not_of_labels(cls: type[Kinded]) -> None:
-    assert re.search(r"R0\d\d", cls.__doc__ or "")
-    assert not re.search(r"R0\d\d|\(\)|\(,", kind_text(cls)) and "R003" not in explain_kind(cls)["doc"]
 
 
 def test_show_explains_a_preset_with_its_values() -> None:

@@ -264,16 +264,8 @@ def test_only_allowed_families_are_used(plugin: Plugin, file: Path, monkeypatch:
         assert "family 'bad' is switched off: MHO_PLUGINS allows rram, circuit" in told.output
     assert "family 'pcm' is switched off" in mho("check", "pcm.standard").output
     states = {p["family"]: p["state"] for p in json.loads(mho("plugins", "--load", "--json").stdout)}
-    assert states == {
-        "bad": "off",
-        "circuit": "ok",
-        "ideal": "off",
-        "lab": "off",
-        "mho": "ok",
-        "pcm": "off",
-        "qat": "off",
-        "rram": "ok",
-    }
+    assert {"bad", "ideal", "lab", "pcm", "qat"} <= states.keys()
+    assert states == {family: "ok" if family in ("mho", "rram", "circuit") else "off" for family in states}
     doctor = mho("doctor")
     assert doctor.exit_code == 0, doctor.output
     assert "plugin bad" in doctor.output and "off" in doctor.output and "bad.chip" not in doctor.output

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,7 +156,7 @@ def _kind(name: str) -> type[Kinded] | None:
 
 def kind_text(cls: type[Kinded]) -> str:
     """All that is known about a kind."""
-    parts = [f"{cls.KIND}  ({cls.CATEGORY})", textwrap.indent(_doc(cls), "  ")]
+    parts = [f"{cls.KIND}  ({cls.CATEGORY})", textwrap.indent(inspect.cleandoc(cls.__doc__ or ""), "  ")]
     if cls.source:
         parts.append(f"  source: {cls.source}")
     if cls.strength:
@@ -166,19 +165,14 @@ def kind_text(cls: type[Kinded]) -> str:
     return "\n".join([*parts, "", _fields(notes, {}) if notes else "  no fields"])
 
 
-def _doc(cls: type[Kinded]) -> str:
-    """What a class says, without the labels of docs/requirements.md."""
-    text = re.sub(r"R0\d\d-\d\d(?: (?:to|and) R0\d\d-\d\d)?(?:, |; )?", "", inspect.cleandoc(cls.__doc__ or ""))
-    return re.sub(r" ?\(\)", "", text).replace("R003", "Rasch et al. 2023")
-
-
 def explain_kind(cls: type[Kinded]) -> dict[str, Any]:
     """All that is known about a kind, as data."""
     fields = []
     for n in cls.notes():
         default = None if n.required else _as_text(n.default, n.unit)
         fields.append({**vars(n), "default": default, "required": n.required})
-    return {"kind": cls.KIND, "category": cls.CATEGORY, "doc": _doc(cls), "source": cls.source, "fields": fields}
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    return {"kind": cls.KIND, "category": cls.CATEGORY, "doc": doc, "source": cls.source, "fields": fields}
 
 
 def hardware_text(hardware: Hardware) -> str:

@@ -55,7 +55,10 @@ OURS: dict[str, tuple[dict[str, str], str]] = {
         },
         "CostTable cost cost_counts",
     ),
-    "mho-exchange": ({"translate": "A configuration of aihwkit or CrossSim as a hardware file."}, "exchange"),
+    "mho-exchange": (
+        {"translate": "A configuration of aihwkit or CrossSim as hardware."},
+        "exchange load_pretrained save_pretrained",
+    ),
 }
 # The same for keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}

@@ -17,21 +17,22 @@ Factor = Annotated[float, Field(ge=0)]
 
 
 class DeviceSpec(Strict):
-    """The conductance range of one device, and how many devices hold a weight."""
+    """The conductance range of one device, and how many devices hold a weight, or a slice of one."""
 
     g_min: MicroSiemens = Field(0.0, ge=0, unit="uS", source="Rasch et al. 2023, Eq. 12")
-    """conductance of weight 0; above 0 needs pair: both"""
+    """conductance of weight 0; above 0 needs pair: both, or single"""
     g_max: MicroSiemens = Field(25.0, gt=0, unit="uS", source="Rasch et al. 2023, Table A.1")
     """conductance of the largest weight"""
-    pair: Literal["active", "both"] = Field("active", source="Rasch et al. 2023, Methods, Weight programming")
-    """active: model only the device of a weight's sign; both: model the idle device too"""
+    pair: Literal["active", "both", "single"] = Field("active", source="Rasch et al. 2023, Methods, Weight programming")
+    """active: model only the device of a weight's sign; both: model the idle device too; single: one device,
+    for mappings without negative slices"""
 
     @model_validator(mode="after")
     def _range_is_open(self) -> Self:
         if self.g_max <= self.g_min:
             raise ValueError(f"g_max ({self.g_max:g} uS) must be larger than g_min ({self.g_min:g} uS)")
         if self.g_min > 0 and self.pair == "active":
-            raise ValueError("g_min above 0 needs 'pair: both', since the idle device conducts g_min")
+            raise ValueError("g_min above 0 needs 'pair: both', since the idle device conducts g_min, or 'single'")
         return self
 
 
@@ -72,7 +73,13 @@ class TileSpec(Strict):
         return {registry.present_kind(k) if kind_form(k) else k: v for k, v in known} if known else value
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """Every factor must have an effect with a strength to act on."""
+        """Every factor must have an effect with a strength to act on; devices must suit the mapping."""
+        unsigned = bool(getattr(self.mapping, "unsigned", False))
+        if unsigned != (self.device.pair == "single"):
+            needs = "single devices: write 'pair: single'" if unsigned else "the sign of a weight: 'pair: active' or 'both'"
+            yield ("device", "pair"), f"{self.mapping.kind} needs {needs}"
+        if (columns := getattr(self.mapping, "columns", 1)) > self.columns:
+            yield ("columns",), f"{self.mapping.kind} needs {columns} columns for one output, the tile has {self.columns}"
         known = [e.kind for e in self.nonidealities if e.strength]
         families = [kind.partition(".")[0] for kind in known]
         for name in self.scale:

@@ -61,7 +61,8 @@ class Converter(Kinded):
 class Dac(Converter, kind="mho.dac"):
     """Input side: x is scaled by the input range alpha, clipped to [-1, 1] and rounded (Rasch et al. 2023, Eqs. 4-6).
 
-    Declared besides `transfer`: `lowest`, for inputs that are not symmetric about 0.
+    Declared besides `transfer`: `lowest`, for inputs that are not symmetric about 0; and `passes`, for inputs that are applied
+    part after part.
     """
 
     CATEGORY: ClassVar[str] = "dac"
@@ -101,6 +102,22 @@ class Dac(Converter, kind="mho.dac"):
         """The smallest value, in units of the input range, from -1 to 0: inputs below lowest * alpha are clipped. 0 is an
         unsigned DAC."""
         return -1.0
+
+    @property
+    def passes(self) -> tuple[float, ...]:
+        """What each part of an input counts, x = sum_k passes_k part_k: the tile is read once for each, with noise of its own.
+        The field `sum`, if there is one, says where they meet: "analog" in front of the output stage, or "digital" behind a
+        conversion of each."""
+        return (1.0,)
+
+    @property
+    def part_top(self) -> int | None:
+        """The largest code of a part."""
+        return self.top
+
+    def part(self, code: Tensor, k: int) -> Tensor:
+        """Part k of inputs, as codes up to `part_top`; `code` are those of the whole input, up to `top`."""
+        return code
 
     @property
     def start(self) -> float:

@@ -1,4 +1,5 @@
-"""From weights to target conductances: which weight fills the device range, and how a sign becomes a pair of devices."""
+"""From weights to target conductances: which weight fills the device range, how a sign becomes a pair of devices, and how one
+weight becomes several slices."""
 
 from __future__ import annotations
 
@@ -19,6 +20,10 @@ class Mapping(Kinded):
 
     A subclass says how large a weight fills the range (`scale`). One that uses other device arrangements than one
     active device or a differential pair also overrides `conductances` and `weights`.
+
+    A weight may be held by several slices, w = offset + sum_k factors_k v_k (`factors`, `split`), each by devices of its own:
+    they are programmed, age and are stuck as others are. Their currents are summed in front of one ADC; or, where they are
+    `apart`, every slice has a column and a conversion of its own, and the digital side adds them up.
     """
 
     CATEGORY: ClassVar[str] = "mapping"
@@ -42,23 +47,68 @@ class Mapping(Kinded):
         gamma = self.scale(w, geometry)
         return torch.where(gamma > 0, gamma, torch.ones_like(gamma))
 
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """What each slice of a weight counts."""
+        return (1.0,)
+
+    @property
+    def apart(self) -> bool:
+        """Whether every slice has a column of its own, whose current is converted alone."""
+        return False
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether slices are never negative: then one device holds each (`device: {pair: single}`)."""
+        return False
+
+    @property
+    def sliced(self) -> bool:
+        """Whether the class writes a `split`."""
+        return type(self).split is not Mapping.split
+
+    @property
+    def columns(self) -> int:
+        """Columns, and conversions, of one output."""
+        return len(self.factors) if self.apart else 1
+
+    def offset(self, idle: float) -> float:
+        """What the digital side adds to every weight: offset sum_j x_j to every output. `idle` is what a single device conducts
+        at g_min, in units of the mapped range."""
+        return -sum(self.factors) * idle if self.unsigned else 0.0
+
+    def split(self, w: Tensor) -> Tensor:
+        """The slices [tile, out, slice, row], in [-1, 1], or in [0, 1] where they are `unsigned`, of w_norm [tile, out, row]."""
+        return w.unsqueeze(-2)
+
+    @property
+    def again(self) -> int:
+        """How often slices are chosen anew from what has been programmed so far (`corrected`)."""
+        return 0
+
+    def corrected(self, w: Tensor, v: Tensor, now: Tensor, k: int) -> Tensor:
+        """The slices after the k-th time, from their targets v and what has been programmed, `now` [tile, out, slice, row]."""
+        raise NotImplementedError  # never called unless `again`
+
     def conductances(self, w: Tensor, pair: str, geometry: Geometry) -> Tensor:
         """Target conductances [dev, tile, out, row] in µS of w_norm [tile, out, row] in [-1, 1].
 
         active: g = |w| g_max, one device; the core keeps the sign.
         both:   the device of the sign gets g_min + |w| (g_max - g_min), the idle one g_min (docs/physics.md E14).
+        single: g = g_min + w (g_max - g_min), w in [0, 1].
         """
         if pair == "active":
             return w.abs().unsqueeze(0) * geometry.g_max
         span = geometry.g_max - geometry.g_min
-        return torch.stack([w.clamp(min=0), (-w).clamp(min=0)]) * span + geometry.g_min
+        signs = w.unsqueeze(0) if pair == "single" else torch.stack([w.clamp(min=0), (-w).clamp(min=0)])
+        return signs * span + geometry.g_min
 
     def weights(self, g: Tensor, sign: Tensor, pair: str, geometry: Geometry) -> Tensor:
         """w_norm [tile, out, row] of conductances g [dev, tile, out, row]; `sign` is that of the target (sgn 0 = 0),
-        so one active device never changes it (R003-21, Eq. 13)."""
+        so one active device never changes it (R003-21, Eq. 13). A single device conducts g_min too (`offset`)."""
         if pair == "active":
             return g.squeeze(0) * sign / geometry.g_max
-        return (g[0] - g[1]) / (geometry.g_max - geometry.g_min)
+        return (g.squeeze(0) if pair == "single" else g[0] - g[1]) / (geometry.g_max - geometry.g_min)
 
 
 class PerColumn(Mapping, kind="mho.per_column"):

@@ -269,7 +269,8 @@ class Nonideality(Kinded):
         return tuple(s for s in stages.acting() if s == declared or cls.writes(s))
 
     def apply(self, stage: str, value: Tensor, *args: Any) -> Tensor:
-        """One plain stage, with the strength mixed in: value + factor (new - value)."""
+        """One plain stage, with the strength mixed in: value + factor (new - value). Raises `MhoError` where the effect returns
+        another shape."""
         new: Tensor = getattr(self, stage)(value, *args)
         if new.shape != value.shape:
             needed = f"the core needs {[*value.shape]} (count axes from the end)"

@@ -40,12 +40,13 @@ class Geometry(NamedTuple):
     g_min: float  # µS
     g_max: float  # µS
     bound: float  # output bound of the ADC in analog units; inf without one
+    single: bool = False  # one device, whose weight is all that it conducts
 
     @property
     def idle(self) -> float:
         """Conductance of a device at g_min in units of the mapped range, g_min/(g_max - g_min): what the idle device of a
-        pair conducts, where the other one conducts |w| + idle."""
-        return self.g_min / (self.g_max - self.g_min)
+        pair conducts, where the other one conducts |w| + idle; 0 where there is no pair."""
+        return 0.0 if self.single else self.g_min / (self.g_max - self.g_min)
 
     def over_tile(self, v: Tensor) -> Tensor:
         """The mean of v [..., out] over the outputs of each physical tile, at every output again."""

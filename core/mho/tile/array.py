@@ -16,6 +16,7 @@ from mho.config import TileSpec, TrainingSpec
 from mho.effects import Compensation, Correction, CorrectionModule, Matrix, QuantiserModule, Stream, Surrogate, draws, straight
 from mho.effects.arithmetic import transformed
 from mho.effects.gradient import CleanProduct
+from mho.effects.mapping import Mapping
 from mho.ground import MhoError
 from mho.tile.backend import Backend, Drawn, backend_for
 from mho.tile.layout import Layout
@@ -50,11 +51,12 @@ class TileArray(Scales, Member):
         name: str = "", channel: int = 1, groups: int = 1, device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        unit = channel if spec.split == "channel" else 1
-        self.layout = Layout(
-            out_features, in_features, rows=spec.rows, columns=spec.columns, unit=unit, groups=groups, device=device
-        )
-        self.view = TileView.of(name, spec, training.backward, self.layout, channel)
+        unit, lines = channel if spec.split == "channel" else 1, cast(Mapping, spec.mapping).columns
+        sizes: dict[str, Any] = {"rows": spec.rows, "unit": unit, "groups": groups, "device": device}
+        self.layout = self.lines = Layout(out_features, in_features, columns=spec.columns // lines, **sizes)
+        if lines > 1:  # of what is multiplied
+            self.lines = Layout(lines * out_features, in_features, columns=spec.columns, lines=lines, **sizes)
+        self.view = TileView.of(name, spec, training.backward, self.lines, channel, self.layout)
         self.built = self.view.built.to(device=device, dtype=dtype)
         self.training_spec = training
         self.name, self.path = name, self.view.path
@@ -143,7 +145,7 @@ class TileArray(Scales, Member):
 
     def _mapped(self, weight: Tensor) -> Tensor:
         """gamma [tile, out] that the mapping makes of weights."""
-        return self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry).to(self.gamma.dtype)
+        return self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout)).to(self.gamma.dtype)
 
     @torch.no_grad()
     def follow(self, weight: Tensor) -> None:
@@ -246,8 +248,11 @@ class TileArray(Scales, Member):
         call = self.call(self.session.enter(self, x.shape[:-1], x.image.device))
         w = self.on_tiles(weight) if call.chip is None and drawn is None else None
         differentiated = self._differentiated(x.image, weight)
+        if w is not None and self.view.mapping.sliced and not self.per_sample:
+            drawn, w = Drawn(call.weights(w)), None
         if self.backend is not None and not self.per_sample and self.backend.takes(call, weight, differentiated):
-            return self.backend.outputs(call, x, w, drawn, differentiated)
+            y = call.joined(self.backend.outputs(call, x, w, drawn, differentiated))
+            return y if call.offset is None else y + self._offset(call, x)
         if not self.per_sample:
             return Mvm(call)(x.rows(), call.weights(w) if drawn is None else drawn.w)
         rows, parts = x.rows(), []
@@ -258,12 +263,18 @@ class TileArray(Scales, Member):
             parts.append(Mvm(one)(part, one.weights(w)))
         return torch.cat(parts)
 
+    def _offset(self, call: Call, x: Patches) -> Tensor:
+        """[vector, out] what the digital side adds to products of a back-end."""
+        mvm, xs = Mvm(call), self.layout.cut(x.rows())
+        alpha = mvm.input_range(xs)
+        return self.layout.add_up(mvm.offset(mvm.encoded(xs, alpha), alpha))
+
     def call(self, stream: Stream) -> Call:
         """The state of this array as a call sees it."""
         chip = self.chip if self.deployed else None
         noisy = self.training and chip is None
         return Call(
-            self.view, stream, chip, self.gamma, self.digital_scale(),
+            self.view, stream, chip, self.gamma, self.digital_scale(), self._digital_offset(),
             self.input_range if chip is None or chip.range is None or not self.learns_range else chip.range,
             backward=self.training_spec.backward,
             strength=self._injection() if noisy else None,
@@ -274,10 +285,17 @@ class TileArray(Scales, Member):
 
     def digital_scale(self) -> Tensor:
         """[tile, out] what the periphery multiplies converted outputs by, besides the input range."""
-        if not self.deployed or self.chip is None:
-            return self.gamma * self.output_factor()
-        scale = self.chip.gamma * self.output_factor()
-        return scale if self.chip.gain is None else scale * self.chip.gain
+        chip = self.chip if self.deployed else None
+        scale = (self.gamma if chip is None else chip.gamma) * self.output_factor()
+        if self.view.mapping.apart:
+            scale = torch.stack([f * scale for f in self.view.factors], -1).flatten(1)
+        return scale if chip is None or chip.gain is None else scale * chip.gain
+
+    def _digital_offset(self) -> Tensor | None:
+        """[tile, out] what the periphery multiplies the sum of the inputs by."""
+        if not self.view.offset:
+            return None
+        return (self.chip.gamma if self.deployed and self.chip else self.gamma) * self.output_factor() * self.view.offset
 
     def draw(self, weight: Tensor) -> Drawn | None:
         """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
@@ -289,7 +307,8 @@ class TileArray(Scales, Member):
         with torch.autocast(weight.device.type, enabled=False):
             key = self.session.mini_batch(self, weight.device)
             call, w = self.call(Stream(key, key, quick=self.quick)), self.on_tiles(weight.to(kind))
-            if self.backend is not None and self.backend.takes(call, weight.to(kind), False):
+            taken = self.backend is not None and self.backend.takes(call, weight.to(kind), False)
+            if self.backend is not None and taken and not self.view.mapping.sliced:
                 return self.backend.drawn(call, w)
             return Drawn(call.weights(w))
 
@@ -299,7 +318,7 @@ class TileArray(Scales, Member):
         noise, so that settings can be compared; nothing else of the network changes.
 
         range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog
-        units, digital [vector, tile, out] in units of the outputs, outputs [vector, out].
+        units (of every slice that is apart), digital [vector, tile, out] in units of the outputs, outputs [vector, out].
         """
         seen: dict[str, Tensor] = {}
         self.follow(weight)
@@ -342,7 +361,7 @@ class TileArray(Scales, Member):
         """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
         xs, dac = self.layout.cut(x), self.view.dac
         alpha = torch.ones_like(self.gamma[:, :1]) if dac is None else dac.used_range(xs, self.input_range).detach()
-        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry)
+        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry_of(self.layout))
         return self.layout.add_up(y * (self.gamma * self.output_factor() * alpha))
 
     @torch.no_grad()
@@ -391,22 +410,27 @@ class TileArray(Scales, Member):
     @torch.no_grad()
     def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: object = None) -> None:
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
-        the fingerprint `of` is kept from chip to chip."""
+        the fingerprint `of` is kept from chip to chip. Raises `MhoError` for weights that are NaN or infinite."""
         self.follow(weight)
         if not _perhaps(weight.isfinite().all()):
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         key, before, view = draws.fold_words(key, self.path), self.chip, self.view
-        if before is not None and of is not None and _as_target(before.target, weight) and before.of == of:
+        known = before is not None and of is not None and not view.mapping.sliced and _as_target(before.target, weight)
+        if known and before is not None and before.of == of:  # the fingerprint is taken last
             gamma, target = before.gamma, before.target
         else:
             gamma, target = self.gamma.clone(), self.normalised(weight.detach())
             self.watch.weights(self, weight)
             target = target.contiguous() if self.backend is None else self.backend.laid_out(target)
         stream = Stream(key, key)
-        g = None if self.backend is None else self.backend.programmed(target, key)
-        if g is None:
-            g = view.in_blocks(lambda part: view.programmed(target[:, part], stream, part=part), view.plan.program)
-        self.chip = Programmed(key, gamma, target, g, view.prepared(stream), of)
+
+        def conductances(v: Tensor) -> Tensor:
+            g = None if self.backend is None else self.backend.programmed(v, key)
+            if g is not None:
+                return g
+            return view.in_blocks(lambda part: view.programmed(v[:, part], stream, part=part), view.plan.program)
+
+        self.chip = Programmed(key, gamma, *view.written(target, conductances), view.prepared(stream), of)
         self.age(t)
 
     @torch.no_grad()
@@ -446,13 +470,14 @@ class TileArray(Scales, Member):
             x = _known_inputs(self.path, compensation.vectors, layout.row_tiles, layout.height, device)
         x = (x.to(kind) * layout.used).repeat(compensation.repeats, 1, 1)
         stream = stream_of(chip.key, draws.fold(chip.key, "read-out", chip.time), chip.time, len(x))
-        ones = torch.ones_like(self.gamma)
+        ones = torch.ones_like(self.gamma).repeat(1, self.view.mapping.columns)
         call = Call(
             self.view,
             stream,
             chip,
             self.gamma,
             ones,
+            None,
             ones[:, :1],
             self.training_spec.backward,
             kernels=getattr(self.backend, "kernels", None),
@@ -469,8 +494,9 @@ class TileArray(Scales, Member):
         """The weights of the chip that is on as a function of the layer's, [tile, out, row], with the true derivative of
         everything that programming and ageing do (`chip.weights` are the same values). Random numbers are constants."""
         assert self.chip is not None
-        w, sites = self.normalised(weight), self.view.on_chip(self.chip.constants)
-        return sites.aged(sites.programmed(w, self.chip.stream), w, self.chip.time, self.chip.stream)
+        w, sites, stream = self.normalised(weight), self.view.on_chip(self.chip.constants), self.chip.stream
+        v, g = sites.written(w, lambda v: sites.programmed(v, stream))
+        return sites.aged(g, v, self.chip.time, stream)
 
     # -- moving and copying -----------------------------------------------------------------------------------
     def _apply(self, fn: Any, recurse: bool = True) -> Self:

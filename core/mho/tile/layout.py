@@ -39,7 +39,8 @@ class Layout(nn.Module):
 
     Every group is a matrix with tiles of its own: no tile holds two of them, and no cell stands idle between them. The
     groups lie along the tile axis like row tiles, so thousands of them are one batched product.
-    Tiles have at most `rows` x `columns` devices; rows are cut in multiples of `unit` (the rows of one input channel).
+    Tiles have at most `rows` x `columns` devices; rows are cut in multiples of `unit` (the rows of one input channel), and
+    columns in multiples of `lines` (the slices of one output).
 
     sizes       rows of each row tile of a group; `height` is the largest, the others are padded to it
     row_tiles   the length of the tile axis: row tiles of all groups
@@ -53,8 +54,9 @@ class Layout(nn.Module):
     tile_of: Tensor  # [in] number of the tile an input feeds
 
     def __init__(
-        self, out_features: int, in_features: int, *, rows: int, columns: int, unit: int, groups: int, device: Any = None
-    ) -> None:
+        self, out_features: int, in_features: int, *,
+        rows: int, columns: int, unit: int, groups: int, lines: int = 1, device: Any = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.out_features, self.in_features = out_features, in_features
         self.groups, self.columns = groups, out_features // groups
@@ -62,7 +64,7 @@ class Layout(nn.Module):
         self.row_tiles = len(self.sizes) * groups
         self.height = max(self.sizes)
         self.full = len(set(self.sizes)) == 1  # no padding
-        self.block_sizes = split_evenly(self.columns, columns)
+        self.block_sizes = split_evenly(self.columns, columns, lines)
         self.block_count = len(self.block_sizes)
         self._lay_out(device)
 

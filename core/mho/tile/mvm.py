@@ -5,10 +5,13 @@ Read from top to bottom, this is Rasch et al. 2023, Eqs. 1-6 (R003-01 to R003-09
     y_i = sum over row tiles of  alpha gamma_i s_i ADC(F(DAC(x / alpha)))_i
 
 alpha    input range of the tile, or of the vector                      `input_range`
-DAC      scale, clip, round; then effects of stage `input`              `inputs`
+DAC      scale, clip, round: `encoded`; then effects of stage `input`   `inputs`
 F        w = `read`; product, or what replaces it (`mvm`); `accumulate`; `output`     `analog`
 ADC      clip, round                                                    `converted`
 gamma s  digital scales of the column                                   `digital`
+
+Where weights are sliced, every slice that has a column of its own is an output up to the ADC, and `digital` adds them up; where
+inputs are, `converted` reads the tile once for every part.
 
 Shapes: xs [vector, tile, row] inputs, w [tile, out, row] normalised weights, y [vector, tile, out] outputs of single tiles.
 """
@@ -35,8 +38,9 @@ class Call:
     stream     keys of the random numbers, and which vectors these are
     chip       the chip that is on; None where target weights are used
     gamma      [tile, out] of the mapping
-    factor     [tile, out] what converted outputs are multiplied by, besides the input range: gamma s, and the gain of the
-               drift compensation
+    factor     [tile, out] what converted outputs are multiplied by, besides the input range: gamma s, what slices count, and
+               the gain of the drift compensation
+    offset     [tile, out] what the digital sum of the inputs is multiplied by; None: it is not needed
     range      [tile, 1] input ranges
     backward   how gradients are asked for, and so the derivative of DAC and ADC (`rounding`)
     training   whether weights are noisy: with injected noise of this `strength` (None: without any), and a share `drop` of
@@ -50,6 +54,7 @@ class Call:
     chip: Programmed | None
     gamma: Tensor
     factor: Tensor
+    offset: Tensor | None
     range: Tensor
     backward: Backward
     strength: Tensor | float | None = None
@@ -61,6 +66,11 @@ class Call:
     def rounding(self) -> Rounding:
         """Derivative of DAC and ADC: "through" (masked straight-through), "ste" or "zero"."""
         return self.backward.rounding if self.backward.mode == "autograd" else "through"
+
+    def joined(self, y: Tensor) -> Tensor:
+        """Digital values [..., columns of all outputs] -> [..., out]: slices that are apart are added up."""
+        lines = self.view.mapping.columns
+        return y if lines == 1 else y.unflatten(-1, (-1, lines)).sum(-1)
 
     def site(self, placed: Placed, stage: str, stream: Stream | None = None, part: slice | None = None) -> Site:
         """What an effect knows in a stage of this call. Without a chip its constants belong to the mini-batch."""
@@ -74,7 +84,7 @@ class Call:
         return (placed,) if placed.effect.writes("prepare") else ()
 
     def weights(self, weight: Tensor | None) -> Tensor:
-        """The normalised weights that this call sees: those of the chip, or `weight` [tile, out, row] / gamma, saturated at
+        """The weights that columns see in this call: those of the chip, or `weight` [tile, out, row] / gamma, saturated at
         the device range, with what training does to them. The gradient is that of weight / gamma."""
         if self.chip is not None or weight is None:
             assert self.chip is not None
@@ -82,11 +92,11 @@ class Call:
         w = (weight / self.gamma.unsqueeze(-1)).clamp(-1, 1)
         if self.drop:
             w = w * self._kept(w)
-        if self.strength is None:
+        if self.strength is None and not self.view.mapping.sliced:
             return w
         with torch.no_grad():
-            noisy = self.view.noisy(w, self.stream, self.strength)
-        return straight(w, noisy)
+            seen = self.view.clean(w) if self.strength is None else self.view.noisy(w, self.stream, self.strength)
+        return straight(self.view.carrier(w), seen)
 
     def _kept(self, w: Tensor) -> Tensor:
         """Drop-connect: 0 for a share of the weights of this mini-batch, else 1 (R003-67)."""
@@ -106,18 +116,25 @@ class Mvm:
     def __call__(self, x: Tensor, w: Tensor) -> Tensor:
         """x [vector, in], normalised weights w -> [vector, out]."""
         layout = self.call.view.layout
-        return layout.add_up(self.digital(layout.cut(x), w))
+        return self.call.view.matrix.add_up(self.digital(layout.cut(x), w))
 
     def digital(self, xs: Tensor, w: Tensor) -> Tensor:
         """Eq. 3: from the digital inputs of each tile to its digital outputs."""
         w, alpha = self.read(w), self.input_range(xs)
-        y = self.note("converted", self.converted(self.inputs(xs, alpha), w))
+        code = self.encoded(xs, alpha)
+        y = self.note("converted", self.converted(self.inputs(code), w))
         if alpha is not None:
             y, alpha = self.within_bound(y, xs, alpha, w)
-        if alpha is None:
-            return self.note("digital", y * self.call.factor)
-        alpha = alpha.detach() if self.call.rounding == "through" else alpha
-        return self.note("digital", y * (self.call.factor * alpha))
+            alpha = alpha.detach() if self.call.rounding == "through" else alpha
+        y = self.call.joined(y * (self.call.factor if alpha is None else self.call.factor * alpha))
+        return self.note("digital", y if self.call.offset is None else y + self.offset(code, alpha))
+
+    def offset(self, code: Tensor, alpha: Tensor | None) -> Tensor:
+        """[vector, tile, out] what slices that are never negative leave to the digital side: offset sum_j x_j, the inputs as
+        the DAC has coded them."""
+        assert self.call.offset is not None
+        total = code.sum(-1, keepdim=True)
+        return (total if alpha is None else total * alpha) * self.call.offset
 
     # -- inputs -----------------------------------------------------------------------------------------------
     def input_range(self, xs: Tensor) -> Tensor | None:
@@ -125,19 +142,39 @@ class Mvm:
         dac = self.call.view.dac
         return None if dac is None else self.note("range", dac.used_range(xs, self.call.range))
 
-    def inputs(self, xs: Tensor, alpha: Tensor | None) -> Tensor:
-        """The analog inputs in [-1, 1]: DAC(x / alpha), then effects of the inputs."""
-        call, view, code = self.call, self.call.view, xs
-        if view.dac is not None and alpha is not None:
-            site = view.converter_site("dac", call.stream)
-            if call.rounding == "through":
-                code = view.dac.encode(xs, alpha, call.decay, view.layout.occupied, site)
-            else:
-                code = view.dac.encode_exactly(xs, alpha, call.rounding, site)
+    def inputs(self, code: Tensor) -> Tensor:
+        """The analog inputs in [-1, 1] of values of the DAC; where they are applied in parts, effects act on each."""
+        return code if len(self.passes) > 1 else self.note("inputs", self.driven(code))
+
+    @property
+    def passes(self) -> tuple[float, ...]:
+        """What the parts count in which inputs are applied."""
+        dac = self.call.view.dac
+        return (1.0,) if dac is None else dac.passes
+
+    def encoded(self, xs: Tensor, alpha: Tensor | None) -> Tensor:
+        """DAC(x / alpha)."""
+        call, view = self.call, self.call.view
+        if view.dac is None or alpha is None:
+            return xs
+        site = view.converter_site("dac", call.stream)
+        if call.rounding == "through":
+            return view.dac.encode(xs, alpha, call.decay, view.layout.occupied, site)
+        return view.dac.encode_exactly(xs, alpha, call.rounding, site)
+
+    def part(self, x: Tensor, k: int) -> Tensor:
+        """Part k of the inputs, in [-1, 1]."""
+        dac = self.call.view.dac
+        assert dac is not None and dac.top and dac.part_top
+        return self.driven(dac.part((x * dac.top).round(), k) / dac.part_top)
+
+    def driven(self, code: Tensor) -> Tensor:
+        """What effects of the inputs make of them."""
+        call, view = self.call, self.call.view
         for p in view.plan.input:
             new = p.effect.apply("input", code, call.site(p, "input")) * view.layout.used
             code = straight(code, new) if p.effect.straight and call.rounding == "through" else new
-        return self.note("inputs", code)
+        return code
 
     def read(self, w: Tensor) -> Tensor:
         """The weights that this call reads."""
@@ -148,7 +185,24 @@ class Mvm:
 
     # -- outputs ----------------------------------------------------------------------------------------------
     def converted(self, x: Tensor, w: Tensor) -> Tensor:
-        """ADC(F(x)), in one pass or in several, whose results meet in front of the output stage or behind the ADC."""
+        """ADC(F(x)), in one pass or in several, whose results meet in front of the output stage or behind the ADC. Inputs that
+        are applied in parts have the gradient of inputs that are not."""
+        if len(self.passes) == 1:
+            return self.in_passes(x, w)
+        with torch.no_grad():
+            y = self.in_parts(x, w)
+        return straight(self.in_passes(self.driven(x), w), y) if torch.is_grad_enabled() else y
+
+    def in_parts(self, x: Tensor, w: Tensor) -> Tensor:
+        """The same, part after part."""
+        analog = getattr(self.call.view.dac, "sum", "") == "analog"
+        runs = [(f, self.again(k), self.again(k).part(x, k)) for k, f in enumerate(self.passes)]
+        ys = [f * (mvm.analog(part, w) if analog else mvm.in_passes(part, w)) for f, mvm, part in runs]
+        y = torch.stack(ys).sum(0)
+        return self.adc(self.output(y)) if analog else y
+
+    def in_passes(self, x: Tensor, w: Tensor) -> Tensor:
+        """The same for one part of the inputs."""
         if not self.call.view.plan.passes:
             return self.adc(self.output(self.analog(x, w)))
         placed = self.call.view.plan.passes[0]
@@ -193,7 +247,7 @@ class Mvm:
             over = y.detach().abs().amax(-1, keepdim=True) >= adc.limit  # [vector, tile, 1]
             alpha = torch.where(over, 2 * alpha, alpha)
             mvm = self.again(k)
-            y = torch.where(over, mvm.converted(mvm.inputs(xs, alpha), w), y)
+            y = torch.where(over, mvm.converted(mvm.inputs(mvm.encoded(xs, alpha)), w), y)
         return y, alpha
 
     # -- bookkeeping ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mho.effects import draws
+from mho.tile.layout import Layout
 from mho.tile.view import TileView
 
 
@@ -37,9 +38,10 @@ class Scales(nn.Module):
     zero: Tensor
     mapped_by: Tensor
     view: TileView
+    layout: Layout
 
     def _make_scales(self, learn: str, learned_range: bool, factory: dict[str, Any]) -> None:
-        layout = self.view.layout
+        layout = self.layout
         columns, blocks = (layout.row_tiles, layout.columns), (layout.row_tiles, layout.block_count)
         for name, shape in (("gamma", columns), ("scale_unit", columns), ("kappa_unit", blocks), ("zero", columns)):
             self.register_buffer(name, torch.empty(shape, **factory))
@@ -66,12 +68,12 @@ class Scales(nn.Module):
     def output_factor(self) -> Tensor:
         """s [tile, out]."""
         kappa = self.kappa / self.kappa_unit  # [tile, block]
-        return self.out_scale * self.scale_unit * (kappa if kappa.shape[1] == 1 else kappa[:, self.view.layout.block])
+        return self.out_scale * self.scale_unit * (kappa if kappa.shape[1] == 1 else kappa[:, self.layout.block])
 
     @torch.no_grad()
     def auto_scale(self) -> None:
         """Learn column factors in units of c_aws from here on; the function stays (R003-72)."""
-        layout = self.view.layout
+        layout = self.layout
         unit = math.sqrt(3 / (layout.in_features // layout.groups)) / self.gamma
         self.out_scale.mul_(self.scale_unit / unit)
         self.scale_unit.copy_(unit)
@@ -80,7 +82,7 @@ class Scales(nn.Module):
     def fold_scales(self, weight: Tensor) -> None:
         """Multiply all factors into the weights [out, in] and gamma, one scale per column (R003-74); the function stays."""
         factor = self.output_factor()
-        weight.mul_(self.view.layout.spread(factor))
+        weight.mul_(self.layout.spread(factor))
         self.gamma.mul_(factor.abs())
         self.out_scale.fill_(1.0)
         self.scale_unit.fill_(1.0)

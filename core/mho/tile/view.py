@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mho.config import TileSpec
 from mho.config.recipe import Backward
-from mho.effects import Adc, Dac, Geometry, Nonideality, Rows, Site, Stream, draws
+from mho.effects import Adc, Dac, Geometry, Mapping, Nonideality, Rows, Site, Stream, draws
 from mho.effects.circuits import with_circuits
 from mho.ground import MhoError
 from mho.tile.devices import Devices
@@ -31,6 +31,8 @@ class TileView(Devices):
     """Geometry, hardware and effects of one weight matrix on tiles.
 
     name     of the layer; with the kinds of its parts it names their random numbers (`path`)
+    layout   of what is multiplied: `mapping.columns` for every output; that of the outputs themselves is `matrix`
+    factors, offset   what each slice of a weight counts, and what the digital side adds to it (`Mapping`)
     channel  rows of one input channel
     built    what effects have built: parameters that are trained, and parts of the array
     constants  what effects have set in `prepare`, for views of one chip (`on_chip`)
@@ -41,16 +43,23 @@ class TileView(Devices):
     backward: Backward
     plan: Plan
     layout: Layout
+    matrix: Layout
     built: nn.ModuleDict
     path: tuple[int, int]
+    factors: tuple[float, ...] = (1.0,)
+    offset: float = 0.0
     channel: int = 1
     constants: Constants = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, spec: TileSpec, backward: Backward, layout: Layout, channel: int) -> TileView:
+    def of(
+        cls, name: str, spec: TileSpec, backward: Backward, layout: Layout, channel: int, matrix: Layout | None = None
+    ) -> TileView:
         """The view of a new array, with everything that its effects build. Raises `MhoError` where an effect builds
         something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
-        view = cls(name, spec, backward, _plan(spec, name), layout, nn.ModuleDict(), draws.words("layer", name), channel)
+        path, mapping, device = draws.words("layer", name), cast(Mapping, spec.mapping), spec.device
+        slices = mapping.factors, mapping.offset(device.g_min / (device.g_max - device.g_min))
+        view = cls(name, spec, backward, _plan(spec, name), layout, matrix or layout, nn.ModuleDict(), path, *slices, channel)
         plan = view.plan
         for p in plan.effects:
             if p.effect.writes("build"):
@@ -85,10 +94,15 @@ class TileView(Devices):
     @property
     def geometry(self) -> Geometry:
         """What effects may know of the shape of the tiles: rows, columns and blocks, conductances in µS, bound of the ADC."""
-        layout, device = self.layout, self.spec.device
+        return self.geometry_of(self.layout)
+
+    def geometry_of(self, layout: Layout, lines: int = 1) -> Geometry:
+        """The same of a layout each of whose columns counts as so many."""
+        device, bound = self.spec.device, math.inf if self.adc is None else self.adc.limit
         rows = Rows(layout.occupied, layout.depth, layout.used)
-        bound = math.inf if self.adc is None else self.adc.limit
-        return Geometry(rows, layout.columns, layout.block, layout.block_count, device.g_min, device.g_max, bound)
+        block = layout.block if lines == 1 else layout.block.repeat_interleave(lines)
+        ends = device.g_min, device.g_max, bound, device.pair == "single"
+        return Geometry(rows, lines * layout.columns, block, layout.block_count, *ends)
 
     @property
     def kind(self) -> tuple[Hashable, ...]:
@@ -103,7 +117,8 @@ class TileView(Devices):
         """What a saved chip must have been made for: shapes of the tiles, kinds of the effects."""
         layout, effects = self.layout, [p.effect.kind for p in self.plan.effects]
         shape = layout.out_features, layout.in_features, layout.groups, layout.sizes
-        return repr((*shape, self.spec.device.pair, effects))
+        sliced = (self.mapping,) if self.mapping.sliced else ()
+        return repr((*shape, self.spec.device.pair, effects, *sliced))
 
     def in_rows(self, w: Tensor) -> Tensor:
         return self.layout.in_rows(w)
@@ -112,7 +127,8 @@ class TileView(Devices):
     def site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:
         """What an effect knows in one stage: its place, its random numbers, what it has built, and `about` it."""
         about.setdefault("constants", self.constants.get(placed.number, {}))
-        site = Site(self.geometry, stream, placed.path, stage, **about)
+        lines = self.slices if stage in ("program", "age") and not self.mapping.apart else 1
+        site = Site(self.geometry_of(self.layout, lines), stream, placed.path, stage, **about)
         if placed.effect.writes("build"):
             site.module = self.built[placed.name]
         return site
@@ -140,13 +156,14 @@ class TileView(Devices):
 
     def bare(self) -> TileView:
         """A copy without anything that is trained, for what others may keep."""
-        return replace(self, layout=copy.deepcopy(self.layout), built=nn.ModuleDict())
+        layout, matrix = copy.deepcopy((self.layout, self.matrix))
+        return replace(self, layout=layout, matrix=matrix, built=nn.ModuleDict())
 
     # -- blocks -----------------------------------------------------------------------------------------------
     def in_blocks(self, f: Callable[[slice], Tensor], effects: Iterable[Placed]) -> Tensor:
         """f(part of the outputs) -> [..., out, row] for all outputs; in blocks whose temporaries stay in the cache, where
         `effects` treat every cell alone."""
-        columns = self.layout.columns
+        columns = self.slices * self.matrix.columns
         parts = list(blocks(columns, self.layout.row_tiles * self.layout.height))
         if len(parts) == 1 or not self.cellwise(effects):
             return f(slice(0, columns))

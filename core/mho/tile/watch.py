@@ -60,13 +60,13 @@ class Watch:
         self.chosen = False  # whether input ranges come from data
 
     def due(self, array: TileArray) -> bool:
-        """Whether this call is looked at."""
+        """Whether this call is looked at; none on an accelerator, which would have to be waited for."""
         about = array.input_range._version, array.gamma._version, array.known, array.chip is None
         if about != self.about:
             self.about, self.calls = about, 0
             self.found = {k: v for k, v in self.found.items() if k == "weights clipped" and array.chip is not None}
         self.calls += 1
-        return self.calls & (self.calls - 1) == 0
+        return array.device.type == "cpu" and self.calls & (self.calls - 1) == 0
 
     @torch.no_grad()
     def look(self, array: TileArray, x: Patches, weight: Tensor) -> None:
@@ -81,7 +81,7 @@ class Watch:
         if dac is not None and dac.range != "dynamic":
             self.note("inputs clipped", layout.cut(rows), seen["range"], dac.lowest, float(layout.used.mean()))
             self.chosen = array.learns_range and bool((seen["range"] != dac.start).any())
-        if adc is not None and not (array.view.plan.passes or (dac is not None and dac.halvings)):
+        if adc is not None and "analog" in seen and not (array.view.plan.passes or (dac is not None and dac.halvings)):
             self.note("outputs saturated", seen["analog"], adc.limit)
         if array.chip is None:
             self.weights(array, weight)
@@ -95,7 +95,8 @@ class Watch:
     def weights(self, array: TileArray, weight: Tensor) -> None:
         """The weights [out, in] that are used, or written to a chip."""
         self.found.pop("weights clipped", None)
-        self.note("weights clipped", array.on_tiles(weight), array.gamma[..., None], used=float(array.layout.used.mean()))
+        if array.device.type == "cpu":
+            self.note("weights clipped", array.on_tiles(weight), array.gamma[..., None], used=float(array.layout.used.mean()))
 
     def note(self, what: str, v: Tensor, limit: Tensor | float, lowest: float = -1.0, used: float = 1.0) -> None:
         """Values v of which the share `used` is no padding, in [lowest limit, limit]."""

@@ -1,8 +1,7 @@
 """Names for type checkers and, imported on first use, for `__init__.py`."""
 
 from mho.use.calibration import calibrate as calibrate, run_batch as run_batch
-from mho.use.checkpoint import load_model as load_model, load_pretrained as load_pretrained, save_model as save_model
-from mho.use.checkpoint import save_pretrained as save_pretrained
+from mho.use.checkpoint import load_model as load_model, save_model as save_model
 from mho.use.chip import Chip as Chip, Time as Time, age as age, chip_on as chip_on, keeping_chip as keeping_chip
 from mho.use.chip import keeping_modes as keeping_modes, load_chip as load_chip, matrices as matrices, program as program
 from mho.use.chip import session_of as session_of, unprogram as unprogram

@@ -214,7 +214,7 @@ def matrices(net: nn.Module) -> Iterator[tuple[TileArray, Tensor]]:
                     yield array, matrix
 
 
-class Fingerprint:
+class Fingerprint:  # noqa: PLW1641 (compared, never a key)
     """What tells whether a chip can be regenerated from its seed: a hash of the analog weights and scales. It is read from the
     device only where two are compared, so that programming does not wait for it."""
 
@@ -234,8 +234,6 @@ class Fingerprint:
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Fingerprint) and self.digest == other.digest)
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def _sums(t: Tensor) -> Tensor:

@@ -386,7 +386,7 @@ def range_waste(layer: AnalogLayer) -> float:
         w, used = array.layout.cut_weight(matrix.detach()), array.layout.occupied[:, None]
         few = (array.layout.occupied * array.layout.columns * 0.005).long()  # [tile]
         limit = w.abs().flatten(1).topk(int(few.max()) + 1).values.gather(1, few[:, None])[..., None]
-        clipped = array.view.mapping.gamma(w.clamp(-limit, limit), array.view.geometry)
+        clipped = array.view.mapping.gamma(w.clamp(-limit, limit), array.view.geometry_of(array.layout))
         waste.append(float(((array.gamma**2 * used).sum() / (clipped**2 * used).sum()).sqrt()))
     return max(waste)
 

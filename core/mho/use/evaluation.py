@@ -81,17 +81,15 @@ class Evaluation(Tabular):
     def plot(self, ax: Any = None) -> Any:
         """Scores over the logarithm of time as matplotlib draws them: chips faint, the mean with its standard errors, the
         reference dashed. On `ax`, or on a new figure; returns the axes."""
-        if ax is None:
-            from matplotlib import pyplot
+        from matplotlib import pyplot
 
-            ax = pyplot.figure(layout="constrained").add_subplot()
+        ax = pyplot.figure(layout="constrained").add_subplot() if ax is None else ax
         ax.plot(self.times, list(zip(*self.scores)), color="C0", alpha=0.2)
         ax.errorbar(self.times, self.mean, yerr=self.sem if self.chips > 1 else None, color="C0", marker="o", capsize=3)
         if self.reference is not None:
             ax.axhline(self.reference, color="0.3", linestyle="--")
-        ax.set_xscale("symlog", linthresh=1.0)  # the time 0 has a place too
-        ax.set_xticks(self.times, [format_seconds(t) for t in self.times])
-        ax.set(xlabel="time after programming", ylabel=f"score, ± standard error of {self.chips} chips")
+        at = {"xscale": "symlog", "xticks": self.times, "xticklabels": [format_seconds(t) for t in self.times]}  # 0 s too
+        ax.set(**at, xlabel="time after programming", ylabel=f"score, ± standard error of {self.chips} chips")
         return ax
 
     def as_table(self) -> Table:

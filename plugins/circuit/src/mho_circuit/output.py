@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from mho import Field, MhoError, Nonideality, Site
-from mho_circuit.sources import RASCH, RASCH_BIBTEX
+from mho_circuit.sources import RASCH, RASCH_BIBTEX, XIAO_BIBTEX
 
 
 class AdcSCurve(Nonideality, kind="circuit.adc_s_curve"):
@@ -60,3 +60,16 @@ class OutputNoise(Nonideality, kind="circuit.output_noise"):
 
     def variance(self, site: Site) -> float:
         return self.std**2
+
+
+class CurrentLimit(Nonideality, kind="circuit.current_limit"):
+    """Outputs that can carry no more than a current: clip(y, -limit, limit), in front of the ADC."""
+
+    source: ClassVar[str] = "an output stage with a compliance"
+    bibtex: ClassVar[str] = XIAO_BIBTEX
+    strength = None
+
+    limit: float = Field(20.0, gt=0, unit="1", description="largest output in analog units", source="assumption")
+
+    def transfer(self, y: Tensor, site: Site) -> Tensor:
+        return y.clamp(-self.limit, self.limit)

@@ -10,3 +10,23 @@ RASCH_BIBTEX = """@article{rasch2023hardware,
   pages   = {5282},
   year    = {2023},
 }"""
+XIAO_BIBTEX = """@misc{xiao2021accuracy,
+  author = {Xiao, T. Patrick and Feinberg, Ben and Bennett, Christopher H. and others},
+  title  = {On the accuracy of analog neural network inference accelerators},
+  year   = {2021},
+  note   = {arXiv:2109.01262},
+}"""
+SWIM_BIBTEX = """@inproceedings{yan2022swim,
+  author    = {Yan, Zheyu and Hu, Xiaobo Sharon and Shi, Yiyu},
+  title     = {{SWIM}: Selective write-verify for computing-in-memory neural accelerators},
+  booktitle = {Design Automation Conference},
+  year      = {2022},
+}"""
+BUECHEL_BIBTEX = """@article{buechel2023programming,
+  author  = {B{\\"u}chel, Julian and Vasilopoulos, Athanasios and Kersting, Benedikt and others},
+  title   = {Programming weights to analog in-memory computing cores by direct minimization of the matrix-vector
+             multiplication error},
+  journal = {IEEE Journal on Emerging and Selected Topics in Circuits and Systems},
+  volume  = {13},
+  year    = {2023},
+}"""

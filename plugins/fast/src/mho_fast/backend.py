@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mho.config import Hardware
-from mho.effects import Stream, draws, possible, transformed
+from mho.effects import Stream, draws, possible, straight, transformed
 from mho.tile import Call, Drawn, Mvm, Patches, Programmed, TileView, blocks
 from mho_fast import cells
 from mho_fast.backward import Saved, Wanted, each, gradients
@@ -76,10 +76,25 @@ class Fast:
         if planes is None:
             planes = Planes(*CodedWeights.apply(w, replace(product, shares=True)))
         arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
-        if not differentiated and not transformed():
-            with torch.no_grad():
-                return TileProduct.forward(*arguments)[0]  # what autograd does around it takes a while
-        return TileProduct.apply(*arguments)[0]
+        parts = self._parts(product)
+        with torch.no_grad():
+            found = [TileProduct.forward(*arguments[:3], one.call.factor, *planes, one)[0] for one in parts]
+        y = torch.stack(found).sum(0) if found else None
+        if differentiated or transformed():
+            whole = TileProduct.apply(*arguments)[0]
+            return whole if y is None else straight(whole, y)
+        if y is not None:
+            return y
+        with torch.no_grad():
+            return TileProduct.forward(*arguments)[0]  # what autograd does around it takes a while
+
+    def _parts(self, product: Product) -> list[Product]:
+        """The products of a call whose inputs are applied in parts, one for each."""
+        call, passes = product.call, (1.0,) if self.view.dac is None else self.view.dac.passes
+        if len(passes) == 1:
+            return []
+        calls = [replace(call, stream=call.stream.of_pass(k), factor=f * call.factor) for k, f in enumerate(passes)]
+        return [replace(product, call=c, part=k) for k, c in enumerate(calls)]
 
     def drawn(self, call: Call, weight: Tensor) -> Drawn:
         """The weights of a root forward, for layers that use them at every time step."""
@@ -122,9 +137,14 @@ class Fast:
         origin, pixels = source(self.view.layout, self.route, Patches(self.view.layout.join(x)))
         product = self.product(call, True, source=origin, shares=True)
         planes = Planes(*CodedWeights.apply(w, product)) if self.view.plan.read else self._planes(call)
+        read = []
         with self.kernels.apart("read-out"):
-            codes = TileProduct.forward(pixels, w, call.range, call.factor, *planes, product)[3]
-        return codes.to(torch.float32) * product.epilogue.adc.step
+            for one in self._parts(product) or [product]:
+                codes = TileProduct.forward(pixels, w, call.range, call.factor, *planes, one)[3]
+                read.append(codes.to(torch.float32) * product.epilogue.adc.step)
+        if len(read) == 1 or self.view.dac is None:
+            return read[0]
+        return torch.stack([f * y for f, y in zip(self.view.dac.passes, read)]).sum(0)
 
     def laid_out(self, target: Tensor) -> Tensor:
         """Normalised targets [tile, out, row] in the order in memory in which the other two read them."""
@@ -242,7 +262,7 @@ class TileProduct(torch.autograd.Function):
         epilogue, route, kernels = product.epilogue, product.route, product.kernels
         adc = epilogue.adc
         span = spread(product.view.layout, route, alpha)
-        inputs = epilogue.behind_dac(code_inputs(x, span, epilogue.dac, route, kernels, product.keep))
+        inputs = epilogue.behind_dac(code_inputs(x, span, epilogue.dac, route, kernels, product.keep, product.part))
         shape = (product.source.count, *scale.shape) if product.keep else (0,)
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None

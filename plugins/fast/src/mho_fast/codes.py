@@ -114,8 +114,11 @@ def codes_of(w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> Itera
         yield phi
 
 
-def code_inputs(x: Tensor, span: Tensor, dac: Dac, route: Route, kernels: Kernels, keep: bool) -> Inputs:
-    """x [vector, in] through the DAC; `span` [in] or [vector, in] is the input range of each element.
+def code_inputs(
+    x: Tensor, span: Tensor, dac: Dac, route: Route, kernels: Kernels, keep: bool, number: int | None = None
+) -> Inputs:
+    """x [vector, in] through the DAC, or the part of it with this number; `span` [in] or [vector, in] is the input range of each
+    element.
 
     The codes are those of `Dac.encode`, bit by bit.
     """
@@ -126,17 +129,17 @@ def code_inputs(x: Tensor, span: Tensor, dac: Dac, route: Route, kernels: Kernel
     inputs = Inputs(main, sides, clipped, x.new_empty(len(x), 1))
 
     def kernel(x: Tensor, span: Tensor, inputs: Inputs) -> None:
-        code(x, span, inputs, dac, route)
+        code(x, span, inputs, dac, route, number)
 
     def eager() -> None:
         for b in blocks(*x.shape):
-            code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), dac, route)
+            code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), dac, route, number)
 
-    kernels.run("DAC", lambda _: kernel, (x, span, inputs), eager, x.numel())
+    kernels.run("DAC" if number is None else f"DAC part {number}", lambda _: kernel, (x, span, inputs), eager, x.numel())
     return inputs
 
 
-def code(x: Tensor, span: Tensor, inputs: Inputs, dac: Dac, route: Route) -> None:
+def code(x: Tensor, span: Tensor, inputs: Inputs, dac: Dac, route: Route, number: int | None = None) -> None:
     """Fill the inputs of some vectors."""
     top = dac.top
     assert top is not None
@@ -145,6 +148,9 @@ def code(x: Tensor, span: Tensor, inputs: Inputs, dac: Dac, route: Route) -> Non
     q = (x / span).clamp_(dac.lowest, 1).mul_(top).round_()
     total = q.sum(1, keepdim=True)
     inputs.poison.copy_(total - total)
+    if number is not None:
+        q, top = dac.part(q, number), dac.part_top
+        assert top is not None
     if route.tier == "int8":
         inputs.main.copy_(q)
     q = q.div_(top)

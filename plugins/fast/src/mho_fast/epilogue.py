@@ -128,8 +128,11 @@ class Ends(NamedTuple):
 class Epilogue(Terms):
     """One call of one array: `run` turns its products into outputs."""
 
-    def __init__(self, view: TileView, route: Route, call: Call | None, constants: Constants | None = None) -> None:
+    def __init__(
+        self, view: TileView, route: Route, call: Call | None, constants: Constants | None = None, parts: bool = False
+    ) -> None:
         super().__init__(view, route, call, constants)
+        self.parts = parts  # of the inputs are multiplied
         self.layout, self.adc = view.layout, Conversion.of(view.adc)
 
     def behind_dac(self, inputs: Inputs) -> Inputs:
@@ -171,13 +174,14 @@ class Epilogue(Terms):
                 eager = functools.partial(self._blocks, products, ends, c.start)
                 arguments = (products, ends, self.constants)
                 elements = max(inputs.main.numel(), ends.scale.numel() * len(ends.out))  # as the DAC decides, or more
-                kernels.run("epilogue", functools.partial(self._kernel, route=self.route), arguments, eager, elements)
+                make = functools.partial(self._kernel, route=self.route, parts=self.parts)
+                kernels.run("epilogue of parts" if self.parts else "epilogue", make, arguments, eager, elements)
         return out
 
     @staticmethod
-    def _kernel(view: TileView, route: Route) -> Callable[[Products, Ends, Constants], None]:
+    def _kernel(view: TileView, route: Route, parts: bool) -> Callable[[Products, Ends, Constants], None]:
         def kernel(products: Products, ends: Ends, constants: Constants) -> None:
-            Epilogue(view, route, None, constants).block(products, ends)
+            Epilogue(view, route, None, constants, parts).block(products, ends)
 
         return kernel
 
@@ -271,9 +275,10 @@ class Epilogue(Terms):
 
     @property
     def top(self) -> int:
-        """The largest code of the DAC."""
-        assert self.dac.top is not None
-        return self.dac.top
+        """The largest code of the inputs of a product."""
+        top = self.dac.part_top if self.parts else self.dac.top
+        assert top is not None
+        return top
 
     @property
     def dac(self) -> Dac:

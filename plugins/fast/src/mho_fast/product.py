@@ -22,6 +22,7 @@ class Product:
     by_reference: bool  # whether gradients come from the reference path
     source: Any = None  # Source
     shares: bool = False  # whether the codes of the weights are done with before the next call
+    part: int | None = None  # which part of the inputs it applies; None: all
 
     @property
     def view(self) -> TileView:
@@ -29,4 +30,4 @@ class Product:
 
     @property
     def epilogue(self) -> Epilogue:
-        return Epilogue(self.view, self.route, self.call)
+        return Epilogue(self.view, self.route, self.call, parts=self.part is not None)

@@ -104,7 +104,7 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel
         unfolded=unfolded,
         whole=bool(plan.input or plan.mvm) or any(s.does == "cut" for s in steps),
         preparing=_preparing(products["askers"], steps),
-        by_reference=_no_gradient(plan),
+        by_reference=_no_gradient(plan, spec),
         notes=_notes(plan),
     )
 
@@ -124,13 +124,15 @@ def _dac_bits(spec: TileSpec) -> float:
     dac = spec.dac
     if not isinstance(dac, Dac) or type(dac).encode is not Dac.encode or dac.bits is None:
         return math.inf
-    return dac.bits
+    return dac.bits if len(dac.passes) == 1 else 1 + (dac.part_top or 0).bit_length()
 
 
 def _unsupported(plan: Plan, spec: TileSpec) -> str:
     """What the fused path cannot do at all."""
     if plan.passes:
         return f"{plan.passes[0].effect.kind} reads a tile in several passes"
+    if isinstance(spec.dac, Dac) and len(spec.dac.passes) > 1 and getattr(spec.dac, "sum", "") == "analog":
+        return f"{spec.dac.kind} adds up the currents of several passes"
     if isinstance(spec.dac, Dac) and spec.dac.halvings:
         return "bound management repeats products"
     if isinstance(spec.dac, Dac) and (spec.dac.noise_management or type(spec.dac).used_range is not Dac.used_range):
@@ -150,8 +152,12 @@ def _unfolded(plan: Plan, spec: TileSpec, steps: tuple[Step, ...], channel: int)
     return f"{plain.effect.kind} works on the values of the vectors" if plain else ""
 
 
-def _no_gradient(plan: Plan) -> str:
+def _no_gradient(plan: Plan, spec: TileSpec) -> str:
     """Why gradients need the reference path, or ""."""
+    if isinstance(spec.dac, Dac) and len(spec.dac.passes) > 1 and (spec.dac.bits or 0) > 8:
+        return f"inputs of {spec.dac.bits} bits fit 8 in parts only"
+    if getattr(spec.mapping, "unsigned", False):
+        return f"{spec.mapping.kind} leaves an offset to the digital side"
     for p in plan.effects:
         if p.effect.writes("build"):
             return f"{p.effect.kind} has parameters of its own"

@@ -120,16 +120,23 @@ def _missing() -> str:
 def _answered(request: dict[str, Any], lacking: str) -> Answer:
     if lacking:
         return Answer(skipped=lacking)
-    for file in request["plugins"]:
-        if Path(file) not in registry.default().files:
-            registry.load_file(file)
     try:
-        made = _found(*request["make"])(*request["arguments"])
+        with registry.using(_with_files(*request["plugins"])):
+            made = _found(*request["make"])(*request["arguments"])
+            return Answer(problem_with(*made))
     except (unittest.SkipTest, ImportError) as why:
         return Answer(skipped=str(why))
     except Exception as error:
         return Answer(f"nothing can be tried: its network {_told(error)}")
-    return Answer(problem_with(*made))
+
+
+@functools.cache
+def _with_files(*files: str) -> registry.Registry:
+    """What is installed and in these files: others, which somebody else has asked about, may provide the same kinds."""
+    made = registry.Registry()
+    for file in files:
+        made.load_file(file)
+    return made
 
 
 def _found(module: str, file: str, name: str) -> Any:

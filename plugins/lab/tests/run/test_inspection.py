@@ -65,6 +65,7 @@ def test_outputs_at_the_bound_are_counted():
     assert layer.adc == (0.5,)
 
 
+@pytest.mark.filterwarnings("ignore:weights beyond the range")
 def test_weights_beyond_the_device_range_are_counted():
     lin = nn.Linear(100, 1, bias=False)
     with torch.no_grad():

@@ -18,6 +18,7 @@ from mho_lab.run.task import load_task
 from safetensors.torch import load_file
 
 import mho
+from mho.config import registry
 
 # The loss is dragged out, so that a kill lands inside a training; dropout, numpy and Python's generator have a state too.
 TASK = """
@@ -47,6 +48,35 @@ class Blobs(mho.Task):
     def score(self, model):
         return float((model(self.x).argmax(1) == self.y).double().mean())
 """
+PLUGIN = """
+import mho
+
+class Follow(mho.TrainingMethod, kind="blobs.follow"):
+    '''Weights are pulled to a running mean of themselves.'''
+
+    source = "a test"
+
+    def start(self, training):
+        return Mean()
+
+class Mean(mho.TrainingHooks):
+    def __init__(self):
+        self.means = {}
+
+    def after_step(self, array, weight, step):
+        mean = self.means.setdefault(array.name, weight.detach().clone()).lerp_(weight, 0.1)
+        weight.lerp_(mean, 0.2)
+
+    def state_dict(self):
+        return self.means
+
+    def load_state_dict(self, state):
+        self.means = state
+
+@mho.hookimpl
+def mho_training():
+    return [Follow]
+"""
 HW = """
 mho: 1
 like: pcm.standard
@@ -60,6 +90,7 @@ training:
   quantise: {activations: {bits: 6}}
   distill: {temperature: 4}
   weight_decay: 0.01
+  methods: [blobs.follow]
 """
 
 
@@ -67,11 +98,13 @@ training:
 def files(tmp_path):
     (tmp_path / "blobs.py").write_text(TASK)
     (tmp_path / "hw.yaml").write_text(HW)
-    return tmp_path
+    (tmp_path / "follow.py").write_text(PLUGIN)
+    with registry.using(registry.Registry()):
+        yield tmp_path
 
 
 def train(files, out, **env):
-    command = [str(Path(sys.executable).with_name("mho")), "train", "blobs.py", "hw.yaml", "--out", out]
+    command = [str(Path(sys.executable).with_name("mho")), "--plugin", "follow.py", "train", "blobs.py", "hw.yaml", "--out", out]
     with (files / "log").open("a") as log:
         return subprocess.Popen(
             command, cwd=files, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, stdout=log, stderr=log,
@@ -111,7 +144,7 @@ def test_a_killed_training_ends_with_the_bits_of_an_uninterrupted_one(files):
 def test_a_loop_goes_on_after_its_last_whole_epoch(files, stop, monkeypatch):
     """The same in one process, after every epoch."""
     monkeypatch.chdir(files)
-    hw = mho.load("hw.yaml")
+    hw = mho.load("hw.yaml", plugins=["follow.py"])
 
     def job(out):
         return Job(load_task("blobs.py"), hw, files / out, progress=False)

@@ -23,7 +23,7 @@ def invoke(*args):
 def rows(*args):
     result = invoke(*args, "--json")
     assert result.exit_code == 0, result.output
-    return json.loads(result.output)
+    return json.loads(result.stdout)
 
 
 def test_the_table_names_every_effect_alone_and_removed_at_every_time():
@@ -47,7 +47,7 @@ def test_boosted_effects_are_rows_of_their_own():
 @pytest.mark.parametrize("name", STUDY_NAMES)
 def test_every_study_has_a_table_and_json(name):
     """R003-15, R003-44, R003-48, R003-52, R003-53: the studies on small matrices."""
-    text = invoke("pcm.standard", *TILE_MAX, *SMALL, "--study", name).output
+    text = invoke("pcm.standard", *TILE_MAX, *SMALL, "--study", name).stdout
     (study,) = rows("pcm.standard", *TILE_MAX, *SMALL, "--study", name)
     assert study["study"] == name and study["title"] in text
     assert all(set(r) == {"series", "x", "value", "sem", "note"} for r in study["rows"])
@@ -81,7 +81,7 @@ def test_what_is_printed_can_be_drawn(tmp_path, suffix):
     pytest.importorskip("matplotlib")
     file = tmp_path / f"mvm{suffix}"
     result = invoke("pcm.standard", *TILE_MAX, *SMALL, "--study", "graded-column", "--study", "equal-error", "--plot", str(file))
-    assert result.exit_code == 0 and result.output.endswith(f"wrote {file}\n")
+    assert result.exit_code == 0 and result.stdout.endswith(f"wrote {file}\n")
     if suffix == ".svg":
         text = file.read_text()
         assert "does not reach it" in text and "ordered share" in text and "dc:date" not in text
@@ -125,3 +125,17 @@ def test_a_plot_without_matplotlib_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = invoke("pcm.standard", *SMALL, "--plot", str(tmp_path / "x.svg"))
     assert result.exit_code == 1 and "pip install 'mho-lab[report]'" in result.output
+
+
+def test_several_files_are_compared_over_time(tmp_path):
+    """The totals are those of each alone, on the same matrices; studies and factors belong to one file."""
+    plot = tmp_path / "schemes.svg"
+    result = invoke("pcm.standard", "pcm.four_devices", *SMALL, "--time", "1 h", "--plot", str(plot), "--json")
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(result.output)
+    assert [(r["series"], r["x"]) for r in found["rows"]] == [("pcm.standard", 3600.0), ("pcm.four_devices", 3600.0)]
+    assert "pcm.four_devices" in plot.read_text()
+    alone = json.loads(invoke("pcm.four_devices", *SMALL, "--time", "1 h", "--json").output)
+    total = next(r["mean"] for r in alone if r["what"] == "all" and r["time"] == 3600.0)
+    assert found["rows"][1]["value"] == pytest.approx(total, rel=1e-9) and total < found["rows"][0]["value"]
+    assert invoke("pcm.standard", "pcm.hermes", "--study", "drift").exit_code == 2

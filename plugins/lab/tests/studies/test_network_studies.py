@@ -123,7 +123,7 @@ def test_at_equal_errors_output_noise_costs_more_than_programming_noise(blobs, s
 
 
 def test_unknown_effects_are_refused(blobs, standard):
-    with pytest.raises(mho.MhoError, match=r"no pcm\.frost to turn; it has: pcm, pcm\.programming_noise"):
+    with pytest.raises(mho.MhoError, match=r"no strength or bits 'pcm\.frost'; did you mean 'pcm\.drift'"):
         sensitivity({"net": blobs}, standard, [HOUR], one_after_the_other, only=["pcm.frost"])
 
 

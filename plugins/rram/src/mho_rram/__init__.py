@@ -4,6 +4,7 @@ Conductances in µS, x = g/g_max. Laws are fits at a reference g_max; those in x
 """
 
 from mho import Nonideality, hookimpl
+from mho_rram.curve import Curve
 from mho_rram.programming import ProgrammingNoise
 from mho_rram.relaxation import Relaxation
 from mho_rram.stuck import RramStuckAt
@@ -13,4 +14,4 @@ from mho_rram.variability import Variability
 
 @hookimpl
 def mho_nonidealities() -> list[type[Nonideality]]:
-    return [ProgrammingNoise, Relaxation, Variability, TelegraphNoise, RramStuckAt]
+    return [ProgrammingNoise, Relaxation, Variability, TelegraphNoise, RramStuckAt, Curve]

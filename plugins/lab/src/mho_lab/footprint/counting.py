@@ -41,6 +41,7 @@ class MatrixFootprint:
     devices: int  # for each weight: 2 where both devices of a pair are there, or as many as the mapping takes
     uses: int  # MVMs with the whole matrix in the sample
     flops: int  # (2 rows + bias) columns, for every use
+    lines: int = 1  # columns of one output
 
     @property
     def mvms(self) -> int:
@@ -71,7 +72,7 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
     @property
     def utilisation(self) -> float:
         """Share of the cells of these tiles that hold a weight."""
-        return self.mapped / max(1, sum(e.cells for e in self))
+        return sum(e.weights * e.lines for e in self) / max(1, sum(e.cells for e in self))
 
     @property
     def devices(self) -> int:
@@ -105,7 +106,7 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
         rows = [
             (
                 e.name or "(root)", e.type, e.tile, "" if e.groups == 1 else e.groups, e.rows, e.columns, e.tiles,
-                f"{100 * e.weights / e.cells:.1f}", e.devices, e.uses, e.mvms, f"{e.flops / 1e6:.2f}",
+                f"{100 * e.weights * e.lines / e.cells:.1f}", e.devices, e.uses, e.mvms, f"{e.flops / 1e6:.2f}",
             )
             for e in self
         ]  # fmt: skip
@@ -192,9 +193,11 @@ def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) ->
                     weights=rows * a.layout.columns * a.layout.groups,
                     tiles=a.layout.tile_count,
                     cells=a.layout.tile_count * spec.rows * spec.columns,
-                    devices=len(a.view.target(torch.zeros_like(a.layout.used)[:, None].repeat(1, a.layout.columns, 1))),
+                    devices=a.view.slices
+                    * len(a.view.target(torch.zeros_like(a.layout.used)[:, None].repeat(1, a.layout.columns, 1))),
                     uses=uses[a],
                     flops=(2 * rows + layer.biased(key)) * a.layout.columns * a.layout.groups * uses[a],
+                    lines=a.view.mapping.columns,
                 ),
             )
     return list(entries.values())

@@ -184,12 +184,13 @@ def _layer(array: TileArray, weight: Tensor, probes: list[_Probe]) -> LayerInspe
 
 def _magnitudes(array: TileArray) -> tuple[Tensor, Tensor, Tensor]:
     """Target, programmed and aged conductances of the cells in use, µS."""
-    device = array.spec.device
-    assert array.chip is not None
-    used = (array.layout.used[:, None, :] > 0).expand_as(array.chip.target)
-    programmed = array.view.weights(array.chip.programmed, array.chip.target)
+    device, view, chip = array.spec.device, array.view, array.chip
+    assert chip is not None
+    used = (array.layout.used[:, None, :] > 0).expand_as(chip.weights)
+    goal = view.weights(view.target(chip.target), chip.target) if view.mapping.sliced else chip.target
+    seen = view.summed(goal), view.summed(view.weights(chip.programmed, chip.target)), chip.weights
     span = device.g_max - device.g_min
-    target, programmed, aged = (w[used].abs() * span for w in (array.chip.target, programmed, array.chip.weights))
+    target, programmed, aged = (w[used].abs() * span for w in seen)
     return target, programmed, aged
 
 

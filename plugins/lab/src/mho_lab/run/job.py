@@ -171,7 +171,7 @@ class Job:
         optimizer = self._optimizer([p for p in net.parameters() if p.requires_grad])
         attached = attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
         what, cosine = "hardware-aware training", "lr" not in spec.decided
-        self._fit(net, optimizer, epochs, file, loss=self._loss(digital), what=what, cosine=cosine)
+        self._fit(net, optimizer, epochs, file, loss=self._loss(digital), what=what, cosine=cosine, attached=attached)
         attached.detach()
         return net
 

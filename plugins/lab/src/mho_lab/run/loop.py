@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mho.effects import draws
 from mho.ground import MhoError
-from mho.use import session_of
+from mho.use import Attached, session_of
 from mho_lab.devices import moved
 from mho_lab.run import ranks
 from mho_lab.run.kept import keep_state, kept_state
@@ -28,8 +28,8 @@ class Loop:
     """Epochs of `task` with `net` and `optimizer`; `loss(outputs, batch)` is minimised.
 
     After every epoch, and `every` so many steps, everything that goes on from there is written to `file`, in one piece: weights,
-    optimizer, learning rate, generators. `run` goes on from there, with any number of processes; `done` removes the file.
-    Without a file nothing is kept.
+    optimizer, learning rate, training methods, generators. `run` goes on from there, with any number of processes; `done`
+    removes the file. Without a file nothing is kept.
     """
 
     task: Task
@@ -44,6 +44,7 @@ class Loop:
     progress: bool = True
     after: Callable[[int], Any] = lambda epochs: None  # told how many epochs are done, 0 first
     every: int | None = None
+    attached: Attached | None = None  # what training methods remember
 
     def run(self) -> None:
         """Train until the last epoch is done."""
@@ -95,25 +96,21 @@ class Loop:
     def _keep(self, epoch: int, decay: Any, left: dict[str, Any] | None = None) -> None:
         if self.file is None or not ranks.is_first():
             return
-        state = {
-            "epoch": epoch,
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "decay": decay.state_dict() if decay is not None else {},
-            "generators": generator_states(),
-            "left": left,
-        }
-        keep_state(state, self.file)
+        state = {name: part.state_dict() for name, part in self._parts(decay).items()}
+        keep_state({**state, "epoch": epoch, "generators": generator_states(), "left": left}, self.file)
+
+    def _parts(self, decay: Any) -> dict[str, Any]:
+        """Everything that has a state of its own."""
+        parts = {"net": self.net, "optimizer": self.optimizer, "decay": decay, "methods": self.attached}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def _resume(self, decay: Any) -> tuple[int, Left | None]:
         """Epochs that are done already, and where the next one was left."""
         if self.file is None or not self.file.exists():
             return 0, None
         state = kept_state(self.file)
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if decay is not None:
-            decay.load_state_dict(state["decay"])
+        for name, part in self._parts(decay).items():
+            part.load_state_dict(state[name])
         set_generator_states(state["generators"])
         left = state.get("left")
         return int(state["epoch"]), Left(left["steps"], left["begun"], state["generators"]) if left else None

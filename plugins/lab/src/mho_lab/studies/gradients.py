@@ -43,7 +43,8 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
         if mode != "ste":
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
-                weights = array.chip_weights(matrix) if exactly else straight(array.normalised(matrix), array.chip.weights)
+                target = array.view.carrier(array.normalised(matrix))
+                weights = array.chip_weights(matrix) if exactly else straight(target, array.chip.weights)
                 use = functools.partial(lambda w, array, args: (*args[:2], Drawn(w)), weights)  # instead of its own
                 stack.callback(array.register_forward_pre_hook(use).remove)
         yield

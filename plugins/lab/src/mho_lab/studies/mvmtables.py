@@ -169,6 +169,14 @@ def drift(hw: Hardware, experiment: MvmExperiment, tick: Tick) -> StudyTable:
     return StudyTable("drift", "MVM error over time", "time", "MVM error", tuple(rows), log=("x",))
 
 
+def schemes(
+    compared: dict[str, Hardware], experiment: MvmExperiment, times: Sequence[float] = (), tick: Tick = lambda: None
+) -> StudyTable:
+    """The error of several hardware files over time, each at its own evaluation times or at these, on the same matrices."""
+    rows = [Row(name, t, *standard_mvm_error(h, t, experiment, tick)) for name, h in compared.items() for t in times or h.times]
+    return StudyTable("schemes", "MVM error over time", "time", "MVM error", tuple(rows), log=("x", "y"))
+
+
 STUDIES: dict[str, Callable[[Hardware, MvmExperiment, Tick], StudyTable]] = {
     "fixed-point": fixed_point,
     "input-range": input_range,

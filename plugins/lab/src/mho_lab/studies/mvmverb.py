@@ -25,7 +25,7 @@ MAX_SIZE = 16_384  # of a matrix; its tiles, devices and noise need some 20 time
 
 
 @click.command()
-@click.argument("hw")
+@click.argument("hw", nargs=-1, required=True)
 @SET
 @count("--matrices", 8, "Random matrices, each on a chip of its own.")
 @count("--size", 512, "Rows and columns of the matrices.", most=MAX_SIZE)
@@ -40,13 +40,13 @@ MAX_SIZE = 16_384  # of a matrix; its tiles, devices and noise need some 20 time
 @DEVICE
 @JSON
 def mvm(
-    hw: str, changes: tuple[str, ...], matrices: int, size: int, times: tuple[str, ...], boosts: tuple[str, ...],
+    hw: tuple[str, ...], changes: tuple[str, ...], matrices: int, size: int, times: tuple[str, ...], boosts: tuple[str, ...],
     names: tuple[str, ...], plot: Path | None, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Standard MVM error of HW's default tile (Rasch et al. 2023, Eq. 20): weights N(0, 0.246), inputs U(-1, 1), input range 1.
 
     The total, each effect alone (between ideal converters), and each effect removed. Without --time: right after
-    programming, long-term read noise included.
+    programming, long-term read noise included. Of several HW, only the totals over time.
 
     \b
     studies:
@@ -63,22 +63,29 @@ def mvm(
 
     if names and (times or boosts):
         raise click.UsageError("--time and --boost belong to the table of effects, not to --study")
+    if len(hw) > 1 and (names or boosts):
+        raise click.UsageError("--study and --boost are for one hardware file; several are compared over time")
     stronger = [parse_boost(b) for b in boosts]
     if plot is not None:
         _check_plot(plot)
-    hardware = load(hw, set=changes)
-    need_analog(hardware)
-    experiment = MvmExperiment(size=size, matrices=matrices, seed=seed)
-    found = _tables(hardware, experiment, names, times, stronger)
+    compared = {name: load(name, set=changes) for name in hw}
+    for one in compared.values():
+        need_analog(one)
+    hardware, experiment = compared[hw[0]], MvmExperiment(size=size, matrices=matrices, seed=seed)
+    if len(compared) > 1:
+        found = _over_time(compared, experiment, times)
+    else:
+        found = _tables(hardware, experiment, names, times, stronger)
     if plot is not None:
         from mho_lab.studies.mvmplots import save
 
         save(found, plot)
     if as_json:
-        click.echo(json.dumps(_plain(found, names, times), indent=1))
+        click.echo(json.dumps(_plain(found, names or hw[1:], times), indent=1))
         return
     mapping = hardware.tile(hardware.default).mapping.kind
-    click.echo(f"{hardware.description or hw}: {mapping}, {size}x{size}, {matrices} matrices, inputs U(-1, 1)")
+    what = f"{hardware.description or hw[0]}: {mapping}" if len(compared) == 1 else f"{len(compared)} hardware files"
+    click.echo(f"{what}, {size}x{size}, {matrices} matrices, inputs U(-1, 1)")
     for t in found:
         if names:
             click.echo(f"\n{t.title}")
@@ -114,6 +121,13 @@ def _tables(
         ages: list[float | None] = [None, *(seconds(t) for t in times)]
         shown.total = len(ages) * experiment.matrices * (2 + 2 * len(hw.tile(hw.default).nonidealities) + len(boosts))
         return [effects(hw, experiment, ages, boosts, shown.update)]
+
+
+def _over_time(compared: dict[str, Hardware], experiment: MvmExperiment, times: tuple[str, ...]) -> list[StudyTable]:
+    from mho.config import seconds
+    from mho_lab.studies.mvmtables import schemes
+
+    return [schemes(compared, experiment, [seconds(t) for t in times])]
 
 
 def _check_plot(file: Path) -> None:

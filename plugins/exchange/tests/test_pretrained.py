@@ -50,7 +50,7 @@ def test_a_folder_makes_python_import_nothing(net, tmp_path):
 
 def test_what_does_not_fit_is_said(net, tmp_path):
     folder = mho.save_pretrained(net, tmp_path / "net")  # without the width
-    with pytest.raises(mho.MhoError, match=r"test_checkpoint.*Net\(\*\*\{\}\).*does not fit"):
+    with pytest.raises(mho.MhoError, match=r"test_pretrained.*Net\(\*\*\{\}\).*does not fit"):
         mho.load_pretrained(folder)
     with pytest.raises(mho.MhoError, match=r"was not written by mho.save_pretrained.*mho\.json"):
         mho.load_pretrained(tmp_path)
