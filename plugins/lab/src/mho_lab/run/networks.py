@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import nn
 
@@ -76,7 +75,6 @@ def chip(item: Item) -> Value:
     return {"scores": [float(s) for s in taken], "extra": {name: [s.extra[name] for s in taken] for name in taken[0].extra}}
 
 
-@torch.no_grad()
 def chip_scores(net: nn.Module, item: Item) -> Sequence[Score]:
     """The scores of one chip of a network at all times of an item."""
     task, taken = task_of(item["task"]), list[Score]()
