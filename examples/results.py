@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mho_lab.errorbars import t95
 from mho_lab.report.figures import log_positions
 from mho_lab.studies.mvmplots import COLOURS, MARKERS, figure, write
 
 import mho
 from mho.config import format_seconds
-from mho.ground import spread, t95
+from mho.ground import spread
 
 HERE = Path(__file__).parent
 KEPT = (

@@ -16,6 +16,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import statistics
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from mho.config import LayerRule
 
 HERE = Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
-TIMES = ("1 s", "1 h", "1 day", "1 year")
+TIMES = ("0 s", "1 s", "1 h", "1 day", "1 year")
 HARDWARE = "pcm.standard"
 LISTS = {"WordSim-353": "wordsim353.tsv", "SimLex-999": "simlex999.txt"}
 Batch = dict[str, Tensor]
@@ -65,6 +66,14 @@ def sentences(count: int) -> list[str]:
     """News of the Lee corpus, for calibration: nothing of it is in the word lists."""
     text = (folder_of("gensim") / "test" / "test_data" / "lee_background.cor").read_text()
     return [s.strip() for line in text.splitlines() for s in line.split(". ") if len(s) > 40][:count]
+
+
+def words(tokenizer: Any, count: int) -> list[str]:
+    """Single words of the same news, none of which is in a list: inputs like those of the application, sorted so that a batch
+    needs no padding."""
+    judged = {w.lower() for file in LISTS.values() for a, b, _ in judgements(file) for w in (a, b)}
+    found = dict.fromkeys(w for s in sentences(400) for w in re.findall(r"[a-z]{4,}", s.lower()) if w not in judged)
+    return sorted(list(found)[:count], key=lambda w: len(tokenizer.tokenize(w)))
 
 
 def batches(tokenizer: Any, texts: list[str], size: int) -> Iterator[Batch]:
@@ -109,6 +118,7 @@ def outliers(model: nn.Module, changes: tuple[str, ...]) -> list[str]:
 
 
 TILE_MAX = ("tiles.pcm.mapping.kind=mho.tile_max",)
+DYNAMIC = ("tiles.pcm.dac.range=dynamic",)
 MANAGED = ("tiles.pcm.dac.noise_management=true", "tiles.pcm.dac.halvings=3")
 
 # name -> changes of the hardware, how many of the layers warned about stay digital (-1: all), what `calibrate` is told
@@ -123,6 +133,11 @@ VARIANTS: dict[str, tuple[tuple[str, ...], int, dict[str, Any] | None]] = {
     "tile maximum: mse, all outlier layers digital": (TILE_MAX, -1, {"dac": "mse"}),
     "mse, columns": ((), 0, {"dac": "mse", "columns": "grid"}),
     "mse, noise and bound management": (MANAGED, 0, {"dac": "mse"}),
+    "auto": ((), 0, {"method": "auto"}),
+    "auto, at most 4 % of the operations digital": ((), 0, {"method": "auto", "budget": 0.04}),
+    "dynamic ranges": (DYNAMIC, 0, {"dac": "max"}),
+    "dynamic ranges, auto": (DYNAMIC, 0, {"method": "auto"}),
+    "dynamic ranges, auto, calibrated with sentences": (DYNAMIC, 0, {"method": "auto", "texts": "sentences"}),
 }
 
 
@@ -136,13 +151,16 @@ def deployed(model: nn.Module, tokenizer: Any, name: str) -> nn.Module:
         warnings.simplefilter("ignore", UserWarning)  # about outliers: the table says what they cost
         net = mho.to_analog(model, hw.model_copy(update={"layers": tuple(rules)}))
     if how is not None:
-        mho.calibrate(net, batches(tokenizer, sentences(128), 16), cap=10, **how)
+        how, single = dict(how), "method" in how and "texts" not in how
+        how.pop("texts", None)
+        texts = batches(tokenizer, words(tokenizer, 512), 32) if single else batches(tokenizer, sentences(128), 16)
+        mho.calibrate(net, texts, cap=None if "method" in how else 10, **how)
     return net.eval()
 
 
 # -- results --------------------------------------------------------------------------------------------------
-def run(chips: int, lists: list[str], say: Callable[[str], Any]) -> dict[str, Any]:
-    """Score every variant on `chips` chips; chips that are in results.json already are not run again."""
+def run(chips: int, lists: list[str], only: list[str], say: Callable[[str], Any]) -> dict[str, Any]:
+    """Score every variant (or `only` these) on `chips` chips; chips that are in results.json already are not run again."""
     torch.set_num_threads(1)  # the same bits everywhere
     model, tokenizer = encoder()
     judge = Judge(tokenizer, lists)
@@ -156,7 +174,7 @@ def run(chips: int, lists: list[str], say: Callable[[str], Any]) -> dict[str, An
     }
     nets: dict[str, nn.Module] = {}
     for k in range(chips):
-        for name in VARIANTS:
+        for name in only or VARIANTS:
             scores = results["scores"].setdefault(name, [])
             if len(scores) > k:
                 continue
@@ -194,7 +212,7 @@ def tables(results: dict[str, Any]) -> str:
         lines += [f"| {name}, Spearman x 100 | chips | {' | '.join(TIMES)} |", "|---|---|" + "---|" * len(TIMES)]
         lines.append(f"| digital | | {' | '.join([f'{100 * digital:.1f}'] * len(TIMES))} |")
         for variant, chips in results["scores"].items():
-            cells = [_mean_sem([c[t][name] for c in chips]) for t in TIMES]
+            cells = [_mean_sem([c[t][name] for c in chips]) if all(t in c for c in chips) else "" for t in TIMES]
             lines.append(f"| {variant} | {len(chips)} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
@@ -216,6 +234,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--chips", type=int, default=3)
     parser.add_argument("--lists", nargs="+", choices=LISTS, default=["WordSim-353"])
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=[])
     parser.add_argument("--table", action="store_true", help="only write README.md anew from results.json")
     options = parser.parse_args()
-    write_readme(json.loads(RESULTS.read_text()) if options.table else run(options.chips, options.lists, print))
+    write_readme(json.loads(RESULTS.read_text()) if options.table else run(options.chips, options.lists, options.only, print))

@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mho_lab.errorbars import t95
+
 from mho.config import format_seconds
-from mho.ground import spread, t95
+from mho.ground import spread
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"

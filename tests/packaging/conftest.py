@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = ("fast", "ideal", "pcm", "rram", "circuit", "qat", "lab", "kit", "transformers", "cost", "exchange")
+OURS = ("fast", "ideal", "pcm", "rram", "circuit", "qat", "digital", "lab", "kit", "transformers", "cost", "exchange")
 FOLDERS = {"mho": ROOT, **{f"mho-{n}": ROOT / "plugins" / n for n in OURS}}
 OFFLINE = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check", "--quiet"]
 

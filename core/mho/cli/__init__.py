@@ -153,7 +153,8 @@ def verb(name: str) -> click.Command | None:
 def _help() -> dict[str, str]:
     """Every verb that is there, with its help: for those of other people's plugins, what their distribution says it is."""
     installed = plugin_verbs()
-    ours = {name: text for verbs, _ in distributions.OURS.values() for name, text in verbs.items() if name in installed}
+    added = (d.get("verbs", {}).items() for d in distributions.ours().values())
+    ours = {name: text for verbs in added for name, text in verbs if name in installed}
     ours |= {name: text for name, (_, text) in VERBS.items()}
     return ours | {name: distributions.about(p) for name, p in installed.items() if name not in ours}
 

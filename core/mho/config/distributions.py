@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import tomllib
 from collections.abc import Iterable, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,53 +18,14 @@ SECTIONS = "mho.training"  # entry-point group of keys of `training:`: key = kin
 BACKENDS = "mho.backends"  # entry-point group of back-ends of tiles: name = module:attribute
 NAMES = "mho.names"  # entry-point group of public names: name = module:attribute
 
-# What our own plugins add, so that mho can say what to install: distribution -> verbs with their help, and names.
-OURS: dict[str, tuple[dict[str, str], str]] = {
-    "mho-lab": (
-        {
-            "run": "Train and deploy a task on analog hardware: the main job, with a report.",
-            "train": "Train a task for analog hardware.",
-            "evaluate": "Program a trained network on many chips and follow it over time.",
-            "sweep": "Grids of settings, seeds and arms: run, status, retry, export.",
-            "report": "The HTML report of a run, a sweep or a study.",
-            "footprint": "Tiles, utilisation and MVMs that a network needs.",
-            "mvm": "Standard error of a matrix-vector product, and which effect causes it.",
-            "sensitivity": "How strong each effect may become before accuracy falls.",
-            "layers": "Which layers suffer, and a mixed deployment that meets a target.",
-            "budget": "What each effect and layer costs, and what if the hardware were different.",
-            "diagnose": "Which effects training can compensate, from gradients.",
-            "robustness": "How much noise on its pre-activations a network bears.",
-            "fit": "Fit an effect to a table of measurements: parameters, error bars, a verdict.",
-        },
-        "Directions Footprint Inspection MvmExperiment Score Task adapt_batch_norm footprint gradient_directions "
-        "inspect_layers standard_mvm_error tune_digital",
-    ),
-    "mho-kit": (
-        {
-            "new": "Write a complete plugin project, with tests.",
-            "test": "Run the conformance kit on everything that a plugin provides.",
-        },
-        "testing",
-    ),
-    "mho-circuit": ({}, "StuckAt"),
-    "mho-fast": ({}, "Route routes"),
-    "mho-qat": ({}, "PreactivationNoise Schedule distillation_loss follow quantise unquantise"),
-    "mho-transformers": ({}, "DriftScore"),
-    "mho-cost": (
-        {
-            "cost": "Energy, latency and area of a network, by a table with sources.",
-            "spec": "Which conductance windows, noise and drift a network stands.",
-        },
-        "CostTable cost cost_counts",
-    ),
-    "mho-exchange": (
-        {"translate": "A configuration of aihwkit or CrossSim as hardware."},
-        "exchange load_pretrained save_pretrained",
-    ),
-}
-# The same for keys of `training:` -> kinds.
+# What our own plugins add, so that mho can say what to install: keys of `training:` -> kinds.
 OUR_SECTIONS = {key: [f"qat.{key}"] for key in ("distill", "noise", "quantise", "schedule")}
-OUR_CALIBRATIONS = ("dac.mse", "columns.grid")  # of mho-lab: argument of `calibrate` and method
+OUR_CALIBRATIONS = {  # argument of `calibrate` and method -> distribution
+    "dac.mse": "mho-lab",
+    "columns.grid": "mho-lab",
+    "columns.statistics": "mho-digital",
+    "method.auto": "mho-digital",
+}
 
 
 def entry_points(group: str, path: Sequence[str] | None = None) -> dict[str, list[metadata.EntryPoint]]:
@@ -138,9 +101,15 @@ def _parsed(text: str) -> Requirement | None:
         return None
 
 
+@functools.cache
+def ours() -> dict[str, Any]:
+    """Distribution of ours -> the `names` and the `verbs` with their help that it adds, from the table in ours.toml."""
+    return tomllib.loads(Path(__file__).with_name("ours.toml").read_text(encoding="utf-8"))
+
+
 def comes_with(what: str) -> str:
     """The distribution of ours that provides a verb or public name, "" if none does."""
-    return next((d for d, (verbs, names) in OURS.items() if what in {*verbs, *names.split()}), "")
+    return next((d for d, added in ours().items() if what in (*added["names"], *added.get("verbs", ()))), "")
 
 
 @functools.cache

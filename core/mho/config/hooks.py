@@ -3,9 +3,10 @@
 A plugin is a module with functions of these names, marked with `@hookimpl`; its project names the module in the
 entry-point group `mho`: `telegraph = "mho_telegraph"`. The entry point's name is the family of all its kinds.
 
-A new hook is a specification here: a function with the `door` that says what it returns.
+A new hook is a specification here: a function without a body, with the `door` that says what it returns.
 """
 
+# mypy: disable-error-code=empty-body
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -78,7 +79,6 @@ def mho_nonidealities() -> Iterable[type[Kinded]]:
         def mho_nonidealities():
             return [TelegraphNoise]
     """
-    return ()
 
 
 @door("mapping")
@@ -100,7 +100,6 @@ def mho_mappings() -> Iterable[type[Kinded]]:
         def mho_mappings():
             return [HalfRange]
     """
-    return ()
 
 
 @door("dac", "adc")
@@ -124,7 +123,6 @@ def mho_converters() -> Iterable[type[Kinded]]:
         def mho_converters():
             return [OffsetAdc]
     """
-    return ()
 
 
 @door("compensation")
@@ -147,7 +145,6 @@ def mho_compensations() -> Iterable[type[Kinded]]:
         def mho_compensations():
             return [Halved]
     """
-    return ()
 
 
 @door("surrogate")
@@ -169,7 +166,6 @@ def mho_surrogates() -> Iterable[type[Kinded]]:
         def mho_surrogates():
             return [HalfStep]
     """
-    return ()
 
 
 @door("layer", needs="torch_type", what="subclasses of mho.AnalogLayer")
@@ -191,7 +187,6 @@ def mho_layers() -> Iterable[type]:
         def mho_layers():
             return [NamedLinear]
     """
-    return ()
 
 
 @door("training")
@@ -217,7 +212,6 @@ def mho_training() -> Iterable[type[Kinded]]:
         def mho_training():
             return [Decay]
     """
-    return ()
 
 
 @door("quantiser")
@@ -243,7 +237,6 @@ def mho_quantisers() -> Iterable[type[Kinded]]:
         def mho_quantisers():
             return [Powers]
     """
-    return ()
 
 
 @door("correction")
@@ -282,7 +275,6 @@ def mho_corrections() -> Iterable[type[Kinded]]:
         def mho_corrections():
             return [Shifted]
     """
-    return ()
 
 
 @door("calibration", names="name")
@@ -300,6 +292,10 @@ def mho_calibrations() -> Mapping[str, Any]:
     before   the ranges before, of the same shape as the result: input ranges [tile, 1] of `array.input_range`, or for
              `columns.` the weight that a full conductance stands for, [tile, out] of `array.gamma`
 
+    `method.NAME` is about a whole network (`calibrate(net, batches, method="NAME", budget=0.02)`): method(net, inputs,
+    budget) changes ranges and corrections, and returns what `calibrate` does; `inputs` are some of the inputs [vector, in]
+    of every tile array that was reached.
+
     Example:
 
         import torch
@@ -313,12 +309,12 @@ def mho_calibrations() -> Mapping[str, Any]:
         def mho_calibrations():
             return {"dac.loudest": loudest}  # mho.calibrate(net, batches, "loudest")
     """
-    return {}
 
 
 @door("task", names="family.name")
 def mho_tasks() -> Mapping[str, Any]:
     """Tasks for `mho run` and the studies: family.name -> a subclass of `mho.Task`, or "module:Class", imported when used.
+    `family.model` is a function of a text that makes one: `mho run family:TEXT HARDWARE`.
 
     Example:
 
@@ -328,7 +324,6 @@ def mho_tasks() -> Mapping[str, Any]:
         def mho_tasks():
             return {"telegraph.morse": "mho_telegraph.tasks:Morse"}  # mho run telegraph.morse pcm.standard
     """
-    return {}
 
 
 @door("page", names="name")
@@ -344,7 +339,6 @@ def mho_pages() -> Mapping[str, Any]:
         def mho_pages():
             return {"telegraph.json": "mho_telegraph.page:page_of"}
     """
-    return {}
 
 
 @door("column", names="name")
@@ -363,4 +357,3 @@ def mho_columns() -> Mapping[str, Any]:
         def mho_columns():
             return {"tiles": tiles}  # mho sweep run digits pcm.standard --grid ... --pareto tiles
     """
-    return {}

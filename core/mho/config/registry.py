@@ -342,17 +342,12 @@ def _local_providers(origin: str, found: Provided) -> Iterator[Provider]:
 # --- the default instance ---
 
 
-@functools.cache
-def _installed() -> Registry:
-    return Registry()
-
-
-_stack: list[Registry] = []
+_stack = [Registry()]
 
 
 def default() -> Registry:
     """The registry that YAML files are read with: of all installed plugins, unless `using` says otherwise."""
-    return _stack[-1] if _stack else _installed()
+    return _stack[-1]
 
 
 @contextmanager

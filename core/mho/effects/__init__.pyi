@@ -5,6 +5,7 @@ from mho.effects.converter import Adc as Adc, Converter as Converter, Dac as Dac
 from mho.effects.gradient import straight as straight
 from mho.effects.mapping import Mapping as Mapping
 from mho.effects.correction import Correction as Correction, CorrectionModule as CorrectionModule, Matrix as Matrix
+from mho.effects.correction import Outputs as Outputs, Read as Read
 from mho.effects.measurements import Column as Column, Measurements as Measurements, Residuals as Residuals
 from mho.effects.measurements import normal_distribution as normal_distribution
 from mho.effects.measurements import normal_log_density as normal_log_density
@@ -24,4 +25,4 @@ from mho.effects.encoding import (
     range_gradient as range_gradient,
     range_step as range_step,
 )
-from mho.effects.site import CLOSED as CLOSED, Half as Half, RowWords as RowWords
+from mho.effects.site import Half as Half, RowWords as RowWords

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mho.config import Kinded
 
 Outputs = Callable[[], Tensor]
+Read = Callable[[Tensor], dict[str, Tensor]]
 
 
 class Matrix(NamedTuple):
@@ -66,9 +67,23 @@ class CorrectionModule(nn.Module):
         return y
 
     def fit(self, x: Tensor, w: Tensor, y: Outputs) -> None:
-        """Set the tensors from inputs x [vector, in] of the layer and its weights w; y() [vector, out] is what the tiles give
-        for them as they are now, on the chip that is on or with target weights, in front of `outputs` of corrections. The
-        mapping follows new `weights` after `fit`, so ask for y() before a tensor changes."""
+        """Set the tensors from inputs x [vector, in] and weights w as corrections listed before leave them; y() [vector, out]
+        is what the tiles give for them as they are now, on the chip that is on or with target weights, in front of `outputs`
+        of corrections. The mapping follows new `weights` after `fit`, so ask for y() before a tensor changes. Corrections
+        that write `inputs` or `weights` are fitted before input ranges are chosen, without a chip; all others after it."""
+
+    def repair(self, read: Read) -> tuple[Tensor, Tensor] | None:
+        """Gain and offset [out] of the digital outputs of one chip, asked for when it has been programmed and whenever it has
+        aged; they go with the chip. None: as they are. read(x) is the trace of its tiles (`TileArray.trace`) for inputs
+        x [vector, in] of the layer, with `given` [vector, tile, row], the inputs of the DACs, and `exact` [vector, out], what
+        ideal tiles would give. Of several corrections the last that says something counts."""
+        return None
+
+    @property
+    def acts_before(self) -> bool:
+        """Whether it changes what the tiles are given or hold."""
+        own, base = type(self), CorrectionModule
+        return own.inputs is not base.inputs or own.weights is not base.weights
 
     @property
     def operations(self) -> int:

@@ -153,18 +153,6 @@ def count(n: int, device: torch.device) -> Tensor:
     return _opaque_count(n, device) if torch.compiler.is_compiling() else torch.arange(n, dtype=torch.int32, device=device)
 
 
-@torch.compiler.assume_constant_result
-def kept_count(n: int, device: torch.device) -> Tensor:
-    """The same for a number that never changes, such as that of tiles: made once, and part of a graph as it is."""
-    return _kept_count(n, device)
-
-
-@functools.lru_cache(256)
-@torch.inference_mode(False)
-def _kept_count(n: int, device: torch.device) -> Tensor:
-    return torch.arange(n, dtype=torch.int32, device=device)
-
-
 @torch.library.custom_op("mho::count", mutates_args=())
 def _opaque_count(n: int, device: torch.device) -> Tensor:
     """A range that a compiler does not look into: inductor multiplies one that it knows by the stride of the hash in signed C++

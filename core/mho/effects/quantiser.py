@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from mho.config import Kinded
+from mho.ground import keeping
 
 What = Literal["weights", "activations"]
 
@@ -70,11 +71,7 @@ def quantisers(model: nn.Module) -> Iterator[QuantiserModule]:
 @contextmanager
 def unquantised(model: nn.Module) -> Iterator[None]:
     """All quantisers are off inside the block."""
-    before = [(q, q.on) for q in quantisers(model)]
-    try:
-        for q, _ in before:
+    with keeping(quantisers(model), "on"):
+        for q in quantisers(model):
             q.on = False
         yield
-    finally:
-        for q, on in before:
-            q.on = on

@@ -125,16 +125,6 @@ class Half(NamedTuple):
     words: RowWords
 
 
-class Closed(Stream):
-    """The stream of compiled terms, which cannot draw: keys are no arguments of theirs."""
-
-    def key(self, per: Per) -> Key:
-        raise MhoError("random numbers cannot be drawn in a compiled term")
-
-
-CLOSED = Closed(Key(0, 0), Key(0, 0))
-
-
 @dataclass
 class Site:
     """Handed to every method of an effect, and to converters.

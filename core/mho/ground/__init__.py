@@ -1,8 +1,9 @@
 """What everything stands on: errors, tables, files."""
 
 from mho.ground.arguments import plain, whole
-from mho.ground.errorbars import NONE, number, percent, spread, t95, t_quantile, with_error
+from mho.ground.errorbars import spread
 from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
 from mho.ground.files import system_error, write_atomically, writing
+from mho.ground.keeping import keeping
 from mho.ground.renames import Renamed
-from mho.ground.tables import Table, Tabular, html_facts, html_table, json_text, table
+from mho.ground.tables import NONE, Table, Tabular, html_facts, html_table, json_text, table

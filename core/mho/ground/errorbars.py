@@ -1,8 +1,7 @@
-"""Error bars: mean and standard error over repetitions, the factor that makes an interval of it, and how both are written."""
+"""Mean and standard error over repetitions."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -15,63 +14,3 @@ def spread(rows: Sequence[Sequence[float]]) -> dict[str, list[float]]:
         return {"mean": mean, "sem": [math.nan for _ in mean]}
     square = (sum((v - m) ** 2 for v in column) / (n - 1) for column, m in zip(columns, mean))
     return {"mean": mean, "sem": [math.sqrt(s / n) for s in square]}
-
-
-@functools.cache
-def t_quantile(p: float, dof: int) -> float:
-    """The p-quantile of Student's t, by integrating its density; right to 1e-4 for p up to 0.9999.
-
-    >>> round(t_quantile(0.975, 9), 3)
-    2.262
-    """
-    import numpy as np  # only here: nobody else who prints error bars waits for it
-
-    x = np.sinh(np.linspace(0.0, 20.0, 40_001))
-    density = (1 + x * x / dof) ** (-(dof + 1) / 2)
-    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(x))])
-    return float(math.copysign(np.interp(abs(2 * p - 1), area / area[-1], x), p - 0.5))
-
-
-def t95(freedom: int) -> float:
-    """What turns a standard error into half of a two-sided 95 % interval."""
-    return t_quantile(0.975, max(freedom, 1))
-
-
-NONE = "–"  # where there is no value
-
-
-def number(value: float | None, places: int = 3, *, sign: bool = False) -> str:
-    """A number to so many places, with a minus that is one; "–" for None and nan. `sign`: also "+".
-
-    >>> number(-0.12345), number(0.5, 1, sign=True), number(-1e-9, 2), number(math.nan)
-    ('−0.123', '+0.5', '0.00', '–')
-    """
-    if value is None or math.isnan(value):
-        return NONE
-    return f"{value:{'+' if sign else ''}z.{places}f}".replace("-", "−")
-
-
-def percent(value: float | None, places: int = 1, *, sign: bool = False) -> str:
-    """A fraction in percent, without the sign of it.
-
-    >>> percent(0.9712), percent(-0.0125, 2, sign=True)
-    ('97.1', '−1.25')
-    """
-    return number(None if value is None else 100 * value, places, sign=sign)
-
-
-def with_error(
-    value: float | None, sem: float | None, places: int | None = None, *, in_percent: bool = False, sign: bool = False
-) -> str:
-    """A value and its standard error, in percent or as they are; the value alone where there is no error. `places` None: as
-    many as show the first digit of the error, at least 1 and at most 3.
-
-    >>> with_error(0.9712, 0.0034, in_percent=True), with_error(0.9712, 0.0034), with_error(0.9712, math.nan)
-    ('97.1 ± 0.3', '0.971 ± 0.003', '1.0')
-    """
-    write, unit = (percent, 100.0) if in_percent else (number, 1.0)
-    known = sem is not None and not math.isnan(sem)
-    if places is None:
-        shown = (n for n in (1, 2) if known and round(unit * (sem or 0.0), n) > 0)
-        places = next(shown, 3) if known and sem else 1
-    return write(value, places, sign=sign) + (f" ± {write(sem, places)}" if known else "")

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+NONE = "–"  # where there is no value
+
 
 def width(text: str) -> int:
     """Columns that a text takes on a terminal."""

@@ -13,7 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import TileSpec, TrainingSpec
-from mho.effects import Compensation, Correction, CorrectionModule, Matrix, QuantiserModule, Stream, Surrogate, draws, straight
+from mho.effects import (
+    Compensation,
+    Correction,
+    CorrectionModule,
+    Matrix,
+    QuantiserModule,
+    Stream,
+    Surrogate,
+    draws,
+    product,
+    straight,
+)
 from mho.effects.arithmetic import transformed
 from mho.effects.gradient import CleanProduct
 from mho.effects.mapping import Mapping
@@ -63,8 +74,8 @@ class TileArray(Scales, Member):
         self.learns_range = self.view.dac is not None and self.view.dac.range == "learned"
         by_gradient = self.learns_range and not training.backward.forward_only  # else from statistics
         self._make_scales(training.out_scale, by_gradient, {"device": device, "dtype": dtype})
-        about = Matrix(out_features, in_features, groups, channel)
-        self.corrections = nn.ModuleList(cast(Correction, c).module(about) for c in spec.corrections)
+        self.matrix = Matrix(out_features, in_features, groups, channel)
+        self.corrections = nn.ModuleList(cast(Correction, c).module(self.matrix) for c in spec.corrections)
         self.corrections.to(device=device, dtype=dtype)
         self.register_module("weight_quantiser", None)
         self.register_module("input_quantiser", None)
@@ -199,6 +210,8 @@ class TileArray(Scales, Member):
             y = self.layout.join_groups(self.layout.split_groups(given.rows()) @ self.digital(weight).mT)
         else:
             y = self._analog(given, weight, drawn).to(given.image.dtype)
+            if self.deployed and self.chip is not None and self.chip.repair is not None:
+                y = y * self.chip.repair[0].to(y.dtype) + self.chip.repair[1].to(y.dtype)
             if not (self.training or torch.compiler.is_compiling() or transformed()) and self.watch.due(self):
                 self.watch.look(self, given, weight)
         for c in self.corrections:
@@ -208,22 +221,28 @@ class TileArray(Scales, Member):
     def dac_inputs(self, x: Patches) -> Patches:
         """What the DAC is given for the inputs of the layer: corrected and quantised."""
         for c in self.corrections:
-            if x.window == POINT and self.view.channel > 1:  # patches that are written out
-                channels = x.image.unflatten(-1, (-1, self.view.channel)).mT
-                x = Patches(c.inputs(channels).mT.flatten(-2))
-            else:
-                x = x.with_image(c.inputs(x.image))
+            x = self._corrected(c, x)
         return x if self.input_quantiser is None else x.with_image(self.input_quantiser(x.image))
 
+    def _corrected(self, c: CorrectionModule, x: Patches) -> Patches:
+        if x.window == POINT and self.view.channel > 1:  # patches that are written out
+            channels = x.image.unflatten(-1, (-1, self.view.channel)).mT
+            return Patches(c.inputs(channels).mT.flatten(-2))
+        return x.with_image(c.inputs(x.image))
+
     @torch.no_grad()
-    def fit_corrections(self, x: Tensor, weight: Tensor) -> None:
-        """Fit all corrections, in their order, to inputs x [vector, in] of the layer; the mapping follows their weights.
-        They see x and the weights in fp32, or in fp64 where the layer has it."""
+    def fit_corrections(self, x: Tensor, weight: Tensor, before: bool) -> None:
+        """Fit the corrections that act `before` the tiles, or those that do not, in their order, to inputs x [vector, in] of the
+        layer; the mapping follows their weights. They see x and the weights in fp32, or in fp64 where the layer has it."""
         kind = torch.float64 if weight.dtype == torch.float64 else torch.float32
         x, weight = x.to(kind), weight.to(kind)
+        given, w = Patches(x), weight
         for c in self.corrections:
-            c.fit(x, weight, lambda: self.trace(self.dac_inputs(Patches(x)).rows(), weight, "fit")["outputs"])
-            self.remap(weight)
+            if c.acts_before is before:
+                c.fit(given.rows(), w, lambda: self.trace(self.dac_inputs(Patches(x)).rows(), weight, "fit")["outputs"])
+                if before:
+                    self.remap(weight)
+            given, w = self._corrected(c, given), c.weights(w)
 
     def _analog(self, x: Patches, weight: Tensor, drawn: Drawn | None) -> Tensor:
         """What the tiles make of it, [vector, out], with the gradient that the training recipe asks for."""
@@ -312,23 +331,25 @@ class TileArray(Scales, Member):
                 return self.backend.drawn(call, w)
             return Drawn(call.weights(w))
 
-    def trace(self, x: Tensor, weight: Tensor, purpose: str = "trace", ranges: Tensor | None = None) -> dict[str, Tensor]:
+    def trace(self, x: Tensor, weight: Tensor | None, purpose: str = "trace", ranges: Tensor | None = None) -> dict[str, Tensor]:
         """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in] of the DAC, on the chip that
         is on or with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same
         noise, so that settings can be compared; nothing else of the network changes.
 
         range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog
-        units (of every slice that is apart), digital [vector, tile, out] in units of the outputs, outputs [vector, out].
+        units (of every slice that is apart), digital [vector, tile, out] in units of the outputs, outputs [vector, out]. A chip
+        needs no weight.
         """
         seen: dict[str, Tensor] = {}
-        self.follow(weight)
+        if weight is not None:
+            self.follow(weight)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             xs = self.layout.cut(x.reshape(-1, self.layout.in_features))
             key = self.chip.key if self.chip is not None else draws.key(purpose, *self.path)
             time = self.chip.time if self.chip is not None else 0.0
             call = self.call(stream_of(key, draws.fold(key, purpose), time, len(xs)))
             call = call if ranges is None else replace(call, range=ranges)
-            w = call.weights(None if call.chip is not None else self.on_tiles(weight))
+            w = call.weights(None if call.chip is not None or weight is None else self.on_tiles(weight))
             seen["outputs"] = self.layout.add_up(Mvm(call, seen).digital(xs, w))
         return seen
 
@@ -447,7 +468,23 @@ class TileArray(Scales, Member):
             now = self._read_out(chip, compensation)
             gain = compensation.gain(chip.reference, now, self.view.geometry) if t and chip.reference is not None else None
             chip = replace(chip, gain=gain, reference=chip.reference if t else now)
-        self.chip = chip
+        self.chip, training, self.training = chip, self.training, False  # what is read is the chip, also while one trains
+        try:
+            found = [r for c in self.corrections if (r := c.repair(self._read)) is not None]
+        finally:
+            self.training = training
+        self.chip = replace(chip, repair=found[-1]) if found else chip
+
+    def _read(self, x: Tensor) -> dict[str, Tensor]:
+        """`trace` for inputs x [vector, in] of the layer on the chip that is on, see `CorrectionModule.repair`."""
+        assert self.chip is not None
+        kind = torch.float64 if self.gamma.dtype == torch.float64 else torch.float32
+        given = self.dac_inputs(Patches(x.to(kind))).rows()
+        xs = self.layout.cut(given)
+        exact = self.layout.add_up(
+            product(xs, self.view.summed(self.chip.target).to(kind)) * (self.chip.gamma * self.output_factor())
+        )
+        return {**self.trace(given, None, f"repair at {self.chip.time:g} s"), "given": xs, "exact": exact}
 
     def _weights_at(self, chip: Programmed, t: float) -> Tensor:
         w = None if self.backend is None else self.backend.aged(chip, t)

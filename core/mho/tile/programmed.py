@@ -32,6 +32,7 @@ class Programmed:
     reference   [vector, tile, out] the read-out of the drift compensation right after programming
     range       [tile, 1] the input ranges that a file brought along; None where those of the network are used
     gain        [tile, out] of the compensation; None where the gain is 1
+    repair      gain and offset [out] of the digital outputs, which corrections have found at this age
     coded       what a back-end keeps of `weights`
     """
 
@@ -47,12 +48,14 @@ class Programmed:
     reference: Tensor | None = None
     range: Tensor | None = None
     gain: Tensor | None = None
+    repair: tuple[Tensor, Tensor] | None = None
     coded: dict[str, Any] = field(default_factory=dict)
 
     def at(self, t: float, weights: Tensor) -> Programmed:
         """The same conductances t seconds after programming, where they make these weights."""
         words = [word for key in keys_at(self.key, t) for word in key]
-        return replace(self, time=t, weights=weights, words=draws.as_tensor(words, weights.device), coded={})
+        now = draws.as_tensor(words, weights.device)
+        return replace(self, time=t, weights=weights, words=now, repair=None, coded={})
 
     @property
     def stream(self) -> Stream:
@@ -74,7 +77,10 @@ class Programmed:
 
         tensors = {n: move(v) for n, v in vars(self).items() if isinstance(v, Tensor)}
         constants = {k: {n: move(v) for n, v in names.items()} for k, names in self.constants.items()}
-        return replace(self, **tensors, constants=constants, of=None, coded={})  # `of` was computed in another type
+        repair = None if self.repair is None else (move(self.repair[0]), move(self.repair[1]))
+        return replace(
+            self, **tensors, constants=constants, repair=repair, of=None, coded={}
+        )  # `of` was computed in another type
 
     def state(self) -> dict[str, Tensor]:
         """What a file keeps, by name; `restored` reads it."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mho.config import distributions, registry, suggest
 from mho.effects import QuantiserModule, quantisers, unquantised
 from mho.effects.quantiser import summary
-from mho.ground import MhoError
+from mho.ground import MhoError, keeping
 from mho.ground.arguments import number
 from mho.tile import Patches, TileArray, tile_arrays, vectors
 from mho.use.chip import NO_LAYERS, hearing, keeping_modes, matrices
@@ -39,7 +39,9 @@ def calibrate(
     quantile: float = 0.999,
     cap: float | None = None,
     forward: Forward | None = None,
-) -> dict[str, list[float]]:
+    method: str | None = None,
+    budget: float = 0.0,
+) -> Any:
     """Set the learned input ranges of `net`, and with `columns` its conductance ranges, from example batches. Returns
     the input ranges of every tile, by the name of its weight matrix, in the units of the layer's inputs. Quantisers of
     activations start from the same batches.
@@ -62,7 +64,12 @@ def calibrate(
     larger one keeps the ADC from saturating), and keeps whatever lowers the MVM error of the tile on the inputs seen. Input
     ranges that are searched are searched once more after it.
 
-    Further methods of both come from plugins, through the hook `mho_calibrations`.
+    method="auto" (of mho-digital) chooses ranges and digital corrections together, for each layer what lowers the error of
+    its outputs on a simulated chip, with at most a share `budget` of the multiply-adds of the network digital; it returns,
+    in place of the ranges, a table of what it has done. It is for networks without a chip.
+
+    Further methods of all three come from plugins, through the hook `mho_calibrations`. With a chip on the network only those
+    digital corrections are fitted anew that change nothing in front of the tiles.
 
     Layers compute exact products while they are watched, so that one layer's start value cannot distort the next
     one's inputs. A batch is passed to `net` as it is, of a tuple or list (inputs and labels) the first part, a mapping
@@ -72,6 +79,8 @@ def calibrate(
     `MhoError` for a network without analog layers, no data, inputs that are NaN or infinite, or an argument that is none of
     those above.
     """
+    of_all: Any = None if method is None else _method("method", method)
+    dac = None if of_all else dac
     of_inputs = None if dac in (None, *STATISTICS) else _method("dac", dac, STATISTICS)
     of_columns = None if columns is None else _method("columns", columns)
     quantile = number("quantile", quantile, 0, 1)
@@ -84,17 +93,17 @@ def calibrate(
         raise MhoError(NO_LAYERS)
     learned = [a for a in arrays if dac is not None and a.learns_range]
     seen = {a: Seen(a, dac, quantile, keep=bool(of_inputs or of_columns)) for a in (arrays if columns else learned)}
-    corrected = {a: Sample() for a in arrays if len(a.corrections)}
+    corrected = {a: Sample() for a in arrays if len(a.corrections) or of_all}
+    result = None
     with keeping_modes(net), torch.no_grad():
         net.eval()
         if corrected:
             batches = list(batches)
             _watch(net, corrected, batches, forward)
-            for array, weight in matrices(net):
-                if array in corrected and corrected[array].inputs:
-                    array.fit_corrections(corrected[array].some(), weight)
+            if not of_all:
+                _fit(net, corrected, before=True)
         _watch(net, {**seen, **summaries}, batches, forward)
-        if seen and not any(s.tops for s in seen.values()):
+        if not any(s.tops for s in seen.values()) and (seen or (of_all and not any(s.inputs for s in corrected.values()))):
             raise MhoError("calibrate saw no data: `batches` was empty, or no analog layer was called")
         for quantiser, found in summaries.items():
             found.start(quantiser)
@@ -102,7 +111,11 @@ def calibrate(
             if array in seen and seen[array].tops:
                 start = seen[array].start(top) if array in learned else None
                 _set_ranges(seen[array], weight.detach(), start, of_inputs, of_columns)
+        if of_all:
+            result = of_all(net, {a: s.some() for a, s in corrected.items() if s.inputs}, budget)
+        _fit(net, corrected, before=False)
     without = {a.name for a, s in seen.items() if not s.tops}
+    without |= {a.name for a, s in corrected.items() if of_all and not s.inputs}
     remark(
         net, "calibration", without, "no batch of calibration reached it",
         "no batch of calibration reached {}: their ranges stay as they were. Give batches that do, or, if their weights are "
@@ -110,7 +123,13 @@ def calibrate(
     )  # fmt: skip
     over = {a.name for a in learned if seen[a].tops and bool((seen[a].start() > top).any())}
     remark(net, "cap", over, f"inputs beyond {top} are cut: calibration was given this cap")
-    return {a.name: a.input_range.flatten().tolist() for a in learned}
+    return {a.name: a.input_range.flatten().tolist() for a in learned} if result is None else result
+
+
+def _fit(net: nn.Module, samples: Mapping[TileArray, Sample], before: bool) -> None:
+    for array, weight in matrices(net):
+        if array in samples and samples[array].inputs and not (before and array.chip):
+            array.fit_corrections(samples[array].some(), weight.detach(), before)
 
 
 def run_batch(net: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
@@ -128,8 +147,8 @@ def _method(argument: str, name: Any, known: Iterable[str] = ()) -> Method:
     offered, key = registry.named("calibration", everywhere=True), f"{argument}.{name}"
     if key in offered:
         return cast(Method, registry.thing(offered[key]))
-    if key in distributions.OUR_CALIBRATIONS:
-        raise MhoError(f"{argument}={name!r} comes with mho-lab: pip install mho-lab")
+    if ours := distributions.OUR_CALIBRATIONS.get(key):
+        raise MhoError(f"{argument}={name!r} comes with {ours}: pip install {ours}")
     found = dict.fromkeys((*offered, *distributions.OUR_CALIBRATIONS))
     names = [*known, *(k.partition(".")[2] for k in found if k.startswith(f"{argument}.")), "None"]
     raise MhoError(f"{argument} cannot be {name!r}; {suggest(str(name), names, 'known')}")
@@ -158,16 +177,12 @@ def _set_ranges(seen: Seen, weight: Tensor, start: Tensor | None, of_inputs: Met
 
 def _watch(net: nn.Module, seen: Mapping[Any, Any], batches: Iterable[Any], forward: Forward | None) -> None:
     """Note what tile arrays and quantisers are given for the batches; products are exact and nothing is quantised meanwhile."""
-    arrays = tile_arrays(net)
-    try:
+    arrays, hear = tile_arrays(net), lambda module, args: seen[module].note(args[0])
+    with keeping(arrays, "exact"), unquantised(net), hearing(seen, hear):
         for array in arrays:
             array.exact = True
-        with unquantised(net), hearing(seen, lambda module, args: seen[module].note(args[0])):
-            for batch in batches:
-                run_batch(net, batch, forward)
-    finally:
-        for array in arrays:
-            array.exact = False
+        for batch in batches:
+            run_batch(net, batch, forward)
 
 
 def quantile_of(x: Tensor, count: Tensor, share: float) -> Tensor:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mho.config import format_seconds, seconds
 from mho.effects import draws
-from mho.ground import MhoError, html_facts, whole, writing
+from mho.ground import MhoError, html_facts, keeping, whole, writing
 from mho.layers import AnalogLayer
 from mho.tile import Programmed, Session, TileArray, parallel, tile_arrays
 
@@ -153,25 +153,14 @@ def chip_on(net: nn.Module) -> Chip | None:
 def keeping_chip(net: nn.Module) -> Iterator[None]:
     """Whatever chip is on before the block is on after it, to the bit, even if the weights have changed since; so is the axis
     of the samples."""
-    arrays, session = tile_arrays(net), session_of(net)
-    states, before = [a.chip for a in arrays], (session.chip, session.sample, session.batch_axis)
-    try:
+    session = session_of(net)
+    with keeping(tile_arrays(net), "chip"), keeping([session], "chip", "sample", "batch_axis"):
         yield
-    finally:
-        for array, state in zip(arrays, states):
-            array.chip = state
-        session.chip, session.sample, session.batch_axis = before
 
 
-@contextmanager
-def keeping_modes(net: nn.Module) -> Iterator[None]:
+def keeping_modes(net: nn.Module) -> AbstractContextManager[None]:
     """Every module is in train or eval mode after the block as it was before."""
-    modes = [(m, m.training) for m in net.modules()]
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    return keeping(net.modules(), "training")
 
 
 @contextmanager

@@ -204,13 +204,15 @@ def conversion_report(net: nn.Module) -> ConversionReport:
 def remark(net: nn.Module, who: str, arrays: set[str], text: str, warning: str = "") -> None:
     """Let the report say `text` of the layers with tile arrays of these names, in place of what `who` said before; with a
     `warning` (to whoever called the caller) that has their names in place of {}."""
-    found = []
+    found: list[str] = []
     for name, layer in net.named_modules():
         if isinstance(layer, AnalogLayer):
             layer.placement.remarks.pop(who, None)
-            if arrays & {a.name for a in layer.arrays().values()}:
-                layer.placement.remarks[who] = text
-                found.append(name or ROOT)
+            own = [a.name for a in layer.arrays().values()]
+            if missed := [a for a in own if a in arrays]:
+                some = len(missed) < len(own)  # of its matrices: these are named
+                layer.placement.remarks[who] = f"{', '.join(missed)}: {text}" if some else text
+                found += missed if some else [name or ROOT]
     if found and warning:
         warnings.warn(warning.format(", ".join(found)), stacklevel=3)
 

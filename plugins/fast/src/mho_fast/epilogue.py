@@ -325,7 +325,7 @@ class Epilogue(Terms):
         stream, device = self.call.stream, self.layout.used.device
         base = stream.key("vector")
         keys = (_noise_keys if isinstance(base.a, Tensor) else _kept_noise_keys)(base, len(self.route.steps), device)
-        return Draws(keys, *stream.vectors.numbers(device), draws.kept_count(self.layout.row_tiles, device))
+        return Draws(keys, *stream.vectors.numbers(device), _count_of_tiles(self.layout.row_tiles, device))
 
     def values(self, inputs: Inputs) -> Tensor:
         """The analog inputs [vector, tile, row] that plain methods see."""
@@ -343,6 +343,18 @@ def _noise_keys(base: draws.Key, steps: int, device: torch.device) -> list[draws
 def _kept_noise_keys(base: draws.Key, steps: int, device: torch.device) -> list[draws.Key]:
     """The same of a chip, which has them in every batch."""
     return _noise_keys(base, steps, device)
+
+
+@torch.compiler.assume_constant_result
+def _count_of_tiles(n: int, device: torch.device) -> Tensor:
+    """0 ... n - 1 as hashes take them (`draws.count`): n never changes, so that they are made once, and are part of a graph."""
+    return _kept_count(n, device)
+
+
+@functools.lru_cache(256)
+@torch.inference_mode(False)
+def _kept_count(n: int, device: torch.device) -> Tensor:
+    return torch.arange(n, dtype=torch.int32, device=device)
 
 
 def _operand(source: Source, codes: list[Tensor], c: slice, tile: int) -> Tensor:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mho.effects import CLOSED, Site
+from mho.effects import Per, Site, Stream, draws
+from mho.ground import MhoError
 from mho.tile import Call, Constants, Placed, TileView
 from mho_fast.route import Route
+
+
+class Closed(Stream):
+    """The stream of compiled terms, which cannot draw: keys are no arguments of theirs."""
+
+    def key(self, per: Per) -> draws.Key:
+        raise MhoError("random numbers cannot be drawn in a compiled term")
+
+
+CLOSED = Closed(draws.Key(0, 0), draws.Key(0, 0))
 
 
 class Terms:

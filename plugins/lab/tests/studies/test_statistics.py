@@ -4,10 +4,9 @@ import math
 import random
 
 import pytest
+from mho_lab.errorbars import t95, t_quantile
 from mho_lab.measure.statistics import Ask, Effort, Threshold, crossing, decide, interval, threshold
 from scipy import stats
-
-from mho.ground.errorbars import t95, t_quantile
 
 
 @pytest.mark.parametrize("dof", [1, 2, 3, 7, 15, 100])

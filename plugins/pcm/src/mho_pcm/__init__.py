@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mho import Nonideality, hookimpl
+from mho_pcm.afm import AfmProgrammingNoise
 from mho_pcm.hermes import HermesDrift, HermesLongTermReadNoise, HermesProgrammingNoise
 from mho_pcm.rasch import Drift, LongTermReadNoise, PcmStuckAt, ProgrammingNoise, ReadNoise
 
@@ -18,4 +19,5 @@ def mho_nonidealities() -> list[type[Nonideality]]:
         HermesProgrammingNoise,
         HermesDrift,
         HermesLongTermReadNoise,
+        AfmProgrammingNoise,
     ]

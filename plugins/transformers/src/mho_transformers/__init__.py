@@ -1,5 +1,6 @@
-"""Hugging Face and Lightning for mho: callbacks that make their trainers hardware-aware, unmodified.
+"""Hugging Face and Lightning for mho: language models on analog tiles, and callbacks for their trainers, unmodified.
 
+hf:FOLDER        a pretrained model as a task of `mho run`; mixture of experts on tiles; `own_text` that a model writes
 AnalogCallback   for the `Trainer` of Hugging Face transformers; `mho_transformers.lightning` has one of the same name
 DriftScore       what both can measure while a training goes on: a score on simulated chips over drift time
 
@@ -9,12 +10,35 @@ DriftScore       what both can measure while a training goes on: a score on simu
 import importlib
 from typing import Any
 
+from mho import AnalogLayer, TrainingMethod, hookimpl
 from mho_transformers.drift import DriftScore as DriftScore
 
 
 def __getattr__(name: str) -> Any:
     if name == "AnalogCallback":
         return importlib.import_module("mho_transformers.huggingface").AnalogCallback
-    if name in ("huggingface", "lightning"):
+    if name == "own_text":
+        return importlib.import_module("mho_transformers.language").own_text
+    if name in ("huggingface", "language", "lightning"):
         return importlib.import_module(f"mho_transformers.{name}")
     raise AttributeError(f"module 'mho_transformers' has no attribute {name!r}")
+
+
+@hookimpl
+def mho_layers() -> list[type[AnalogLayer]]:
+    from mho_transformers.experts import AnalogExperts
+
+    return [AnalogExperts]
+
+
+@hookimpl
+def mho_tasks() -> dict[str, str]:
+    """`mho run hf:FOLDER HW --text FILE`."""
+    return {"hf.model": "mho_transformers.language:task_of"}
+
+
+@hookimpl
+def mho_training() -> list[type[TrainingMethod]]:
+    from mho_transformers.recipe import ChannelClip
+
+    return [ChannelClip]

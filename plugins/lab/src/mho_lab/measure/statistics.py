@@ -8,7 +8,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mho.ground import spread, t_quantile
+from mho.ground import spread
+from mho_lab.errorbars import t_quantile
 
 
 class Interval(NamedTuple):

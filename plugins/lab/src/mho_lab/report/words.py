@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mho.ground import NONE, number, percent as bare_percent, with_error as bare_with_error
+from mho.ground import NONE
+from mho_lab.errorbars import number, percent as bare_percent, with_error as bare_with_error
 
 SPACE = "\N{NO-BREAK SPACE}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mho.ground import percent, t95
+from mho_lab.errorbars import percent, t95
 from mho_lab.report import words
 from mho_lab.run.results import RunResults, VariantScores
 

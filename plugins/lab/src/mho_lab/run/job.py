@@ -89,7 +89,8 @@ class Job:
         claim_folder(self.folder, self.task, self.hardware, self.seed)
         digital, reference = self._digital()
         curves = {}
-        for variant, make in ((DIRECT, self._direct), (TRAINED, self._trained)):
+        ways = [(DIRECT, self._direct)] + [(TRAINED, self._trained)] * (self._epochs > 0)
+        for variant, make in ways:
             net = make(digital)
             curves[variant.name] = self._curve(variant, net, reference)
         return self._summarise(digital, net, reference, curves)
@@ -126,8 +127,16 @@ class Job:
         """No straw man: with and without the 2.5 sigma clip of R003 sec. 2.2, input ranges calibrated in two ways, batch
         norms as they are or estimated anew, or all that is digital tuned (R003-80); whichever has the smallest training
         loss on chips of its own is deployed."""
+        if self.task.remedies is not None:
+            self.chosen = "remedies chosen for every layer by calibration"
+            return self._remedied(digital)
         choices = ((self._training_loss(net), how, net) for how, net in self._ways(digital))
         _, self.chosen, net = min(choices, key=lambda c: c[0])
+        return net
+
+    def _remedied(self, digital: nn.Module) -> nn.Module:
+        net, task = to_analog(digital, self.hardware), self.task
+        calibrate(net, task.calibration_batches(), forward=task.predict, method="auto", budget=task.remedies or 0.0)
         return net
 
     def _ways(self, digital: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -166,14 +175,19 @@ class Job:
         if file.exists():
             return load_model(net, file)
         calibrate(net, self.task.calibration_batches(), cap=self.task.range_cap, forward=self.task.predict)
-        spec = self.hardware.training
-        epochs = spec.decided.get("epochs", self.task.hwa_epochs if spec.epochs is None else spec.epochs)
+        spec, epochs = self.hardware.training, self._epochs
         optimizer = self._optimizer([p for p in net.parameters() if p.requires_grad])
         attached = attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
         what, cosine = "hardware-aware training", "lr" not in spec.decided
         self._fit(net, optimizer, epochs, file, loss=self._loss(digital), what=what, cosine=cosine, attached=attached)
         attached.detach()
         return net
+
+    @property
+    def _epochs(self) -> int:
+        """Of hardware-aware training."""
+        spec = self.hardware.training
+        return int(spec.decided.get("epochs", self.task.hwa_epochs if spec.epochs is None else spec.epochs))
 
     def _optimizer(self, params: list[nn.Parameter]) -> torch.optim.Optimizer:
         """What `training:` asks for, or the task's."""
@@ -276,6 +290,7 @@ class Job:
                     "extra": {name: {"values": values, **spread(values)} for name, values in extra.items()},
                 }
                 for v in (DIRECT, TRAINED)
+                if v.name in curves
                 for c, extra in (curves[v.name],)
             ],
             "layers": json.loads(report.to_json()),
@@ -322,7 +337,8 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     with safe_open(str(checkpoint), "pt") as f:
         plain = not any(name.endswith("tiles.input_range") for name in f.keys())  # noqa: SIM118 (not a dict)
     if plain:
-        calibrate(net, task.calibration_batches(), cap=task.range_cap, forward=task.predict)
+        how = {"cap": task.range_cap} if task.remedies is None else {"method": "auto", "budget": task.remedies}
+        calibrate(net, task.calibration_batches(), forward=task.predict, **how)
     return net.eval()
 
 

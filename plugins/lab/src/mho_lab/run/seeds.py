@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from mho.config import Hardware
-from mho.ground import spread, t95, write_atomically
+from mho.ground import spread, write_atomically
 from mho.use import normalised_accuracy
+from mho_lab.errorbars import t95
 from mho_lab.run.job import Job, claim_folder
 from mho_lab.run.task import Task
 

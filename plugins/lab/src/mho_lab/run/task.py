@@ -46,6 +46,7 @@ class Task:
     chance         the score of guessing, for normalised accuracy (R003 Eq. 1)
     epochs, lr     plain training; `hwa_epochs`, `hwa_lr` hardware-aware training; `training:` in YAML overrides the latter
     range_cap      no input range that is set from data is larger, see `mho.calibrate`; Rasch et al. 2023 use 10
+    remedies       None, or deployment without training is `mho.calibrate(method="auto")` with this budget of digital operations
     data_version   changes when the data do, so that old results are not mixed with new ones
     """
 
@@ -56,6 +57,7 @@ class Task:
     hwa_epochs: int = 20
     hwa_lr: float = 1e-3
     range_cap: float | None = None
+    remedies: float | None = None
     data_version: str = "1"
 
     def model(self) -> nn.Module:
@@ -128,6 +130,9 @@ def load_task(name: str | Path | Task) -> Task:
         if not os.path.isfile(path):  # unlike Path.is_file, quiet about impossible names
             raise MhoError(f"no such task file: {path}")
         return _from_file(path)
+    maker, _, argument = str(name).partition(":")
+    if argument:
+        return _made_for(maker, argument)
     full = str(name) if "." in str(name) else f"{FAMILY}.{name}"
     family = full.partition(".")[0]
     if full not in registry.named("task") and family in registry.default().claims:
@@ -137,6 +142,19 @@ def load_task(name: str | Path | Task) -> Task:
         known = [t.removeprefix(f"{FAMILY}.") for t in tasks]
         raise MhoError(f"no task {str(name)!r}; {suggest(str(name), known, 'tasks')}; or give a Python file with a mho.Task")
     return _made(registry.thing(tasks[full]), full, f"task {full!r}")
+
+
+def _made_for(family: str, argument: str) -> Task:
+    """FAMILY:ARGUMENT is what the task FAMILY.model of a plugin makes of the argument."""
+    if family in registry.default().claims:
+        registry.default().load(family)
+    offered = registry.named("task").get(f"{family}.model")
+    if offered is None:
+        raise MhoError(f"no plugin makes tasks of {family}:...; mho-transformers knows hf:FOLDER")
+    made = registry.thing(offered)(argument)
+    if not isinstance(made, Task):
+        raise MhoError(f"{family}.model must make a mho.Task, got {made!r}")
+    return made
 
 
 def task_and_hardware(task: str, hw: str, changes: Iterable[str] = ()) -> tuple[Task, Hardware]:

@@ -15,8 +15,9 @@ import click
 
 from mho.cli.config import JSON, SET
 from mho.config import registry
-from mho.ground import MhoError, json_text, percent, table, with_error, write_atomically
+from mho.ground import MhoError, json_text, table, write_atomically
 from mho_lab import devices
+from mho_lab.errorbars import percent, with_error
 from mho_lab.options import (
     CHIPS,
     DASK,
@@ -43,6 +44,13 @@ if TYPE_CHECKING:
     from mho_lab.run.seeds import Trainings
 
 
+TEXT = click.option("--text", type=EXISTING, help="For hf:FOLDER: a text, the second half of which is scored.")
+
+
+def _with_text(task: str, text: Path | None) -> str:
+    return task if text is None else f"{task}@{text}"
+
+
 @click.command()
 @click.argument("task")
 @click.argument("hw")
@@ -58,18 +66,19 @@ if TYPE_CHECKING:
 @EXECUTOR
 @WORKERS
 @DASK
+@TEXT
 @switch("--no-report", "Skip the HTML report.")
 @JSON
 def run(
     task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, seeds: int | None, jobs: int | None,
-    out: Path | None, threads: int, save_every: int | None, executor: str, workers: int | None, dask: str | None,
-    no_report: bool, as_json: bool,
+    out: Path | None, threads: int, text: Path | None, save_every: int | None, executor: str, workers: int | None,
+    dask: str | None, no_report: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train TASK digitally, deploy it on HW as it is, train it hardware-aware, deploy that, and compare the accuracies
     of many simulated chips over drift time.
 
-    TASK is a built-in (digits) or a Python file with a mho.Task; HW a hardware file or a preset. An interrupted run goes
-    on where it stopped when the command is repeated.
+    TASK is a built-in (digits), a Python file with a mho.Task, or hf:FOLDER for a model of Hugging Face (mho-transformers);
+    HW a hardware file or a preset. An interrupted run goes on where it stopped when the command is repeated.
 
     One training says nothing about the next: --seeds 3 trains three times, each deployed on chips of its own, and gives
     means over the trainings, and what hardware-aware training gains with a 95 % interval.
@@ -80,6 +89,7 @@ def run(
     Chips on a cluster, after a training here:
       mho run TASK HW --dask tcp://10.0.0.5:8786
     """
+    task = _with_text(task, text)
     if not no_report:
         from mho_lab.report.figures import need_extras
 
@@ -152,10 +162,12 @@ def train(
 @DASK
 @SHARD
 @folder("--out", "Folder of what --executor, --dask and --shard measure [mho-runs/evaluate-TASK-HW-...].")
+@TEXT
 @JSON
 def evaluate(
     checkpoint: Path, task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, times: tuple[str, ...],
-    threads: int, executor: str, workers: int | None, dask: str | None, shard: str | None, out: Path | None, as_json: bool,
+    threads: int, text: Path | None, executor: str, workers: int | None, dask: str | None, shard: str | None,
+    out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Score CHECKPOINT, a safetensors file of TASK's network, on many chips of HW over drift time.
 
@@ -172,6 +184,7 @@ def evaluate(
     from mho_lab.run.job import deploy
     from mho_lab.run.task import task_and_hardware
 
+    task = _with_text(task, text)
     job_task, hardware = task_and_hardware(task, hw, changes)
     torch.set_num_threads(threads)
     net = deploy(job_task, hardware, checkpoint)
@@ -189,6 +202,41 @@ def evaluate(
         click.echo(json_text({"times": curve.times, "mean": curve.mean, "sem": curve.sem, "scores": curve.scores}))
         return
     click.echo(f"{checkpoint.name} on {hardware.description or hw}, {chips} chips\n{curve}")
+
+
+@click.command()
+@click.argument("task")
+@click.argument("hw")
+@SET
+@click.option("--budget", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of multiply-adds, digital.")
+@click.option("--checkpoint", type=EXISTING, help="Weights of the task's network [those that it is made with].")
+@OUT
+@THREADS
+@TEXT
+def calibrate(
+    task: str, hw: str, changes: tuple[str, ...], budget: float, checkpoint: Path | None, out: Path | None, threads: int,
+    text: Path | None,
+) -> None:  # fmt: skip
+    """Bring TASK's network onto HW without training: for every layer, choose ranges and digital corrections that lower the
+    error of its outputs, and show what was chosen.
+
+    The network is kept (calibrated.safetensors) with its hardware (hardware.yaml): `mho evaluate` takes both.
+    """
+    import torch
+
+    from mho.use import calibrate as choose, load_model, save_model, session_of, to_analog
+    from mho_lab.run.task import task_and_hardware
+
+    job_task, hardware = task_and_hardware(_with_text(task, text), hw, changes)
+    torch.set_num_threads(threads)
+    model = job_task.model()
+    net = to_analog(model if checkpoint is None else load_model(model, checkpoint), hardware)
+    done = choose(net, job_task.calibration_batches(), forward=job_task.predict, method="auto", budget=budget)
+    folder = out or default_folder(job_task.name, hw, hardware.digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(net, folder / "calibrated.safetensors")
+    (folder / "hardware.yaml").write_text(session_of(net).hardware.to_yaml())
+    click.echo(f"{done}\n\n{folder / 'calibrated.safetensors'}\n{folder / 'hardware.yaml'}")
 
 
 def _elsewhere(

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mho.ground import MhoError, t_quantile
+from mho.ground import MhoError
+from mho_lab.errorbars import t_quantile
 
 HUBER = 1.345  # 95 % efficiency for Gaussian errors
 

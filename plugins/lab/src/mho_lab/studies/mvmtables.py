@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mho.config import format_seconds, load
 from mho.effects import Compensation, GlobalDrift, Nonideality
-from mho.ground import MhoError, number, percent
+from mho.ground import MhoError
+from mho_lab.errorbars import number, percent
 from mho_lab.run.product import MvmExperiment, effect_table, standard_mvm_error
 from mho_lab.studies import mvm, variants
 from mho_lab.studies.mvm import Tick

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mho.config import format_seconds
-from mho.ground import NONE, percent, with_error
+from mho.ground import NONE
 from mho_lab import report
+from mho_lab.errorbars import percent, with_error
 from mho_lab.measure.statistics import Interval
 from mho_lab.studies.shown import Page, Part, points, short
 

@@ -7,8 +7,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 from mho.config import Hardware
-from mho.ground import NONE, table, with_error
+from mho.ground import NONE, table
 from mho_lab import report
+from mho_lab.errorbars import with_error
 from mho_lab.measure.statistics import Interval
 
 

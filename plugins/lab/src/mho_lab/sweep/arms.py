@@ -10,8 +10,9 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from mho.config import format_seconds
-from mho.ground import MhoError, table, with_error
+from mho.ground import MhoError, table
 from mho.use import normalised_accuracy
+from mho_lab.errorbars import with_error
 from mho_lab.measure.state import Record, State
 from mho_lab.measure.statistics import Interval, interval, standard_error
 from mho_lab.measure.table import SHOWN, Table, read as read_all

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mho.config import format_seconds
-from mho.ground import NONE, number, t95
+from mho.ground import NONE
+from mho_lab.errorbars import number, t95
 from mho_lab.measure.state import Record, State, Status, status
 from mho_lab.measure.statistics import Interval
 from mho_lab.measure.table import read

@@ -1,0 +1,146 @@
+"""Low-rank digital adapters beside the tiles (AHWA-LoRA): trained on frozen weights, swapped on one chip, merged with PEFT."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mho import AnalogLayer, Correction, Field
+from mho.effects import CorrectionModule, Matrix, Outputs
+from mho.ground import MhoError, whole
+
+LORA = "Li et al. 2026 (AHWA-LoRA), after Hu et al. 2022"
+PREFIX = "base_model.model."  # of layers in files of PEFT
+
+
+class Adapter(Correction, kind="digital.adapter"):
+    """y + (alpha/r) B A x, with A [r, in] and B [out, r] digital: r (in + out) multiply-adds for every vector.
+
+    B starts at 0, so a new adapter changes nothing; A starts uniform, with variance 1/(3 in) as in PEFT. Training it in the
+    loop with a chip or with noise repairs what the tiles miss; `mho.adapt` puts it on layers and freezes all else.
+    """
+
+    source = LORA
+    rank: int = Field(8, ge=1, unit="1", description="rank r", source=LORA)
+    alpha: float = Field(16.0, gt=0, unit="1", description="the branch is multiplied by alpha/r", source=LORA)
+
+    def module(self, matrix: Matrix) -> LowRank:
+        return LowRank(self, matrix)
+
+
+class LowRank(CorrectionModule):
+    """`a` [r, in] and `b` [out, r], trained."""
+
+    spec: Adapter
+
+    def __init__(self, spec: Adapter, matrix: Matrix) -> None:
+        super().__init__(spec, matrix)
+        start = torch.rand(spec.rank, matrix.inputs, generator=torch.Generator().manual_seed(matrix.outputs))
+        self.a = nn.Parameter((2 * start - 1) / math.sqrt(matrix.inputs))
+        self.b = nn.Parameter(torch.zeros(matrix.outputs, spec.rank))
+
+    def outputs(self, y: Tensor, x: Outputs, w: Tensor) -> Tensor:
+        return y + (x().to(self.a.dtype) @ self.a.T @ self.b.T * (self.spec.alpha / self.spec.rank)).to(y.dtype)
+
+    @property
+    def operations(self) -> int:
+        return self.a.numel() + self.b.numel()
+
+
+def adapt(
+    net: nn.Module, rank: int = 8, layers: str | tuple[str, ...] = "*", *, alpha: float | None = None
+) -> list[nn.Parameter]:
+    """Put an adapter of this rank beside the tiles of every layer that a shell pattern of `layers` matches, and freeze
+    everything else. Returns the parameters to train; `alpha` is 2 r by default.
+
+    Adapters that are there already start anew, so that another task can be learned on the same chip. Train with a chip on
+    and `net.eval()` for that chip, or in training mode with the noise of the hardware for any chip. Raises `MhoError` where
+    no layer on tiles matches.
+    """
+    rank = whole("rank", rank, least=1)
+    patterns = (layers,) if isinstance(layers, str) else layers
+    spec = Adapter.model_validate({"rank": rank, "alpha": 2.0 * rank if alpha is None else alpha})
+    chosen = [n for n, m in net.named_modules() if isinstance(m, AnalogLayer) and any(fnmatchcase(n, p) for p in patterns)]
+    if not chosen:
+        raise MhoError(f"no layer on tiles is called {', '.join(patterns)}; conversion_report(net) lists them")
+    for p in net.parameters():
+        p.requires_grad_(False)
+    trained: dict[int, nn.Parameter] = {}
+    for name in chosen:
+        layer = cast(AnalogLayer, net.get_submodule(name))
+        for array in layer.arrays().values():
+            parts = [c for c in array.corrections if not isinstance(c, LowRank)]
+            fresh = spec.module(array.matrix).to(array.gamma.device, array.gamma.dtype)
+            array.corrections = nn.ModuleList([*parts, fresh])
+            trained |= {id(p): p for p in fresh.parameters()}
+    return list(trained.values())
+
+
+def adapters(net: nn.Module) -> Iterator[tuple[str, LowRank]]:
+    """Every adapter, with the name of its weight matrix: that of the layer, and of the matrix where there are several."""
+    for name, layer in net.named_modules():
+        if isinstance(layer, AnalogLayer):
+            for key, array in layer.arrays().items():
+                for c in array.corrections:
+                    if isinstance(c, LowRank):
+                        yield f"{name}.{key}".strip("."), c
+
+
+def save_adapters(net: nn.Module, folder: str | Path, base: str = "") -> None:
+    """Write the adapters as PEFT's LoRA: adapter_config.json and adapter_model.safetensors. `PeftModel.from_pretrained(model,
+    folder)` puts them on the torch model, `merge_and_unload` into its weights. `base` is the name of that model."""
+    found = dict(adapters(net))
+    if not found:
+        raise MhoError("this network has no adapters; mho.adapt puts them on")
+    folder, spec = Path(folder), next(iter(found.values())).spec
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, c in found.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = c.a.detach().contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = c.b.detach().contiguous()
+    save_file(tensors, str(folder / "adapter_model.safetensors"))
+    about = {
+        "peft_type": "LORA",
+        "r": spec.rank,
+        "lora_alpha": spec.alpha,
+        "target_modules": sorted(found),
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(about, indent=1))
+
+
+def load_adapters(net: nn.Module, folder: str | Path) -> None:
+    """Put adapters of `save_adapters` or of PEFT on the layers that they name, in place of those that are there; weights, scales
+    and the chip stay. Raises `MhoError` for a folder that cannot be read or does not fit."""
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / "adapter_config.json").read_text())
+        tensors = load_file(str(folder / "adapter_model.safetensors"))
+        rank, alpha = int(about["r"]), float(about["lora_alpha"])
+    except (OSError, ValueError, KeyError, SafetensorError) as e:
+        raise MhoError(f"{folder} holds no adapters ({type(e).__name__}: {e})") from None
+    names = sorted({k.removeprefix(PREFIX).rpartition(".lora_")[0] for k in tensors})
+    grads = {id(p): p.requires_grad for p in net.parameters()}
+    adapt(net, rank, tuple({n for n, m in net.named_modules() if isinstance(m, AnalogLayer) and n in names}), alpha=alpha)
+    for p in net.parameters():
+        p.requires_grad_(grads.get(id(p), True))
+    found = dict(adapters(net))
+    for name in names:
+        pair = [tensors.get(f"{PREFIX}{name}.lora_{x}.weight") for x in "AB"]
+        c = found.get(name)
+        if c is None or any(t is None or t.shape != p.shape for t, p in zip(pair, (c.a, c.b))):
+            raise MhoError(f"{folder}: the adapter of {name!r} does not fit this network")
+        with torch.no_grad():
+            c.a.copy_(cast(Tensor, pair[0]))
+            c.b.copy_(cast(Tensor, pair[1]))

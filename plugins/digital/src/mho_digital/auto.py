@@ -1,0 +1,342 @@
+"""`mho.calibrate(net, batches, method="auto")`: for every layer, the remedies that lower the error of its outputs on a chip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mho import Hardware
+from mho.effects import draws, product
+from mho.ground import MhoError, Table, Tabular, percent
+from mho.tile import Patches, TileArray
+from mho.use import chip_on, matrices, session_of
+from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels, Outliers, Scaling, fitted, relative
+
+MIGRATIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # lambda of channel scaling (NORA)
+FIRST = 2  # of them that is tried first
+FACTORS = (6.0, 3.0, 2.0, 1.5)  # of the quantile, from which on channels are digital; rising cost
+MARGIN = 0.9  # of the error without: scaling widens the spread of weights, so it has to be worth it
+STEP = 2**-0.5  # between input ranges, from the largest input down
+WORSE = 3  # ranges in a row that may be worse before the search ends
+REMEDIES = (OutlierChannels, ChannelScaling, Affine)
+VECTORS = 192  # of the inputs, that ways are compared on
+SHARES = (1.0, 0.84, 0.71, 0.59)  # of the conductance range of a column, that are tried
+CHIPS = 2  # that they are tried on
+SIGMAS = 4.0  # of a column's outputs that must fit the ADC
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What `auto` did to one weight matrix, and the mean of |y - y~|/|y| over calibration vectors before and after."""
+
+    name: str
+    before: float
+    after: float
+    migration: float | None  # lambda of channel scaling; None: no scaling
+    channels: int  # that are digital
+    share: float  # of the multiply-adds of this matrix that are digital
+    range: float | None  # the input range as a share of the largest input; None: not changed
+    columns: float = 1.0  # the mean share of the largest weight that fills the conductance range
+
+
+class Remedies(Tabular, tuple[Remedy, ...]):
+    """One entry for every weight matrix that calibration has reached; print it for a table."""
+
+    share: float = 0.0  # of all multiply-adds that are digital
+
+    def as_table(self) -> Table:
+        rows = [
+            (
+                r.name,
+                percent(r.before),
+                percent(r.after),
+                "" if r.migration is None else f"{r.migration:g}",
+                f"{r.channels} ({percent(r.share, 2)} %)" if r.channels else "",
+                "" if r.range is None else f"{r.range:.2f} max",
+                "" if r.columns == 1 else f"{r.columns:.2f} max",
+            )
+            for r in self
+        ]
+        head = ["matrix", "error % before", "after", "lambda", "digital channels", "input range", "conductance range"]
+        title = f"{len(self)} weight matrices, {percent(self.share, 2)} % of the multiply-adds digital"
+        return Table(head, rows, note=title)
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything about an array that `auto` may change."""
+
+    scale: Tensor
+    digital: Tensor
+    ranges: Tensor
+    gamma: Tensor
+
+    @classmethod
+    def of(cls, array: TileArray) -> State:
+        return cls(*(t.detach().clone() for t in _tensors(array)))
+
+    @torch.no_grad()
+    def put(self, array: TileArray, weight: Tensor) -> None:
+        for now, then in zip(_tensors(array), (self.scale, self.digital, self.ranges, self.gamma)):
+            now.copy_(then)
+        array.settle(weight)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A way to run a matrix, its error, and what it costs."""
+
+    state: State
+    remedy: Remedy
+    macs: int  # digital multiply-adds for every vector
+
+
+def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Remedies:
+    """Choose remedies for the arrays whose `inputs` [vector, in] are given: see `mho.calibrate`. Raises `MhoError` for a
+    network with a chip, and for a budget that is no share."""
+    if chip_on(net) is not None:
+        raise MhoError("method='auto' changes what is written to the tiles: take the chip off first, mho.unprogram(net)")
+    if not (isinstance(budget, (int, float)) and 0 <= budget <= 1):
+        raise MhoError(f"budget is a share of the multiply-adds, from 0 to 1, got {budget!r}")
+    equip(net)
+    hardware = session_of(net).hardware
+    time = hardware.times[-1] if hardware is not None else 0.0
+    found: dict[TileArray, list[Found]] = {}
+    pairs = [(a, w.detach()) for a, w in matrices(net) if a in inputs]
+    for array, weight in tqdm(pairs, "calibration", leave=False, disable=len(pairs) < 50):
+        found[array] = list(Search(array, weight, inputs[array], time).levels(FACTORS if budget else ()))
+    total = sum(_macs(a) for a in found)
+    chosen = _within(found, budget * total)
+    weights = dict(pairs)
+    for array, f in chosen.items():
+        f.state.put(array, weights[array])
+    made = Remedies(f.remedy for f in chosen.values())
+    made.share = sum(f.macs for f in chosen.values()) / max(1, total)
+    return made
+
+
+def equip(net: nn.Module) -> None:
+    """Give every array the corrections that `auto` sets, where it lacks them, and let the hardware of the network say so."""
+    arrays = [a for a, _ in matrices(net)]
+    missing = [k for k in REMEDIES if not all(any(isinstance(c.spec, k) for c in a.corrections) for a in arrays)]
+    for array in arrays:
+        for kind in missing:
+            if not any(isinstance(c.spec, kind) for c in array.corrections):
+                array.corrections.append(cast(Any, kind)().module(array.matrix).to(array.gamma.device, array.gamma.dtype))
+    session = session_of(net)
+    if missing and session.hardware is not None:
+        data = session.hardware.to_data()
+        for tile in data["tiles"].values():
+            kinds = [c["kind"] for c in tile.get("corrections", ())]
+            tile["corrections"] = [*tile.get("corrections", ()), *({"kind": k.KIND} for k in missing if k.KIND not in kinds)]
+        session.hardware = Hardware.from_data(data)
+
+
+@dataclass(frozen=True)
+class Search:
+    """One weight matrix on one trial chip at an age of `time` seconds, and some inputs x [vector, in] of its layer."""
+
+    array: TileArray
+    weight: Tensor
+    x: Tensor
+    time: float
+
+    def levels(self, factors: tuple[float, ...]) -> Iterator[Found]:
+        """The best way without digital channels, then those with more and more of them that lower the error further."""
+        array, outliers = self.array, _outliers(self.array)
+        chip, before = array.chip, self.error()
+        start = Remedy(array.name, before, before, None, 0, 0.0, None)
+        best = Found(State.of(array), start, outliers.operations)
+        none = torch.zeros_like(outliers.digital)
+        plain, *scaled = self._scaled(none, start)
+        best = min(best, plain, key=lambda f: f.remedy.after)
+        found = min(scaled, key=lambda f: f.remedy.after)
+        best = found if found.remedy.after < MARGIN * best.remedy.after else best
+        best = self._with_columns(best)
+        yield best
+        for factor in factors:
+            digital = outliers.chosen(self._x(), factor)
+            if bool((digital == best.state.digital).all()):
+                continue
+            better = self._with_columns(self._way(digital, best.remedy.migration, start))
+            if better.remedy.after < best.remedy.after:
+                best = better
+                yield best
+        array.chip = chip
+
+    def _scaled(self, digital: Tensor, start: Remedy) -> Iterator[Found]:
+        """Without scaling, then with it: from the middle of `MIGRATIONS` down and up, as long as the error falls."""
+        yield self._way(digital, None, start)
+        middle = best = self._way(digital, MIGRATIONS[FIRST], start)
+        yield middle
+        for side in (MIGRATIONS[FIRST - 1 :: -1], MIGRATIONS[FIRST + 1 :]):
+            last = middle
+            for migration in side:
+                way = self._way(digital, migration, start)
+                if way.remedy.after >= last.remedy.after:
+                    break
+                last = best = way
+                yield best
+            if best is not middle:  # the other side only leads away
+                return
+
+    def _way(self, digital: Tensor, migration: float | None, start: Remedy) -> Found:
+        """With these digital channels, this lambda, and the best input range."""
+        array, outliers, scaling = self.array, _outliers(self.array), _scaling(self.array)
+        outliers.digital.copy_(digital)
+        given, w = outliers.inputs(self._channels(self._x())), outliers.weights(self._w())
+        ones = torch.ones_like(scaling.scale)
+        scaling.scale.copy_(ones if migration is None else scaling.scales(self._rows(given), w, migration))
+        array.remap(self.weight)
+        share = outliers.operations / _macs(array)
+        return self._ranged(replace(start, migration=migration, channels=int(digital.sum()), share=share))
+
+    def _ranged(self, about: Remedy) -> Found:
+        """With the best input range, where there is one to choose."""
+        array = self.array
+        given = array.layout.cut(array.dac_inputs(Patches(self._x())).rows())
+        top = given.abs().amax((0, 2))[:, None]
+        top = torch.where(top > 0, top, torch.ones_like(top))
+        self.program()
+        if not array.learns_range:
+            return self._found(replace(about, after=self.read()))
+        best: tuple[float, float] | None = None
+        k = missed = 0
+        while missed < WORSE:
+            error = self.read(top * STEP**k)
+            better = best is None or error < best[0]
+            best, missed = ((error, STEP**k), 0) if better else (best, missed + 1)
+            k += 1
+        assert best is not None
+        array.input_range.copy_(top * best[1])
+        return self._found(replace(about, after=best[0], range=best[1]))
+
+    def _with_columns(self, best: Found) -> Found:
+        """With other conductance ranges: from the statistics of columns where these saturate the ADC, and for every column the
+        share of it that leaves the smallest squared error; smaller ranges clip the largest weights, and lift the others."""
+        array = self.array
+        best.state.put(array, self.weight)
+        x = array.layout.cut(array.dac_inputs(Patches(self._x())).rows())
+        start = columns(array, self.weight, x, array.gamma.clone())
+        exact = product(x, array.on_tiles(self._w())) * array.output_factor()
+        weight = exact.flatten(1).square().sum(1).clamp(min=1e-24) ** -1
+        errors = []
+        for share in SHARES:
+            array.gamma.copy_(start * share)
+            total = torch.zeros_like(start)
+            for k in range(CHIPS):
+                self.program(k)
+                y = array.trace(array.layout.join(x), self.weight, "auto")["digital"]
+                gain, offset = fitted(y.flatten(1), exact.flatten(1), weight)
+                left = (y.flatten(1) * gain + offset - exact.flatten(1)).square()
+                total += (left * weight[:, None]).mean(0).view_as(start)
+            errors.append(total)
+        chosen = torch.tensor(SHARES, device=start.device, dtype=start.dtype)[torch.stack(errors).argmin(0)]
+        array.gamma.copy_(start * chosen)
+        found = self._found(replace(best.remedy, after=self.error(), columns=float(chosen.mean())))
+        return found if found.remedy.after < best.remedy.after else best
+
+    def _found(self, remedy: Remedy) -> Found:
+        return Found(State.of(self.array), remedy, _outliers(self.array).operations)
+
+    # -- measuring ----------------------------------------------------------------------------------------------
+    def program(self, k: int = 0) -> None:
+        self.array.program(self.weight, draws.key("calibrate", k), self.time)
+
+    def error(self) -> float:
+        self.program()
+        return self.read()
+
+    def read(self, ranges: Tensor | None = None) -> float:
+        """The mean of |y - y~|/|y| over vectors: every vector counts alike, however large it is, since layers of a transformer
+        normalise what they are given. Where gains and offsets of one half of the vectors lower it on the other, as they will
+        be read from the chip, the error that they leave."""
+        array, x = self.array, self._x()
+        y = array.trace(array.dac_inputs(Patches(x)).rows(), self.weight, "auto", ranges)["outputs"]
+        for c in array.corrections:
+            y = c.outputs(y, lambda: x, self._w())
+        exact = array.layout.join_groups(array.layout.split_groups(x) @ self._w().mT)
+        size = exact.norm(dim=1)
+        y, exact, weight = y[size > 0], exact[size > 0], size[size > 0] ** -2
+        if len(y) < 2:
+            return 0.0
+        error = relative(y, exact)
+        half, other = slice(0, None, 2), slice(1, None, 2)
+        repaired = 0.0
+        for a, b in ((half, other), (other, half)):
+            gain, offset = fitted(y[a], exact[a], weight[a])
+            repaired += relative(gain * y[b] + offset, exact[b]) / 2
+        return min(error, repaired)
+
+    def _w(self) -> Tensor:
+        return self.weight.to(torch.float64 if self.weight.dtype == torch.float64 else torch.float32)
+
+    def _x(self) -> Tensor:
+        return self.x[:: max(1, len(self.x) // VECTORS)].to(self._w().dtype)
+
+    def _channels(self, x: Tensor) -> Tensor:
+        """[vector, in] -> [vector * cell, channel]: what `inputs` of corrections takes."""
+        return x.unflatten(1, (-1, self.array.matrix.cells)).mT.flatten(0, 1)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """Back from `_channels`."""
+        return x.unflatten(0, (-1, self.array.matrix.cells)).mT.flatten(1)
+
+
+def _within(found: dict[TileArray, list[Found]], macs: float) -> dict[TileArray, Found]:
+    """Of every array one way: the upgrades that lower the error most for their cost, as long as all cost at most `macs`."""
+    at = dict.fromkeys(found, 0)
+    spent = sum(ways[0].macs for ways in found.values())
+
+    def worth(array: TileArray) -> float:
+        now, then = found[array][at[array]], found[array][at[array] + 1]
+        return (now.remedy.after - then.remedy.after) / max(1, then.macs - now.macs)
+
+    waiting = {a for a, ways in found.items() if len(ways) > 1}
+    while waiting:
+        array = max(waiting, key=lambda a: (worth(a), a.name))
+        cost = found[array][at[array] + 1].macs - found[array][at[array]].macs
+        if spent + cost <= macs:
+            spent += cost
+            at[array] += 1
+        else:
+            waiting.discard(array)
+        if at[array] + 1 == len(found[array]):
+            waiting.discard(array)
+    return {a: found[a][k] for a, k in at.items()}
+
+
+def columns(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tensor:
+    """Conductance ranges [tile, out] from the statistics of column outputs (Lammie et al., ISCAS 2024): where
+    |mean| + 4 sigma of y/(alpha gamma) is beyond the bound of the ADC, gamma grows until it is not."""
+    bound = array.view.geometry.bound
+    if bound == float("inf"):
+        return before
+    dac = array.view.dac
+    alpha = before.new_ones(1) if dac is None else dac.used_range(x, array.input_range)
+    y = product((x / alpha).to(before.dtype), array.on_tiles(weight.to(before.dtype))) / before
+    need = y.mean(0).abs() + SIGMAS * y.std(0)
+    return before * (need / bound).clamp(min=1.0)
+
+
+def _tensors(array: TileArray) -> tuple[Tensor, ...]:
+    return _scaling(array).scale, _outliers(array).digital, array.input_range, array.gamma
+
+
+def _scaling(array: TileArray) -> Scaling:
+    return next(c for c in array.corrections if isinstance(c, Scaling))
+
+
+def _outliers(array: TileArray) -> Outliers:
+    return next(c for c in array.corrections if isinstance(c, Outliers))
+
+
+def _macs(array: TileArray) -> int:
+    """Multiply-adds for every vector."""
+    m = array.matrix
+    return m.outputs * (m.inputs // m.groups)

@@ -1,0 +1,146 @@
+"""Which layers should stay digital, for networks with hundreds of them: sensitivities from a few backward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mho import Hardware
+from mho.effects import draws
+from mho.ground import MhoError, Table, Tabular, percent
+from mho.tile import TileArray, tile_arrays
+from mho.use import keeping_chip, keeping_modes, matrices, run_batch, session_of
+
+Logits = Callable[[nn.Module, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """One weight matrix: the divergence in nats that it alone causes on a chip, and its multiply-adds for every vector."""
+
+    name: str
+    kl: float
+    macs: int
+
+
+@dataclass(frozen=True)
+class LayerChoice(Tabular):
+    """Sensitivities, the worst for their cost first, and which of the layers stay digital."""
+
+    layers: tuple[Sensitivity, ...]
+    digital: tuple[str, ...]
+    hardware: Hardware | None = field(default=None, repr=False)
+
+    @property
+    def kl(self) -> float:
+        """The divergence of all that is left on tiles, as the sum of its parts."""
+        return sum(s.kl for s in self.layers if s.name not in self.digital)
+
+    @property
+    def share(self) -> float:
+        """Of the multiply-adds, those that are digital."""
+        return sum(s.macs for s in self.layers if s.name in self.digital) / max(1, sum(s.macs for s in self.layers))
+
+    def as_table(self) -> Table:
+        rows = [(s.name, f"{s.kl:.2g}", f"{s.macs:,}", "digital" if s.name in self.digital else "") for s in self.layers]
+        note = f"left on tiles: KL {self.kl:.2g} nats; {percent(self.share, 2)} % of the multiply-adds digital"
+        return Table(["matrix", "KL, nats", "multiply-adds", "stays"], rows, note=note)
+
+
+def sensitivities(
+    net: nn.Module, batches: Iterable[Any], logits: Logits | None = None, *, seed: int = 0, labels: int = 4
+) -> tuple[Sensitivity, ...]:
+    """KL(exact || one matrix on a chip) of the output distribution of `net`, per vector of logits, for every weight matrix.
+
+    Second order in the errors e of the outputs of a matrix: KL = e^T F e/2 with the Fisher matrix F, which is the mean of
+    g g^T over labels drawn from the exact distribution, g the gradient of their log-probability (Amari 1998). So one
+    forward with exact products and `labels` backward passes per batch serve all matrices; the errors are those of chip 0 of
+    `seed` at the last time of the hardware, on the exact inputs. `logits(net, batch)` [..., class] defaults to the `logits` of
+    what the network returns, or to that itself. Raises `MhoError` without batches or analog layers.
+    """
+    found: dict[str, float] = {}
+    hardware, vectors = session_of(net).hardware, 0
+    time, weights = (hardware.times[-1] if hardware is not None else 0.0), dict(matrices(net))
+    if not weights:
+        raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
+    key = draws.key("chip", seed, 0)
+    generator = torch.Generator().manual_seed(seed)
+    with keeping_modes(net), keeping_chip(net), torch.enable_grad():
+        net.eval()
+        for batch in batches:
+            with _watching(net) as calls:
+                y = _logits(net, batch, logits)
+                p = y.log_softmax(-1).flatten(0, -2)
+            outputs = [out for _, _, out in calls]
+            gradients = []
+            for k in range(labels):
+                drawn = torch.multinomial(p.detach().exp(), 1, generator=generator)
+                keep = k + 1 < labels
+                gradients.append(torch.autograd.grad(p.gather(1, drawn).sum(), outputs, retain_graph=keep, allow_unused=True))
+            vectors += len(p)
+            slopes = [[0.0] * labels for _ in calls]
+            with torch.no_grad():
+                for (array, x, out), number in zip(calls, range(len(calls))):
+                    array.program(weights[array].detach(), key, time)
+                    error = (array(x, weights[array]) - out).double()
+                    array.chip = None
+                    slopes[number] = [0.0 if g[number] is None else float((g[number] * error).sum()) for g in gradients]
+            for name in {a.name for a, _, _ in calls}:  # calls of one matrix act together
+                total = torch.tensor([s for (a, _, _), s in zip(calls, slopes) if a.name == name]).sum(0)
+                found[name] = found.get(name, 0.0) + float(total.square().mean()) / 2
+    if not vectors:
+        raise MhoError("sensitivities saw no data: `batches` was empty")
+    return tuple(Sensitivity(a.name, found.get(a.name, 0.0) / vectors, _macs(a)) for a in weights)
+
+
+def stay_digital(
+    net: nn.Module, batches: Iterable[Any], target: float, logits: Logits | None = None, *, seed: int = 0, labels: int = 4
+) -> LayerChoice:
+    """Which layers stay digital so that the divergence of the rest, the sum of their `sensitivities`, is at most `target` nats:
+    greedily, those with the largest divergence for their multiply-adds first. `.hardware` is that of the network with a
+    rule for each of them; measure it before you trust it, since a sum of second-order parts is a prediction."""
+    if not target > 0:
+        raise MhoError(f"target is a divergence in nats, above 0; got {target!r}")
+    worst = sorted(sensitivities(net, batches, logits, seed=seed, labels=labels), key=lambda s: -s.kl / s.macs)
+    left, digital = sum(s.kl for s in worst), []
+    for s in worst:
+        if left <= target:
+            break
+        digital.append(s.name)
+        left -= s.kl
+    hardware = session_of(net).hardware
+    if hardware is not None:
+        data = hardware.to_data()
+        data["layers"] = [*({"match": name, "tile": "digital"} for name in digital), *data.get("layers", ())]
+        hardware = Hardware.from_data(data)
+    return LayerChoice(tuple(worst), tuple(digital), hardware)
+
+
+def _logits(net: nn.Module, batch: Any, logits: Logits | None) -> Tensor:
+    made = run_batch(net, batch) if logits is None else logits(net, batch)
+    return torch.as_tensor(getattr(made, "logits", made))
+
+
+@contextmanager
+def _watching(net: nn.Module) -> Any:
+    """A list of (array, inputs, outputs) of every call inside the block, while all products are exact."""
+    calls: list[tuple[TileArray, Tensor, Tensor]] = []
+    arrays = tile_arrays(net)
+    handles = [a.register_forward_hook(lambda a, args, y: calls.append((a, args[0], y))) for a in arrays]
+    for array in arrays:
+        array.exact = True
+    try:
+        yield calls
+    finally:
+        for array, handle in zip(arrays, handles):
+            array.exact = False
+            handle.remove()
+
+
+def _macs(array: TileArray) -> int:
+    return array.matrix.outputs * (array.matrix.inputs // array.matrix.groups)

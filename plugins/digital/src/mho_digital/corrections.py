@@ -1,0 +1,219 @@
+"""Digital corrections of one weight matrix: scaled channels, channels that stay digital, gains and offsets of the outputs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mho import Correction, Field
+from mho.effects import CorrectionModule, Matrix, Outputs, Read
+
+NORA = "Hou et al. 2025 (NORA); Xiao et al. 2023 (SmoothQuant)"
+LEAST, MOST = 1e-3, 1e3  # of a channel's scale: more than a converter of 10 bits can tell apart
+
+
+def tops(x: Tensor, matrix: Matrix) -> Tensor:
+    """The largest |x| of every input channel, x [vector, in] -> [channel]."""
+    return x.abs().amax(0).view(-1, matrix.cells).amax(1)
+
+
+def weight_tops(w: Tensor, matrix: Matrix) -> Tensor:
+    """The largest |w| of every input channel, w [out, in] or [group, out, in] -> [channel]."""
+    return w.abs().amax(-2).reshape(-1, matrix.cells).amax(1)
+
+
+class ChannelScaling(Correction, kind="digital.channel_scaling"):
+    """Channel k of the inputs is divided by s_k, and its weights are multiplied by it, before both are quantised:
+    s_k = max|x_k|^lambda / max|w_k|^(1 - lambda), divided by the geometric mean of all s.
+
+    Outliers of the activations move into the weights, so that one input range fits all channels. Calibration with
+    method="auto" searches lambda for every layer. It costs one multiplication for every input.
+    """
+
+    source: ClassVar[str] = NORA
+    migration: float = Field(0.5, ge=0, le=1, unit="1", description="lambda: 0 evens out the weights, 1 the inputs", source=NORA)
+
+    def module(self, matrix: Matrix) -> Scaling:
+        return Scaling(self, matrix)
+
+
+class Scaling(CorrectionModule):
+    """`scale` [channel] is 1 before it is fitted."""
+
+    scale: Tensor
+    spec: ChannelScaling
+
+    def __init__(self, spec: Correction, matrix: Matrix) -> None:
+        super().__init__(spec, matrix)
+        self.register_buffer("scale", torch.ones(matrix.channels))
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return x / self.scale.to(x.dtype)
+
+    def weights(self, w: Tensor) -> Tensor:
+        scale = self.scale.to(w.dtype).repeat_interleave(self.matrix.cells)
+        return w * (scale if w.dim() == 2 else scale.view(len(w), 1, -1))
+
+    def fit(self, x: Tensor, w: Tensor, y: Outputs) -> None:
+        self.scale.copy_(self.scales(x, w, self.spec.migration))
+
+    def scales(self, x: Tensor, w: Tensor, migration: float) -> Tensor:
+        """s [channel]; 1 for channels without inputs or weights."""
+        a, b = tops(x, self.matrix), weight_tops(w, self.matrix)
+        s = torch.where((a > 0) & (b > 0), a**migration / b.clamp(min=1e-12) ** (1 - migration), 1.0)
+        alive = (a > 0) & (b > 0)
+        mean = ((s.clamp(min=1e-30).log() * alive).sum() / alive.sum().clamp(min=1)).exp()
+        return torch.where(alive, (s / mean).clamp(LEAST, MOST), 1.0)
+
+    @property
+    def operations(self) -> int:
+        return 0 if bool((self.scale == 1).all()) else self.matrix.channels
+
+
+class OutlierChannels(Correction, kind="digital.outlier_channels"):
+    """Input channels whose largest |x| is beyond `factor` times the quantile of all |x| of the layer are multiplied digitally,
+    beside the tiles, where their rows hold 0; the largest of them first, up to a `share` of the channels.
+
+    A handful of channels carries the outliers of a transformer. The cost is their share of the multiply-adds of the layer.
+    """
+
+    source: ClassVar[str] = "after Dettmers et al. 2022 (LLM.int8)"
+    factor: float = Field(1.5, gt=0, unit="1", description="times the quantile, from which on a channel is digital", source="mho")
+    quantile: float = Field(0.999, gt=0, le=1, unit="1", description="quantile of |x| over all inputs of the layer", source="mho")
+    share: float = Field(0.05, ge=0, le=1, unit="1", description="of the channels, at most this share is digital", source="mho")
+
+    def module(self, matrix: Matrix) -> Outliers:
+        return Outliers(self, matrix)
+
+
+class Outliers(CorrectionModule):
+    """`digital` [channel] is 1 for channels beside the tiles, and all 0 before it is fitted."""
+
+    digital: Tensor
+    spec: OutlierChannels
+
+    def __init__(self, spec: Correction, matrix: Matrix) -> None:
+        super().__init__(spec, matrix)
+        self.register_buffer("digital", torch.zeros(matrix.channels))
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return x * (1 - self.digital).to(x.dtype)
+
+    def weights(self, w: Tensor) -> Tensor:
+        on_tiles = (1 - self.digital).to(w.dtype).repeat_interleave(self.matrix.cells)
+        return w * (on_tiles if w.dim() == 2 else on_tiles.view(len(w), 1, -1))
+
+    def outputs(self, y: Tensor, x: Outputs, w: Tensor) -> Tensor:
+        most = int(self.spec.share * self.matrix.channels)
+        if not most:
+            return y
+        if w.dim() == 2:
+            mask, channels = self.digital.topk(most)
+            cells = torch.arange(self.matrix.cells, device=y.device)
+            rows = (channels[:, None] * self.matrix.cells + cells).flatten()
+            mask = mask.repeat_interleave(self.matrix.cells).to(y.dtype)
+            return y + (x()[:, rows].to(y.dtype) * mask) @ w[:, rows].T.to(y.dtype)
+        mask = self.digital.repeat_interleave(self.matrix.cells).to(y.dtype)
+        xs = (x().to(y.dtype) * mask).unflatten(1, (len(w), -1)).transpose(0, 1)
+        return y + (xs @ w.mT.to(y.dtype)).transpose(0, 1).flatten(1)
+
+    def fit(self, x: Tensor, w: Tensor, y: Outputs) -> None:
+        self.digital.copy_(self.chosen(x, self.spec.factor))
+
+    def chosen(self, x: Tensor, factor: float) -> Tensor:
+        """Which channels are digital, [channel] of 0 and 1."""
+        top, size = tops(x, self.matrix), x.abs().flatten()
+        rank = min(len(size), max(1, round(self.spec.quantile * len(size))))
+        count = min(int((top > factor * size.kthvalue(rank).values).sum()), int(self.spec.share * len(top)))
+        return torch.zeros_like(top).index_fill_(0, top.topk(count).indices, 1.0)
+
+    @property
+    def operations(self) -> int:
+        """Every group has outputs of its own."""
+        return int(self.digital.sum()) * self.matrix.cells * (self.matrix.outputs // self.matrix.groups)
+
+
+class Affine(Correction, kind="digital.affine"):
+    """Every output of a chip is multiplied by a gain and shifted by an offset, read from the chip when it has been programmed
+    and whenever it has aged: y -> g y + o, the least-squares fit of the digital products of calibration vectors.
+
+    g_j = cov(y_j, t_j)/var(y_j), o_j = mean t_j - g_j mean y_j, with targets t of ideal tiles and vectors weighted by
+    1/|t|^2, so that each counts alike. Both fold into the digital scale and the bias that are there anyway. Vectors that the
+    DAC clips are left out, since they would rule the fit; and a layer takes the fit of one half of the vectors only if it
+    lowers the mean of |y - t|/|t| on the other half.
+    """
+
+    source: ClassVar[str] = "mho; recalibration of a chip as in Chen et al. 2025"
+    vectors: int = Field(256, ge=8, unit="1", description="calibration vectors that are kept", source="mho")
+    clipped: float = Field(
+        0.01, ge=0, unit="1", description="vectors are left out that lose more than this share of their energy", source="mho"
+    )
+
+    def module(self, matrix: Matrix) -> GainAndOffset:
+        return GainAndOffset(self, matrix)
+
+
+class GainAndOffset(CorrectionModule):
+    """`bits` [vector, in] are the first `count` calibration vectors, in bfloat16, which moving a network must not change."""
+
+    bits: Tensor
+    count: Tensor
+    spec: Affine
+
+    def __init__(self, spec: Affine, matrix: Matrix) -> None:
+        super().__init__(spec, matrix)
+        self.register_buffer("bits", torch.zeros(spec.vectors, matrix.inputs, dtype=torch.int16))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    def fit(self, x: Tensor, w: Tensor, y: Outputs) -> None:
+        kept = x[:: max(1, len(x) // len(self.bits))][: len(self.bits)].to(torch.bfloat16).contiguous()
+        self.bits.zero_()[: len(kept)] = kept.view(torch.int16)
+        self.count.fill_(len(kept))
+
+    def repair(self, read: Read) -> tuple[Tensor, Tensor] | None:
+        if not (n := int(self.count)):
+            return None
+        seen = read(self.bits[:n].view(torch.bfloat16))
+        y, t = seen["outputs"], seen["exact"]
+        size = t.square().sum(1)
+        good = (size > 0) & (self.lost(seen) <= self.spec.clipped)
+        y, t, weight = y[good], t[good], 1 / size[good].clamp(min=1e-24)
+        half = torch.arange(len(y), device=y.device) % 2 == 0
+        if int(half.sum()) < 4:
+            return None
+        g, o = fitted(y[half], t[half], weight[half])
+        y2, t2 = seen["outputs"][size > 0], seen["exact"][size > 0]
+        other = torch.ones(len(seen["outputs"]), dtype=torch.bool, device=y.device)
+        other[good.nonzero().squeeze(1)[half]] = False
+        other = other[size > 0]
+        if relative(g * y2[other] + o, t2[other]) >= relative(y2[other], t2[other]):
+            return None
+        return fitted(y, t, weight)
+
+    @staticmethod
+    def lost(seen: dict[str, Tensor]) -> Tensor:
+        """The share of the energy of every vector that the DAC clips."""
+        x = seen["given"]
+        beyond = (x.abs() - seen["range"]).relu() if "range" in seen else torch.zeros_like(x)
+        return beyond.square().sum((1, 2)) / x.square().sum((1, 2)).clamp(min=1e-24)
+
+    @property
+    def operations(self) -> int:
+        return 0  # both are part of the digital scale and of the bias
+
+
+def fitted(y: Tensor, t: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Gain and offset [out] of outputs y for targets t [vector, out]; gain 1 where an output never moves."""
+    share = (weight / weight.sum())[:, None]
+    ym, tm = (share * y).sum(0), (share * t).sum(0)
+    dy = y - ym
+    var, cov = (share * dy * dy).sum(0), (share * dy * (t - tm)).sum(0)
+    g = torch.where(var > 0, cov / var.clamp(min=1e-30), torch.ones_like(var))
+    return g, tm - g * ym
+
+
+def relative(y: Tensor, t: Tensor) -> float:
+    """The mean of |y - t|/|t| over vectors [vector, out]."""
+    return float(((y - t).norm(dim=1) / t.norm(dim=1).clamp(min=1e-12)).mean())

@@ -1,0 +1,79 @@
+"""Adapters: everything else is frozen, two tasks share one chip, PEFT reads and merges them."""
+
+import pytest
+import torch
+from torch import nn
+
+import mho
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def trained(net, target, steps=30):
+    x = torch.randn(64, 20, generator=torch.Generator().manual_seed(2))
+    parameters = mho.adapt(net, rank=4)
+    optimizer = torch.optim.Adam(parameters, lr=0.01)
+    losses = []
+    for _ in range(steps):
+        loss = (net(x) - target(x)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def test_only_adapters_are_trained_and_the_chip_stays():
+    net = mho.to_analog(network(), "pcm.standard").eval()
+    mho.program(net, seed=0)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    cells = net[0].tiles.chip.programmed.clone()
+    losses = trained(net, lambda x: x[:, :4])
+    assert losses[-1] < losses[0] / 2
+    assert torch.equal(cells, net[0].tiles.chip.programmed)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items() if k in before)
+    assert sum(p.requires_grad for p in net.parameters()) == 4
+    assert mho.conversion_report(net)[0].operations == 4 * (20 + 16)
+
+
+def test_adapters_of_two_tasks_are_swapped_on_one_chip(tmp_path):
+    net = mho.to_analog(network(), "ideal.exact").eval()
+    mho.program(net, seed=0)
+    x, found = torch.randn(8, 20), []
+    for name, target in (("a", lambda x: x[:, :4]), ("b", lambda x: -x[:, :4])):
+        trained(net, target)
+        mho.save_adapters(net, tmp_path / name)
+        found.append(net(x).detach())
+    for name, y in zip("ab", found):
+        mho.load_adapters(net, tmp_path / name)
+        assert torch.allclose(net(x), y, atol=1e-6)
+    assert not torch.allclose(*found, atol=0.1)
+
+
+def test_peft_puts_them_on_the_torch_model_and_merges_them(tmp_path):
+    peft = pytest.importorskip("peft")
+    model = network()
+    net = mho.to_analog(model, "ideal.exact").eval()
+    trained(net, lambda x: x[:, :4])
+    mho.save_adapters(net, tmp_path)
+    merged = peft.PeftModel.from_pretrained(model, str(tmp_path)).merge_and_unload()
+    x = torch.randn(8, 20)
+    assert torch.allclose(merged(x), net(x), atol=1e-5)
+
+
+def test_what_does_not_fit_is_said(tmp_path):
+    net = mho.to_analog(network(), "ideal.exact")
+    with pytest.raises(mho.MhoError, match="no layer on tiles is called head"):
+        mho.adapt(net, layers="head")
+    with pytest.raises(mho.MhoError, match="no adapters"):
+        mho.save_adapters(net, tmp_path)
+    with pytest.raises(mho.MhoError, match="holds no adapters"):
+        mho.load_adapters(net, tmp_path)
+    mho.adapt(net, rank=2, layers="0")
+    mho.save_adapters(net, tmp_path)
+    other = mho.to_analog(nn.Sequential(nn.Linear(8, 8)), "ideal.exact")
+    with pytest.raises(mho.MhoError, match="adapter of '0' does not fit"):
+        mho.load_adapters(other, tmp_path)

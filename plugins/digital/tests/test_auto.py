@@ -1,0 +1,131 @@
+"""The choice of remedies: never worse than the start, exact on ideal tiles, within its budget, saved and loaded."""
+
+import pytest
+import torch
+from mho_digital import auto
+from mho_kit import CalibrationContract
+from torch import nn
+
+import mho
+
+pytestmark = pytest.mark.filterwarnings("ignore:weights beyond the range")  # ranges of columns are meant to clip outliers
+
+
+class TestColumns(CalibrationContract):
+    method = auto.columns
+    argument = "columns"
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(96, 48), nn.ReLU(), nn.Linear(48, 32), nn.Tanh(), nn.Linear(32, 10))
+
+
+def batches(channel=5, factor=60.0):
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(4, 64, 96, generator=g)
+    x[..., channel] *= factor
+    return list(x)
+
+
+def error(net, model, data):
+    y, exact = net(data), model(data)
+    return float(((y - exact).norm(dim=1) / exact.norm(dim=1)).mean())
+
+
+def over_chips(net, model, data, chips=4):
+    scores = mho.evaluate(net, lambda n: error(n, model, data), ["1 h"], chips).scores
+    return sum(s[0] for s in scores) / chips
+
+
+@pytest.mark.parametrize(("changes", "share"), [((), 0.75), (("tiles.pcm.dac.range=dynamic",), 0.92)])
+def test_outlier_channels_are_survived_without_training(changes, share):
+    model, data = network().eval(), batches()
+    hw = mho.load("pcm.standard", set=changes)
+    plain = mho.to_analog(model, hw).eval()
+    mho.calibrate(plain, data)
+    net = mho.to_analog(model, hw).eval()
+    done = mho.calibrate(net, data, method="auto")
+    assert [r.name for r in done] == ["0", "2", "4"] and done.share == 0
+    assert all(r.after <= r.before for r in done) and done[0].migration is not None
+    held = torch.cat(batches())
+    assert over_chips(net, model, held) < share * over_chips(plain, model, held)
+
+
+def test_digital_channels_stay_within_the_budget():
+    model, data = network().eval(), batches()
+    net = mho.to_analog(model, "pcm.standard").eval()
+    done = mho.calibrate(net, data, method="auto", budget=0.02)
+    report = mho.conversion_report(net)
+    scalings = sum(96 * (i == 0) + 48 * (i == 1) + 32 * (i == 2) for i, r in enumerate(done) if r.migration is not None)
+    total = 96 * 48 + 48 * 32 + 32 * 10
+    assert 0 < done.share <= 0.02
+    assert sum(e.operations for e in report.analog) == pytest.approx(done.share * total + scalings)
+    assert done[0].channels >= 1 and "digital channels" in str(done)
+
+
+def test_ideal_tiles_compute_the_same_afterwards():
+    model, data = network().eval(), batches()
+    net = mho.to_analog(model, "ideal.exact").eval()
+    mho.calibrate(net, data, method="auto", budget=0.5)
+    exact = model(data[0])
+    assert (net(data[0]) - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+def test_what_was_chosen_is_saved_with_its_hardware(tmp_path):
+    model, data = network().eval(), batches()
+    net = mho.to_analog(model, "pcm.standard").eval()
+    mho.calibrate(net, data, method="auto", budget=0.02)
+    mho.save_model(net, tmp_path / "net.safetensors")
+    from mho.use import session_of
+
+    again = mho.to_analog(network(), mho.Hardware.from_yaml(session_of(net).hardware.to_yaml())).eval()
+    mho.load_model(again, tmp_path / "net.safetensors")
+    for n in (net, again):
+        mho.program(n, seed=4)
+    assert torch.equal(net(data[0]), again(data[0]))
+
+
+def test_a_network_with_a_chip_and_a_strange_budget_are_refused():
+    net = mho.to_analog(network(), "pcm.standard").eval()
+    with pytest.raises(mho.MhoError, match="budget is a share"):
+        mho.calibrate(net, batches(), method="auto", budget=3)
+    mho.program(net, seed=0)
+    with pytest.raises(mho.MhoError, match="take the chip off"):
+        mho.calibrate(net, batches(), method="auto")
+    with pytest.raises(mho.MhoError, match="method cannot be 'auro'; did you mean 'auto'"):
+        mho.calibrate(net, batches(), method="auro")
+
+
+def test_convolutions_and_recurrent_layers_take_part():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.lstm = nn.Conv2d(3, 8, 3, groups=1), nn.LSTM(8, 6, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(self.conv(x).flatten(2).mT)[0]
+
+    torch.manual_seed(0)
+    model = Both().eval()
+    data = [torch.randn(4, 3, 6, 6)]
+    data[0][:, 1] *= 40
+    net = mho.to_analog(model, "pcm.standard").eval()
+    done = mho.calibrate(net, data, method="auto", budget=0.4)
+    assert {r.name for r in done} == {a.name for a in mho.tile.tile_arrays(net)}
+    assert all(r.after <= r.before for r in done)
+    exact = mho.to_analog(model, "ideal.exact").eval()
+    mho.calibrate(exact, data, method="auto", budget=0.4)
+    assert torch.allclose(exact(data[0]), model(data[0]), atol=1e-5)
+
+
+def test_ranges_of_columns_hold_four_sigma_of_their_outputs():
+    """Inputs of equal sign drive a column of equal weights to n = 40 units, beyond the bound of 10: gamma grows by 4"""
+    layer = nn.Linear(40, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(0.1)
+        layer.weight[1] *= torch.tensor([1.0, -1.0]).repeat(20)
+    net = mho.to_analog(layer, "ideal.quantised").eval()
+    bound = net.tiles.view.geometry.bound
+    mho.calibrate(net, [torch.ones(8, 40)], columns="statistics")
+    assert torch.allclose(net.tiles.gamma[0], torch.tensor([0.1 * 40 / bound, 0.1]).clamp(min=0.1), rtol=1e-4)

@@ -1,0 +1,189 @@
+"""Digital corrections against closed forms: scales, channels beside the tiles, gains and offsets of a chip."""
+
+import math
+
+import pytest
+import torch
+from mho_digital.adapters import Adapter
+from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels
+from mho_kit import CorrectionContract
+from torch import nn
+
+import mho
+
+
+class TestScaling(CorrectionContract):
+    spec = ChannelScaling()
+
+
+class TestOutliers(CorrectionContract):
+    spec = OutlierChannels(share=0.3)
+
+
+class TestAffine(CorrectionContract):
+    spec = Affine(vectors=8)
+    expected_failed_checks = {"never_waits_for_an_accelerator": "whether a fit is taken is decided once for every chip and age"}
+
+
+class TestAdapter(CorrectionContract):
+    spec = Adapter(rank=2)
+
+
+def hardware(corrections, body=""):
+    return mho.Hardware.from_yaml(f"mho: 1\ndefault: t\ntiles:\n  t:\n    rows: 40\n    corrections: [{corrections}]\n{body}")
+
+
+def outliers(*shape):
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    x[:, 3] *= 50
+    return x
+
+
+def test_scales_are_those_of_nora_with_a_geometric_mean_of_one():
+    layer, x = nn.Linear(20, 6), outliers(64, 20)
+    net = mho.to_analog(layer, hardware("{kind: digital.channel_scaling, migration: 0.3}"))
+    mho.calibrate(net, [x])
+    s = net.tiles.corrections[0].scale.detach().double()
+    wanted = x.abs().amax(0).double() ** 0.3 / layer.weight.detach().abs().amax(0).double() ** 0.7
+    assert math.log(float(s.prod())) == pytest.approx(0, abs=1e-4)
+    assert torch.allclose(s / s[0], wanted / wanted[0], rtol=1e-4)
+
+
+def test_the_largest_channels_beyond_the_quantile_are_digital_up_to_their_share():
+    x = torch.ones(50, 40)
+    x[:, 7], x[:, 9], x[:, 11] = 30, 20, 2
+    for share, expected in ((0.05, {7, 9}), (0.025, {7}), (1.0, {7, 9, 11})):
+        net = mho.to_analog(nn.Linear(40, 6), hardware(f"{{kind: digital.outlier_channels, quantile: 0.9, share: {share}}}"))
+        mho.calibrate(net, [x])
+        assert set(net.tiles.corrections[0].digital.nonzero().flatten().tolist()) == expected
+        assert mho.conversion_report(net)[0].operations == 6 * len(expected)
+
+
+def test_digital_channels_have_no_error_and_no_cells():
+    """Only the outlier has weights: with it beside the tiles nothing analog is left."""
+    layer, x = nn.Linear(20, 6, bias=False), outliers(64, 20)
+    with torch.no_grad():
+        layer.weight[:, [i for i in range(20) if i != 3]] = 0
+    hw = mho.load("pcm.standard", set=["tiles.pcm.corrections=[{kind: digital.outlier_channels, quantile: 0.9, share: 0.1}]"])
+    net = mho.to_analog(layer, hw).eval()
+    mho.calibrate(net, [x])
+    mho.program(net, seed=0)
+    assert net.tiles.chip.target.abs().max() == 0
+    size = layer(x).norm(dim=1)
+    assert ((net(x) - layer(x)).norm(dim=1) / size.clamp(min=1)).max() < 0.5  # output noise of the tiles stays
+
+
+class Skewed(mho.Nonideality, kind="skewed.outputs"):
+    """Outputs of every column with a gain and an offset of their own, and noise."""
+
+    source = "a test"
+    noise_std: float = mho.Field(0.0, ge=0, unit="1", description="of the outputs")
+
+    def output(self, y, site):
+        n = y.shape[-1]
+        gain = torch.linspace(0.3, 0.8, n)
+        return y * gain + torch.linspace(-0.2, 0.2, n) + self.noise_std * site.randn_like(y)
+
+
+@pytest.fixture
+def skewed():
+    from mho.config import registry
+
+    with registry.using(registry.Registry()):
+        mho.register(Skewed)
+        yield lambda noise=0.0, dac="": mho.Hardware.from_yaml(
+            f"mho: 1\ndefault: t\ntiles:\n  t:\n    {dac}\n    corrections: [digital.affine]\n"
+            f"    nonidealities: [{{kind: skewed.outputs, noise_std: {noise}}}]\n"
+        )
+
+
+def error(net, layer, x):
+    return float(((net(x) - layer(x)).norm(dim=1) / layer(x).norm(dim=1)).mean().detach())
+
+
+def test_gains_and_offsets_are_read_from_the_chip(skewed):
+    layer, x = nn.Linear(30, 6, bias=False), torch.randn(300, 30, generator=torch.Generator().manual_seed(0))
+    net = mho.to_analog(layer, skewed()).eval().requires_grad_(False)
+    mho.calibrate(net, [x])
+    assert error(net, layer, x) > 0.4  # without a chip nothing is repaired
+    mho.program(net, seed=0)
+    assert error(net, layer, x) < 1e-4
+    gamma = net.tiles.chip.gamma[0]
+    gain, offset = net.tiles.chip.repair
+    assert torch.allclose(gain, 1 / torch.linspace(0.3, 0.8, 6), rtol=1e-3)
+    assert torch.allclose(offset, -gain * gamma * torch.linspace(-0.2, 0.2, 6), atol=1e-3)
+    mho.unprogram(net)
+    assert error(net, layer, x) > 0.4
+
+
+def test_a_noisy_read_shrinks_the_gain_to_what_minimises_the_error(skewed):
+    """One read of y = a t + noise: g = a var t/(a^2 var t + sigma^2), for one output and vectors of equal weight"""
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    x = torch.randint(0, 2, (256, 1), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+    net = mho.to_analog(layer, skewed(noise=0.3)).eval().requires_grad_(False)
+    mho.calibrate(net, [x])
+    mho.program(net, seed=0)
+    gain = float(net.tiles.chip.repair[0])
+    assert gain == pytest.approx(0.3 / (0.09 + 0.09), abs=4.42 * 0.12)  # std of a slope of 256 points: 0.1
+
+
+def test_drift_is_repaired_again_at_every_age_and_saved_with_the_chip(tmp_path):
+    layer, x = nn.Linear(64, 16), torch.randn(300, 64, generator=torch.Generator().manual_seed(0))
+    errors = []
+    for corrections in ("", "digital.affine"):
+        changes = [f"tiles.pcm.corrections=[{corrections}]", "tiles.pcm.compensation=none"]
+        net = mho.to_analog(layer, mho.load("pcm.standard", set=changes)).eval().requires_grad_(False)
+        mho.calibrate(net, [x])
+        chip = mho.program(net, seed=0)
+        found = [error(net, layer, x)]
+        for t in ("1 h", "1 year"):
+            chip.age(t)
+            found.append(error(net, layer, x))
+        errors.append(found)
+    assert all(b < 1.02 * a for a, b in zip(*errors)) and errors[1][2] < errors[0][2] / 2
+    chip.save(tmp_path / "chip")
+    y, repair = net(x), net.tiles.chip.repair
+    mho.unprogram(net)
+    mho.load_chip(net, tmp_path / "chip")
+    assert (
+        all(torch.allclose(a, b, rtol=0.02, atol=0.02) for a, b in zip(net.tiles.chip.repair, repair)) and net(x).shape == y.shape
+    )
+
+
+def test_a_chip_of_a_network_in_training_is_read_as_it_is_deployed():
+    layer, x = nn.Linear(64, 16), torch.randn(300, 64, generator=torch.Generator().manual_seed(0))
+    changes = ["tiles.pcm.corrections=[digital.affine]", "tiles.pcm.compensation=none"]
+    net = mho.to_analog(layer, mho.load("pcm.standard", set=changes))
+    mho.calibrate(net, [x])
+    repairs = []
+    for mode in (True, False):
+        net.train(mode)
+        mho.program(net, seed=3).age("1 year")
+        repairs.append(net.tiles.chip.repair)
+        assert net.tiles.training is mode
+    assert torch.equal(repairs[0][0], repairs[1][0]) and torch.equal(repairs[0][1], repairs[1][1])
+
+
+def test_clipped_vectors_do_not_rule_the_fit(skewed):
+    """A few vectors far beyond the input range: least squares over all of them would follow these"""
+    layer = nn.Linear(30, 6, bias=False)
+    x = torch.randn(400, 30, generator=torch.Generator().manual_seed(0))
+    x[::10] *= 100
+    net = mho.to_analog(layer, skewed(dac="dac: {bits: none, range: 4.0}")).eval().requires_grad_(False)
+    mho.calibrate(net, [x])
+    mho.program(net, seed=0)
+    good = x[1::10]
+    assert error(net, layer, good) < 0.05
+    assert torch.allclose(net.tiles.chip.repair[0], 1 / torch.linspace(0.3, 0.8, 6), rtol=0.05)
+
+
+def test_a_fit_that_does_not_help_on_the_other_half_is_not_taken(skewed):
+    """Pure noise has nothing to fit: gains of 0 would be the best, and held-out vectors decide"""
+    layer = nn.Linear(4, 6, bias=False)
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    net = mho.to_analog(layer, mho.load("ideal.exact", set=["tiles.exact.corrections=[digital.affine]"])).eval()
+    mho.calibrate(net, [x])
+    mho.program(net, seed=0)
+    before = net.tiles.chip.repair
+    assert before is None or torch.allclose(before[0], torch.ones(6), atol=1e-3)
