@@ -24,6 +24,7 @@ from typing import Any, TypeVar, cast
 
 from mho import ground
 from mho.ground import MhoError, write_atomically
+from mho_lab import errorbars
 from mho_lab.report import figures, words
 from mho_lab.report.figures import Drawing, Series, TileGrid
 
@@ -280,7 +281,7 @@ def render(template: str, package: str = __package__, **values: Any) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(source)
     )
     made.globals.update(figures=figures, words=words)
-    made.filters.update(percent=words.percent, number=ground.number, decimals=words.decimals, plain=words.printable)
+    made.filters.update(percent=words.percent, number=errorbars.number, decimals=words.decimals, plain=words.printable)
     return str(made.get_template(template).render(**values)) + "\n"
 
 
