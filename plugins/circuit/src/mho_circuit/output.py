@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -66,6 +66,7 @@ class CurrentLimit(Nonideality, kind="circuit.current_limit"):
     source: ClassVar[str] = "an output stage with a compliance"
     bibtex: ClassVar[str] = XIAO_BIBTEX
     strength = None
+    example: ClassVar[dict[str, Any]] = {"limit": 0.5}
 
     limit: float = Field(20.0, gt=0, unit="1", description="largest output in analog units", source="assumption")
 
