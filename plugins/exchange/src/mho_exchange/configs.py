@@ -44,11 +44,8 @@ def translated(config: Any) -> Translation:
             used |= {name}
             made |= found
             kept += [(name, str(flat[name]), f"{k}: {v}") for k, v in found.items()]
-    lost = [
-        (k, str(v))
-        for k, v in flat.items()
-        if k not in used and not k.startswith(SILENT) and not k.endswith(".class") and not _idle(k, v, flat)
-    ]
+    rest = [k for k in flat if k not in used and not k.startswith(SILENT) and not k.endswith(".class")]
+    lost = [(k, str(flat[k])) for k in rest if not _idle(k, flat[k], flat)]
     yaml = write(_file(made, f"translated from {tool}"))
     return Translation(Hardware.from_yaml(yaml, f"<{tool}>").to_yaml() if made else yaml, kept, lost)
 

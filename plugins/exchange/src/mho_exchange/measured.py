@@ -46,10 +46,9 @@ def _rows(array: TileArray, top: int) -> Columns:
     at = (layout.used[:, None, :] > 0).expand_as(chip.programmed).nonzero().unbind(1)  # [device, tile, column, row] each
     device, tile, column, row = at
     first = torch.tensor([0, *layout.rows_of_tiles], device=tile.device).cumsum(0)
-    group = tile // len(layout.sizes)
     found = {
         "tile": tile, "column": column, "row": row, "device": device,
-        "block": layout.block[column], "input": first[tile] + row, "output": group * layout.columns + column,
+        "block": layout.block[column], "input": first[tile] + row, "output": tile // len(layout.sizes) * layout.columns + column,
         "target_uS": array.view.target(chip.target)[at], "g_uS": chip.programmed[at],
         "code": (chip.target * top).round().int()[at[1:]], "weight": chip.weights[at[1:]],
     }  # fmt: skip
