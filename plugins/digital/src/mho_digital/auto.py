@@ -15,6 +15,7 @@ from mho.effects import draws, product
 from mho.ground import MhoError, Table, Tabular, percent
 from mho.tile import Patches, TileArray
 from mho.use import chip_on, matrices, session_of
+from mho_digital.choice import macs
 from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels, Outliers, Scaling, fitted, relative
 
 MIGRATIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # lambda of channel scaling (NORA)
@@ -107,12 +108,11 @@ def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Reme
     hardware = session_of(net).hardware
     time = hardware.times[-1] if hardware is not None else 0.0
     found: dict[TileArray, list[Found]] = {}
-    pairs = [(a, w.detach()) for a, w in matrices(net) if a in inputs]
-    for array, weight in tqdm(pairs, "calibration", leave=False, disable=len(pairs) < 50):
+    weights = {a: w.detach() for a, w in matrices(net) if a in inputs}
+    for array, weight in tqdm(weights.items(), "calibration", leave=False, disable=len(weights) < 50):
         found[array] = list(Search(array, weight, inputs[array], time).levels(FACTORS if budget else ()))
-    total = sum(_macs(a) for a in found)
+    total = sum(macs(a) for a in found)
     chosen = _within(found, budget * total)
-    weights = dict(pairs)
     for array, f in chosen.items():
         f.state.put(array, weights[array])
     made = Remedies(f.remedy for f in chosen.values())
@@ -122,18 +122,19 @@ def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Reme
 
 def equip(net: nn.Module) -> None:
     """Give every array the corrections that `auto` sets, where it lacks them, and let the hardware of the network say so."""
-    arrays = [a for a, _ in matrices(net)]
-    missing = [k for k in REMEDIES if not all(any(isinstance(c.spec, k) for c in a.corrections) for a in arrays)]
-    for array in arrays:
-        for kind in missing:
+    missing = set()
+    for array, _ in matrices(net):
+        for kind in REMEDIES:
             if not any(isinstance(c.spec, kind) for c in array.corrections):
                 array.corrections.append(cast(Any, kind)().module(array.matrix).to(array.gamma.device, array.gamma.dtype))
+                missing.add(kind.KIND)
     session = session_of(net)
     if missing and session.hardware is not None:
         data = session.hardware.to_data()
         for tile in data["tiles"].values():
-            kinds = [c["kind"] for c in tile.get("corrections", ())]
-            tile["corrections"] = [*tile.get("corrections", ()), *({"kind": k.KIND} for k in missing if k.KIND not in kinds)]
+            own = tile.setdefault("corrections", [])
+            new = missing.difference(c["kind"] for c in own)
+            tile["corrections"] = [*own, *({"kind": k.KIND} for k in REMEDIES if k.KIND in new)]
         session.hardware = Hardware.from_data(data)
 
 
@@ -193,7 +194,7 @@ class Search:
         ones = torch.ones_like(scaling.scale)
         scaling.scale.copy_(ones if migration is None else scaling.scales(self._rows(given), w, migration))
         array.remap(self.weight)
-        share = outliers.operations / _macs(array)
+        share = outliers.operations / macs(array)
         return self._ranged(replace(start, migration=migration, channels=int(digital.sum()), share=share))
 
     def _ranged(self, about: Remedy) -> Found:
@@ -205,16 +206,11 @@ class Search:
         self.program()
         if not array.learns_range:
             return self._found(replace(about, after=self.read()))
-        best: tuple[float, float] | None = None
-        k = missed = 0
-        while missed < WORSE:
-            error = self.read(top * STEP**k)
-            better = best is None or error < best[0]
-            best, missed = ((error, STEP**k), 0) if better else (best, missed + 1)
-            k += 1
-        assert best is not None
-        array.input_range.copy_(top * best[1])
-        return self._found(replace(about, after=best[0], range=best[1]))
+        errors = [self.read(top)]
+        while len(errors) <= (best := errors.index(min(errors))) + WORSE:
+            errors.append(self.read(top * STEP ** len(errors)))
+        array.input_range.copy_(top * STEP**best)
+        return self._found(replace(about, after=errors[best], range=STEP**best))
 
     def _with_columns(self, best: Found) -> Found:
         """With other conductance ranges: from the statistics of columns where these saturate the ADC, and for every column the
@@ -334,9 +330,3 @@ def _scaling(array: TileArray) -> Scaling:
 
 def _outliers(array: TileArray) -> Outliers:
     return next(c for c in array.corrections if isinstance(c, Outliers))
-
-
-def _macs(array: TileArray) -> int:
-    """Multiply-adds for every vector."""
-    m = array.matrix
-    return m.outputs * (m.inputs // m.groups)
