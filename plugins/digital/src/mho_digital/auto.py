@@ -69,32 +69,19 @@ class Remedies(Tabular, tuple[Remedy, ...]):
 
 
 @dataclass(frozen=True)
-class State:
-    """Everything about an array that `auto` may change."""
-
-    scale: Tensor
-    digital: Tensor
-    ranges: Tensor
-    gamma: Tensor
-
-    @classmethod
-    def of(cls, array: TileArray) -> State:
-        return cls(*(t.detach().clone() for t in _tensors(array)))
-
-    @torch.no_grad()
-    def put(self, array: TileArray, weight: Tensor) -> None:
-        for now, then in zip(_tensors(array), (self.scale, self.digital, self.ranges, self.gamma)):
-            now.copy_(then)
-        array.settle(weight)
-
-
-@dataclass(frozen=True)
 class Found:
     """A way to run a matrix, its error, and what it costs."""
 
-    state: State
+    digital: Tensor
+    others: tuple[Tensor, ...]
     remedy: Remedy
     macs: int  # digital multiply-adds for every vector
+
+    @torch.no_grad()
+    def put(self, array: TileArray, weight: Tensor) -> None:
+        for now, then in zip(_tensors(array), (self.digital, *self.others)):
+            now.copy_(then)
+        array.settle(weight)
 
 
 def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Remedies:
@@ -114,7 +101,7 @@ def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Reme
     total = sum(macs(a) for a in found)
     chosen = _within(found, budget * total)
     for array, f in chosen.items():
-        f.state.put(array, weights[array])
+        f.put(array, weights[array])
     made = Remedies(f.remedy for f in chosen.values())
     made.share = sum(f.macs for f in chosen.values()) / max(1, total)
     return made
@@ -152,7 +139,7 @@ class Search:
         array, outliers = self.array, _outliers(self.array)
         chip, before = array.chip, self.error()
         start = Remedy(array.name, before, before, None, 0, 0.0, None)
-        best = Found(State.of(array), start, outliers.operations)
+        best = self._found(start)
         none = torch.zeros_like(outliers.digital)
         plain, *scaled = self._scaled(none, start)
         best = min(best, plain, key=lambda f: f.remedy.after)
@@ -162,7 +149,7 @@ class Search:
         yield best
         for factor in factors:
             digital = outliers.chosen(self._x(), factor)
-            if bool((digital == best.state.digital).all()):
+            if torch.equal(digital, best.digital):
                 continue
             better = self._with_columns(self._way(digital, best.remedy.migration, start))
             if better.remedy.after < best.remedy.after:
@@ -191,8 +178,9 @@ class Search:
         array, outliers, scaling = self.array, _outliers(self.array), _scaling(self.array)
         outliers.digital.copy_(digital)
         given, w = outliers.inputs(self._channels(self._x())), outliers.weights(self._w())
-        ones = torch.ones_like(scaling.scale)
-        scaling.scale.copy_(ones if migration is None else scaling.scales(self._rows(given), w, migration))
+        scaling.scale.fill_(1)
+        if migration is not None:
+            scaling.scale.copy_(scaling.scales(self._rows(given), w, migration))
         array.remap(self.weight)
         share = outliers.operations / macs(array)
         return self._ranged(replace(start, migration=migration, channels=int(digital.sum()), share=share))
@@ -216,7 +204,7 @@ class Search:
         """With other conductance ranges: from the statistics of columns where these saturate the ADC, and for every column the
         share of it that leaves the smallest squared error; smaller ranges clip the largest weights, and lift the others."""
         array = self.array
-        best.state.put(array, self.weight)
+        best.put(array, self.weight)
         x = array.layout.cut(array.dac_inputs(Patches(self._x())).rows())
         start = columns(array, self.weight, x, array.gamma.clone())
         exact = product(x, array.on_tiles(self._w())) * array.output_factor()
@@ -238,7 +226,8 @@ class Search:
         return found if found.remedy.after < best.remedy.after else best
 
     def _found(self, remedy: Remedy) -> Found:
-        return Found(State.of(self.array), remedy, _outliers(self.array).operations)
+        digital, *others = (t.detach().clone() for t in _tensors(self.array))
+        return Found(digital, tuple(others), remedy, _outliers(self.array).operations)
 
     # -- measuring ----------------------------------------------------------------------------------------------
     def program(self, k: int = 0) -> None:
@@ -286,25 +275,21 @@ class Search:
 
 def _within(found: dict[TileArray, list[Found]], macs: float) -> dict[TileArray, Found]:
     """Of every array one way: the upgrades that lower the error most for their cost, as long as all cost at most `macs`."""
-    at = dict.fromkeys(found, 0)
-    spent = sum(ways[0].macs for ways in found.values())
+    chosen = {a: ways[0] for a, ways in found.items()}
+    left = {a: ways[1:] for a, ways in found.items()}
 
     def worth(array: TileArray) -> float:
-        now, then = found[array][at[array]], found[array][at[array] + 1]
+        now, then = chosen[array], left[array][0]
         return (now.remedy.after - then.remedy.after) / max(1, then.macs - now.macs)
 
-    waiting = {a for a, ways in found.items() if len(ways) > 1}
-    while waiting:
+    while waiting := [a for a in left if left[a]]:
         array = max(waiting, key=lambda a: (worth(a), a.name))
-        cost = found[array][at[array] + 1].macs - found[array][at[array]].macs
-        if spent + cost <= macs:
-            spent += cost
-            at[array] += 1
+        upgraded = {**chosen, array: left[array].pop(0)}
+        if sum(f.macs for f in upgraded.values()) <= macs:
+            chosen = upgraded
         else:
-            waiting.discard(array)
-        if at[array] + 1 == len(found[array]):
-            waiting.discard(array)
-    return {a: found[a][k] for a, k in at.items()}
+            left[array].clear()
+    return chosen
 
 
 def columns(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tensor:
@@ -321,7 +306,8 @@ def columns(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tens
 
 
 def _tensors(array: TileArray) -> tuple[Tensor, ...]:
-    return _scaling(array).scale, _outliers(array).digital, array.input_range, array.gamma
+    """Everything about an array that `auto` may change, with the digital channels first."""
+    return _outliers(array).digital, _scaling(array).scale, array.input_range, array.gamma
 
 
 def _scaling(array: TileArray) -> Scaling:

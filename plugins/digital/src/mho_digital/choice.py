@@ -83,16 +83,16 @@ def sensitivities(
                 keep = k + 1 < labels
                 gradients.append(torch.autograd.grad(p.gather(1, drawn).sum(), outputs, retain_graph=keep, allow_unused=True))
             vectors += len(p)
-            slopes: dict[str, Tensor] = {}  # [label] of every matrix: its calls act together
+            slopes: dict[str, list[list[float]]] = {}  # [call][label] of every matrix, whose calls act together
             with torch.no_grad():
                 for (array, x, out), *gs in zip(calls, *gradients):
                     array.program(weights[array].detach(), key, time)
                     error = (array(x, weights[array]) - out).double()
                     array.chip = None
-                    slope = torch.tensor([0.0 if g is None else float((g * error).sum()) for g in gs])
-                    slopes[array.name] = slopes.get(array.name, 0.0) + slope
-            for name, slope in slopes.items():
-                found[name] = found.get(name, 0.0) + float(slope.square().mean()) / 2
+                    slope = [0.0 if g is None else float((g * error).sum()) for g in gs]
+                    slopes.setdefault(array.name, []).append(slope)
+            for name, of_calls in slopes.items():
+                found[name] = found.get(name, 0.0) + float(torch.tensor(of_calls).sum(0).square().mean()) / 2
     if not vectors:
         raise MhoError("sensitivities saw no data: `batches` was empty")
     return tuple(Sensitivity(a.name, found.get(a.name, 0.0) / vectors, macs(a)) for a in weights)

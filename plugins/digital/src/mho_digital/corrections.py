@@ -106,8 +106,7 @@ class Outliers(CorrectionModule):
             return y
         if w.dim() == 2:
             mask, channels = self.digital.topk(most)
-            cells = torch.arange(self.matrix.cells, device=y.device)
-            rows = (channels[:, None] * self.matrix.cells + cells).flatten()
+            rows = (channels[:, None] * self.matrix.cells + torch.arange(self.matrix.cells, device=y.device)).flatten()
             mask = mask.repeat_interleave(self.matrix.cells).to(y.dtype)
             return y + (x()[:, rows].to(y.dtype) * mask) @ w[:, rows].T.to(y.dtype)
         mask = self.digital.repeat_interleave(self.matrix.cells).to(y.dtype)
