@@ -64,8 +64,7 @@ class Remedies(Tabular, tuple[Remedy, ...]):
             for r in self
         ]
         head = ["matrix", "error % before", "after", "lambda", "digital channels", "input range", "conductance range"]
-        title = f"{len(self)} weight matrices, {percent(self.share, 2)} % of the multiply-adds digital"
-        return Table(head, rows, note=title)
+        return Table(head, rows, note=f"{len(self)} weight matrices, {percent(self.share, 2)} % of the multiply-adds digital")
 
 
 @dataclass(frozen=True)
@@ -94,10 +93,9 @@ def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Reme
     equip(net)
     hardware = session_of(net).hardware
     time = hardware.times[-1] if hardware is not None else 0.0
-    found: dict[TileArray, list[Found]] = {}
     weights = {a: w.detach() for a, w in matrices(net) if a in inputs}
-    for array, weight in tqdm(weights.items(), "calibration", leave=False, disable=len(weights) < 50):
-        found[array] = list(Search(array, weight, inputs[array], time).levels(FACTORS if budget else ()))
+    progress = tqdm(weights.items(), "calibration", leave=False, disable=len(weights) < 50)
+    found = {a: list(Search(a, w, inputs[a], time).levels(FACTORS if budget else ())) for a, w in progress}
     total = sum(macs(a) for a in found)
     chosen = _within(found, budget * total)
     for array, f in chosen.items():
@@ -140,12 +138,10 @@ class Search:
         chip, before = array.chip, self.error()
         start = Remedy(array.name, before, before, None, 0, 0.0, None)
         best = self._found(start)
-        none = torch.zeros_like(outliers.digital)
-        plain, *scaled = self._scaled(none, start)
+        plain, *scaled = self._scaled(torch.zeros_like(outliers.digital), start)
         best = min(best, plain, key=lambda f: f.remedy.after)
         found = min(scaled, key=lambda f: f.remedy.after)
-        best = found if found.remedy.after < MARGIN * best.remedy.after else best
-        best = self._with_columns(best)
+        best = self._with_columns(found if found.remedy.after < MARGIN * best.remedy.after else best)
         yield best
         for factor in factors:
             digital = outliers.chosen(self._x(), factor)
@@ -177,10 +173,12 @@ class Search:
         """With these digital channels, this lambda, and the best input range."""
         array, outliers, scaling = self.array, _outliers(self.array), _scaling(self.array)
         outliers.digital.copy_(digital)
-        given, w = outliers.inputs(self._channels(self._x())), outliers.weights(self._w())
+        cells, w = array.matrix.cells, outliers.weights(self._w())
+        channels = outliers.inputs(self._x().unflatten(1, (-1, cells)).mT.flatten(0, 1))  # [vector * cell, channel]
         scaling.scale.fill_(1)
         if migration is not None:
-            scaling.scale.copy_(scaling.scales(self._rows(given), w, migration))
+            given = channels.unflatten(0, (-1, cells)).mT.flatten(1)
+            scaling.scale.copy_(scaling.scales(given, w, migration))
         array.remap(self.weight)
         share = outliers.operations / macs(array)
         return self._ranged(replace(start, migration=migration, channels=int(digital.sum()), share=share))
@@ -250,27 +248,18 @@ class Search:
         y, exact, weight = y[size > 0], exact[size > 0], size[size > 0] ** -2
         if len(y) < 2:
             return 0.0
-        error = relative(y, exact)
         half, other = slice(0, None, 2), slice(1, None, 2)
         repaired = 0.0
         for a, b in ((half, other), (other, half)):
             gain, offset = fitted(y[a], exact[a], weight[a])
             repaired += relative(gain * y[b] + offset, exact[b]) / 2
-        return min(error, repaired)
+        return min(relative(y, exact), repaired)
 
     def _w(self) -> Tensor:
         return self.weight.to(torch.float64 if self.weight.dtype == torch.float64 else torch.float32)
 
     def _x(self) -> Tensor:
         return self.x[:: max(1, len(self.x) // VECTORS)].to(self._w().dtype)
-
-    def _channels(self, x: Tensor) -> Tensor:
-        """[vector, in] -> [vector * cell, channel]: what `inputs` of corrections takes."""
-        return x.unflatten(1, (-1, self.array.matrix.cells)).mT.flatten(0, 1)
-
-    def _rows(self, x: Tensor) -> Tensor:
-        """Back from `_channels`."""
-        return x.unflatten(0, (-1, self.array.matrix.cells)).mT.flatten(1)
 
 
 def _within(found: dict[TileArray, list[Found]], macs: float) -> dict[TileArray, Found]:

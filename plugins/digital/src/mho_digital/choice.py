@@ -68,7 +68,6 @@ def sensitivities(
     time, weights = (hardware.times[-1] if hardware is not None else 0.0), dict(matrices(net))
     if not weights:
         raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
-    key = draws.key("chip", seed, 0)
     generator = torch.Generator().manual_seed(seed)
     with keeping_modes(net), keeping_chip(net), torch.enable_grad():
         net.eval()
@@ -76,18 +75,16 @@ def sensitivities(
             with _watching(net) as calls:
                 made = run_batch(net, batch) if logits is None else logits(net, batch)
                 p = torch.as_tensor(getattr(made, "logits", made)).log_softmax(-1).flatten(0, -2)
-            outputs = [out for _, _, out in calls]
-            gradients = []
+            ys, grads = [y for _, _, y in calls], []
             for k in range(labels):
                 drawn = torch.multinomial(p.detach().exp(), 1, generator=generator)
-                keep = k + 1 < labels
-                gradients.append(torch.autograd.grad(p.gather(1, drawn).sum(), outputs, retain_graph=keep, allow_unused=True))
+                grads.append(torch.autograd.grad(p.gather(1, drawn).sum(), ys, retain_graph=k + 1 < labels, allow_unused=True))
             vectors += len(p)
             slopes: dict[str, list[list[float]]] = {}  # [call][label] of every matrix, whose calls act together
             with torch.no_grad():
-                for (array, x, out), *gs in zip(calls, *gradients):
-                    array.program(weights[array].detach(), key, time)
-                    error = (array(x, weights[array]) - out).double()
+                for (array, x, y), *gs in zip(calls, *grads):
+                    array.program(weights[array].detach(), draws.key("chip", seed, 0), time)
+                    error = (array(x, weights[array]) - y).double()
                     array.chip = None
                     slope = [0.0 if g is None else float((g * error).sum()) for g in gs]
                     slopes.setdefault(array.name, []).append(slope)
