@@ -35,8 +35,8 @@ def docstrings(tree: ast.Module) -> Iterator[range]:
 
 
 def files(*folders: str) -> list[Path]:
-    """Python files of the product, stubs too; tests are not counted."""
-    found = (f for folder in folders for f in sorted((ROOT / folder).rglob("*.py*")) if f.suffix in (".py", ".pyi"))
+    """Python files of the product. Tests are not counted, nor stubs, which only repeat names."""
+    found = (f for folder in folders for f in sorted((ROOT / folder).rglob("*.py")))
     return [f for f in found if "tests" not in f.relative_to(ROOT).parts]
 
 

@@ -191,6 +191,6 @@ def test_schema_and_mho_agree(schema: dict[str, Any], damage: bool) -> None:
     n = 1500
     counts, wrong = verdicts(schema, Drawn(schema, seed=int(damage)), n, damage)
     assert not wrong, f"{len(wrong)} of {n}:\n" + "\n".join(wrong[:8])
-    assert counts["both fine"] > (0.75 * n if not damage else 0.05 * n), counts
+    assert counts["both fine"] > (0.7 * n if not damage else 0.05 * n), counts
     assert not damage or counts["both refuse"] > 0.3 * n, counts
     assert sum(counts.values()) - counts["beyond a schema"] > 1000, counts

@@ -70,7 +70,8 @@ def test_a_task_in_miniature_goes_through_the_main_job(make, tmp_path, recwarn):
     summary = Job(task, mho.Hardware.from_yaml(QUICK), tmp_path / "run", chips=1, progress=False).run()
     assert all(0 <= v["scores"][0][0] <= 1 for v in summary["variants"]) and len(summary["variants"]) == 2
     assert not [x["name"] for x in summary["layers"] if x["where"] == "left digital"]
-    assert not recwarn.list
+    told = [str(w.message) for w in recwarn.list]  # a network that has hardly been trained may leave its ranges
+    assert not [t for t in told if not t.startswith(("inputs", "outputs", "weights beyond"))]
     digital, trained = (load_file(tmp_path / "run" / f"{name}.safetensors") for name in ("digital", "trained"))
     assert not torch.equal(digital["head.weight"], trained["head.weight"])
 

@@ -507,7 +507,7 @@ class TileArray(Scales, Member):
             x = _known_inputs(self.path, compensation.vectors, layout.row_tiles, layout.height, device)
         x = (x.to(kind) * layout.used).repeat(compensation.repeats, 1, 1)
         stream = stream_of(chip.key, draws.fold(chip.key, "read-out", chip.time), chip.time, len(x))
-        ones = torch.ones_like(self.gamma).repeat(1, self.view.mapping.columns)
+        ones = torch.ones_like(self.gamma).repeat(1, self.view.lines)
         call = Call(
             self.view,
             stream,

@@ -69,7 +69,7 @@ class Call:
 
     def joined(self, y: Tensor) -> Tensor:
         """Digital values [..., columns of all outputs] -> [..., out]: slices that are apart are added up."""
-        lines = self.view.mapping.columns
+        lines = self.view.lines
         return y if lines == 1 else y.unflatten(-1, (-1, lines)).sum(-1)
 
     def site(self, placed: Placed, stage: str, stream: Stream | None = None, part: slice | None = None) -> Site:

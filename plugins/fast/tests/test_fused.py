@@ -243,6 +243,7 @@ def test_vmap_gives_what_a_loop_gives(hardware):
 def test_vmap_over_weights_in_training_gives_what_a_loop_gives(hardware):
     w, x = data()
     tile = mho.Tile(w, hardware(tile_yaml(QUIET), training())).train()
+    mho.attach(torch.optim.SGD(tile.parameters()), tile)  # a training keeps its mapping
     stacked = torch.stack([tile.weight.detach(), 0.5 * tile.weight.detach()])
 
     def call(weight):

@@ -244,6 +244,7 @@ def test_vmap_gives_what_a_loop_gives(hardware):
 def test_vmap_over_weights_in_training_gives_what_a_loop_gives(hardware):
     made, x = layer(hardware, "2d", QUIET, extra="training: {inject: none}")
     made.train()
+    mho.attach(torch.optim.SGD(made.parameters()), made)  # a training keeps its mapping
     stacked = torch.stack([made.weight.detach(), 0.5 * made.weight.detach()])
 
     def call(weight):

@@ -163,6 +163,16 @@ class OneScale(PerColumn, kind="bad.one_scale"):
         return w.abs().amax().reshape(1)
 
 
+@caught("slices_add_up", "misses -1, 0 or 1 by 0.25")
+class LosesHalf(PerColumn, kind="bad.loses_half"):
+    """Two equal slices, of which the second counts half."""
+
+    factors: ClassVar[tuple[float, ...]] = (0.5, 0.25)
+
+    def split(self, w):
+        return torch.stack([w, w], -2)
+
+
 @caught("conductances_are_within_the_device_range", "devices have")
 class OutOfRange(PerColumn, kind="bad.out_of_range"):
     """It forgets that the idle conductance is part of the range."""
@@ -993,6 +1003,7 @@ wrong_module("operations_is_a_count", "whole number", operations=lambda self: 3)
 wrong_module("operations_is_a_count", "is 1.5", operations=property(lambda self: self.matrix.outputs / 4))
 wrong_module("gradients_reach_inputs_and_weights", "of 240 inputs", inputs=lambda self, x: (x / self.scale).detach())
 wrong_module("gradients_reach_inputs_and_weights", "of 120 weights", weights=lambda s, w: GoodModule.weights(s, w.detach()))
+wrong_module("repairs_nothing_on_an_ideal_chip", "repair changes outputs", repair=lambda s, read: (2 * s.gain, 0 * s.gain))
 wrong_module("works_on_tiles", "NaN", outputs=lambda s, y, x, w: y / ((y - x() @ w.T).abs().amax() < 1e-3))
 
 

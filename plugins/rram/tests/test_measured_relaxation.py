@@ -1,6 +1,6 @@
 """Measured relaxation of 16,223 HfO2 cells: a Gaussian is rejected, and `rram.relaxation` describes them.
 
-Needs the measurements (see fit_relaxation.py): $MHO_RRAM_CSV or ../shared/data/rram_relax.csv.gz, else skipped.
+Needs the measurements (see tools/fit_relaxation.py): $MHO_RRAM_CSV or ../shared/data/rram_relax.csv.gz, else skipped.
 """
 
 import importlib.util
@@ -12,12 +12,12 @@ import pytest
 from mho_rram.relaxation import Relaxation
 
 pytest.importorskip("mho_lab", reason="fit_relaxation.py fits with mho-lab")
-PLUGIN = Path(__file__).parents[1]
-RESULT = PLUGIN.parents[1] / "docs/data/rram_relaxation.json"
+ROOT = Path(__file__).parents[3]
+RESULT = ROOT / "docs/data/rram_relaxation.json"
 
 
 def load_script():
-    spec = importlib.util.spec_from_file_location("fit_relaxation", PLUGIN / "fit_relaxation.py")
+    spec = importlib.util.spec_from_file_location("fit_relaxation", ROOT / "tools/fit_relaxation.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

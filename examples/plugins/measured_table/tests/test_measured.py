@@ -18,6 +18,7 @@ def table(g, times):
 class TestMeasuredDevice(NonidealityContract):
     spec = MeasuredDevice()
     expected = {"program": lambda g, site: table(g, 1.0)}
+    expected_failed_checks = {"never_waits_for_an_accelerator": "the table is read on the host"}
 
 
 @pytest.mark.parametrize(("t", "row"), [(1.0, 1.0), (86_400.0, 86_400.0)])

@@ -21,20 +21,9 @@ from mho_circuit.slices import Digits, EqualShares, MaxFill, Residual
 
 @hookimpl
 def mho_nonidealities() -> list[type[Nonideality]]:
-    return [
-        IRDrop,
-        IRDropLadder,
-        IRDropNodal,
-        AdcSCurve,
-        OutputNoise,
-        CurrentLimit,
-        CellCurve,
-        PolarityAsymmetry,
-        TwoPhase,
-        ProgrammingError,
-        WriteVerify,
-        GradientDescent,
-    ]
+    wires = (IRDrop, IRDropLadder, IRDropNodal)
+    reads = (AdcSCurve, OutputNoise, CurrentLimit, CellCurve, PolarityAsymmetry, TwoPhase)
+    return [*wires, *reads, ProgrammingError, WriteVerify, GradientDescent]
 
 
 @hookimpl

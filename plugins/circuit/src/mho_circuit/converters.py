@@ -31,9 +31,8 @@ class AdcCircuit(Adc):
     columns: int = Field(1, ge=1, unit="count", description="columns that share an ADC", source=XIAO)
     gain: float = Field(0.0, ge=0, lt=0.5, unit="1", description="standard deviation of the gain", source="assumption")
     offset: float = Field(0.0, ge=0, lt=0.5, unit="1", description="standard deviation of the offset, of the bound", source=XIAO)
-    trim: float | None = Field(
-        None, gt=0, unit="1", description="step of the trimming of gain and offset; none: not calibrated", source="assumption"
-    )
+    trim: float | None = Field(None, gt=0, unit="1", source="assumption")
+    """step of the trimming of gain and offset; none: not calibrated"""
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -11,15 +11,10 @@ from mho import Site
 def devices(w: Tensor, site: Site) -> tuple[Tensor, Tensor]:
     """Conductances of the two devices of every weight w [tile, out, row], in units of the mapped range.
 
-    They share a bit line; one is fed with +x, the other with -x (R003 Eq. 15).
+    They share a bit line; one is fed with +x, the other with -x (R003 Eq. 15). The one that holds nothing sits at g_min.
     """
-    off = idle(w, site)
-    return w.clamp(min=0) + off, (-w).clamp(min=0) + off
-
-
-def idle(w: Tensor, site: Site) -> Tensor:
-    """Conductance [tile, 1, row] of the device of a pair that holds nothing: it sits at g_min."""
-    return site.geometry.idle * site.rows.used.to(w)[:, None, :]
+    idle = site.geometry.idle * site.rows.used.to(w)[:, None, :]
+    return w.clamp(min=0) + idle, (-w).clamp(min=0) + idle
 
 
 def precise(t: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mho import Field
 from mho.effects import Dac
+from mho_circuit.sources import XIAO
 
 
 class SerialDac(Dac, kind="circuit.serial_dac"):
@@ -26,12 +27,8 @@ class SerialDac(Dac, kind="circuit.serial_dac"):
 
     bits: int | None = Field(8, ge=2, le=16, unit="bit", source="Shafiee et al. 2016", description="of an input, sign included")
     digit: int = Field(1, ge=1, le=7, unit="bit", source="Shafiee et al. 2016", description="bits of one pass")
-    sign: Literal["magnitude", "twos_complement"] = Field(
-        "magnitude", source="Xiao et al., arXiv 2109.01262", description="how negative inputs are applied"
-    )
-    sum: Literal["digital", "analog"] = Field(
-        "digital", source="Xiao et al., arXiv 2109.01262", description="where passes are added up"
-    )
+    sign: Literal["magnitude", "twos_complement"] = Field("magnitude", source=XIAO, description="how negative inputs are applied")
+    sum: Literal["digital", "analog"] = Field("digital", source=XIAO, description="where passes are added up")
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:

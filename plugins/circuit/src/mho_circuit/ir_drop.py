@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mho import Field, Nonideality, Side, Site, absolute, by_depth, conductance, linear
 from mho.config import MicroSiemens, Ohms
-from mho_circuit.sources import RASCH, RASCH_BIBTEX
+from mho_circuit.sources import EQ_16, RASCH, RASCH_BIBTEX
 
 
 class IRDrop(Nonideality, kind="circuit.ir_drop"):
@@ -30,9 +30,7 @@ class IRDrop(Nonideality, kind="circuit.ir_drop"):
     sides: ClassVar[dict[str, Side]] = {"a": Side(conductance, absolute), "p": Side(by_depth, linear)}
 
     r_wire: Ohms = Field(0.35, ge=0, description="wire resistance between two cells", source=f"{RASCH}, Table A.1")
-    g_line: MicroSiemens = Field(
-        5.0, ge=0, description="conductance that stands for w = 1 on the line", source=f"{RASCH}, Eq. 16"
-    )
+    g_line: MicroSiemens = Field(5.0, ge=0, description="conductance that stands for w = 1 on the line", source=EQ_16)
 
     def shift(self, site: Site, a: Tensor, p: Tensor) -> Tensor:
         a = a * (self.r_wire * self.g_line * 1e-6 * site.rows.n[:, None])

@@ -14,7 +14,7 @@ from mho import Field, Nonideality, Site, conductance, product
 from mho.config import MicroSiemens, Ohms
 from mho.tile import blocks
 from mho_circuit.crossbar import precise
-from mho_circuit.sources import RASCH, RASCH_BIBTEX
+from mho_circuit.sources import EQ_16, RASCH, RASCH_BIBTEX
 
 CHUNK = 16  # cells between two divisions
 
@@ -37,21 +37,11 @@ class IRDropLadder(Nonideality, kind="circuit.ir_drop_ladder"):
     bibtex = RASCH_BIBTEX
 
     r_wire: Ohms = Field(0.35, ge=0, description="wire resistance between two cells", source=f"{RASCH}, Table A.1")
-    g_line: MicroSiemens = Field(
-        5.0, ge=0, description="conductance that stands for w = 1 on the line", source=f"{RASCH}, Eq. 16"
-    )
-    input_encoding: Literal["gated", "driven"] = Field(
-        "gated",
-        description="rows conduct only while their pulse is on, or are always held at a voltage",
-        source=f"{RASCH}, Eq. 16 (gated), Eq. 15 (driven)",
-    )
-    slots: int | None = Field(
-        None,
-        ge=1,
-        unit="count",
-        description="time slots of the pulse window in which gated lines are solved; none: once, with the mean load",
-        source=f"{RASCH}, Methods, IR-drop",
-    )
+    g_line: MicroSiemens = Field(5.0, ge=0, description="conductance that stands for w = 1 on the line", source=EQ_16)
+    input_encoding: Literal["gated", "driven"] = Field("gated", source=f"{RASCH}, Eq. 16 (gated), Eq. 15 (driven)")
+    """rows conduct only while their pulse is on, or are always held at a voltage"""
+    slots: int | None = Field(None, ge=1, unit="count", source=f"{RASCH}, Methods, IR-drop")
+    """time slots of the pulse window in which gated lines are solved; none: once, with the mean load"""
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from mho import Field, Nonideality, Site
 from mho.config import MicroSiemens, Ohms
 from mho_circuit.crossbar import devices, precise
-from mho_circuit.sources import RASCH, RASCH_BIBTEX
+from mho_circuit.sources import EQ_16, RASCH, RASCH_BIBTEX
 
 
 class IRDropNodal(Nonideality, kind="circuit.ir_drop_nodal"):
@@ -26,28 +26,18 @@ class IRDropNodal(Nonideality, kind="circuit.ir_drop_nodal"):
     source = "Kirchhoff's laws; wire resistance of Rasch et al. 2023"
     bibtex = RASCH_BIBTEX
 
-    r_word: Ohms = Field(
-        0.35, ge=0, description="word-line resistance between two cells", source=f"{RASCH}, Table A.1 (bit line)"
-    )
+    r_word: Ohms = Field(0.35, ge=0, source=f"{RASCH}, Table A.1 (bit line)")
+    """word-line resistance between two cells"""
     r_bit: Ohms = Field(0.35, ge=0, description="bit-line resistance between two cells", source=f"{RASCH}, Table A.1")
     r_driver: Ohms = Field(0.0, ge=0, description="output resistance of a row driver", source="ideal driver")
     r_sense: Ohms = Field(0.0, ge=0, description="input resistance of a sense amplifier", source="ideal virtual ground")
-    g_line: MicroSiemens = Field(
-        5.0, ge=0, description="conductance that stands for w = 1 on the line", source=f"{RASCH}, Eq. 16"
-    )
+    g_line: MicroSiemens = Field(5.0, ge=0, description="conductance that stands for w = 1 on the line", source=EQ_16)
 
     def fold(self, w: Tensor, site: Site) -> Tensor:
         plus, minus = (to_arrays(g, site) for g in devices(precise(w), site))
         unit = self.g_line * 1e-6  # from here on, resistances in units of 1/g_line
-        folded = effective(
-            plus,
-            minus,
-            r_word=self.r_word * unit,
-            r_bit=self.r_bit * unit,
-            r_driver=self.r_driver * unit,
-            r_sense=self.r_sense * unit,
-        )
-        return from_arrays(folded, site).to(w)
+        wires = {name: getattr(self, name) * unit for name in ("r_word", "r_bit", "r_driver", "r_sense")}
+        return from_arrays(effective(plus, minus, **wires), site).to(w)
 
 
 def to_arrays(g: Tensor, site: Site) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from mho import Field, MhoError, Nonideality, Site
 from mho_circuit.sources import RASCH, RASCH_BIBTEX, XIAO_BIBTEX
+
+EQ_19 = f"{RASCH}, Eq. 19"
 
 
 class AdcSCurve(Nonideality, kind="circuit.adc_s_curve"):
@@ -21,20 +23,16 @@ class AdcSCurve(Nonideality, kind="circuit.adc_s_curve"):
     At mean = 1/4 the printed form exceeds the full scale by 80 % (z = y/b_out) or misses it by 36 % (z = y).
     """
 
-    source = f"{RASCH}, Eq. 19"
+    source = EQ_19
     bibtex = RASCH_BIBTEX
     strength: ClassVar[str] = "mean"
 
-    mean: float = Field(0.25, ge=0, unit="1", description="mean curvature mu_zeta", source=f"{RASCH}, Eq. 19")
-    std: float = Field(
-        0.0, ge=0, unit="1", description="spread sigma_zeta between columns, relative to the mean", source=f"{RASCH}, Eq. 19"
-    )
-    form: Literal["corrected", "printed"] = Field(
-        "corrected", description="prefactor that keeps the full scale, or the one that Eq. 19 prints", source=f"{RASCH}, Eq. 19"
-    )
-    argument: Literal["relative", "raw"] = Field(
-        "relative", description="what zeta multiplies: the output over its bound, or the output", source=f"{RASCH}, Eq. 19"
-    )
+    mean: float = Field(0.25, ge=0, unit="1", description="mean curvature mu_zeta", source=EQ_19)
+    std: float = Field(0.0, ge=0, unit="1", description="spread sigma_zeta between columns, relative to the mean", source=EQ_19)
+    form: Literal["corrected", "printed"] = Field("corrected", source=EQ_19)
+    """prefactor that keeps the full scale, or the one that Eq. 19 prints"""
+    argument: Literal["relative", "raw"] = Field("relative", source=EQ_19)
+    """what zeta multiplies: the output over its bound, or the output"""
 
     def prepare(self, site: Site) -> None:
         if self.argument == "relative" and not math.isfinite(site.bound):
@@ -68,6 +66,7 @@ class CurrentLimit(Nonideality, kind="circuit.current_limit"):
     source: ClassVar[str] = "an output stage with a compliance"
     bibtex: ClassVar[str] = XIAO_BIBTEX
     strength = None
+    example: ClassVar[dict[str, Any]] = {"limit": 0.5}
 
     limit: float = Field(20.0, gt=0, unit="1", description="largest output in analog units", source="assumption")
 

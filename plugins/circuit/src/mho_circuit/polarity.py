@@ -23,9 +23,8 @@ class PolarityAsymmetry(Nonideality, kind="circuit.polarity_asymmetry"):
     bibtex = RASCH_BIBTEX
     strength: ClassVar[str] = "std"
 
-    std: float = Field(
-        0.05, ge=0, unit="1", description="spread sigma_a of the relative difference", source=f"{RASCH}, Methods, PCM polarity"
-    )
+    std: float = Field(0.05, ge=0, unit="1", source=f"{RASCH}, Methods, PCM polarity")
+    """spread sigma_a of the relative difference"""
 
     def accumulate(self, y: Tensor, x: Tensor, w: Tensor, site: Site) -> Tensor:
         a = self.std * site.randn_like(w, per="chip", name="a")
@@ -48,9 +47,8 @@ class TwoPhase(Nonideality, kind="circuit.two_phase"):
     bibtex = RASCH_BIBTEX
     strength = None
 
-    sum: Literal["analog", "digital"] = Field(
-        "analog", description="sum the phases in front of the ADC, or convert each", source=f"{RASCH}, Methods, PCM polarity"
-    )
+    sum: Literal["analog", "digital"] = Field("analog", source=f"{RASCH}, Methods, PCM polarity")
+    """sum the phases in front of the ADC, or convert each"""
 
     def passes(self, x: Tensor, site: Site) -> tuple[Tensor, ...]:
         return x.clamp(min=0), x.clamp(max=0)

@@ -10,13 +10,13 @@ from torch import Tensor
 from mho import Field, Nonideality, Site, Tile, product
 from mho.config import MicroSiemens
 from mho.effects import draws
-from mho_circuit.sources import BUECHEL_BIBTEX, SWIM_BIBTEX, XIAO_BIBTEX
+from mho_circuit.sources import BUECHEL_BIBTEX, SWIM_BIBTEX, XIAO, XIAO_BIBTEX
 
 
 class ProgrammingError(Nonideality, kind="circuit.programming_error"):
     """g + sqrt((proportional g)^2 + (independent g_max)^2) xi, never below 0: for devices of which no more is known."""
 
-    source: ClassVar[str] = "Xiao et al., arXiv 2109.01262: errors proportional to and independent of the conductance"
+    source: ClassVar[str] = f"{XIAO}: errors proportional to and independent of the conductance"
     bibtex: ClassVar[str] = XIAO_BIBTEX
     cellwise: ClassVar[bool] = True
 

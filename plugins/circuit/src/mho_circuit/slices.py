@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mho import Field
 from mho.effects import Geometry, Mapping
+from mho_circuit.sources import XIAO
 
 
 class Slices(Mapping):
@@ -27,15 +28,12 @@ class Slices(Mapping):
 
     source: ClassVar[str] = "mho"
 
-    sign: Literal["pair", "columns", "offset"] = Field(
-        "pair", description="how negative weights are held: by pairs, by columns of their own, or by an offset", source="textbook"
-    )
-    sum: Literal["digital", "analog"] = Field(
-        "digital", description="convert every slice and add digitally, or add currents in front of one ADC", source="textbook"
-    )
-    range: Literal["column", "tile"] = Field(
-        "column", description="every output, or only the largest weight of a tile, fills the range", source="Rasch et al. 2023"
-    )
+    sign: Literal["pair", "columns", "offset"] = Field("pair", source="textbook")
+    """how negative weights are held: by pairs, by columns of their own, or by an offset"""
+    sum: Literal["digital", "analog"] = Field("digital", source="textbook")
+    """convert every slice and add digitally, or add currents in front of one ADC"""
+    range: Literal["column", "tile"] = Field("column", source="Rasch et al. 2023")
+    """every output, or only the largest weight of a tile, fills the range"""
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -112,9 +110,8 @@ class Residual(EqualShares, kind="circuit.residual"):
 
     source: ClassVar[str] = "Song et al., Science 383 (2024)"
 
-    ratio: float = Field(
-        8.0, gt=1, unit="1", description="what one device counts over the next: its range over its errors", source="mho"
-    )
+    ratio: float = Field(8.0, gt=1, unit="1", source="mho")
+    """what one device counts over the next: its range over its errors"""
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -160,9 +157,8 @@ class Digits(Slices, kind="circuit.digits"):
 
     bits: int = Field(8, ge=2, le=16, unit="bit", description="of a weight, sign included", source="Shafiee et al. 2016")
     digit: int = Field(2, ge=1, le=15, unit="bit", description="bits of one device", source="Shafiee et al. 2016")
-    sign: Literal["pair", "columns", "offset", "twos_complement"] = Field(
-        "pair", description="how negative weights are held", source="Xiao et al., arXiv 2109.01262"
-    )
+    sign: Literal["pair", "columns", "offset", "twos_complement"] = Field("pair", source=XIAO)
+    """how negative weights are held"""
 
     @property
     def top(self) -> int:

@@ -1,6 +1,7 @@
 """Where the physics of this package comes from."""
 
 RASCH = "Rasch et al. 2023"
+EQ_16 = f"{RASCH}, Eq. 16"
 RASCH_BIBTEX = """@article{rasch2023hardware,
   author  = {Rasch, Malte J. and Mackin, Charles and Le Gallo, Manuel and others},
   title   = {Hardware-aware training for large-scale and diverse deep learning inference workloads using in-memory
@@ -10,6 +11,7 @@ RASCH_BIBTEX = """@article{rasch2023hardware,
   pages   = {5282},
   year    = {2023},
 }"""
+XIAO = "Xiao et al., arXiv 2109.01262"
 XIAO_BIBTEX = """@misc{xiao2021accuracy,
   author = {Xiao, T. Patrick and Feinberg, Ben and Bennett, Christopher H. and others},
   title  = {On the accuracy of analog neural network inference accelerators},

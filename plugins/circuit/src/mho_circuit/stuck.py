@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from mho import Field, Nonideality, Site
+from mho_circuit.sources import RASCH
+
+FIG_5 = f"{RASCH}, Fig. 5"
 
 
 class StuckAt(Nonideality):
@@ -24,18 +27,9 @@ class StuckAt(Nonideality):
     source: ClassVar[str] = ""
     example: ClassVar[dict[str, Any]] = {"off": 0.03, "on": 0.03, "random": 0.03}
 
-    off: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        unit="1",
-        description="share of cells stuck at the lowest conductance",
-        source="Rasch et al. 2023, Fig. 5",
-    )
-    on: float = Field(0.0, ge=0, le=1, unit="1", description="share of cells stuck at g_max", source="Rasch et al. 2023, Fig. 5")
-    random: float = Field(
-        0.0, ge=0, le=1, unit="1", description="share of cells stuck at U(g_min, g_max)", source="Rasch et al. 2023, Fig. 5"
-    )
+    off: float = Field(0.0, ge=0, le=1, unit="1", description="share of cells stuck at the lowest conductance", source=FIG_5)
+    on: float = Field(0.0, ge=0, le=1, unit="1", description="share of cells stuck at g_max", source=FIG_5)
+    random: float = Field(0.0, ge=0, le=1, unit="1", description="share of cells stuck at U(g_min, g_max)", source=FIG_5)
 
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:

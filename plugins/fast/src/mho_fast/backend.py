@@ -15,8 +15,9 @@ from mho.config import Hardware
 from mho.effects import Stream, draws, possible, straight, transformed
 from mho.tile import Call, Drawn, Mvm, Patches, Programmed, TileView, blocks
 from mho_fast import cells
-from mho_fast.backward import Saved, Wanted, each, gradients
+from mho_fast.backward import Saved, Wanted, gradients, looped
 from mho_fast.codes import Planes, code_inputs, code_weights
+from mho_fast.epilogue import Ends
 from mho_fast.kernels import Kernels
 from mho_fast.product import Product
 from mho_fast.route import Route, resolve, routes
@@ -176,11 +177,9 @@ class CodedWeights(torch.autograd.Function):
         return None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, w: Tensor, product: Product) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    def vmap(info: Any, in_dims: Any, w: Tensor, product: Product) -> tuple[Any, Any]:
         product = replace(product, shares=False)
-        coded = [CodedWeights.apply(v, product) for v in each(w, in_dims[0], info.batch_size)]
-        planes, bounds = zip(*coded)
-        return (torch.stack(planes), torch.stack(bounds)), (0, 0)
+        return looped(CodedWeights.apply, info, in_dims, (w,), product)
 
 
 class MiniBatchWeights(torch.autograd.Function):
@@ -238,9 +237,8 @@ class MiniBatchWeights(torch.autograd.Function):
         return g, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, weight: Tensor, gamma: Tensor, product: Product) -> tuple[Tensor, int]:
-        pairs = zip(each(weight, in_dims[0], info.batch_size), each(gamma, in_dims[1], info.batch_size))
-        return torch.stack([MiniBatchWeights.apply(w, c, product) for w, c in pairs]), 0
+    def vmap(info: Any, in_dims: Any, weight: Tensor, gamma: Tensor, product: Product) -> tuple[Any, Any]:
+        return looped(MiniBatchWeights.apply, info, in_dims, (weight, gamma), product)
 
 
 class TileProduct(torch.autograd.Function):
@@ -267,8 +265,10 @@ class TileProduct(torch.autograd.Function):
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None
         full = scale * adc.step if own is not None else scale * alpha * adc.step
-        kept = codes if product.keep else None
-        out = epilogue.run(product.source, inputs, w, Planes(planes, bound), full, own, kept, kernels)
+        poison = product.source.over_window(inputs.poison)
+        out = poison.expand(product.source.count, epilogue.layout.out_features).clone()
+        ends = Ends(full, out, own, codes if product.keep else None)
+        epilogue.run(product.source, inputs, w, Planes(planes, bound), ends, kernels)
         clipped = inputs.clipped if inputs.clipped is not None else torch.empty(0, dtype=torch.int8, device=x.device)
         return out, inputs.main, clipped, codes
 
@@ -290,8 +290,5 @@ class TileProduct(torch.autograd.Function):
         return *found, None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """A loop: on a processor as fast as one batched product (PERFORMANCE.md, trap 4)."""
-        tensors = [each(a, d, info.batch_size) for a, d in zip(args[:-1], in_dims)]
-        results = [TileProduct.apply(*each, args[-1]) for each in zip(*tensors)]
-        return tuple(torch.stack(parts) for parts in zip(*results)), (0, 0, 0, 0)
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
+        return looped(TileProduct.apply, info, in_dims, args[:-1], args[-1])

@@ -70,10 +70,8 @@ class Gradients(torch.autograd.Function):
         raise MhoError("the fused path has no second derivatives under torch.func; 'precision: reference' has")
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        tensors = [each(a, d, info.batch_size) for a, d in zip(args[:7], in_dims)]
-        found = [Gradients.apply(*one, *args[7:]) for one in zip(*tensors)]
-        return tuple(torch.stack(v) for v in zip(*found)), (0, 0, 0, 0)
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
+        return looped(Gradients.apply, info, in_dims, args[:7], *args[7:])
 
 
 class Refusing(torch.autograd.Function):
@@ -90,9 +88,13 @@ class Refusing(torch.autograd.Function):
         )
 
 
-def each(t: Tensor, dim: int | None, count: int) -> list[Tensor]:
-    """The parts of a tensor that a vmap rule loops over."""
-    return [t] * count if dim is None else list(t.unbind(dim))
+def looped(apply: Callable[..., Any], info: Any, in_dims: Any, tensors: tuple[Tensor, ...], *others: Any) -> tuple[Any, Any]:
+    """What a vmap rule returns that calls `apply` for each part of the tensors: on a processor as fast as one batched product."""
+    parts = [[t] * info.batch_size if dim is None else t.unbind(dim) for t, dim in zip(tensors, in_dims)]
+    found = [apply(*one, *others) for one in zip(*parts)]
+    if isinstance(found[0], Tensor):
+        return torch.stack(found), 0
+    return tuple(torch.stack(v) for v in zip(*found)), (0,) * len(found[0])
 
 
 class Backward:
@@ -124,7 +126,7 @@ class Backward:
             many = many_small(self.layout, self.source.count)
             galpha = (self._patches_of_all if many else self._patches)(gts, gx, gw)
             if gx is not None:
-                gx = torch.where(clipped != 0, 0, gx / self._span(alpha))
+                gx = torch.where(clipped != 0, 0, gx / spread(self.layout, self.product.route, alpha))
         return Wanted(gx if self.wanted.x else None, gw, galpha, torch.stack(gscales) if gscales else None)
 
     def _as_weights_lie(self, fresh: Callable[..., Tensor], w: Tensor, kind: torch.dtype) -> Tensor:
@@ -133,9 +135,6 @@ class Backward:
         dims = (1, 0) if self.layout.groups == 1 else (0, 1)
         lying = w.permute(*dims, 2)
         return fresh(lying, dtype=kind, memory_format=torch.contiguous_format).permute(*dims, 2)
-
-    def _span(self, alpha: Tensor) -> Tensor:
-        return spread(self.layout, self.product.route, alpha)
 
     def _ends(self, beyond: Tensor) -> Tensor:
         """The DAC's values of clipped inputs: 1 above the range, the lowest below it. What a `transfer` makes of them is passed
@@ -199,7 +198,7 @@ class Backward:
             return torch.cat(galpha, -2)
 
         _, clipped, _, _, alpha, _ = self.saved
-        span, learned = self._span(alpha), bool(self.wanted.alpha)
+        span, learned = spread(self.layout, self.product.route, alpha), bool(self.wanted.alpha)
         arguments = (g, clipped, alpha, span, self.product.call.decay, learned)  # no decay in evaluation
         return self.product.kernels.run("gradient of the DAC", lambda _: every, arguments, lambda: every(*arguments), g.numel())
 

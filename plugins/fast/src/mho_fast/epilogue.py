@@ -147,25 +147,12 @@ class Epilogue(Terms):
         return inputs._replace(main=x)
 
     # -- products ---------------------------------------------------------------------------------------------
-    def run(
-        self,
-        source: Source,
-        inputs: Inputs,
-        w: Tensor,
-        planes: Planes,
-        scale: Tensor,
-        alpha: Tensor | None,
-        codes: Tensor | None,
-        kernels: Kernels,
-    ) -> Tensor:
-        """Outputs [vector, out] for the vectors that `source` takes from the inputs. `scale` [tile, out], and `alpha`
-        [vector, tile, 1] where every vector has an input range of its own, turn converted outputs into digital ones;
-        `codes` [vector, tile, out], if given, takes them down."""
-        out = source.over_window(inputs.poison).expand(source.count, self.layout.out_features).clone()
+    def run(self, source: Source, inputs: Inputs, w: Tensor, planes: Planes, whole: Ends, kernels: Kernels) -> None:
+        """Bring the vectors that `source` takes from the inputs to the ends of the `whole` call."""
         drawn = self._draws()
         for c in self._chunks(source):
             products = Products(*self._products(source, c, inputs, w, planes), planes.bound, drawn.of(c))
-            ends = Ends(scale, out[c], None if alpha is None else alpha[c], None if codes is None else codes[c])
+            ends = whole.of(c)
             if self.route.whole:
                 self.block(products, ends, plain=(inputs, w))
             elif torch.compiler.is_compiling():
@@ -176,7 +163,6 @@ class Epilogue(Terms):
                 elements = max(inputs.main.numel(), ends.scale.numel() * len(ends.out))  # as the DAC decides, or more
                 make = functools.partial(self._kernel, route=self.route, parts=self.parts)
                 kernels.run("epilogue of parts" if self.parts else "epilogue", make, arguments, eager, elements)
-        return out
 
     @staticmethod
     def _kernel(view: TileView, route: Route, parts: bool) -> Callable[[Products, Ends, Constants], None]:

@@ -24,6 +24,7 @@ from mho.effects import possible
 from mho.tile import TileView
 
 T = TypeVar("T")
+Make = Callable[[TileView], Callable[..., Any]]  # a kernel of an array
 _numbers = itertools.count()
 WORTHWHILE = 1 << 15  # elements that a kernel works on; for fewer, most runs win less time than it takes to make
 VARIANTS = 64  # of one kernel, for what is compared at a call; one more, and it runs eagerly
@@ -44,13 +45,7 @@ class Kernels:
         return self.wanted and max(self.weights, elements) >= WORTHWHILE
 
     def run(
-        self,
-        name: str,
-        make: Callable[[TileView], Callable[..., Any]],
-        args: tuple[Any, ...],
-        eager: Callable[[], T],
-        elements: int = 0,
-        own: bool = False,
+        self, name: str, make: Make, args: tuple[Any, ...], eager: Callable[[], T], elements: int = 0, own: bool = False
     ) -> Any:
         """The compiled function `make(view)` of `args`, or `eager()`. It works on the weights or on more `elements`. All arrays
         of a kind share it; unless it is this array's `own`, as where it draws random numbers, or effects have something
@@ -77,7 +72,7 @@ class Kernels:
         finally:
             self.purpose = before
 
-    def _shared(self, name: str, make: Callable[[TileView], Callable[..., Any]]) -> Callable[..., Any]:
+    def _shared(self, name: str, make: Make) -> Callable[..., Any]:
         """The kernel of this kind, as long as an array has it; its view stays when the array of ours moves."""
         kind = (name, *self.view.kind, *self.route_kind)
         kernel = _kinds.get(kind)

@@ -280,12 +280,7 @@ def _number(known: list[Any], item: Any) -> int:
 
 def _notes(plan: Plan) -> tuple[tuple[str, str], ...]:
     notes: list[tuple[str, str]] = []
-    for p in plan.effects:
-        e = p.effect
-        for stage in e.stages():
-            if e.writes(stage):
-                notes.append((e.kind, f"{stage}: {TABLE[stage].seam}"))
-            else:
-                terms = ", ".join(t for t in TERMS if e.writes(t))
-                notes.append((e.kind, f"{stage}: fused ({terms})"))
+    for e in (p.effect for p in plan.effects):
+        fused = f"fused ({', '.join(t for t in TERMS if e.writes(t))})"
+        notes += [(e.kind, f"{stage}: {TABLE[stage].seam if e.writes(stage) else fused}") for stage in e.stages()]
     return tuple(notes)

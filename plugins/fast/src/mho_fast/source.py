@@ -89,11 +89,8 @@ class Source:
             return images
         line, stride = self.per_image // self.positions[0], self.window.stride[0]
         start, count = c.start % self.per_image // line, (c.stop - c.start) // line
-        return images[:, start * stride : (start + count - 1) * stride + self._reach]
-
-    @property
-    def _reach(self) -> int:
-        return self.window.dilation[0] * (self.window.kernel[0] - 1) + 1
+        reach = self.window.dilation[0] * (self.window.kernel[0] - 1) + 1
+        return images[:, start * stride : (start + count - 1) * stride + reach]
 
     def over_window(self, v: Tensor) -> Tensor:
         """[pixel, 1] -> [vector, 1], the sum over the pixels of each vector."""

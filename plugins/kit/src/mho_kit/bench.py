@@ -88,8 +88,8 @@ class Bench:
         self.weight = self.random(OUTPUTS, INPUTS, number=1) * 0.3
         self.x = self.random(VECTORS, INPUTS, number=2)
         made = self.tile()
-        self.spec, self.geometry = made.tiles.spec, geometry_of(made)
-        self.w = targets(made.program(seed=0)).to(dtype)
+        self.spec, self.geometry = made.tiles.spec, made.tiles.view.geometry
+        self.w = made.program(seed=0).tiles.chip.target.to(dtype)
         pair = self.spec.device.pair
         self.g = self.spec.mapping.conductances(self.w, pair, self.geometry)
         self.on_tiles = self.spec.mapping.weights(self.g, self.w.sign(), pair, self.geometry)
@@ -224,28 +224,9 @@ def on_device(geometry: Geometry, device: torch.device | str) -> Geometry:
 
 
 # -- what the checks look at inside of a tile -----------------------------------------------------------------------
-def geometry_of(tile: Tile) -> Geometry:
-    return tile.tiles.view.geometry
-
-
-def targets(tile: Tile) -> Tensor:
-    """The normalised weights that were to be written, [tile, out, row]."""
-    return tile.tiles.chip.target
-
-
-def conductances(tile: Tile) -> Tensor:
-    """As they were programmed, µS [dev, tile, out, row]."""
-    return tile.tiles.chip.programmed
-
-
 def weights(tile: Tile) -> Tensor:
     """What the conductances are now, [tile, out, row]; 1 = the mapped range."""
     return tile.tiles.chip.weights
-
-
-def output_scale(tile: Tile) -> Tensor:
-    """What the periphery multiplies converted outputs by, [tile, out]."""
-    return tile.tiles.digital_scale().detach()
 
 
 def routes_of(net: nn.Module) -> list[Route]:

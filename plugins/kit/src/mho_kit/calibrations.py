@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -53,8 +53,11 @@ class CalibrationContract(Checks):
         """What it chooses, and the ranges before."""
         arguments = self._arguments(self._made(), factor)
         before = arguments[-1].clone()
-        with torch.no_grad():
-            return type(self).method(*arguments), before
+        return self._choose(*arguments), before
+
+    @torch.no_grad()
+    def _choose(self, *arguments: Any) -> Tensor:
+        return type(self).method(*arguments)
 
     def _cases(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         for name, factor in (("usual inputs", 1.0), ("inputs that are 0", 0.0), ("inputs of 1000", 1000.0)):
@@ -77,15 +80,13 @@ class CalibrationContract(Checks):
 
     def test_leaves_global_generators_alone(self) -> None:
         arguments = self._arguments(self._made())
-        with torch.no_grad():
-            moved = generators_moved(lambda: type(self).method(*arguments))
+        moved = generators_moved(lambda: self._choose(*arguments))
         assert not moved, f"it draws from {moved}, so whatever runs next goes on differently"
 
     def test_leaves_its_arguments_alone(self) -> None:
         array, *tensors = self._arguments(self._made())
         before = [t.clone() for t in tensors]
-        with torch.no_grad():
-            type(self).method(array, *tensors)
+        self._choose(array, *tensors)
         changed = [n for n, t, b in zip(("weight", "x", "before"), tensors, before) if not same(t, b)]
         assert not changed, f"it changes {', '.join(changed)} in place; return new ranges"
 
@@ -96,8 +97,8 @@ class CalibrationContract(Checks):
         array, chip = arguments[0], arguments[0].chip
         ranges = {n: getattr(array, n).detach().clone() for n in ("input_range", "gamma")}
         first = array.trace(self.bench.x, made.weight)
+        self._choose(*arguments)
         with torch.no_grad():
-            type(self).method(*arguments)
             array.chip = chip
             for name, value in ranges.items():
                 getattr(array, name).copy_(value)
@@ -109,14 +110,13 @@ class CalibrationContract(Checks):
         """Apart from ranges."""
         made = self._made()
         state = {n: v.clone() for n, v in made.state_dict().items()}
-        with torch.no_grad():
-            type(self).method(*self._arguments(made))
+        self._choose(*self._arguments(made))
         ranges = ("input_range", "gamma")
         changed = [n for n, v in made.state_dict().items() if not (same(v, state[n]) or n.endswith(ranges))]
         assert not changed, f"it changes {', '.join(changed)}; ranges alone are its to choose"
 
     def test_works_on_one_large_tile(self) -> None:
         tile = self.bench.tile(tile={"rows": 64, "columns": 64, "dac": {"bits": 8, "range": "learned"}})
-        with torch.no_grad(), seeded():
-            chosen = type(self).method(*self._arguments(tile))
+        with seeded():
+            chosen = self._choose(*self._arguments(tile))
         finite(chosen, "on a single tile without a chip ranges are")

@@ -13,7 +13,6 @@ import functools
 import importlib
 import importlib.util
 import json
-import linecache
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import mho
 from mho.config import Kinded, parse, registry, write
 from mho.ground import MhoError
 from mho.tile import tile_arrays
@@ -173,7 +174,7 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, aten = kwargs or {}, torch.ops.aten
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        tensors = tensors_in((args, kwargs))
         if func in (aten._local_scalar_dense.default, aten.allclose.default, aten.equal.default):
             if any(t.device.type == FAR for t in tensors):
                 self._refuse("looks at a value (.item(), bool(), float(), allclose, if), so it waits for the device")
@@ -199,6 +200,11 @@ class Watch(TorchDispatchMode):
             raise Waits(what)
 
 
+def tensors_in(values: Any) -> list[Tensor]:
+    """The tensors among what a layer takes or returns."""
+    return [t for t in tree_leaves(values) if isinstance(t, Tensor)]
+
+
 def problem_with(net: nn.Module, inputs: tuple[Any, ...]) -> str:
     """Calibrate, train, program and age a network on the device, twice; the second time nothing may wait."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -221,7 +227,7 @@ def _life(
     net: nn.Module, inputs: tuple[Any, ...], optimizer: torch.optim.Optimizer, first: bool
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     def loss() -> Tensor:
-        found = [t for t in tree_leaves(net(*inputs)) if isinstance(t, Tensor)]
+        found = tensors_in(net(*inputs))
         assert all(t.device.type == FAR for t in found), f"outputs are on {[str(t.device) for t in found]}"
         return torch.stack([t.square().mean() for t in found]).sum()
 
@@ -260,9 +266,9 @@ def _moved(t: Tensor) -> Tensor:
 
 def _told(error: Exception) -> str:
     """What an error says, and at which line outside of torch and of here."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_torch(f.filename) and f.filename != __file__]
-    where = next((f for f in reversed(frames) if not _is_core(f.filename)), frames[-1] if frames else None)
-    place = "" if where is None else f" at {Path(where.filename).name}:{where.lineno}, {where.name}: {_line(where)}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_of(torch, f.filename) and f.filename != __file__]
+    where = next((f for f in reversed(frames) if not _is_of(mho, f.filename)), frames[-1] if frames else None)
+    place = "" if where is None else f" at {Path(where.filename).name}:{where.lineno}, {where.name}: {where.line}"
     if isinstance(error, Waits):
         what = str(error)
     elif type(error).__name__ == "DynamicOutputShapeException":
@@ -272,15 +278,5 @@ def _told(error: Exception) -> str:
     return what + place
 
 
-def _line(frame: traceback.FrameSummary) -> str:
-    return frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()
-
-
-def _is_torch(file: str) -> bool:
-    return Path(torch.__file__).parent in Path(file).parents
-
-
-def _is_core(file: str) -> bool:
-    import mho
-
-    return Path(mho.__file__).parent in Path(file).parents
+def _is_of(package: ModuleType, file: str) -> bool:
+    return Path(package.__file__ or "").parent in Path(file).parents

@@ -20,7 +20,7 @@ from mho_kit.bench import Bench, Witness, routes_of, seeded, skip
 from mho_kit.checks.base import documented, same
 from mho_kit.checks.devices import DeviceChecks
 from mho_kit.checks.paths import EXACT
-from mho_kit.far import Specimen
+from mho_kit.far import Specimen, tensors_in
 
 
 class LayerContract(DeviceChecks):
@@ -105,7 +105,7 @@ class LayerContract(DeviceChecks):
         with self._nets() as (digital, analog, inputs):
             grads = []
             for net in (digital, analog):
-                torch.stack([v.square().sum() for v in _tensors(net(*inputs))]).sum().backward()
+                torch.stack([v.square().sum() for v in tensors_in(net(*inputs))]).sum().backward()
                 grads.append({n: p.grad for n, p in net.named_parameters() if p.grad is not None})
             missing = sorted(grads[0].keys() - grads[1].keys())
             assert not missing, f"no gradient reaches {', '.join(missing)}"
@@ -115,10 +115,10 @@ class LayerContract(DeviceChecks):
     def test_uses_its_tiles(self) -> None:
         """Effects of the tiles reach the outputs, and a chip is a seed."""
         with self._nets(Witness.model_validate({})) as (_, analog, inputs):
-            results = [_tensors(analog(*inputs))[0]]
+            results = [tensors_in(analog(*inputs))[0]]
             for seed in (1, 1, 2):
                 program(analog, seed)
-                results.append(_tensors(analog(*inputs))[0])
+                results.append(tensors_in(analog(*inputs))[0])
             clean, first, again, other = results
             assert not same(clean, first), "a chip changes nothing; call self.tiles(x, self.matrix) in forward"
             assert same(first, again) and not same(first, other), "outputs do not follow the chip's seed"
@@ -162,11 +162,11 @@ class LayerContract(DeviceChecks):
             skip(f"it runs on the reference path: {routes[0].why}")
         program(net, seed=0)
         with torch.no_grad():
-            return _tensors(net(*inputs))
+            return tensors_in(net(*inputs))
 
     def test_trains(self) -> None:
         with self._nets(Witness.model_validate({})) as (_, analog, inputs):
-            torch.stack([v.square().sum() for v in _tensors(analog.train()(*inputs))]).sum().backward()
+            torch.stack([v.square().sum() for v in tensors_in(analog.train()(*inputs))]).sum().backward()
             grads = [p.grad for p in analog.layer.parameters(recurse=False) if p.grad is not None]
             assert grads and all(torch.isfinite(g).all() for g in grads), "training gives no gradient, or NaN"
 
@@ -187,12 +187,5 @@ class Around(nn.Module):
 
 
 def _close(a: Any, b: Any) -> bool:
-    first, second = _tensors(a), _tensors(b)
+    first, second = tensors_in(a), tensors_in(b)
     return len(first) == len(second) and all(torch.allclose(v, w, atol=1e-9) for v, w in zip(first, second))
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    """The tensors among what a layer returns."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    return [t for o in outputs for t in _tensors(o)] if isinstance(outputs, (tuple, list)) else []

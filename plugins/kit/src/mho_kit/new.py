@@ -74,15 +74,12 @@ def write_project(family: str, folder: Path) -> None:
         for template, target in FILES.items():
             path = folder / filled(target, words)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(filled(text_of(template), words), encoding="utf-8")
+            text = resources.files("mho_kit").joinpath("template", template).read_text(encoding="utf-8")
+            path.write_text(filled(text, words), encoding="utf-8")
     except FileExistsError:
         raise MhoError(f"{folder} exists already; choose another name or another --out folder") from None
     except OSError as error:
         raise MhoError(f"cannot write {folder}: {error.strerror}") from None
-
-
-def text_of(template: str) -> str:
-    return resources.files("mho_kit").joinpath("template", template).read_text(encoding="utf-8")
 
 
 def filled(text: str, words: dict[str, str]) -> str:

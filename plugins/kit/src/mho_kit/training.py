@@ -49,17 +49,17 @@ class TrainingContract(DeviceChecks, DescriptionChecks):
 
     def _trained(self, factor: float = 1.0, *methods: TrainingMethod) -> nn.Module:
         """The network after `STEPS` optimizer steps that change nothing but what the methods (the one under test) do."""
-        net = self._network(factor, *(methods or (self.spec,)))
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
-        attached = attach(optimizer, net, steps_per_epoch=EPOCH)
+        net, optimizer, attached = self._begun(*(methods or (self.spec,)), factor=factor, lr=0.0)
         for _ in range(STEPS):
             optimizer.step()
         attached.detach()
         return net
 
-    def _begun(self, *methods: TrainingMethod) -> tuple[nn.Module, torch.optim.SGD, Attached]:
-        net = self._network(1.0, *methods)
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    def _begun(
+        self, *methods: TrainingMethod, factor: float = 1.0, lr: float = 0.5
+    ) -> tuple[nn.Module, torch.optim.SGD, Attached]:
+        net = self._network(factor, *methods)
+        optimizer = torch.optim.SGD(net.parameters(), lr=lr)
         return net, optimizer, attach(optimizer, net, steps_per_epoch=EPOCH)
 
     def _signs(self, *methods: TrainingMethod, interrupted: bool = False) -> list[Any]:
@@ -91,8 +91,7 @@ class TrainingContract(DeviceChecks, DescriptionChecks):
 
     # -- checks -----------------------------------------------------------------------------------------------
     def test_starts_with_hooks(self) -> None:
-        net = self._network(1.0, self.spec)
-        attached = attach(torch.optim.SGD(net.parameters(), lr=0.0), net, steps_per_epoch=EPOCH)
+        *_, attached = self._begun(self.spec)
         wrong = [h for h in attached.methods if not isinstance(h, TrainingHooks)]
         attached.detach()
         assert not wrong, f"start(training) gives {wrong[0]!r}; return self, or an object that inherits from mho.TrainingHooks"

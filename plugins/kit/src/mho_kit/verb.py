@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mho.config import registry, suggest
+from mho.config import parse_value, registry, suggest
 from mho.ground import MhoError
 
 if TYPE_CHECKING:
@@ -69,8 +69,6 @@ def _parts(plugin: str, only: str | None) -> dict[str, Any]:
 
 
 def _given(text: str) -> tuple[str, dict[str, Any]]:
-    from mho.config import parse_value
-
     values = parse_value(text, f"--with {text}").data
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
         raise MhoError(f"--with {text}: expected an effect with its kind, e.g. '{{kind: pcm.stuck_at, off: 0.01}}'")

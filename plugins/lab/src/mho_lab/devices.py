@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mho.ground import MhoError
@@ -84,11 +84,16 @@ def moved(batch: Any) -> Any:
     """A batch on the device of this process: whatever has a method `to`, in lists, tuples and mappings."""
     if hasattr(batch, "to"):
         return batch.to(current())
+    return within(moved, batch)
+
+
+def within(f: Callable[[Any], Any], batch: Any) -> Any:
+    """A list, tuple or mapping with `f` of each of its parts; anything else as it is."""
     if isinstance(batch, Mapping):
-        return {k: moved(v) for k, v in batch.items()}
+        return {k: f(v) for k, v in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*map(moved, batch))
-    return type(batch)(map(moved, batch)) if isinstance(batch, (list, tuple)) else batch
+        return type(batch)(*map(f, batch))
+    return type(batch)(map(f, batch)) if isinstance(batch, (list, tuple)) else batch
 
 
 def placed(net: nn.Module) -> nn.Module:

@@ -7,12 +7,16 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mho.ground import MhoError
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Model = TypeVar("Model", bound="BaseModel")
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -99,6 +103,17 @@ def bar(what: str, total: int | None = None) -> Any:
 
     every = 0.1 if sys.stderr.isatty() else 10.0
     return tqdm(desc=what, total=total, delay=every, mininterval=every, maxinterval=max(every, 10.0), leave=False)
+
+
+def checked(cls: type[Model], values: dict[str, Any]) -> Model:
+    """Values of the command line as a model. Raises `MhoError` with every mistake."""
+    from pydantic import ValidationError
+
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise MhoError("\n".join(told)) from None
 
 
 def shard_of(text: str | None) -> tuple[int, int] | None:

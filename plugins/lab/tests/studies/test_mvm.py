@@ -1,7 +1,7 @@
 """`mho mvm`: the table of effects, boosts, studies, plots, and what it says to mistakes."""
 
-import builtins
 import json
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -122,14 +122,7 @@ def test_options_of_the_effect_table_do_not_go_with_studies():
 
 
 def test_a_plot_without_matplotlib_says_how_to_get_it(monkeypatch, tmp_path):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.partition(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = invoke("pcm.standard", *SMALL, "--plot", str(tmp_path / "x.svg"))
     assert result.exit_code == 1 and "pip install 'mho-lab[report]'" in result.output
 

@@ -10,14 +10,5 @@ from mho_pcm.rasch import Drift, LongTermReadNoise, PcmStuckAt, ProgrammingNoise
 
 @hookimpl
 def mho_nonidealities() -> list[type[Nonideality]]:
-    return [
-        ProgrammingNoise,
-        Drift,
-        LongTermReadNoise,
-        ReadNoise,
-        PcmStuckAt,
-        HermesProgrammingNoise,
-        HermesDrift,
-        HermesLongTermReadNoise,
-        AfmProgrammingNoise,
-    ]
+    standard = (ProgrammingNoise, Drift, LongTermReadNoise, ReadNoise, PcmStuckAt)
+    return [*standard, HermesProgrammingNoise, HermesDrift, HermesLongTermReadNoise, AfmProgrammingNoise]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from mho_circuit.sources import RASCH, RASCH_BIBTEX
 from mho_circuit.stuck import StuckAt
 from torch import Tensor
 
@@ -16,16 +17,6 @@ from mho import Field, MhoError, Nonideality, Side, Site, conductance, square
 from mho.config import MicroSiemens, Seconds
 from mho.effects import Column, Measurements, Residuals, normal_distribution, normal_log_density
 
-RASCH = "Rasch et al. 2023"
-RASCH_BIBTEX = """@article{rasch2023hardware,
-  author  = {Rasch, Malte J. and Mackin, Charles and Le Gallo, Manuel and others},
-  title   = {Hardware-aware training for large-scale and diverse deep learning inference workloads using in-memory
-             computing-based accelerators},
-  journal = {Nature Communications},
-  volume  = {14},
-  pages   = {5282},
-  year    = {2023},
-}"""
 FITTED_AT = 25.0  # µS, the g_max of the measured devices
 
 
@@ -195,18 +186,11 @@ class LongTermReadNoise(Nonideality, kind="pcm.read_noise_1f"):
     cellwise = True
     noise = True
 
-    t0: Seconds = Field(
-        20.0,
-        ge=0,
-        description="time of the first read after programming",
-        source=f"{RASCH}, Eq. 8; the clock of Eq. 10 starts with it",
-    )
+    t0: Seconds = Field(20.0, ge=0, source=f"{RASCH}, Eq. 8; the clock of Eq. 10 starts with it")
+    """time of the first read after programming"""
     t_read: Seconds = Field(250e-9, gt=0, description="duration of a read", source=f"{RASCH}, Table A.1")
-    conductance: Literal["drifted", "target"] = Field(
-        "drifted",
-        description="what the noise multiplies: the drifted conductance, or the target as Eq. 10 is printed",
-        source=f"{RASCH}, Eqs. 10, 12",
-    )
+    conductance: Literal["drifted", "target"] = Field("drifted", source=f"{RASCH}, Eqs. 10, 12")
+    """what the noise multiplies: the drifted conductance, or the target as Eq. 10 is printed"""
 
     def age(self, g: Tensor, t: float | Tensor, site: Site) -> Tensor:
         printed = self.conductance == "target"
@@ -226,9 +210,8 @@ class ReadNoise(Nonideality, kind="pcm.read_noise"):
     strength: ClassVar[str] = "sigma"
     sides: ClassVar[dict[str, Side]] = {"s": Side(conductance, square)}
 
-    sigma: float = Field(
-        0.0175, ge=0, unit="1", description="noise of one fully-on row through one full weight", source=f"{RASCH}, Table A.1"
-    )
+    sigma: float = Field(0.0175, ge=0, unit="1", source=f"{RASCH}, Table A.1")
+    """noise of one fully-on row through one full weight"""
 
     def variance(self, site: Site, s: Tensor) -> Tensor:
         return self.sigma**2 * s

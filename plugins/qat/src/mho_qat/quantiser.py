@@ -41,13 +41,8 @@ class Uniform(Quantiser, kind="qat.uniform"):
 
     source: ClassVar[str] = "Esser et al. 2020; Wang et al. 2025"
     bits: int = Field(4, ge=2, le=8, unit="bit", source=WANG, description="resolution: 2^bits - 1 levels (signed)")
-    range: float | Literal["learned", "statistics"] = Field(
-        "learned",
-        gt=0,
-        unit="1",
-        source=WANG,
-        description="largest value: learned (LSQ gradient), from statistics (abs-max), or a constant",
-    )
+    range: float | Literal["learned", "statistics"] = Field("learned", gt=0, unit="1", source=WANG)
+    """largest value: learned (LSQ gradient), from statistics (abs-max), or a constant"""
 
     def module(self, what: What) -> UniformModule:
         return UniformModule(self, what)
@@ -123,12 +118,10 @@ class Quantise(TrainingMethod, kind="qat.quantise"):
 
     example: ClassVar[dict[str, Any]] = {"weights": {"bits": 4}}
     source: ClassVar[str] = "Wang et al. 2025"
-    weights: Annotated[Quantiser, QUANTISER] | None = Field(
-        None, source=WANG, description="quantise the weights; none: leave them"
-    )
-    activations: Annotated[Quantiser, QUANTISER] | None = Field(
-        None, source=WANG, description="quantise the inputs of the layers, in front of the DAC; none: leave them"
-    )
+    weights: Annotated[Quantiser, QUANTISER] | None = Field(None, source=WANG)
+    """quantise the weights; none: leave them"""
+    activations: Annotated[Quantiser, QUANTISER] | None = Field(None, source=WANG)
+    """quantise the inputs of the layers, in front of the DAC; none: leave them"""
 
     def convert(self, array: Any, weight: Tensor) -> None:
         array.weight_quantiser = placed(self.weights, "weights", weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from mho_circuit.crossbar import devices
 from torch import Tensor
 
 from mho import Field, Nonideality, Side, Site, square
@@ -23,13 +24,12 @@ def cube(x: Tensor) -> Tensor:
 def _current(w: Tensor, site: Site, coefficients: tuple[float, ...], power: int) -> tuple[Tensor, Tensor]:
     """What both devices of a weight conduct of V^power, in analog units at x = 1."""
     span = site.g_max - site.g_min
-    idle = site.geometry.idle * site.rows.used.to(w)[:, None, :]
-    devices = []
-    for g in ((w.clamp(min=0) + idle) * span, ((-w).clamp(min=0) + idle) * span):
+    currents = []
+    for g in (share * span for share in devices(w, site)):
         sure = g.clamp(min=LOWEST)
         current = polynomial(coefficients, (sure * 1e-6).log10()) * 1e6 * (g / sure)
-        devices.append(current * site.v_read ** (power - 1) / span)
-    return devices[0], devices[1]
+        currents.append(current * site.v_read ** (power - 1) / span)
+    return currents[0], currents[1]
 
 
 def even(w: Tensor, site: Site) -> Tensor:

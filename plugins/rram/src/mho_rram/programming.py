@@ -151,16 +151,10 @@ class ProgrammingNoise(Nonideality, kind="rram.programming_noise"):
     cellwise = True
 
     law: Literal["wan2022", "milo2021", "cmo"] = Field("wan2022", description="which measured law", source="the laws' papers")
-    one_second: Literal["cubic", "polynomial"] = Field(
-        "cubic",
-        description="wan2022 only: sigma at 1 s, a cubic in g or the polynomial that also gives the growth with time",
-        source="Wan 2022, Ext. Data Fig. 3d, as fitted in CrossSim",
-    )
-    acceptance: Literal["0.2 %", "2 %"] = Field(
-        "0.2 %",
-        description="cmo only: how near the target the write-verify loop accepts a cell",
-        source="Falcone, Clerico et al., as in IBM/aihwkit",
-    )
+    one_second: Literal["cubic", "polynomial"] = Field("cubic", source="Wan 2022, Ext. Data Fig. 3d, as fitted in CrossSim")
+    """wan2022 only: sigma at 1 s, a cubic in g or the polynomial that also gives the growth with time"""
+    acceptance: Literal["0.2 %", "2 %"] = Field("0.2 %", source="Falcone, Clerico et al., as in IBM/aihwkit")
+    """cmo only: how near the target the write-verify loop accepts a cell"""
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """An option of another law has no meaning."""

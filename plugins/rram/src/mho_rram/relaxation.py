@@ -16,6 +16,7 @@ from mho.config import Seconds
 from mho.effects import Column, Measurements, Residuals
 from mho_rram.programming import polynomial, too_late
 
+FIT = "docs/rram_relaxation.md"
 MEASURED_AT = 40.0  # µS, g_max of the measured cells
 Table = tuple[tuple[float, ...], ...]
 
@@ -47,7 +48,7 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
     The defaults are fitted to 16,223 HfO2 cells (docs/rram_relaxation.md). No programming error is contained.
     """
 
-    source = "RRAM-Relaxation-Master-Model, tech C (Akash Levy, MIT), fitted by mho: docs/rram_relaxation.md"
+    source = f"RRAM-Relaxation-Master-Model, tech C (Akash Levy, MIT), fitted by mho: {FIT}"
     bibtex = """@misc{levy_rram_relaxation,
   author = {Levy, Akash},
   title  = {RRAM-Relaxation-Master-Model},
@@ -55,20 +56,10 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
 }"""
     cellwise = True
 
-    times: tuple[Seconds, ...] = Field(
-        (0.01, 0.1, 1.0, 1e5),
-        gt=0,
-        min_length=1,
-        unit="s",
-        description="times that the coefficients belong to",
-        source="docs/rram_relaxation.md",
-    )
-    since: Seconds = Field(
-        1.0,
-        gt=0,
-        description="earliest time at which the law describes the cells; before it only 0 s is known",
-        source="docs/rram_relaxation.md",
-    )
+    times: tuple[Seconds, ...] = Field((0.01, 0.1, 1.0, 1e5), gt=0, min_length=1, unit="s", source=FIT)
+    """times that the coefficients belong to"""
+    since: Seconds = Field(1.0, gt=0, source=FIT)
+    """earliest time at which the law describes the cells; before it only 0 s is known"""
     location: Table = Field(
         (
             (0.0026, -0.0114, -0.0077, -0.0259),
@@ -77,9 +68,9 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
             (-0.0592, 3.3399, -15.1247, 10.2356),
         ),
         unit="uS",
-        description="for every time, coefficients of the median in powers of sqrt(x)",
-        source="docs/rram_relaxation.md",
+        source=FIT,
     )
+    """for every time, coefficients of the median in powers of sqrt(x)"""
     spread: Table = Field(
         (
             (-1.0457, 0.3709, 0.083, 0.0771),
@@ -88,30 +79,17 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
             (0.7945, -0.5878, -0.3147, -0.0001),
         ),
         unit="1",
-        description="for every time, coefficients of ln(s/uS) in powers of ln(x + 0.02)",
-        source="docs/rram_relaxation.md",
+        source=FIT,
     )
-    nu: Table = Field(
-        ((-0.2116, 0.9677), (0.153, 0.6001), (0.5113, 0.5031), (1.1407, 0.3738)),
-        unit="1",
-        description="for every time, coefficients of ln(degrees of freedom) in powers of x",
-        source="docs/rram_relaxation.md",
-    )
-    correlation: tuple[float, ...] = Field(
-        (0.4155, 0.5644, 0.3149),
-        ge=-1,
-        le=1,
-        unit="1",
-        description="of z at every time but the first with z at the time before",
-        source="docs/rram_relaxation.md",
-    )
+    """for every time, coefficients of ln(s/uS) in powers of ln(x + 0.02)"""
+    nu: Table = Field(((-0.2116, 0.9677), (0.153, 0.6001), (0.5113, 0.5031), (1.1407, 0.3738)), unit="1", source=FIT)
+    """for every time, coefficients of ln(degrees of freedom) in powers of x"""
+    correlation: tuple[float, ...] = Field((0.4155, 0.5644, 0.3149), ge=-1, le=1, unit="1", source=FIT)
+    """of z at every time but the first with z at the time before"""
     largest: tuple[float, ...] = Field(
-        (13.822, 18.128, 21.359, 32.406),
-        gt=0,
-        unit="uS",
-        description="for every time, no cell moves farther than this",
-        source="the largest moves among 16,223 cells",
+        (13.822, 18.128, 21.359, 32.406), gt=0, unit="uS", source="the largest moves among 16,223 cells"
     )
+    """for every time, no cell moves farther than this"""
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """One row of coefficients for every time, all of one length."""

@@ -29,12 +29,10 @@ class Variability(Nonideality, kind="rram.variability"):
 
     lrs_d2d: float = Field(0.044, ge=0, unit="1", description="device-to-device spread of ln g at g_max", source="Synaptogen")
     lrs_c2c: float = Field(0.037, ge=0, unit="1", description="cycle-to-cycle spread of ln g at g_max", source="Synaptogen")
-    hrs_d2d: float = Field(
-        0.170, ge=0, unit="1", description="device-to-device spread of ln g at g = 0 (0.074 decades)", source="Synaptogen"
-    )
-    hrs_c2c: float = Field(
-        0.433, ge=0, unit="1", description="cycle-to-cycle spread of ln g at g = 0 (0.188 decades)", source="Synaptogen"
-    )
+    hrs_d2d: float = Field(0.170, ge=0, unit="1", source="Synaptogen")
+    """device-to-device spread of ln g at g = 0 (0.074 decades)"""
+    hrs_c2c: float = Field(0.433, ge=0, unit="1", source="Synaptogen")
+    """cycle-to-cycle spread of ln g at g = 0 (0.188 decades)"""
 
     def program(self, g: Tensor, site: Site) -> Tensor:
         d2d, c2c = self.spreads(site.target / site.g_max)

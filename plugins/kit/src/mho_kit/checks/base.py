@@ -60,17 +60,27 @@ class Checks:
         found = {n: None for c in reversed(cls.__mro__) for n in vars(c) if n.startswith(PREFIX)}
         return [n for n in found if callable(getattr(cls, n))]
 
+    # -- where the part goes ------------------------------------------------------------------------------------
+    def effects(self) -> tuple[Nonideality, ...]:
+        """The effects of the bench's tiles."""
+        return ()
+
+    def about(self) -> dict[str, Any]:
+        """Further arguments of the bench that put the part in its place: tile=..., or those of `training:`."""
+        return {}
+
     def made(self, bench: Bench | None = None, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
         """The bench's matrix on tiles with the part under test."""
-        raise NotImplementedError
+        about = {**training, **self.about()}
+        return (bench or self.bench).tile(*self.effects(), **{**about, "tile": {**(tile or {}), **about.get("tile", {})}})
 
     def network(self) -> nn.Module:
         """A converted network with the part under test."""
-        raise NotImplementedError
+        return self.bench.network(*self.effects(), **self.about())
 
     def hardware(self) -> Hardware:
         """The bench's hardware with the part under test."""
-        raise NotImplementedError
+        return self.bench.hardware(*self.effects(), **self.about())
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
         """Method -> how the core calls it, always for the same chip."""
@@ -99,14 +109,8 @@ class EffectChecks(Checks):
     spec: ClassVar[Nonideality]
     ages: ClassVar[tuple[float, ...]] = (0.0, 1.0, 3600.0, 86_400.0)
 
-    def made(self, bench: Bench | None = None, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
-        return (bench or self.bench).tile(self.spec, tile=tile, **training)
-
-    def network(self) -> nn.Module:
-        return self.bench.network(self.spec)
-
-    def hardware(self) -> Hardware:
-        return self.bench.hardware(self.spec)
+    def effects(self) -> tuple[Nonideality, ...]:
+        return (self.spec,)
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
         def called(stage: str) -> Callable[..., Tensor]:
@@ -236,6 +240,12 @@ class CallChecks(Checks):
         for name, (call, arguments) in self.calls(self.bench).items():
             given, wanted = tuple(call(*arguments).shape), others.get(name, tuple(arguments[0].shape))
             assert given == wanted, f"{name} turns {tuple(arguments[0].shape)} into {given}, the core needs {wanted}"
+
+    def leaves_arguments_alone(self) -> None:
+        for name, (call, arguments) in self.calls(self.bench).items():
+            before = [a.clone() for a in arguments]
+            call(*arguments)
+            assert all(map(same, arguments, before)), f"{name} changes its arguments in place; write x = x * a, not x *= a"
 
     def test_keeps_the_device(self) -> None:
         """Tried on torch's meta device, which every machine has."""

@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
-from mho.config import Hardware
-from mho.use import Tile
-from mho_kit.bench import Bench
 from mho_kit.checks.base import CallChecks, finite, same
 from mho_kit.checks.description import DescriptionChecks
 from mho_kit.checks.devices import DeviceChecks
@@ -20,20 +16,8 @@ from mho_kit.checks.tiles import TileChecks
 class PartChecks(DeviceChecks, PathChecks, TileChecks, CallChecks, DescriptionChecks):
     """A subclass says which base class the parts have (`BASE`), what the core calls (`METHODS`), and how (`calls`)."""
 
-    # -- where the part goes ------------------------------------------------------------------------------------
     def about(self) -> dict[str, Any]:
-        """The arguments of the bench that put the part in its place: tile=..., or those of `training:`."""
         return {"tile": {self.spec.CATEGORY: self.spec}}
-
-    def made(self, bench: Bench | None = None, tile: dict[str, Any] | None = None, **training: Any) -> Tile:
-        about = self.about()
-        return (bench or self.bench).tile(**{**training, **about, "tile": {**(tile or {}), **about.get("tile", {})}})
-
-    def network(self) -> nn.Module:
-        return self.bench.network(**self.about())
-
-    def hardware(self) -> Hardware:
-        return self.bench.hardware(**self.about())
 
     # -- checks -----------------------------------------------------------------------------------------------
     def test_keeps_the_dtype(self) -> None:
@@ -41,11 +25,7 @@ class PartChecks(DeviceChecks, PathChecks, TileChecks, CallChecks, DescriptionCh
             self.keeps(dtype)
 
     def test_leaves_its_inputs_alone(self) -> None:
-        for name, (call, arguments) in self.calls(self.bench).items():
-            before = [a.clone() for a in arguments]
-            call(*arguments)
-            untouched = all(map(same, arguments, before))
-            assert untouched, f"{name} changes its arguments in place; write y = y * a, not y *= a"
+        self.leaves_arguments_alone()
 
     def test_is_finite(self) -> None:
         """For usual arguments, and where everything is 0: zero weights and inputs occur in every network."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mho.effects import Nonideality
 from mho.use import Tile
-from mho_kit.bench import INPUTS, TILE, Bench, output_scale, route_of, seeded, skip
+from mho_kit.bench import INPUTS, TILE, Bench, route_of, seeded, skip
 from mho_kit.checks.base import Checks, EffectChecks, finite
 from mho_kit.checks.statistics import compare_samples
 
@@ -101,7 +101,7 @@ class PathChecks(Checks):
         allowed = EXACT[precision] * outputs.abs().amax().expand_as(outputs)
         conversion = Conversion.of(made.tiles.spec.adc)
         if conversion.kind != torch.float32:  # a code may move by one
-            allowed = allowed + 1.01 * conversion.step * output_scale(made).sum(0)
+            allowed = allowed + 1.01 * conversion.step * made.tiles.digital_scale().detach().sum(0)
         if self._sided:
             allowed = allowed + SIDES[precision] * (outputs - self._plain(x)).abs().amax()
         return allowed

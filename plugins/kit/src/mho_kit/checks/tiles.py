@@ -14,7 +14,7 @@ from torch import Tensor
 from mho.config import Hardware
 from mho.tile import resolve
 from mho.use import Tile, load_chip, program
-from mho_kit.bench import Bench, conductances, geometry_of, seeded, skip, weights
+from mho_kit.bench import Bench, seeded, skip, weights
 from mho_kit.checks.base import Checks, EffectChecks, finite, same
 
 ROUNDING: dict[str, dict[str, str]] = {"through": {}, "autograd": {"rounding": "ste"}}
@@ -81,7 +81,7 @@ class TileChecks(Checks):
 
     def test_conductances_are_physical(self) -> None:
         tile = self.made().program(seed=0)
-        g = conductances(tile)
+        g = tile.tiles.chip.programmed
         assert (g >= 0).all(), "programmed conductances are negative or NaN"
         assert not g[_padding(tile).expand_as(g)].any(), "there are devices in the padding"
 
@@ -182,4 +182,4 @@ class EffectTileChecks(TileChecks, EffectChecks):
 
 def _padding(tile: Tile) -> Tensor:
     """[tile, 1, row] where there is no device."""
-    return geometry_of(tile).rows.used[:, None, :] == 0
+    return tile.tiles.view.geometry.rows.used[:, None, :] == 0

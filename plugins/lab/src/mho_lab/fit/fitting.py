@@ -123,18 +123,18 @@ class Parameters:
     @property
     def names(self) -> list[str]:
         """`sigma`, or `scale[0][2]` inside a list."""
-        return [n for f in self.fields for n, _ in _leaves(f, getattr(self.effect, f))] + list(self.extras)
+        return [name for _, name, _ in self._own()] + list(self.extras)
 
     def start(self, extras: Mapping[str, float]) -> np.ndarray:
-        own = [v for f in self.fields for _, v in _leaves(f, getattr(self.effect, f))]
-        return np.array(own + [extras[n] for n in self.extras], dtype=np.float64)
+        return np.array([v for *_, v in self._own()] + [extras[n] for n in self.extras], dtype=np.float64)
 
-    def bounds(self) -> list[tuple[float | None, float | None]]:
-        limits = []
-        for f in self.fields:
-            count = sum(1 for _ in _leaves(f, getattr(self.effect, f)))
-            limits += [_bounds(type(self.effect), f)] * count
-        return limits + [(1e-12, None)] * len(self.extras)
+    def bounds(self) -> np.ndarray:
+        """[number, 2]: lowest and highest; infinite where there is none."""
+        return np.array([_bounds(type(self.effect), f) for f, *_ in self._own()] + [(1e-12, math.inf)] * len(self.extras))
+
+    def _own(self) -> Iterator[tuple[str, str, float]]:
+        """Field, name and value of every number of the effect."""
+        return ((f, *leaf) for f in self.fields for leaf in _leaves(f, getattr(self.effect, f)))
 
     def split(self, vector: Sequence[Any] | Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
         """(fields, extras) that a vector stands for; its items may be tensors."""
@@ -172,14 +172,13 @@ def _filled(shape: Any, items: Iterator[Any]) -> Any:
     return tuple(_filled(s, items) for s in shape) if isinstance(shape, tuple) else next(items)
 
 
-def _bounds(cls: type[Nonideality], field: str) -> tuple[float | None, float | None]:
+def _bounds(cls: type[Nonideality], field: str) -> tuple[float, float]:
     """Limits of a field as a closed interval."""
-    low: float | None = None
-    high: float | None = None
+    low, high = -math.inf, math.inf
     for m in cls.model_fields[field].metadata:
         if isinstance(m, Limits):
-            low = m.ge if m.ge is not None else (None if m.gt is None else m.gt + 1e-9)
-            high = m.le if m.le is not None else (None if m.lt is None else m.lt - 1e-9)
+            low = m.ge if m.ge is not None else -math.inf if m.gt is None else m.gt + 1e-9
+            high = m.le if m.le is not None else math.inf if m.lt is None else m.lt - 1e-9
     return low, high
 
 
@@ -289,7 +288,7 @@ def _maximum(
 
     f = _objective(p, data, constants)
     scale = np.maximum(np.abs(start), 0.05)
-    bounds = [tuple(None if b is None else b / s for b in pair) for pair, s in zip(p.bounds(), scale)]
+    bounds = p.bounds() / scale[:, None]
 
     def value_and_slope(u: np.ndarray) -> tuple[float, np.ndarray]:
         vector = torch.tensor(u * scale, requires_grad=True)
@@ -305,7 +304,7 @@ def _maximum(
             value_and_slope, u, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500, "maxcor": 30}
         )
         u = found.x
-    at_bound = np.array([any(b is not None and abs(v - b) < 1e-6 for b in pair) for v, pair in zip(u, bounds)])
+    at_bound = (np.abs(u[:, None] - bounds) < 1e-6).any(1)
     values = _newton(f, u * scale, ~at_bound, p.bounds())
     information = _hessian(f, values, ~at_bound) * len(data)
     errors = np.full(len(values), np.nan)
@@ -313,10 +312,8 @@ def _maximum(
     return values, errors, -float(f(torch.tensor(values))) * len(data)
 
 
-def _newton(f: Callable[[Tensor], Tensor], values: np.ndarray, free: np.ndarray, bounds: Sequence[tuple[Any, Any]]) -> np.ndarray:
+def _newton(f: Callable[[Tensor], Tensor], values: np.ndarray, free: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Newton steps on the free numbers, halved until they improve; stays inside the bounds."""
-    low = np.array([-np.inf if b[0] is None else b[0] for b in bounds])
-    high = np.array([np.inf if b[1] is None else b[1] for b in bounds])
     best = float(f(torch.tensor(values)))
     for _ in range(20):
         vector = torch.tensor(values, requires_grad=True)
@@ -328,7 +325,7 @@ def _newton(f: Callable[[Tensor], Tensor], values: np.ndarray, free: np.ndarray,
         if abs(g @ step[free]) < 1e-13:
             break
         for size in 0.5 ** np.arange(12):
-            trial = np.clip(values + size * step, low, high)
+            trial = np.clip(values + size * step, *bounds.T)
             new = float(f(torch.tensor(trial)))
             if math.isfinite(new) and new < best:
                 values, best = trial, new

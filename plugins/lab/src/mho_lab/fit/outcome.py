@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mho.ground import MhoError
+from mho_lab.extras import needed
 from mho_lab.fit.fitting import Fit
 
 
@@ -72,13 +72,9 @@ def as_data(result: Fit) -> dict[str, Any]:
 
 def figure(result: Fit, path: str | Path) -> None:
     """Two panels: residual quantiles against uniform ones, and residuals along the range with their quartiles."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MhoError("a figure needs matplotlib; try: pip install 'mho-lab[report]'") from None
-
     r = result.residuals
-    drawing = Figure(figsize=(9, 4), layout="constrained")
+    module = needed("matplotlib.figure", "a figure needs matplotlib", "'mho-lab[report]'")
+    drawing = module.Figure(figsize=(9, 4), layout="constrained")
     left, right = drawing.subplots(1, 2)
     u = r.u.sort().values
     expected = (torch.arange(len(u), dtype=u.dtype) + 0.5) / len(u)

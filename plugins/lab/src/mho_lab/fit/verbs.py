@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mho.ground import MhoError, writing
-from mho_lab.options import SEED, Place, count, folder, several, switch
+from mho.ground import MhoError, table, writing
+from mho_lab.options import SEED, Place, checked, count, folder, several, switch
 
 
 @click.command()
@@ -46,7 +47,7 @@ def fit(
 
     cls = _effect(kind)
     held = _values(cls, fixed, "--fix")
-    effect = _built(cls, {**_values(cls, started, "--start"), **held})
+    effect = checked(cls, {**_values(cls, started, "--start"), **held})
     columns = fitting.column_names(names, cls.fit_columns)
     table = fitting.read_csv(data, cls.fit_columns, columns, None if g_max is None else _micro_siemens(g_max))
     with tqdm(desc="simulated data sets", total=draws, disable=not sys.stderr.isatty(), leave=False) as bar:
@@ -88,17 +89,6 @@ def _values(cls: Any, pairs: tuple[str, ...], option: str) -> dict[str, Any]:
     return values
 
 
-def _built(cls: Any, values: dict[str, Any]) -> Any:
-    """The effect with these values, checked like a hardware file."""
-    from pydantic import ValidationError
-
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise MhoError("\n".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in found)) from None
-
-
 def _micro_siemens(text: str) -> float:
     from mho.config.units import parse
 
@@ -120,9 +110,6 @@ def _write(result: Any, out: Path, give: bool) -> None:
 
 
 def _text(result: Any, give: bool, out: Path | None) -> str:
-    import math
-
-    from mho.ground import table
     from mho_lab.fit import outcome
 
     def shown(value: float) -> str:

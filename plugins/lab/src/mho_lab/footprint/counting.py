@@ -22,6 +22,7 @@ from mho.ground import Table, Tabular
 from mho.layers import AnalogLayer
 from mho.tile import TileArray, tile_arrays
 from mho.use import to_analog
+from mho_lab.devices import within
 
 
 @dataclass(frozen=True)
@@ -95,50 +96,20 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
 
     def totals(self) -> dict[str, float]:
         """The row of R003 Table 1."""
-        return {
-            "parameters": self.parameters,
-            "mapped": self.mapped,
-            "tiles": self.tiles,
-            "utilisation": self.utilisation,
-            "devices": self.devices,
-            "mvms": self.mvms,
-            "reuse": self.reuse,
-            "flops": self.flops,
-        }
+        names = ("parameters", "mapped", "tiles", "utilisation", "devices", "mvms", "reuse", "flops")
+        return {name: getattr(self, name) for name in names}
 
     def as_table(self) -> Table:
         """What `print` and a notebook show."""
-        head = (
-            "matrix",
-            "type",
-            "tile",
-            "groups",
-            "rows",
-            "columns",
-            "tiles",
-            "util %",
-            "devices per weight",
-            "uses",
-            "#MVM",
-            "Mflop",
-        )
+        head = ["matrix", "type", "tile", "groups", "rows", "columns", "tiles", "util %", "devices per weight"]
+        head += ["uses", "#MVM", "Mflop"]
         rows = [
             (
-                e.name or "(root)",
-                e.type,
-                e.tile,
-                "" if e.groups == 1 else e.groups,
-                e.rows,
-                e.columns,
-                e.tiles,
-                f"{100 * e.weights * e.lines / e.cells:.1f}",
-                e.devices,
-                e.uses,
-                e.mvms,
-                f"{e.flops / 1e6:.2f}",
+                e.name or "(root)", e.type, e.tile, "" if e.groups == 1 else e.groups, e.rows, e.columns, e.tiles,
+                f"{100 * e.weights * e.lines / e.cells:.1f}", e.devices, e.uses, e.mvms, f"{e.flops / 1e6:.2f}",
             )
             for e in self
-        ]
+        ]  # fmt: skip
         total = (
             f"{self.parameters:,} parameters, {self.mapped:,} on {self.tiles} tiles "
             f"({self.utilisation:.1%} used, {self.devices:,} devices); "
@@ -199,9 +170,7 @@ def first_sample(batch: Any) -> Any:
     """The first sample of a batch of tensors."""
     if isinstance(batch, torch.Tensor):
         return batch[:1] if batch.dim() else batch
-    if isinstance(batch, dict):
-        return {k: first_sample(v) for k, v in batch.items()}
-    return tuple(first_sample(v) for v in batch) if isinstance(batch, (tuple, list)) else batch
+    return within(first_sample, batch)
 
 
 def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) -> list[MatrixFootprint]:

@@ -7,25 +7,18 @@ from pathlib import Path
 
 from mho.config import Hardware
 from mho_lab.footprint.counting import Footprint, MatrixFootprint
-from mho_lab.report.blocks import Cell, code, facts, shown, table, tiles, write_page
+from mho_lab.report.blocks import code, facts, shown, table, tiles, write_page
 from mho_lab.report.figures import TileGrid
 
 
 def write_footprint(file: Path, found: Footprint, hw: Hardware, task: str, command: str = "") -> Path:
     """Tile map, matrices and totals (Rasch et al. 2023, Table 1), kept for `mho report` too."""
-    head = ["Matrix", "Type", "Tile", "Groups", "Rows", "Columns", "Tiles", "Used %", "Devices per weight"]
-    head += ["Uses", "#MVM", "Mflop"]
-    rows: list[list[Cell]] = [
-        [
-            e.name or "(root)", e.type, e.tile, e.groups, e.rows, e.columns, e.tiles,
-            round(100 * e.weights / e.cells, 1), e.devices, e.uses, e.mvms, round(e.flops / 1e6, 2),
-        ]
-        for e in found
-    ]  # fmt: skip
+    counted = found.as_table()
+    head = [name[:1].upper() + name[1:] for name in counted.head]
     totals = found.totals() | {"utilisation": shown(found.utilisation, percent=True)}
     blocks = [
         tiles("Tiles", [_grid(e, hw) for e in found], note="One square is one tile; filled: what holds weights."),
-        table("Matrices", head, rows, note="Rows are inputs, columns outputs; uses and flops are of one sample."),
+        table("Matrices", head, counted.rows, note="Rows are inputs, columns outputs; uses and flops are of one sample."),
         facts("Totals", totals),
         code("The hardware", hw.to_yaml(), summary="Resolved hardware file"),
     ]

@@ -85,7 +85,12 @@ def plan(items: Iterable[Item], measure: Measure, folder: str | Path, identity: 
 
 def key_of(item: Item, measure: Measure, identity: dict[str, Any] | None = None) -> str:
     """The name of a result: a hash of everything that it depends on."""
-    return _key(item, work.describe(measure)["name"], _with_code(identity, measure))
+    depends = [item, work.describe(measure)["name"], _with_code(identity, measure)]
+    try:
+        text = json.dumps(depends, sort_keys=True, separators=(",", ":"))
+    except TypeError as error:
+        raise MhoError(f"items of a sweep are plain data (numbers, texts, lists, dicts): {error}") from None
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _with_code(identity: dict[str, Any] | None, measure: Measure) -> dict[str, Any]:
@@ -94,14 +99,6 @@ def _with_code(identity: dict[str, Any] | None, measure: Measure) -> dict[str, A
     if module.partition(".")[0] in OURS:
         return identity or {}
     return {**(identity or {}), "measure": {name: digest(file) for name, file in files_of(sys.modules[module]).items()}}
-
-
-def _key(item: Item, measure: str, identity: dict[str, Any]) -> str:
-    try:
-        text = json.dumps([item, measure, identity], sort_keys=True, separators=(",", ":"))
-    except TypeError as error:
-        raise MhoError(f"items of a sweep are plain data (numbers, texts, lists, dicts): {error}") from None
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def in_shard(key: str, shard: tuple[int, int] | None) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mho.ground import MhoError
+from mho_lab.extras import needed
 from mho_lab.measure import work
 
 Task = dict[str, Any]
@@ -100,14 +101,11 @@ def in_process(tasks: Iterable[Task], tick: Tick) -> None:
 
 def by_joblib(tasks: Sequence[Task], tick: Tick, backend: str, workers: int | None) -> None:
     """As joblib's backend says; `joblib` itself is whatever `joblib.parallel_config` has set."""
-    try:
-        from joblib import Parallel, delayed
-    except ImportError:
-        raise MhoError(f"executor {backend!r} needs joblib: pip install 'mho-lab[sweep]'") from None
+    joblib = needed("joblib", f"executor {backend!r} needs joblib", "'mho-lab[sweep]'")
     with _configured(backend, workers) as jobs:
         try:
-            given = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")(delayed(work.do)(task) for task in tasks)
-            for _ in given:
+            parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
+            for _ in parallel(joblib.delayed(work.do)(task) for task in tasks):
                 tick()
         except (MhoError, ImportError):
             raise
@@ -135,6 +133,21 @@ def _configured(backend: str, workers: int | None) -> Iterator[int | None]:
         raise MhoError(f"executor {backend!r} cannot be used: {error}") from None
     with configured:
         yield jobs
+
+
+@contextlib.contextmanager
+def connected(scheduler: str | None) -> Iterator[None]:
+    """A client of the Dask scheduler at this address, which executor `dask` then uses. Raises `MhoError` where there is none."""
+    if scheduler is None:
+        yield
+        return
+    distributed = needed("distributed", "this needs Dask", "distributed")
+    try:
+        client = distributed.Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise MhoError(f"no Dask scheduler at {scheduler}: {error}") from None
+    with client:
+        yield
 
 
 def _is_dask(backend: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mho.ground import MhoError, html_table, table
+from mho_lab.extras import needed
 from mho_lab.measure.state import Record, State, need_plans
 
 SHOWN = 20  # rows that are printed
@@ -42,10 +43,7 @@ class Table:
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame."""
-        try:
-            import pandas
-        except ImportError:
-            raise MhoError("this needs pandas: pip install 'mho-lab[tables]'") from None
+        pandas = needed("pandas", "this needs pandas", "'mho-lab[tables]'")
         return pandas.DataFrame(list(self.rows), columns=list(self.columns))
 
     def _repr_html_(self) -> str:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar, cast
 
 from mho import ground
 from mho.ground import MhoError, write_atomically
+from mho_lab import errorbars
 from mho_lab.report import figures, words
 from mho_lab.report.figures import Drawing, Series, TileGrid
 
@@ -124,13 +125,8 @@ def lines(
     rows += [[name, *[shown(level, percent)] * (len(head) - 1)] for name, level in (levels or {}).items()]
     drawing = Drawing(x, y, tuple(log), percent, dict(levels or {}), tuple((v, name_of(v)) for v in settings))
     label = f"{title}: {y or 'value'} over {x or 'the setting'} for {_names(series)}. The numbers are in the table."
-    legend = [*series, *({} if levels is None else levels)]
-    data = {
-        "legend": list(series),
-        "levels": list(levels or {}),
-        "table": _table(head, rows, percent, numeric=range(1, len(head))),
-    }
-    assert len(legend) == len(data["legend"]) + len(data["levels"])
+    numbers = _table(head, rows, percent, numeric=range(1, len(head)))
+    data = {"legend": list(series), "levels": list(levels or {}), "table": numbers}
     call = {"x_names": drawing.settings}
     return Block(title, "figure", data, lambda name: figures.curves(drawing, curves, name, label), note, call)
 
@@ -186,12 +182,8 @@ def histogram(title: str, edges: Sequence[float], counts: Mapping[str, Sequence[
         for i, (a, b) in enumerate(itertools.pairwise(edges))
     ]
     label = f"{title}: distribution of {x or 'values'} for {_names(counts)}. The numbers are in the table."
-    data = {
-        "legend": list(counts),
-        "levels": [],
-        "folded": "Shares by bin",
-        "table": _table([x or "bin", *counts], rows, True, numeric=range(1, len(counts) + 1)),
-    }
+    numbers = _table([x or "bin", *counts], rows, True, numeric=range(1, len(counts) + 1))
+    data = {"legend": list(counts), "levels": [], "folded": "Shares by bin", "table": numbers}
     return Block(title, "figure", data, lambda name: figures.steps(edges, shares, x, name, label), note)
 
 
@@ -289,7 +281,7 @@ def render(template: str, package: str = __package__, **values: Any) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(source)
     )
     made.globals.update(figures=figures, words=words)
-    made.filters.update(percent=words.percent, number=ground.number, decimals=words.decimals, plain=words.printable)
+    made.filters.update(percent=words.percent, number=errorbars.number, decimals=words.decimals, plain=words.printable)
     return str(made.get_template(template).render(**values)) + "\n"
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mho.ground import MhoError
+from mho_lab.extras import needed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,15 +83,18 @@ def curves(drawing: Drawing, series: Sequence[Series], name: str, label: str) ->
     with canvas(3.0) as figure:
         ax = figure.add_subplot()
         for i, s in enumerate(series):
-            points = [(a, b, e or 0.0) for a, b, e in zip(s.x, s.y, s.sem) if b is not None]
-            at, y, sem = zip(*points) if points else ((), (), ())
-            ax.errorbar(at, y, sem, color=colour(i), linewidth=1.8, capsize=3, elinewidth=1.2, markersize=5, **_mark(i))
+            curve(ax, i, s.x, s.y, s.sem)
         for level in drawing.levels.values():
             ax.axhline(level, color=INK, linewidth=1.1, linestyle=(0, (5, 3)))
-        _scales(ax, drawing)
-        ax.set_xlabel(short(drawing.x, 60))
-        ax.set_ylabel(short(drawing.y, 40))
+        _axes(ax, drawing)
         return finish(figure, name, label)
+
+
+def curve(ax: Axes, i: int, x: Sequence[float], y: Sequence[float | None], sem: Sequence[float | None]) -> None:
+    """The i-th curve: its points with their error bars, and lines between them."""
+    points = [(a, b, e or 0.0) for a, b, e in zip(x, y, sem) if b is not None]
+    at, value, error = zip(*points) if points else ((), (), ())
+    ax.errorbar(at, value, error, color=colour(i), linewidth=1.8, capsize=3, elinewidth=1.2, markersize=5, **_mark(i))
 
 
 def scatter(drawing: Drawing, spots: Sequence[tuple[Any, ...]], front: int, name: str, label: str) -> str:
@@ -106,9 +109,7 @@ def scatter(drawing: Drawing, spots: Sequence[tuple[Any, ...]], front: int, name
                 ax.annotate(str(i + 1), (x, y), (-11, 1), textcoords="offset points", color=INK)
         best = [(s[1], s[4]) for s in spots[:front]]
         ax.plot(*zip(*best), color=colour(0), linewidth=1.4, drawstyle="steps-post")
-        _scales(ax, drawing)
-        ax.set_xlabel(short(drawing.x, 60))
-        ax.set_ylabel(short(drawing.y, 40))
+        _axes(ax, drawing)
         return finish(figure, name, label)
 
 
@@ -261,8 +262,10 @@ def _mark(i: int) -> dict[str, Any]:
     }
 
 
-def _scales(ax: Axes, drawing: Drawing) -> None:
-    """Logarithms, the settings themselves as ticks where they are few, percentages."""
+def _axes(ax: Axes, drawing: Drawing) -> None:
+    """Names, logarithms, the settings themselves as ticks where they are few, percentages."""
+    ax.set_xlabel(short(drawing.x, 60))
+    ax.set_ylabel(short(drawing.y, 40))
     for axis in drawing.log:
         (ax.set_xscale if axis == "x" else ax.set_yscale)("log", nonpositive="mask")
     if "x" in drawing.log and drawing.settings and drawing.settings[0][0] <= 0:
@@ -313,11 +316,8 @@ def as_percent(value: float, _position: float) -> str:
 
 def need_extras() -> None:
     """Raise `MhoError` where the extra `report` is not installed."""
-    try:
-        import jinja2  # noqa: F401
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise MhoError("the report needs matplotlib and jinja2: pip install 'mho-lab[report]'") from None
+    for module in ("jinja2", "matplotlib"):
+        needed(module, "reports and plots need matplotlib and jinja2", "'mho-lab[report]'")
 
 
 def markup(svg: str) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mho.ground import NONE, number, percent as bare_percent
+from mho_lab.errorbars import with_error as bare_with_error
 
 SPACE = "\N{NO-BREAK SPACE}"
 
@@ -31,17 +32,12 @@ def percent(value: float | None, places: int = 1) -> str:
 
 def with_error(value: float | None, sem: float | None) -> str:
     """A fraction with its standard error, where there is one."""
-    if value is None or sem is None:
-        return percent(value)
-    n = decimals(sem)
-    return f"{bare_percent(value, n)}{SPACE}±{SPACE}{percent(sem, n)}"
+    return NONE if value is None else f"{bare_with_error(value, sem, in_percent=True)} %".replace(" ", SPACE)
 
 
 def points(value: float, error: float | None = None, places: int | None = None) -> str:
     """A difference of fractions in points, with its sign, and its error where there is one."""
-    n = decimals(error) if places is None else places
-    said = bare_percent(value, n, sign=True)
-    return said if error is None else f"{said}{SPACE}±{SPACE}{bare_percent(error, n)}"
+    return bare_with_error(value, error, places, in_percent=True, sign=True).replace(" ", SPACE)
 
 
 def printable(text: Any) -> str:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mho.ground import MhoError
+from mho.tile import tile_arrays
 from mho.use import calibrate, keeping_modes, matrices, run_batch
-from mho_lab.run.inspection import parameters_on_tiles
+from mho_lab.run.inspection import parameters_on_tiles, replaced
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -27,20 +28,15 @@ def adapt_batch_norm(net: nn.Module, batches: Iterable[Any], *, forward: Forward
     norms = [m for m in net.modules() if isinstance(m, kind) and m.track_running_stats]
     if not norms:
         return 0
-    before, seen = [m.momentum for m in norms], False
-    try:
-        with keeping_modes(net), torch.no_grad():
-            net.eval()
-            for m in norms:
-                m.reset_running_stats()
-                m.momentum = None  # torch's word for the average over all batches
-                m.train()
-            for batch in batches:
-                run_batch(net, batch, forward)
-                seen = True
-    finally:
-        for m, momentum in zip(norms, before):
-            m.momentum = momentum
+    seen, average = False, replaced(norms, "momentum", lambda _: None)  # torch's word for the average over all batches
+    with average, keeping_modes(net), torch.no_grad():
+        net.eval()
+        for m in norms:
+            m.reset_running_stats()
+            m.train()
+        for batch in batches:
+            run_batch(net, batch, forward)
+            seen = True
     if not seen:
         raise MhoError("adapt_batch_norm saw no data: `batches` was empty")
     return len(norms)
@@ -88,17 +84,7 @@ def tune_digital(
 @contextmanager
 def _weights_fixed(net: nn.Module) -> Iterator[None]:
     """No gradient for weights on tiles, and no noise injected into them."""
-    arrays = [array for array, _ in matrices(net)]
-    weights = [p for p in parameters_on_tiles(net).values() if p.requires_grad]
-    specs = [a.training_spec for a in arrays]
-    try:
-        for p in weights:
-            p.requires_grad_(False)
-        for a in arrays:
-            a.training_spec = a.training_spec.model_copy(update={"inject": None, "drop_connect": 0.0})
+    quiet = {"inject": None, "drop_connect": 0.0}
+    fixed = replaced(parameters_on_tiles(net).values(), "requires_grad", lambda _: False)
+    with fixed, replaced(tile_arrays(net), "training_spec", lambda spec: spec.model_copy(update=quiet)):
         yield
-    finally:
-        for p in weights:
-            p.requires_grad_(True)
-        for a, spec in zip(arrays, specs):
-            a.training_spec = spec

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from mho.ground import MhoError
+from mho_lab.extras import needed
 from mho_lab.run.task import Task
 
 
@@ -26,11 +26,7 @@ class Digits(Task):
     @cached_property
     def data(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Training images and labels, test images and labels."""
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError:
-            raise MhoError("the digits task needs scikit-learn: pip install 'mho-lab[tasks]'") from None
-        raw = load_digits()
+        raw = needed("sklearn.datasets", "the digits task needs scikit-learn", "'mho-lab[tasks]'").load_digits()
         x = torch.tensor(raw.images, dtype=torch.float32).unsqueeze(1) / 16
         y = torch.tensor(raw.target)
         test = torch.arange(len(x)) % 4 == 0

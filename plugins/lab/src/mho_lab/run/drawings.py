@@ -20,7 +20,7 @@ def drift_curve(run: RunResults, label: str) -> str:
         for i, curve in enumerate(run.curves):
             _chip_lines(ax, x, curve, figures.colour(i))
         for i, curve in enumerate(run.curves):
-            _mean_line(ax, x, curve, i)
+            figures.curve(ax, i, x, curve.mean, curve.sem)
         _reference_lines(ax, run, ax.axhline, ax.get_ylim)
         _time_axis(ax, x, run)
         ax.set_ylabel("score")
@@ -66,15 +66,6 @@ def _chip_lines(ax: Axes, x: Sequence[float], curve: VariantScores, colour: str)
     alpha = max(0.12, min(0.5, 4 / max(len(curve.chips), 1)))
     for row in curve.chips:
         ax.plot(*_known(x, row), color=colour, alpha=alpha, linewidth=0.7, marker="." if len(x) == 1 else None)
-
-
-def _mean_line(ax: Axes, x: Sequence[float], curve: VariantScores, i: int) -> None:
-    colour, marker = figures.colour(i), figures.MARKERS[i % len(figures.MARKERS)]
-    ax.plot(*_known(x, curve.mean), color=colour, linewidth=1.8, marker=marker, markersize=5)
-    bars = [(a, m, s) for a, m, s in zip(x, curve.mean, curve.sem) if m is not None and s is not None]
-    if bars:
-        at, mean, sem = zip(*bars)
-        ax.errorbar(at, mean, yerr=sem, fmt="none", ecolor=colour, elinewidth=1.4, capsize=4)
 
 
 def _reference_lines(ax: Axes, run: RunResults, draw: Any, limits: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -102,16 +103,34 @@ def inspect_layers(
             chip.age(t)
             for probes in seen.values():
                 probes.append(_Probe())
-            handles = [a.register_forward_hook(probes[-1].look) for a, probes in seen.items()]
-            try:
+            with watched((a, probes[-1].look) for a, probes in seen.items()):
                 for batch in data:
                     run(net, batch)
-            finally:
-                for handle in handles:
-                    handle.remove()
         layers = tuple(_layer(a, w, seen[a]) for a, w in arrays)
         edges, counts = _distributions([a for a, _ in arrays])
     return Inspection(at, layers, edges, counts)
+
+
+@contextmanager
+def watched(hooks: Iterable[tuple[nn.Module, Any]]) -> Iterator[None]:
+    """Forward hooks, gone afterwards."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def replaced(things: Iterable[Any], name: str, new: Callable[[Any], Any]) -> Iterator[None]:
+    """Inside, this attribute of each thing is `new(what it was)`; afterwards it is what it was."""
+    with ExitStack() as stack:
+        for thing in things:
+            before = getattr(thing, name)
+            stack.callback(setattr, thing, name, before)
+            setattr(thing, name, new(before))
+        yield
 
 
 @dataclass

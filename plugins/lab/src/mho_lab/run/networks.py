@@ -3,15 +3,13 @@ scored."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import nn
 
@@ -21,9 +19,10 @@ from mho.use import load_model, one_chip, to_analog
 from mho_lab.devices import current, placed
 from mho_lab.measure import engine
 from mho_lab.measure.identity import digest, identity
+from mho_lab.measure.pools import connected
+from mho_lab.measure.state import Item
 from mho_lab.run.task import Score, Task, load_task
 
-Item = dict[str, Any]
 Value = dict[str, Any]
 
 
@@ -72,15 +71,20 @@ def changed(checkpoint: str | Path) -> int:
 # -- chips ------------------------------------------------------------------------------------------------------
 def chip(item: Item) -> Value:
     """Measure: the scores of one chip of a network on its hardware, and the figures beside them, at every time."""
+    taken = chip_scores(trained(item["task"], item["checkpoint"]), item)
+    return {"scores": [float(s) for s in taken], "extra": {name: [s.extra[name] for s in taken] for name in taken[0].extra}}
+
+
+def chip_scores(net: nn.Module, item: Item) -> Sequence[Score]:
+    """The scores of one chip of a network at all times of an item."""
     task, taken = task_of(item["task"]), list[Score]()
 
     def score(net: nn.Module) -> float:
         taken.append(task.checked_score(net))
         return taken[-1]
 
-    with torch.no_grad():
-        one_chip(trained(item["task"], item["checkpoint"]), score, tuple(item["times"]), item["seed"], item["chip"])
-    return {"scores": [float(s) for s in taken], "extra": {name: [s.extra[name] for s in taken] for name in taken[0].extra}}
+    one_chip(net, score, tuple(item["times"]), item["seed"], item["chip"])
+    return taken
 
 
 @dataclass(frozen=True)
@@ -99,35 +103,12 @@ class Elsewhere:
         """Number of a chip -> what `chip` measures, of those that are there now. Raises `MhoError` where one fails."""
         about = {"task": self.task, "checkpoint": str(network.resolve()), "seed": seed, "times": list(times)}
         items = [{**about, "bytes": digest(network), "chip": k} for k in range(chips)]
-        options = {
-            "identity": identity(task_of(self.task), hardware=hardware_of(network)),
-            "workers": self.workers,
-            "progress": self.progress,
-        }
+        on = identity(task_of(self.task), hardware=hardware_of(network))
+        options: dict[str, Any] = {"shard": self.shard, "workers": self.workers, "progress": self.progress}
         with connected(self.scheduler):
-            engine.run(items, chip, self.folder, self.executor, shard=self.shard, **options)
-        found = engine.records(items, chip, self.folder, options["identity"])
+            engine.run(items, chip, self.folder, self.executor, identity=on, **options)
+        found = engine.records(items, chip, self.folder, on)
         for r in found:
-            if r["status"] != "done":
-                raise MhoError(
-                    f"chip {r['item']['chip']} failed ({r['error']['type']}): {r['error']['message']}; see {self.folder}"
-                )
+            if error := r.get("error"):
+                raise MhoError(f"chip {r['item']['chip']} failed ({error['type']}): {error['message']}; see {self.folder}")
         return {r["item"]["chip"]: r["value"] for r in found}
-
-
-@contextlib.contextmanager
-def connected(scheduler: str | None) -> Iterator[None]:
-    """A client of the Dask scheduler at this address, which executor `dask` then uses. Raises `MhoError` where there is none."""
-    if scheduler is None:
-        yield
-        return
-    try:
-        from distributed import Client
-    except ImportError:
-        raise MhoError("--dask needs Dask: pip install distributed") from None
-    try:
-        client = Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:
-        raise MhoError(f"no Dask scheduler at {scheduler}: {error}") from None
-    with client:
-        yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import fmean
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from mho.effects import Nonideality
 from mho.use import Tile, Time, mvm_error
 from mho_lab.devices import moved
 from mho_lab.measure.statistics import standard_error
+
+Error = TypeVar("Error")  # of a repetition, or several
 
 
 class MvmExperiment(NamedTuple):
@@ -31,6 +33,15 @@ class MvmExperiment(NamedTuple):
         w = self.sigma * torch.randn(self.size, self.size, generator=g)
         return moved((w, 2 * torch.rand(self.vectors, self.size, generator=g) - 1))
 
+    @torch.no_grad()
+    def each(self, error: Callable[[int], Error], tick: Callable[[], object] = lambda: None) -> list[Error]:
+        """What `error(k)` gives for every repetition k; `tick` is told after each."""
+        found = []
+        for k in range(self.matrices):
+            found.append(error(k))
+            tick()
+        return found
+
 
 class MvmResult(NamedTuple):
     """Mean and standard error over the matrices of an experiment."""
@@ -47,15 +58,15 @@ def standard_mvm_error(
     `t` None is programming time: long-term read noise is there, drift is the identity (docs/physics.md E12).
     """
     e = experiment or MvmExperiment()
-    errors = []
-    for k in range(e.matrices):
+
+    def error(k: int) -> float:
         w, x = e.draw(k)
         tile = Tile(w, hw).program(seed=1000 * e.seed + k)
         if t is not None:
             tile.age(t)
-        with torch.no_grad():
-            errors.append(mvm_error(x @ w.T, tile(x)))
-        tick()
+        return mvm_error(x @ w.T, tile(x))
+
+    errors = e.each(error, tick)
     return MvmResult(fmean(errors), standard_error(errors))
 
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mho.ground import MhoError
-from mho_lab.devices import current
+from mho_lab.devices import current, within
 
 
 @contextlib.contextmanager
@@ -83,8 +83,4 @@ def _cut(batch: Any, total: int, mine: slice) -> Any:
     """Tensors whose first axis is that of the samples are cut, all else stays whole."""
     if isinstance(batch, Tensor):
         return batch[mine] if batch.dim() and len(batch) == total else batch
-    if isinstance(batch, Mapping):
-        return {k: _cut(v, total, mine) for k, v in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_cut(v, total, mine) for v in batch))
-    return type(batch)(_cut(v, total, mine) for v in batch) if isinstance(batch, (list, tuple)) else batch
+    return within(lambda part: _cut(part, total, mine), batch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from typing import Any
 
 from mho.config import format_seconds
 from mho.ground import MhoError
+from mho_lab.report.blocks import number
 from mho_lab.report.figures import TileGrid
 from mho_lab.report.words import printable as plain
 
@@ -147,12 +147,12 @@ def _results(summary: dict[str, Any], chips: Path, text: str) -> RunResults:
         task=plain(summary.get("task") or "this task"),
         hardware=plain(summary.get("hardware") or ""),
         times=tuple(float(summary["times"][i]) for i in order),
-        reference=_number(summary.get("reference")),
-        chance=_number(summary.get("chance")),
+        reference=number(summary.get("reference")),
+        chance=number(summary.get("chance")),
         curves=tuple(_scores(v, chips, order, digital) for v in summary["variants"]),
         layers=tuple(_layer(x) for x in summary.get("layers", ())),
         product=_product(summary["mvm"]) if summary.get("mvm") else None,
-        kurtosis=tuple((name, _number(w), _number(g)) for name, w, g in kurtosis),
+        kurtosis=tuple((name, number(w), number(g)) for name, w, g in kurtosis),
         inside=summary.get("inside"),
         hardware_text=text,
         summary=summary,
@@ -165,7 +165,7 @@ def _scores(variant: dict[str, Any], chips: Path, order: list[int], digital: dic
     """A curve with its times in order. Single chips are in the summary, else in results.jsonl."""
 
     def numbers(values: Sequence[Any] | None) -> tuple[float | None, ...]:
-        return tuple(_number(values[i]) if values is not None else None for i in order)
+        return tuple(number(values[i]) if values is not None else None for i in order)
 
     scores = variant.get("scores") or [x["scores"] for x in complete_lines(chips) if x.get("variant") == variant["name"]]
     extra = (variant.get("extra") or {}).items()
@@ -176,7 +176,7 @@ def _scores(variant: dict[str, Any], chips: Path, order: list[int], digital: dic
         sem=numbers(variant.get("sem")),
         normalised=numbers(variant.get("normalised")),
         chips=tuple(numbers(row) for row in scores),
-        extra=tuple(Figures(plain(n), _number(digital.get(n)), numbers(e["mean"]), numbers(e["sem"])) for n, e in extra),
+        extra=tuple(Figures(plain(n), number(digital.get(n)), numbers(e["mean"]), numbers(e["sem"])) for n, e in extra),
     )
 
 
@@ -192,7 +192,7 @@ def _product(entry: dict[str, Any]) -> Product:
     """The table of causes, its rows in the order of the effects."""
     if "skipped" in entry:
         return Product(0, 0, "", (), (), plain(entry["skipped"]))
-    found = {(r["time"], r["what"]): (_number(r["mean"]), _number(r["sem"])) for r in entry["rows"]}
+    found = {(r["time"], r["what"]): (number(r["mean"]), number(r["sem"])) for r in entry["rows"]}
     times = list(dict.fromkeys(t for t, _ in found))
 
     def values(what: str, k: int = 0) -> tuple[float | None, ...]:
@@ -211,11 +211,6 @@ def complete_lines(file: Path) -> Iterator[dict[str, Any]]:
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             yield json.loads(line)
-
-
-def _number(value: Any) -> float | None:
-    """A finite float, or None: JSON has NaN in Python's dialect only, others write null."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _text(file: Path) -> str:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from statistics import median
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import torch
@@ -248,32 +248,28 @@ def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Diagnos
     exponent = None
     if weaker is not None:
         before = [v["modes"][mode]["directions"][0] for v in values[weaker]]
-        exponent = _exponent(_mean([Direction(*d).variance for d in before]), layers[0].variance, s.strength / weaker.strength)
+        exponent = _exponent(fmean([Direction(*d).variance for d in before]), layers[0].variance, s.strength / weaker.strength)
     return Diagnostics(
         s,
         mode,
         tuple(layers),
         exponent,
-        _mean([m["slope"] for m in mine]),
-        _mean([m["slope_sem"] for m in mine]) / math.sqrt(len(mine)),
-        tuple(_mean(list(r)) for r in zip(*(v["ratio"] for v in values[s]))),
-        tuple(_mean(list(r)) for r in zip(*(v["still"] for v in values[s]))),
+        fmean([m["slope"] for m in mine]),
+        fmean([m["slope_sem"] for m in mine]) / math.sqrt(len(mine)),
+        tuple(fmean(r) for r in zip(*(v["ratio"] for v in values[s]))),
+        tuple(fmean(r) for r in zip(*(v["still"] for v in values[s]))),
     )
 
 
 def _merged(rows: Sequence[Sequence[Any]]) -> list[Any]:
     """Directions of several trainings: names stay, numbers are averaged, JSON's null is nan."""
     names, numbers = rows[0][:2], [[_number(v) for v in r[2:]] for r in rows]
-    return [*names, *(_mean(list(c)) for c in zip(*numbers))]
+    return [*names, *(fmean(c) for c in zip(*numbers))]
 
 
 def _number(v: float | None) -> float:
     """Back from `_plain`."""
     return math.nan if v is None else math.inf if v >= HUGE else v
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _exponent(before: float, after: float, factor: float) -> float | None:
@@ -357,7 +353,7 @@ def _slope(net: nn.Module, loss: Any, g: GradientDraws, mode: str, item: Item) -
                 with moved(net, parameters, [v * (sign * size / length) for v in along]):
                     ends.append(loss_on_chip(net, loss, item["time"], item["seed"], chip))
             found.append((ends[0] - ends[1]) / (2 * size))
-    return (_mean(found) / steep, standard_error(found) / steep) if steep else (0.0, 0.0)
+    return (fmean(found) / steep, standard_error(found) / steep) if steep else (0.0, 0.0)
 
 
 def _sensitivity(
@@ -409,7 +405,7 @@ def _recoveries(
     clean = column(measured([subject.chips(hw.varied(only=()), 0, 1, time)], scores))[0]
     unseen = replaced_seed(subject)
     before = measured([unseen.chips(under(hw, c, s), 0, chips, time) for c, s in cases], scores)
-    lost = [(c, s, _mean(column([v]))) for (c, s), v in zip(cases, before)]
+    lost = [(c, s, fmean(column([v]))) for (c, s), v in zip(cases, before)]
     chance = subject.chance
     worth = [(c, s, b, m) for c, s, b in lost if clean - b >= 0.01 for m in modes]
     items = [
@@ -417,7 +413,7 @@ def _recoveries(
         for c, s, _, m in worth
     ]
     after = measured(items, trained_under)
-    found = {(c, s, m): Recovery(c, s, m, b, _mean(column([v])), clean, chance) for (c, s, b, m), v in zip(worth, after)}
+    found = {(c, s, m): Recovery(c, s, m, b, fmean(column([v])), clean, chance) for (c, s, b, m), v in zip(worth, after)}
     return [found.get((c, s, m), Recovery(c, s, m, b, b, clean, chance)) for c, s, b in lost for m in modes]
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from mho.effects import straight
 from mho.ground import MhoError, Table, Tabular
 from mho.tile import Drawn, TileArray, tile_arrays
 from mho.use import Time, keeping_chip, keeping_modes, matrices, program, session_of
-from mho_lab.run.inspection import parameters_on_tiles
+from mho_lab.run.inspection import parameters_on_tiles, replaced
 
 MODES = ("autograd", "through", "ste")
 EXPECTED = "expected"  # the true derivative of everything but rounding, which passes straight through
@@ -34,12 +34,12 @@ def backward_by(net: nn.Module, mode: str) -> Iterator[None]:
     ageing included; rounding has derivative 0: R000's vanilla), `expected` (the same, but rounding passes straight through),
     `through` (R003-65) or `ste` (R001-02)."""
     name, rounding = ("autograd", "ste") if mode == EXPECTED else (mode, "zero")
-    specs = [(a, a.training_spec) for a in tile_arrays(net)]
-    with ExitStack() as stack:
-        for array, spec in specs:
-            stack.callback(setattr, array, "training_spec", spec)
-            backward = spec.backward.model_copy(update={"mode": name, "rounding": rounding, "surrogate": None})
-            array.training_spec = spec.model_copy(update={"backward": backward})
+    new = {"mode": name, "rounding": rounding, "surrogate": None}
+
+    def changed(spec: Any) -> Any:
+        return spec.model_copy(update={"backward": spec.backward.model_copy(update=new)})
+
+    with replaced(tile_arrays(net), "training_spec", changed), ExitStack() as stack:
         if mode != "ste":
             for array, matrix in matrices(net):
                 exactly = name == "autograd"
@@ -59,18 +59,9 @@ def chip_weights(array: TileArray, weight: Tensor) -> Tensor:
     return sites.aged(g, v, array.chip.time, stream)
 
 
-@contextmanager
-def exact_products(net: nn.Module) -> Iterator[None]:
-    """The network computes as on a digital machine."""
-    arrays = tile_arrays(net)
-    before = [a.exact for a in arrays]
-    try:
-        for a in arrays:
-            a.exact = True
-        yield
-    finally:
-        for a, was in zip(arrays, before):
-            a.exact = was
+def exact_products(net: nn.Module) -> AbstractContextManager[None]:
+    """Inside, the network computes as on a digital machine."""
+    return replaced(tile_arrays(net), "exact", lambda _: True)
 
 
 @dataclass(frozen=True)
@@ -184,32 +175,25 @@ class _Products(NamedTuple):
     expected: Tensor
     norm: float  # |g|^2
 
-    def means(self) -> _Means:
-        """Over all draws."""
-        grams = (off_diagonal(m) for m in self[1:4])
-        return _Means(float(self.clean.mean()), *grams, self.norm, bool(self.own.any()))
+    def without(self, k: int) -> _Products:
+        """The same with draw k left out."""
+        kept = torch.arange(len(self.clean)) != k
+        return _Products(self.clean[kept], *(m[kept][:, kept] for m in self[1:4]), self.norm)
 
-    def means_without_each(self) -> list[_Means]:
-        """The same with one draw left out, for every draw."""
-        n, nonzero = len(self.clean), self.own.diagonal() > 0
-        clean = (self.clean.sum() - self.clean) / (n - 1)
-        grams = []
-        for m in self[1:4]:
-            off = m - m.diagonal().diag()
-            grams.append(((off.sum() - off.sum(0) - off.sum(1)) / ((n - 1) * (n - 2))).tolist())
-        alive = (nonzero.sum() - nonzero.long() > 0).tolist()
-        return [_Means(c, *m, self.norm, a) for c, *m, a in zip(clean.tolist(), *grams, alive)]
+    def with_clean(self) -> float:
+        """The cosine of the mean gradient with the clean one."""
+        return self._cosine(float(self.clean.mean()), self.norm)
 
+    def with_expected(self) -> float:
+        """The cosine of the mean gradient with that of the expected loss."""
+        return self._cosine(off_diagonal(self.cross), off_diagonal(self.expected))
 
-class _Means(NamedTuple):
-    """Mean products of different draws, which `_Products` holds singly; `alive`: not all gradients are 0."""
-
-    clean: float
-    own: float
-    cross: float
-    expected: float
-    norm: float
-    alive: bool
+    def _cosine(self, product: float, other: float) -> float:
+        """0 for a gradient that is always 0; nan where noise hides the direction; noise may push it past 1, so it is cut."""
+        if not self.own.any():
+            return 0.0
+        own = off_diagonal(self.own)
+        return max(-1.0, min(1.0, product / math.sqrt(own * other))) if own > 0 and other > 0 else math.nan
 
 
 def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) -> Direction:
@@ -231,12 +215,12 @@ def _direction(layer: str, mode: str, g: GradientDraws, names: Sequence[str]) ->
     return Direction(
         layer,
         mode,
-        _with_clean(p.means()),
-        _jackknife(p, _with_clean),
+        p.with_clean(),
+        _jackknife(p, _Products.with_clean),
         math.sqrt(apart / p.norm) if p.norm else math.nan,
         spread / square if square > 0 else (0.0 if not spread else math.inf),
-        _with_expected(p.means()),
-        _jackknife(p, _with_expected),
+        p.with_expected(),
+        _jackknife(p, _Products.with_expected),
         float(each.min()),
         dead / alive if alive else 0.0,
     )
@@ -248,27 +232,12 @@ def off_diagonal(gram: Tensor) -> float:
     return float((gram.sum() - gram.diagonal().sum()) / (n * (n - 1)))
 
 
-def _with_clean(m: _Means) -> float:
-    return _cosine(m.clean, m.own, m.norm, m.alive)
-
-
-def _with_expected(m: _Means) -> float:
-    return _cosine(m.cross, m.own, m.expected, m.alive)
-
-
-def _cosine(product: float, a: float, b: float, alive: bool) -> float:
-    """0 for a gradient that is always 0; nan where noise hides the direction; noise may push it past 1, so it is cut."""
-    if not alive:
-        return 0.0
-    return max(-1.0, min(1.0, product / math.sqrt(a * b))) if a > 0 and b > 0 else math.nan
-
-
-def _jackknife(p: _Products, statistic: Callable[[_Means], float]) -> float:
+def _jackknife(p: _Products, statistic: Callable[[_Products], float]) -> float:
     """The standard error from leaving out one draw at a time."""
     n = len(p.clean)
     if n < 3:
         return math.nan
-    values = [statistic(m) for m in p.means_without_each()]
+    values = [statistic(p.without(k)) for k in range(n)]
     mean = sum(values) / n
     return math.sqrt((n - 1) / n * sum((v - mean) ** 2 for v in values))
 

@@ -100,30 +100,17 @@ def layer_study(
     if not kinds:
         raise MhoError("no effect of this hardware comes with its devices; say whose noise to scale with --family")
     layers = layers_on_tiles(subject, hw)
-    search = _Search(subject, time, target, column(measured([subject.item(None)], scores))[0], measured)
+    search = _Search(subject, hw, layers, weigh, time, target, column(measured([subject.item(None)], scores))[0], measured)
     nowhere = hw.varied(dict.fromkeys(kinds, 0.0))
     noisy = [variants.one_noisy_layer(hw, x.name, x.tile, kinds, scale) for x in layers]
     quiet, *alone = search.accuracies([nowhere, *noisy], chips)
     ranked = sorted((Alone(x, a) for x, a in zip(layers, alone)), key=lambda a: a.accuracy.mean)
     order = [a.layer.name for a in ranked]
-    exemptions = _exemptions(search, hw, [a.layer for a in ranked], kinds, chips)
-    weight = _Weight(hw, layers, weigh)
-    deployment = _deployment(search, weight, order, effort or Effort((4, 8, 16, 32)), verify)
+    exemptions = _exemptions(search, [a.layer for a in ranked], kinds, chips)
+    deployment = _deployment(search, order, effort or Effort((4, 8, 16, 32)), verify)
     return LayerStudy(
         tuple(layers), tuple(noise), scale, time, target, search.digital, quiet, tuple(ranked), exemptions, deployment
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """What a choice of layers off the tiles weighs."""
-
-    hw: Hardware
-    layers: list[OnTiles]
-    weigh: Weigh | None
-
-    def __call__(self, names: Sequence[str]) -> float:
-        return _share(self.layers, names) if self.weigh is None else self.weigh(variants.digital(self.hw, names))
 
 
 def layers_on_tiles(subject: Subject, hw: Hardware) -> list[OnTiles]:
@@ -137,10 +124,17 @@ class _Search:
     """Measures normalised accuracies of one network at one time."""
 
     subject: Subject
+    hw: Hardware
+    layers: list[OnTiles]
+    weigh: Weigh | None
     time: float
     target: float
     digital: float  # the score without hardware
     measured: Measurer
+
+    def weight(self, names: Sequence[str]) -> float:
+        """What a choice of layers off the tiles weighs."""
+        return _share(self.layers, names) if self.weigh is None else self.weigh(variants.digital(self.hw, names))
 
     def normal(self, values: Sequence[Value]) -> list[float]:
         chance = self.subject.chance
@@ -165,10 +159,10 @@ class _Search:
         return rounds.search(searches, item, margins, scores, self.measured)[0]
 
 
-def _exemptions(search: _Search, hw: Hardware, ranked: list[OnTiles], kinds: Sequence[str], chips: int) -> tuple[Exemption, ...]:
+def _exemptions(search: _Search, ranked: list[OnTiles], kinds: Sequence[str], chips: int) -> tuple[Exemption, ...]:
     """R003-51: exempt layers from device noise, from the most to the least sensitive."""
     cuts = [ranked[:k] for k in range(len(ranked) + 1)]
-    found = search.accuracies([variants.exempt(hw, {x.name: x.tile for x in c}, kinds) for c in cuts], chips)
+    found = search.accuracies([variants.exempt(search.hw, {x.name: x.tile for x in c}, kinds) for c in cuts], chips)
     names = [tuple(x.name for x in c) for c in cuts]
     return tuple(Exemption(n, _share(ranked, n), a) for n, a in zip(names, found))
 
@@ -178,26 +172,26 @@ def _share(layers: list[OnTiles], names: Sequence[str]) -> float:
     return sum(x.parameters for x in layers if x.name in names) / max(1, sum(x.parameters for x in layers))
 
 
-def _deployment(search: _Search, weight: _Weight, order: list[str], effort: Effort, verify: int) -> Deployment:
+def _deployment(search: _Search, order: list[str], effort: Effort, verify: int) -> Deployment:
     """The lightest candidate that meets the target in the search and on new chips."""
-    hw, layers = weight.hw, weight.layers
+    hw, layers = search.hw, search.layers
     every = len(layers) <= EXHAUSTIVE
     candidates = list(_subsets(layers)) if every else [tuple(order[:k]) for k in range(len(order) + 1)]
-    for names in candidates if weight.weigh is None else sorted(candidates, key=weight):
+    for names in candidates if search.weigh is None else sorted(candidates, key=search.weight):
         if len(names) == len(layers):
             break
         if search.meets(variants.digital(hw, names), effort).sign <= 0:
             continue
-        kept = names if every else _pruned(search, weight, names, effort)
+        kept = names if every else _pruned(search, names, effort)
         mixed = variants.digital(hw, kept)
         # on chips of another seed than the search used; one-sided at 95 %, so 90 % between both ends
         fresh = replace(search, subject=replace(search.subject, seed=search.subject.seed + 1))
         seen = fresh.accuracies([mixed], verify, confidence=0.90)[0]
         if seen.low >= search.target:
-            return Deployment(kept, _share(layers, kept), mixed, seen, True, every, weight(kept))
+            return Deployment(kept, _share(layers, kept), mixed, seen, True, every, search.weight(kept))
     everything = variants.digital(hw, [x.name for x in layers])
     sure = Interval(1.0, 1.0, 1.0, verify)
-    return Deployment(tuple(order), 1.0, everything, sure, search.target <= 1.0, every, weight(order))
+    return Deployment(tuple(order), 1.0, everything, sure, search.target <= 1.0, every, search.weight(order))
 
 
 def _subsets(layers: list[OnTiles]) -> Iterator[tuple[str, ...]]:
@@ -207,11 +201,11 @@ def _subsets(layers: list[OnTiles]) -> Iterator[tuple[str, ...]]:
         yield tuple(x.name for x in c)
 
 
-def _pruned(search: _Search, weight: _Weight, names: tuple[str, ...], effort: Effort) -> tuple[str, ...]:
+def _pruned(search: _Search, names: tuple[str, ...], effort: Effort) -> tuple[str, ...]:
     """Put back on tiles whatever can go back and is lighter there, the largest layer first."""
-    for x in sorted((x for x in weight.layers if x.name in names), key=lambda x: -x.parameters):
+    for x in sorted((x for x in search.layers if x.name in names), key=lambda x: -x.parameters):
         fewer = tuple(n for n in names if n != x.name)
-        if weight(fewer) < weight(names) and search.meets(variants.digital(weight.hw, fewer), effort).sign > 0:
+        if search.weight(fewer) < search.weight(names) and search.meets(variants.digital(search.hw, fewer), effort).sign > 0:
             names = fewer
     return names
 

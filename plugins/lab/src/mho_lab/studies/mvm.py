@@ -33,22 +33,8 @@ class ErrorAt(NamedTuple):
     def of(cls, x: float, errors: Sequence[float]) -> ErrorAt:
         return cls(x, fmean(errors), standard_error(errors))
 
-    @classmethod
-    @torch.no_grad()
-    def over_matrices(cls, x: float, e: MvmExperiment, error: Callable[[int], float], tick: Tick) -> ErrorAt:
-        """From the error of every matrix of an experiment."""
-        errors = []
-        for k in range(e.matrices):
-            errors.append(error(k))
-            tick()
-        return cls.of(x, errors)
-
 
 Tick = Callable[[], object]  # told after every matrix, for a progress bar
-
-
-def _silent() -> None:
-    """Nobody watches the progress."""
 
 
 def with_tile(hw: Hardware, **changes: Any) -> Hardware:
@@ -65,7 +51,7 @@ def equal_error_boost(
     t: Time | None = None,
     experiment: MvmExperiment | None = None,
     highest: float = 1e4,
-    tick: Tick = _silent,
+    tick: Tick = lambda: None,
 ) -> float:
     """The factor on one effect, or on several together, that brings the standard MVM error to `target` (R003-44, Fig. 4), by
     bisection to 1 %.
@@ -102,14 +88,12 @@ def fixed_point_error(bits: int, *, weights: bool, experiment: MvmExperiment | N
         step = v.abs().max() / (2 ** (bits - 1) - 1)
         return (v / step).round() * step
 
-    errors = []
-    for w, x in map(e.draw, range(e.matrices)):
-        errors.append(mvm_error(x @ w.T, x @ rounded(w).T if weights else rounded(x) @ w.T))
-    return sum(errors) / len(errors)
+    drawn = map(e.draw, range(e.matrices))
+    return fmean(mvm_error(x @ w.T, x @ rounded(w).T if weights else rounded(x) @ w.T) for w, x in drawn)
 
 
 def input_range_study(
-    hw: Hardware, alphas: Iterable[float], rho: float = 0.0, experiment: MvmExperiment | None = None, tick: Tick = _silent
+    hw: Hardware, alphas: Iterable[float], rho: float = 0.0, experiment: MvmExperiment | None = None, tick: Tick = lambda: None
 ) -> list[ErrorAt]:
     """MVM error against the input range alpha for x ~ N(0, 1), correlated with the weights as training makes them:
     x' = rho w_k + (1 - rho) x (R003-53, Fig. 3E)."""
@@ -127,12 +111,12 @@ def input_range_study(
             x = rho * w[torch.arange(e.vectors) % e.size] + (1 - rho) * x
             return mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x))
 
-        points.append(ErrorAt.over_matrices(alpha, e, error, tick))
+        points.append(ErrorAt.of(alpha, e.each(error, tick)))
     return points
 
 
 def dynamic_range_study(
-    hw: Hardware, spreads: Iterable[float], experiment: MvmExperiment | None = None, tick: Tick = _silent
+    hw: Hardware, spreads: Iterable[float], experiment: MvmExperiment | None = None, tick: Tick = lambda: None
 ) -> list[tuple[ErrorAt, ErrorAt]]:
     """What noise and bound management add to a static input range (R003-54, sec. A.1): MVM errors without and with both,
     for vectors exp(spread N) U(-1, 1) whose sizes differ as those of tokens do. x of a point is the spread.
@@ -150,11 +134,11 @@ def dynamic_range_study(
     both = [with_tile(hw, dac=dac.model_copy(update=changes)) for changes in (plain, managed)]
     points = []
     for spread in spreads:
-        errors = []
-        for k in range(e.matrices):
-            errors.append(_managed_errors(both, *sized_vectors(e, k, spread), k))
-            tick()
-        static, dynamic = zip(*errors)
+
+        def errors(k: int, spread: float = spread) -> tuple[float, ...]:
+            return _managed_errors(both, *sized_vectors(e, k, spread), k)
+
+        static, dynamic = zip(*e.each(errors, tick))
         points.append((ErrorAt.of(spread, static), ErrorAt.of(spread, dynamic)))
     return points
 
@@ -199,7 +183,7 @@ def theoretical_kurtosis(beta: float) -> float:
 
 
 def weight_shape_study(
-    hw: Hardware, betas: Iterable[float], t: Time = "1 h", experiment: MvmExperiment | None = None, tick: Tick = _silent
+    hw: Hardware, betas: Iterable[float], t: Time = "1 h", experiment: MvmExperiment | None = None, tick: Tick = lambda: None
 ) -> list[ErrorAt]:
     """MVM error against the shape of the weight distribution, from long tails (beta = 0.5) to uniform, the largest weight
     on g_max (R003-48, Fig. 6A). x of a point is beta."""
@@ -214,7 +198,7 @@ def weight_shape_study(
             w, x = moved((w, 2 * torch.rand(e.vectors, e.size, generator=g) - 1))
             return mvm_error(x @ w.T, Tile(w, hw).program(seed=k).age(t)(x))
 
-        points.append(ErrorAt.over_matrices(beta, e, error, tick))
+        points.append(ErrorAt.of(beta, e.each(error, tick)))
     return points
 
 

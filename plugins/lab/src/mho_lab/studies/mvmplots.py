@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mho.config import format_seconds
-from mho.ground import MhoError, writing
+from mho.ground import writing
 from mho_lab.report.figures import MARKERS, canvas, plain_numbers, style
 
 if TYPE_CHECKING:
@@ -35,14 +35,6 @@ LIGHT = style(
 )
 
 
-def need_matplotlib() -> None:
-    """Say how to get it where it is missing."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise MhoError("plots need matplotlib: pip install 'mho-lab[report]'") from None
-
-
 def save(tables: Sequence[StudyTable], file: Path) -> None:
     """One panel below the other, written to an .svg or .png."""
     bars = [len(t.rows) if _named(t) else 0 for t in tables]
@@ -64,7 +56,6 @@ def draw(ax: Axes, table: StudyTable) -> None:
 @contextmanager
 def figure(width: float, height: float) -> Iterator[Figure]:
     """An empty figure in mho's style; matplotlib's own settings are as before afterwards."""
-    need_matplotlib()
     with canvas(height, width, LIGHT) as made:
         yield made
 

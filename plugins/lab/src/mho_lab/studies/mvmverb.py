@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mho.cli.config import JSON, SET
-from mho.config import load
+from mho.config import format_seconds, load, seconds
 from mho.ground import MhoError, table
 from mho_lab.options import DEVICE, SEED, bar, count, file, several
 
@@ -113,7 +113,6 @@ def parse_boost(text: str) -> tuple[str, float]:
 def _tables(
     hw: Hardware, experiment: MvmExperiment, names: tuple[str, ...], times: tuple[str, ...], boosts: list[tuple[str, float]]
 ) -> list[StudyTable]:
-    from mho.config import seconds
     from mho_lab.studies.mvmtables import STUDIES, effects
 
     with bar("products") as shown:
@@ -137,15 +136,13 @@ def _check_plot(file: Path) -> None:
         raise MhoError(f"--plot draws .svg or .png, not {file.name!r}")
     if not file.absolute().parent.is_dir():
         raise MhoError(f"cannot write {file}: there is no folder {file.parent}")
-    from mho_lab.studies.mvmplots import need_matplotlib
+    from mho_lab.report.figures import need_extras
 
-    need_matplotlib()
+    need_extras()
 
 
 def _plain(found: list[StudyTable], names: tuple[str, ...], times: tuple[str, ...]) -> list[dict[str, object]]:
     """The effect table as a flat list of rows (time null: right after programming), studies as one object each."""
-    from mho.config import format_seconds, seconds
-
     if names:
         return [t.to_json() for t in found]
     ages = {format_seconds(seconds(t)): seconds(t) for t in times}

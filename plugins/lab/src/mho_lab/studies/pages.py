@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mho.config import format_seconds
 from mho.ground import NONE, percent
 from mho_lab import report
 from mho_lab.errorbars import with_error
+from mho_lab.measure.statistics import Interval
 from mho_lab.studies.shown import Page, Part, points, short
 
 if TYPE_CHECKING:
@@ -30,6 +32,11 @@ YES_NO = {True: "yes", False: "no", None: NONE}
 def layer_name(name: str) -> str:
     """What a layer is called where it is the whole network."""
     return name or "(root)"
+
+
+def _bars(title: str, values: Mapping[str, Interval], y: str) -> report.Block:
+    """Means and their intervals."""
+    return report.bars(title, {n: (i.mean, i.half) for n, i in values.items()}, y=y, percent=True, note=BARS)
 
 
 # --- sensitivity ---
@@ -78,12 +85,10 @@ def sensitivity_page(s: Sensitivity, title: str) -> Page:
 def _equal_error(s: Sensitivity) -> Part:
     names = list(s.networks)
     bars = [
-        report.bars(
+        _bars(
             f"Loss of {n} where each effect alone brings the MVM error to 20 %",
-            {b.knob: (b.loss[n].mean, b.loss[n].half) for b in s.boosts if n in b.loss},
-            y="share of the accuracy on this hardware lost",
-            percent=True,
-            note=BARS,
+            {b.knob: b.loss[n] for b in s.boosts if n in b.loss},
+            "share of the accuracy on this hardware lost",
         )
         for n in names
     ]
@@ -124,13 +129,8 @@ def layers_page(s: LayerStudy, title: str) -> Page:
             f"With {kept} off the tiles ({d.share:.1%} of the parameters), the normalised accuracy after {when} is "
             f"{points(d.accuracy)} %, and meets the target of {s.target:.1%}."
         )
-    heat = report.bars(
-        f"Accuracy with {s.scale:g} times the {family} noise in one layer, none in the others",
-        {layer_name(a.layer.name): (a.accuracy.mean, a.accuracy.half) for a in s.alone},
-        y="normalised accuracy",
-        percent=True,
-        note=BARS,
-    )
+    heading = f"Accuracy with {s.scale:g} times the {family} noise in one layer, none in the others"
+    heat = _bars(heading, {layer_name(a.layer.name): a.accuracy for a in s.alone}, "normalised accuracy")
     alone = Part(
         f"Sensitivity of single layers after {when} (Rasch et al. 2023, Fig. 7A)",
         ("layer", "tile", "parameters", "accuracy %"),
@@ -180,13 +180,8 @@ def budget_page(s: BudgetStudy, title: str) -> Page:
     parts = []
     for b in s.budgets:
         when = format_seconds(b.time)
-        chart = report.bars(
-            f"Score lost by {b.what}s alone after {when}",
-            {layer_name(x.cause): (x.alone.mean, x.alone.half) for x in b.ranked},
-            y="score lost",
-            percent=True,
-            note=BARS,
-        )
+        alone = {layer_name(x.cause): x.alone for x in b.ranked}
+        chart = _bars(f"Score lost by {b.what}s alone after {when}", alone, "score lost")
         lost = [(layer_name(x.cause), x.alone, points(x.removed)) for x in b.ranked]
         lost += [("interaction", b.interaction, ""), ("all together", b.total, "")]
         rows = [(name, points(i), removed, "yes" if i.clear else "") for name, i, removed in lost]

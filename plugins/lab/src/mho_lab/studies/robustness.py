@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import torch
@@ -43,7 +43,7 @@ class Level(NamedTuple):
 
     @property
     def mean(self) -> float:
-        return math.fsum(self.scores) / len(self.scores)
+        return fmean(self.scores)
 
 
 class NoiseCurve(NamedTuple):
@@ -141,7 +141,7 @@ def _curves(
 def _next(found: dict[float, tuple[float, ...]], chance: float, last: bool) -> list[float]:
     """Levels to measure next: around the midpoint, or beyond the range while it is not in it."""
     sigmas = sorted(found)
-    means = {s: math.fsum(found[s]) / len(found[s]) for s in sigmas}
+    means = {s: fmean(found[s]) for s in sigmas}
     half = chance + (max(means.values()) - chance) / 2
     below = [s for s in sigmas if means[s] <= half]
     if not below:

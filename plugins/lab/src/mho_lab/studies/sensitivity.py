@@ -104,7 +104,8 @@ def sensitivity(
     """
     effort = effort or Effort()
     knobs = chosen_knobs(hw, only, highest)
-    base = _base(networks, hw, times, effort.looks[-1], measured)
+    scored = measured([s.chips(hw, 0, effort.looks[-1], *times) for s in networks.values()], scores)  # as they are
+    base = {(n, t): column([v], i) for n, v in zip(networks, scored) for i, t in enumerate(times)}
     cases = {Case(k.name, n, t): k for k in knobs for n in networks for t in times}
 
     def item(case: Case, ask: Ask) -> Item:
@@ -134,14 +135,6 @@ def chosen_knobs(hw: Hardware, only: Sequence[str] = (), highest: float = 1024.0
     if not knobs:
         raise MhoError("nothing in this hardware has a strength or a number of bits, so there is nothing to turn")
     return [knobs[name] for name in variants.chosen(only, knobs, "strength or bits")]
-
-
-def _base(
-    networks: dict[str, Subject], hw: Hardware, times: Sequence[float], chips: int, measured: Measurer
-) -> dict[tuple[str, float], list[float]]:
-    """The scores of the chips as they are."""
-    values = measured([s.chips(hw, 0, chips, *times) for s in networks.values()], scores)
-    return {(n, t): column([v], i) for n, v in zip(networks, values) for i, t in enumerate(times)}
 
 
 def _limit(case: Case, knob: Knob, t: Threshold) -> Limit:

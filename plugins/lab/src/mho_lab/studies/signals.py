@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from mho.ground import MhoError
 from mho.tile import tile_arrays
+from mho_lab.run.inspection import replaced, watched
 
 
 class Signal(NamedTuple):
@@ -35,7 +35,7 @@ def signals(net: nn.Module, forward: Callable[[nn.Module], Any]) -> list[Signal]
     def note(name: str) -> Any:
         return lambda module, args, y: squares[name].append(y.detach().double().square().mean())
 
-    with _watched((m, note(name)) for name, m in layers.items()):
+    with watched((m, note(name)) for name, m in layers.items()):
         forward(net.eval())
     weights = {name: _weights(net, name, m) for name, m in layers.items()}
     return [Signal(n, weights[n], float(torch.stack(s).mean().sqrt())) for n, s in squares.items() if s]
@@ -81,25 +81,11 @@ def error_by_layer(net: nn.Module, forward: Callable[[nn.Module], Any]) -> dict[
     pairs: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
     def note(array: Any, args: tuple[Any, ...], y: Tensor) -> None:
-        array.exact = True
-        try:
+        with replaced([array], "exact", lambda _: True):
             exact = array.forward(*args[:2])
-        finally:
-            array.exact = False
         for kept, value in zip(pairs.setdefault(array.name, ([], [])), (exact, y)):
             kept.append(value.reshape(-1, value.shape[-1]))
 
-    with _watched((array, note) for array in tile_arrays(net)):
+    with watched((array, note) for array in tile_arrays(net)):
         forward(net.eval())
     return {name: split_error(torch.cat(exact), torch.cat(seen)) for name, (exact, seen) in pairs.items()}
-
-
-@contextmanager
-def _watched(hooks: Iterable[tuple[nn.Module, Any]]) -> Iterator[None]:
-    """Forward hooks, gone afterwards."""
-    handles = [module.register_forward_hook(hook) for module, hook in hooks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -28,6 +28,7 @@ from mho.config import Hardware
 from mho.ground import MhoError, write_atomically
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity, versions
+from mho_lab.measure.pools import connected
 from mho_lab.measure.state import Item
 from mho_lab.options import DASK, DEVICE, EXECUTOR, OUT, SEED, WORKERS, default_folder
 
@@ -113,8 +114,6 @@ class Study:
         again. `measure` as for `mho.sweep.run`. Raises `MhoError` where an item fails."""
         if not items:
             return []
-        from mho_lab.run.networks import connected
-
         with connected(self.scheduler):
             records = engine.run(
                 items, measure, self.folder / "items", self.executor,
@@ -122,8 +121,7 @@ class Study:
             )  # fmt: skip
         found = {}
         for r in records:
-            if r["status"] != "done":
-                error = r["error"]
+            if error := r.get("error"):
                 raise MhoError(f"{measure.__name__} failed ({error['type']}): {error['message']}; see {self.folder}")
             found[_text(r["item"])] = r["value"]
         return [found[_text(i)] for i in items]

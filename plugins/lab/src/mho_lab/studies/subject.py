@@ -16,10 +16,8 @@ from mho.effects import Dac
 from mho.tile import TileArray, tile_arrays
 from mho.use import calibrate, one_chip, to_analog, to_digital
 from mho_lab.measure.identity import digest
-from mho_lab.run.networks import changed, task_of, trained
+from mho_lab.run.networks import Item, Value, changed, task_of, trained
 
-Item = dict[str, Any]
-Value = dict[str, Any]
 Measure = Callable[[Item], Value]
 Measurer = Callable[[list[Item], Measure], list[Value]]  # measures items, remembers what it has measured
 

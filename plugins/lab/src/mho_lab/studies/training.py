@@ -42,9 +42,7 @@ def train(
 
 def states(item: Item) -> Value:
     """Measure: train a task from scratch and keep the network at some shares of the training, in files named by them."""
-    task = task_of(item["task"])
-    torch.manual_seed(draws.words("states", item["seed"])[0] & 0x7FFFFFFF)
-    net, epochs = placed(task.model()), task.epochs if item["epochs"] is None else item["epochs"]
+    task, net, epochs = _begun(item, "states")
     wanted: dict[int, list[float]] = {}
     for stage in item["stages"]:
         wanted.setdefault(round(stage * epochs), []).append(stage)
@@ -61,9 +59,8 @@ def states(item: Item) -> Value:
 def noisy_network(item: Item) -> Value:
     """Measure: train a task with noise on all pre-activations (R002-03), ramped up as in R002-05; where the item has a
     `bound`, on tiles whose outputs saturate there (R002-10)."""
-    task, sigma, bound = task_of(item["task"]), item["sigma"], item["bound"]
-    torch.manual_seed(draws.words("noisy", item["seed"])[0] & 0x7FFFFFFF)
-    net, epochs = placed(task.model()), task.epochs if item["epochs"] is None else item["epochs"]
+    sigma, bound = item["sigma"], item["bound"]
+    task, net, epochs = _begun(item, "noisy")
     if bound is not None:
         net = to_analog(net, bounded(Hardware.from_data(item["hardware"]), bound))
         calibrate(net, task.calibration_batches(), cap=task.range_cap, forward=task.predict)
@@ -76,6 +73,13 @@ def noisy_network(item: Item) -> Value:
     with noisy.on(net):
         train(task, net, epochs, task.lr, item["seed"], ramp)
     return {"file": _saved(net, item, f"noisy-{item['mode']}-{sigma:g}")}
+
+
+def _begun(item: Item, what: str) -> tuple[Task, nn.Module, int]:
+    """The task, a fresh network from a seed of its own, and how many epochs it is to be trained."""
+    task = task_of(item["task"])
+    torch.manual_seed(draws.words(what, item["seed"])[0] & 0x7FFFFFFF)
+    return task, placed(task.model()), task.epochs if item["epochs"] is None else item["epochs"]
 
 
 def hookable(net: nn.Module) -> nn.Module:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from mho.config import load
-from mho.ground import MhoError
+from mho.config import load, seconds
+from mho.ground import MhoError, write_atomically
 from mho_lab.options import EXISTING, at_most, count, several, switch
 from mho_lab.studies.study import Study, study_options
 
@@ -41,7 +41,6 @@ def sensitivity(
     Every effect with a strength, whichever plugin it is from, is turned up by bisection until the normalised accuracy falls
     below the level; the bits of the converters are turned down. Each decision takes as many chips as it needs.
     """
-    from mho.config import seconds
     from mho_lab.measure.statistics import Effort
     from mho_lab.studies import pages
     from mho_lab.studies.sensitivity import as_data, chosen_knobs, sensitivity as measure
@@ -81,8 +80,6 @@ def layers(
     Writes mixed.yaml, a hardware file whose rules keep as few parameters as possible off the tiles, and verifies it on chips
     that the search has not seen.
     """
-    from mho.config import seconds
-    from mho.ground import write_atomically
     from mho_lab import report
     from mho_lab.studies import pages
     from mho_lab.studies.columns import column
@@ -121,7 +118,6 @@ def budget(checkpoint: Path | None, times: tuple[str, ...], chips: int, what_if:
     Losses are differences of scores on the same chips, with 95 % intervals. --what-if tiles.pcm.adc.bits=7 answers how much
     would change; changes joined by a comma are made together.
     """
-    from mho.config import seconds
     from mho_lab.studies import pages
     from mho_lab.studies.budget import as_data, budget_study
 
@@ -201,7 +197,6 @@ def diagnose(
     autograd, through and ste, against the clean gradient and that of the expected perturbed loss; beside them, what training
     really recovers on chips that it has not seen. Verdicts follow from the thresholds that the report states.
     """
-    from mho.config import seconds
     from mho_lab.studies import pages
     from mho_lab.studies.diagnose import as_data, diagnose as measure
     from mho_lab.studies.training import STAGES

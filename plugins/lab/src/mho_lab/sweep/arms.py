@@ -59,22 +59,21 @@ def read_plan(folder: str | Path) -> SweepPlan:
 
 def outcomes(folder: str | Path) -> list[ArmScore]:
     """Every arm, point and time of a folder that has results, in the order of the plan."""
-    plan, state = read_plan(folder), State(Path(folder))
-    records = [r for p in state.plans() for k in p["items"] if (r := state.record(k)) and r["status"] == "done"]
+    plan, records = read_plan(folder), _done(folder)
     chips = [r for r in records if r["measure"].endswith(":chip")]
     references = _references(records)
     file = Path(folder) / "columns.json"
     beside = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     points: dict[str, list[Record]] = {}
     for r in chips:
-        points.setdefault(_name(r["item"]["arm"], r["item"]["grid"]), []).append(r)
+        points.setdefault(name_of(r["item"]["arm"], r["item"]["grid"]), []).append(r)
     found = []
     for at in points.values():
         item = at[0]["item"]
-        base = points.get(_name(plan.compared_with, item["grid"])) if item["arm"] != plan.compared_with else None
+        base = points.get(name_of(plan.compared_with, item["grid"])) if item["arm"] != plan.compared_with else None
         for i, t in enumerate(item["times"]):
             o = _outcome(item, t, _scores(at, i), _scores(base, i) if base else None, references)
-            found.append(o._replace(columns=beside.get(_name(item["arm"], item["grid"]), {})))
+            found.append(o._replace(columns=beside.get(name_of(item["arm"], item["grid"]), {})))
     return found
 
 
@@ -88,10 +87,14 @@ def read(folder: str | Path, measure: str | None = None) -> Table:
 
 def digital(folder: str | Path) -> float | None:
     """The mean score of the digital networks of a folder; None where none is there yet."""
-    state = State(Path(folder))
-    records = [r for p in state.plans() for k in p["items"] if (r := state.record(k)) and r["status"] == "done"]
-    scores = [score for score, _ in _references(records).values()]
+    scores = [score for score, _ in _references(_done(folder)).values()]
     return fmean(scores) if scores else None
+
+
+def _done(folder: str | Path) -> list[Record]:
+    """All results of a folder."""
+    state = State(Path(folder))
+    return [r for p in state.plans() for k in p["items"] if (r := state.record(k)) and r["status"] == "done"]
 
 
 def _outcome(item: dict[str, Any], t: float, scores: Scores, base: Scores | None, references: Any) -> ArmScore:
@@ -138,7 +141,8 @@ def _references(records: Sequence[Record]) -> dict[int | None, tuple[float, floa
     return {r["item"].get("seed"): (r["value"]["score"], r["value"]["chance"]) for r in digital}
 
 
-def _name(arm: str | None, grid: dict[str, Any]) -> str:
+def name_of(arm: str | None, grid: dict[str, Any]) -> str:
+    """Of a point: the same for equal settings."""
     return json.dumps([arm, grid])
 
 

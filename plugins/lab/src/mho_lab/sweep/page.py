@@ -16,7 +16,7 @@ from mho_lab.measure.statistics import Interval
 from mho_lab.measure.table import read
 from mho_lab.report import words
 from mho_lab.report.blocks import Block, code, facts, heatmap, lines, page, scatter, shown, table
-from mho_lab.sweep.arms import ArmScore, digital, front, outcomes, quantity, read_plan, short_names
+from mho_lab.sweep.arms import ArmScore, digital, front, name_of, outcomes, quantity, read_plan, short_names
 from mho_lab.sweep.plan import SweepPlan
 
 BARS = "± and bars: 95 % intervals of the mean over {}."
@@ -158,9 +158,9 @@ def _pareto(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
     note = f"Numbered: nothing is better in both; pale: beaten. {_bars(best[0])} Thin: bands of the column."
     title = f"Score after {format_seconds(last[0].time)} against {column.partition(':')[0]}"
     drawn = scatter(title, spots, len(best), x=x, y="score", percent=True, note=note)
-    hardware = {(p.arm, json.dumps(p.grid)): p.hardware.to_yaml() for p in plan.points()}
+    hardware = {name_of(p.arm, p.grid): p.hardware.to_yaml() for p in plan.points()}
     return [drawn] + [
-        code(f"Hardware of {i}: {_label(plan, o)}", hardware[o.arm, json.dumps(o.grid)], summary="As a hardware file")
+        code(f"Hardware of {i}: {_label(plan, o)}", hardware[name_of(o.arm, o.grid)], summary="As a hardware file")
         for i, o in enumerate(best, 1)
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from mho.config import Hardware, Strict, flow, format_seconds, load, located, parse_value, read, seconds, suggest, write
 from mho.ground import ConfigError, MhoError
+from mho_lab.options import checked
 
 Settings = dict[str, Any]  # PATH of a hardware file -> value, as for --set
 
@@ -66,7 +67,7 @@ class SweepPlan(Strict):
             yield ("baseline",), f"no arm {self.baseline!r}; {suggest(self.baseline, self.arms, 'arms')}"
         if self.chips < 1:
             yield ("chips",), f"expected at least 1, got {self.chips}"
-        if not self.all_seeds or len(set_of(self.all_seeds)) < len(self.all_seeds):
+        if not self.all_seeds or len(frozenset(self.all_seeds)) < len(self.all_seeds):
             yield ("seeds",), "expected at least one seed, and each once"
         for path, values in self.grid.items():
             if not values:
@@ -91,11 +92,7 @@ class SweepPlan(Strict):
     @classmethod
     def checked(cls, **values: Any) -> Self:
         """A plan from values of the command line."""
-        try:
-            return cls.model_validate({"sweep": 1, **values})
-        except ValidationError as error:
-            told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-            raise MhoError("\n".join(told)) from None
+        return checked(cls, {"sweep": 1, **values})
 
     def to_yaml(self) -> str:
         """Reads back as an equal plan."""
@@ -159,10 +156,6 @@ class GridPoint:
 def changes(settings: Settings) -> list[str]:
     """As `--set` takes them."""
     return [f"{path}={flow(value)}" for path, value in settings.items()]
-
-
-def set_of(values: Iterable[Any]) -> frozenset[Any]:
-    return frozenset(values)
 
 
 def _beside(folder: Path, name: str) -> str:

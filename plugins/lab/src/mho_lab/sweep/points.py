@@ -19,16 +19,16 @@ import torch
 
 from mho.config import Hardware, load
 from mho.ground import MhoError, write_atomically
-from mho.use import one_chip, save_model, to_analog
+from mho.use import save_model, to_analog
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity
 from mho_lab.measure.state import Item, State
 from mho_lab.measure.work import Measure, folder
 from mho_lab.run.job import Job
-from mho_lab.run.networks import hardware_of, task_of, trained
-from mho_lab.run.task import Score
+from mho_lab.run.networks import chip_scores, hardware_of, task_of, trained
 from mho_lab.studies.columns import column
 from mho_lab.studies.subject import carried
+from mho_lab.sweep.arms import name_of
 from mho_lab.sweep.plan import GridPoint, SweepPlan
 
 CHIPS = "mho_lab.sweep.points:chip"
@@ -45,7 +45,7 @@ def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, sh
     for p in {p.arm: p for p in points}.values():
         for hw in (p.hardware, p.training):
             to_analog(task.model(), hw)  # rules that fit no layer should not wait for a training
-    beside = {_point(p): {c: column(plan.task, p.hardware, c) for c in plan.all_columns} for p in points}
+    beside = {name_of(p.arm, p.grid): {c: column(plan.task, p.hardware, c) for c in plan.all_columns} for p in points}
     about = identity(task, plan.checkpoint, [h for p in points for h in (p.hardware, p.training)])
     options = {**options, "identity": about}
     write_atomically(where / "sweep.yaml", plan.to_yaml())
@@ -70,10 +70,6 @@ def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, sh
     engine.run(networks, network, where, executor, only=lambda i: _name(i) in mine and i["start"] in made, **options)
     ready = _done(where, networks, network, about)
     engine.run(chips, chip, where, executor, only=lambda i: i["network"] in mine & ready, **options)
-
-
-def _point(p: GridPoint) -> str:
-    return json.dumps([p.arm, p.grid])
 
 
 # -- items --------------------------------------------------------------------------------------------------------
@@ -137,16 +133,8 @@ def network(item: Item) -> dict[str, Any]:
 
 def chip(item: Item) -> dict[str, Any]:
     """Score one chip of a network at every time."""
-    task = task_of(item["task"])
     net = trained(item["task"], str(folder() / "networks" / item["network"] / "network.safetensors"))
-    scores: list[Score] = []
-
-    def score(net: torch.nn.Module) -> float:
-        scores.append(task.checked_score(net))
-        return scores[-1]
-
-    one_chip(net, score, tuple(item["times"]), item["seed"], item["chip"])
-    return {"rows": [{"time": t, "score": float(s), **s.extra} for t, s in zip(item["times"], scores)]}
+    return {"rows": [{"time": t, "score": float(s), **s.extra} for t, s in zip(item["times"], chip_scores(net, item))]}
 
 
 def _without_training(hw: Hardware) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import Any
 import click
 
 from mho.cli.config import JSON, SET
-from mho.ground import MhoError
+from mho.ground import MhoError, table, write_atomically
+from mho_lab.extras import needed
 from mho_lab.options import DEVICE, SHARD, Place, at_most, count, file, folder as folder_option, several, shard_of, switch
 
 FOLDER = click.argument("folder", type=Place(exists=True, file_okay=False))
@@ -90,7 +91,7 @@ def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json:
     folder = out or _folder(plan)
     with cluster(how.pop("executor"), how.pop("scheduler"), how.pop("workers")) as (executor, workers):
         try:
-            run_plan(plan, folder, executor, shard=shard_of(shard), workers=workers, progress=_watched(), **how)
+            run_plan(plan, folder, executor, shard=shard_of(shard), workers=workers, progress=sys.stderr.isatty(), **how)
         except KeyboardInterrupt:
             click.echo(f"\nrepeat the command to go on from {folder}", err=True)
             raise
@@ -108,7 +109,6 @@ def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json:
 @JSON
 def status(folder: Path, as_json: bool) -> None:
     """How many items of FOLDER are done, waiting, running and failed, and why they failed."""
-    from mho.ground import table
     from mho_lab.measure.state import status as look
 
     found = look(folder)
@@ -132,7 +132,7 @@ def retry(folder: Path, executor: str, scheduler: str | None, workers: int | Non
 
     forgotten = engine.forget_failures(folder)
     click.echo(f"{forgotten} failed item{'' if forgotten == 1 else 's'} to measure again", err=True)
-    options = {"timeout": timeout, "progress": _watched()}
+    options = {"timeout": timeout, "progress": sys.stderr.isatty()}
     with cluster(executor, scheduler, workers) as (name, n):
         if (folder / "sweep.yaml").exists():
             run_plan(read_plan(folder), folder, name, workers=n, **options)
@@ -152,7 +152,6 @@ def export(folder: Path, form: str, measure: str | None, out: Path | None) -> No
 
     parquet goes through pandas (and needs pyarrow); in Python, mho.sweep.read(FOLDER).to_pandas() gives a DataFrame.
     """
-    from mho.ground import write_atomically
     from mho_lab.sweep.arms import read
 
     found = read(folder, measure)
@@ -167,8 +166,6 @@ def export(folder: Path, form: str, measure: str | None, out: Path | None) -> No
 
 
 def _parquet(frame: Any, out: Path | None) -> None:
-    from mho.ground import write_atomically
-
     if out is None:
         raise MhoError("parquet is no text for a terminal; choose a file with --out")
     try:
@@ -178,34 +175,24 @@ def _parquet(frame: Any, out: Path | None) -> None:
 
 
 # -- parts ----------------------------------------------------------------------------------------------------------
-class cluster:  # noqa: N801 (a context manager)
+@contextlib.contextmanager
+def cluster(executor: str, scheduler: str | None, workers: int | None) -> Iterator[tuple[str, int | None]]:
     """(executor, workers) inside the `with` block; with Dask, a client of the scheduler or of a cluster of its own."""
+    from mho_lab.measure.pools import connected
 
-    def __init__(self, executor: str, scheduler: str | None, workers: int | None) -> None:
-        self.executor, self.scheduler, self.workers = executor, scheduler, workers
-        self._client: Any = None
+    if executor != "dask":
+        yield executor, workers
+        return
+    with connected(scheduler) if scheduler else _own_cluster(workers):
+        yield "dask", None
 
-    def __enter__(self) -> tuple[str, int | None]:
-        if self.executor != "dask":
-            return self.executor, self.workers
-        try:
-            from distributed import Client
-        except ImportError:
-            raise MhoError("executor 'dask' needs Dask: pip install distributed") from None
-        if self.scheduler:
-            try:
-                self._client = Client(self.scheduler, timeout=10)
-            except (OSError, ValueError) as error:
-                raise MhoError(f"no Dask scheduler at {self.scheduler}: {error}") from None
-        else:
-            with _deaf():  # its processes stay so: of an interruption, this process says all there is to say
-                local = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-                self._client = Client(n_workers=self.workers, **local)
-        return "dask", None
 
-    def __exit__(self, *_: object) -> None:
-        if self._client is not None:
-            self._client.close()
+def _own_cluster(workers: int | None) -> Any:
+    """A client of a Dask cluster on this machine, as a context."""
+    distributed = needed("distributed", "executor 'dask' needs Dask", "distributed")
+    with _deaf():  # its processes stay so: of an interruption, this process says all there is to say
+        local = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+        return distributed.Client(n_workers=workers, **local)
 
 
 @contextlib.contextmanager
@@ -248,10 +235,6 @@ def _folder(plan: Any) -> Path:
     what = plan.model_copy(update={"seeds": 1, "chips": 1, "columns": (), "pareto": None}).to_yaml() + plan.base.digest
     names = [Path(n).stem if Path(n).suffix in (".py", ".yaml", ".yml") else n for n in (plan.task, plan.hardware)]
     return Path("mho-runs") / f"sweep-{'-'.join(names)}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
-
-
-def _watched() -> bool:
-    return sys.stderr.isatty()
 
 
 def _tell_failures(folder: Path) -> int:

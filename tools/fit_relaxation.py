@@ -1,6 +1,6 @@
 """Fit `rram.relaxation` to measured cells and draw docs/img/rram_relaxation.png.
 
-    python plugins/rram/fit_relaxation.py [--draws 99]
+    python tools/fit_relaxation.py [--draws 99]
 
 The measurements, RRAM-Relaxation-Master-Model tech C (Akash Levy, MIT licence), are not part of this project: they are
 read from $MHO_RRAM_CSV or ../shared/data/rram_relax.csv.gz. What is kept here: the fitted numbers with their errors and
@@ -22,7 +22,7 @@ from scipy import stats
 
 from mho.effects import Measurements
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 RESULT, FIGURE = ROOT / "docs/data/rram_relaxation.json", ROOT / "docs/img/rram_relaxation.png"
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 TIMES = (0.01, 0.1, 1.0, 4.0, 1e5)  # s; 4 s is held out, to check the interpolation
