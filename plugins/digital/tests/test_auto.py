@@ -18,7 +18,7 @@ class TestColumns(CalibrationContract):
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(96, 48), nn.ReLU(), nn.Linear(48, 32), nn.Tanh(), nn.Linear(32, 10))
+    return nn.Sequential(nn.Linear(96, 48), nn.ReLU(), nn.Linear(48, 10))
 
 
 def batches(channel=5, factor=60.0):
@@ -46,7 +46,7 @@ def test_outlier_channels_are_survived_without_training(changes, share):
     mho.calibrate(plain, data)
     net = mho.to_analog(model, hw).eval()
     done = mho.calibrate(net, data, method="auto")
-    assert [r.name for r in done] == ["0", "2", "4"] and done.share == 0
+    assert [r.name for r in done] == ["0", "2"] and done.share == 0
     assert all(r.after <= r.before for r in done) and done[0].migration is not None
     held = torch.cat(batches())
     assert over_chips(net, model, held) < share * over_chips(plain, model, held)
@@ -57,8 +57,8 @@ def test_digital_channels_stay_within_the_budget():
     net = mho.to_analog(model, "pcm.standard").eval()
     done = mho.calibrate(net, data, method="auto", budget=0.02)
     report = mho.conversion_report(net)
-    scalings = sum(96 * (i == 0) + 48 * (i == 1) + 32 * (i == 2) for i, r in enumerate(done) if r.migration is not None)
-    total = 96 * 48 + 48 * 32 + 32 * 10
+    scalings = sum(inputs for inputs, r in zip((96, 48), done) if r.migration is not None)
+    total = 96 * 48 + 48 * 10
     assert 0 < done.share <= 0.02
     assert sum(e.operations for e in report.analog) == pytest.approx(done.share * total + scalings)
     assert done[0].channels >= 1 and "digital channels" in str(done)

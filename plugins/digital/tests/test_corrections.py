@@ -22,7 +22,6 @@ class TestOutliers(CorrectionContract):
 
 class TestAffine(CorrectionContract):
     spec = Affine(vectors=8)
-    expected_failed_checks = {"never_waits_for_an_accelerator": "whether a fit is taken is decided once for every chip and age"}
 
 
 class TestAdapter(CorrectionContract):

@@ -1,7 +1,5 @@
 """Fused experts of transformers on tiles: exact where tiles are, saved and loaded, named where calibration missed them."""
 
-import warnings
-
 import pytest
 import torch
 
@@ -12,12 +10,14 @@ from mho_kit import LayerContract
 from mho_transformers.experts import AnalogExperts
 from transformers import MixtralConfig, MixtralForCausalLM, OlmoeConfig, OlmoeForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-SIZE = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+pytestmark = pytest.mark.filterwarnings("ignore:left digital.*Router")  # and so they should be
+
+SIZE = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
 MODELS = {
-    "mixtral": lambda: MixtralForCausalLM(MixtralConfig(**SIZE, intermediate_size=48, num_local_experts=8)),
-    "olmoe": lambda: OlmoeForCausalLM(OlmoeConfig(**SIZE, intermediate_size=48, num_experts=8, num_experts_per_tok=2)),
+    "mixtral": lambda: MixtralForCausalLM(MixtralConfig(**SIZE, intermediate_size=48, num_local_experts=4)),
+    "olmoe": lambda: OlmoeForCausalLM(OlmoeConfig(**SIZE, intermediate_size=48, num_experts=4, num_experts_per_tok=2)),
     "qwen": lambda: Qwen2MoeForCausalLM(
-        Qwen2MoeConfig(**SIZE, intermediate_size=48, moe_intermediate_size=24, num_experts=8, shared_expert_intermediate_size=32)
+        Qwen2MoeConfig(**SIZE, intermediate_size=48, moe_intermediate_size=24, num_experts=4, shared_expert_intermediate_size=32)
     ),
 }
 
@@ -42,7 +42,7 @@ def test_exact_tiles_compute_what_torch_does(name):
     experts = {n: p.numel() for n, p in plain.named_parameters() if p.dim() == 3}
     entries = [e for e in mho.conversion_report(net).analog if e.name.endswith("experts")]
     assert sum(e.parameters for e in entries) >= 0.95 * sum(experts.values()) > 0
-    assert all(len(e.matrices) == 16 for e in entries)
+    assert all(len(e.matrices) == 8 for e in entries)
     y, exact = net(words()).logits, plain(words()).logits
     assert (y - exact).abs().max() < 1e-5 * exact.abs().max()
 
@@ -80,10 +80,8 @@ def test_experts_that_calibration_never_saw_are_named():
 
 
 def test_other_layouts_are_refused_by_name():
-    plain = model()
+    plain = MixtralForCausalLM(MixtralConfig(**{**SIZE, "num_hidden_layers": 2}, intermediate_size=48, num_local_experts=4))
     plain.model.layers[0].mlp.experts.is_transposed = True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        net = mho.to_analog(plain, "ideal.exact")
+    net = mho.to_analog(plain, "ideal.exact")
     left = {e.name: e.why for e in mho.conversion_report(net).left_digital}
     assert "is_transposed" in left["model.layers.0.mlp.experts"] and "model.layers.1.mlp.experts" not in left

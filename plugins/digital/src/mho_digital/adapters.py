@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -69,20 +68,19 @@ def adapt(
     rank = whole("rank", rank, least=1)
     patterns = (layers,) if isinstance(layers, str) else layers
     spec = Adapter.model_validate({"rank": rank, "alpha": 2.0 * rank if alpha is None else alpha})
-    chosen = [n for n, m in net.named_modules() if isinstance(m, AnalogLayer) and any(fnmatchcase(n, p) for p in patterns)]
+    chosen = [m for n, m in net.named_modules() if isinstance(m, AnalogLayer) and any(fnmatchcase(n, p) for p in patterns)]
     if not chosen:
         raise MhoError(f"no layer on tiles is called {', '.join(patterns)}; conversion_report(net) lists them")
     for p in net.parameters():
         p.requires_grad_(False)
-    trained: dict[int, nn.Parameter] = {}
-    for name in chosen:
-        layer = cast(AnalogLayer, net.get_submodule(name))
+    trained: list[nn.Parameter] = []
+    for layer in chosen:
         for array in layer.arrays().values():
             parts = [c for c in array.corrections if not isinstance(c, LowRank)]
             fresh = spec.module(array.matrix).to(array.gamma.device, array.gamma.dtype)
             array.corrections = nn.ModuleList([*parts, fresh])
-            trained |= {id(p): p for p in fresh.parameters()}
-    return list(trained.values())
+            trained += fresh.parameters()
+    return trained
 
 
 def adapters(net: nn.Module) -> Iterator[tuple[str, LowRank]]:
@@ -95,6 +93,11 @@ def adapters(net: nn.Module) -> Iterator[tuple[str, LowRank]]:
                         yield f"{name}.{key}".strip("."), c
 
 
+def parameters(net: nn.Module) -> dict[str, nn.Parameter]:
+    """Those of every adapter, by their names in a file of PEFT."""
+    return {f"{PREFIX}{name}.lora_{x}.weight": p for name, c in adapters(net) for x, p in (("A", c.a), ("B", c.b))}
+
+
 def save_adapters(net: nn.Module, folder: str | Path, base: str = "") -> None:
     """Write the adapters as PEFT's LoRA: adapter_config.json and adapter_model.safetensors. `PeftModel.from_pretrained(model,
     folder)` puts them on the torch model, `merge_and_unload` into its weights. `base` is the name of that model."""
@@ -103,23 +106,13 @@ def save_adapters(net: nn.Module, folder: str | Path, base: str = "") -> None:
         raise MhoError("this network has no adapters; mho.adapt puts them on")
     folder, spec = Path(folder), next(iter(found.values())).spec
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for name, c in found.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = c.a.detach().contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = c.b.detach().contiguous()
-    save_file(tensors, str(folder / "adapter_model.safetensors"))
-    about = {
-        "peft_type": "LORA",
-        "r": spec.rank,
-        "lora_alpha": spec.alpha,
-        "target_modules": sorted(found),
-        "base_model_name_or_path": base,
-        "bias": "none",
-        "inference_mode": True,
-    }
+    save_file({k: p.detach().contiguous() for k, p in parameters(net).items()}, str(folder / "adapter_model.safetensors"))
+    about = {"peft_type": "LORA", "r": spec.rank, "lora_alpha": spec.alpha, "target_modules": sorted(found)}
+    about |= {"base_model_name_or_path": base, "bias": "none", "inference_mode": True}
     (folder / "adapter_config.json").write_text(json.dumps(about, indent=1))
 
 
+@torch.no_grad()
 def load_adapters(net: nn.Module, folder: str | Path) -> None:
     """Put adapters of `save_adapters` or of PEFT on the layers that they name, in place of those that are there; weights, scales
     and the chip stay. Raises `MhoError` for a folder that cannot be read or does not fit."""
@@ -135,12 +128,9 @@ def load_adapters(net: nn.Module, folder: str | Path) -> None:
     adapt(net, rank, tuple({n for n, m in net.named_modules() if isinstance(m, AnalogLayer) and n in names}), alpha=alpha)
     for p in net.parameters():
         p.requires_grad_(grads.get(id(p), True))
-    found = dict(adapters(net))
+    found = parameters(net)
     for name in names:
-        pair = [tensors.get(f"{PREFIX}{name}.lora_{x}.weight") for x in "AB"]
-        c = found.get(name)
-        if c is None or any(t is None or t.shape != p.shape for t, p in zip(pair, (c.a, c.b))):
-            raise MhoError(f"{folder}: the adapter of {name!r} does not fit this network")
-        with torch.no_grad():
-            c.a.copy_(cast(Tensor, pair[0]))
-            c.b.copy_(cast(Tensor, pair[1]))
+        for key in (f"{PREFIX}{name}.lora_{x}.weight" for x in "AB"):
+            if not (key in found and key in tensors and found[key].shape == tensors[key].shape):
+                raise MhoError(f"{folder}: the adapter of {name!r} does not fit this network")
+            found[key].copy_(tensors[key])

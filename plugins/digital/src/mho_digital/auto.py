@@ -15,6 +15,7 @@ from mho.effects import draws, product
 from mho.ground import MhoError, Table, Tabular, percent
 from mho.tile import Patches, TileArray
 from mho.use import chip_on, matrices, session_of
+from mho_digital.choice import macs
 from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels, Outliers, Scaling, fitted, relative
 
 MIGRATIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # lambda of channel scaling (NORA)
@@ -63,37 +64,23 @@ class Remedies(Tabular, tuple[Remedy, ...]):
             for r in self
         ]
         head = ["matrix", "error % before", "after", "lambda", "digital channels", "input range", "conductance range"]
-        title = f"{len(self)} weight matrices, {percent(self.share, 2)} % of the multiply-adds digital"
-        return Table(head, rows, note=title)
-
-
-@dataclass(frozen=True)
-class State:
-    """Everything about an array that `auto` may change."""
-
-    scale: Tensor
-    digital: Tensor
-    ranges: Tensor
-    gamma: Tensor
-
-    @classmethod
-    def of(cls, array: TileArray) -> State:
-        return cls(*(t.detach().clone() for t in _tensors(array)))
-
-    @torch.no_grad()
-    def put(self, array: TileArray, weight: Tensor) -> None:
-        for now, then in zip(_tensors(array), (self.scale, self.digital, self.ranges, self.gamma)):
-            now.copy_(then)
-        array.settle(weight)
+        return Table(head, rows, note=f"{len(self)} weight matrices, {percent(self.share, 2)} % of the multiply-adds digital")
 
 
 @dataclass(frozen=True)
 class Found:
     """A way to run a matrix, its error, and what it costs."""
 
-    state: State
+    digital: Tensor
+    others: tuple[Tensor, ...]
     remedy: Remedy
     macs: int  # digital multiply-adds for every vector
+
+    @torch.no_grad()
+    def put(self, array: TileArray, weight: Tensor) -> None:
+        for now, then in zip(_tensors(array), (self.digital, *self.others)):
+            now.copy_(then)
+        array.settle(weight)
 
 
 def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Remedies:
@@ -106,15 +93,13 @@ def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Reme
     equip(net)
     hardware = session_of(net).hardware
     time = hardware.times[-1] if hardware is not None else 0.0
-    found: dict[TileArray, list[Found]] = {}
-    pairs = [(a, w.detach()) for a, w in matrices(net) if a in inputs]
-    for array, weight in tqdm(pairs, "calibration", leave=False, disable=len(pairs) < 50):
-        found[array] = list(Search(array, weight, inputs[array], time).levels(FACTORS if budget else ()))
-    total = sum(_macs(a) for a in found)
+    weights = {a: w.detach() for a, w in matrices(net) if a in inputs}
+    progress = tqdm(weights.items(), "calibration", leave=False, disable=len(weights) < 50)
+    found = {a: list(Search(a, w, inputs[a], time).levels(FACTORS if budget else ())) for a, w in progress}
+    total = sum(macs(a) for a in found)
     chosen = _within(found, budget * total)
-    weights = dict(pairs)
     for array, f in chosen.items():
-        f.state.put(array, weights[array])
+        f.put(array, weights[array])
     made = Remedies(f.remedy for f in chosen.values())
     made.share = sum(f.macs for f in chosen.values()) / max(1, total)
     return made
@@ -122,18 +107,19 @@ def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Reme
 
 def equip(net: nn.Module) -> None:
     """Give every array the corrections that `auto` sets, where it lacks them, and let the hardware of the network say so."""
-    arrays = [a for a, _ in matrices(net)]
-    missing = [k for k in REMEDIES if not all(any(isinstance(c.spec, k) for c in a.corrections) for a in arrays)]
-    for array in arrays:
-        for kind in missing:
+    missing = set()
+    for array, _ in matrices(net):
+        for kind in REMEDIES:
             if not any(isinstance(c.spec, kind) for c in array.corrections):
                 array.corrections.append(cast(Any, kind)().module(array.matrix).to(array.gamma.device, array.gamma.dtype))
+                missing.add(kind.KIND)
     session = session_of(net)
     if missing and session.hardware is not None:
         data = session.hardware.to_data()
         for tile in data["tiles"].values():
-            kinds = [c["kind"] for c in tile.get("corrections", ())]
-            tile["corrections"] = [*tile.get("corrections", ()), *({"kind": k.KIND} for k in missing if k.KIND not in kinds)]
+            own = tile.setdefault("corrections", [])
+            new = missing.difference(c["kind"] for c in own)
+            tile["corrections"] = [*own, *({"kind": k.KIND} for k in REMEDIES if k.KIND in new)]
         session.hardware = Hardware.from_data(data)
 
 
@@ -151,17 +137,15 @@ class Search:
         array, outliers = self.array, _outliers(self.array)
         chip, before = array.chip, self.error()
         start = Remedy(array.name, before, before, None, 0, 0.0, None)
-        best = Found(State.of(array), start, outliers.operations)
-        none = torch.zeros_like(outliers.digital)
-        plain, *scaled = self._scaled(none, start)
+        best = self._found(start)
+        plain, *scaled = self._scaled(torch.zeros_like(outliers.digital), start)
         best = min(best, plain, key=lambda f: f.remedy.after)
         found = min(scaled, key=lambda f: f.remedy.after)
-        best = found if found.remedy.after < MARGIN * best.remedy.after else best
-        best = self._with_columns(best)
+        best = self._with_columns(found if found.remedy.after < MARGIN * best.remedy.after else best)
         yield best
         for factor in factors:
             digital = outliers.chosen(self._x(), factor)
-            if bool((digital == best.state.digital).all()):
+            if torch.equal(digital, best.digital):
                 continue
             better = self._with_columns(self._way(digital, best.remedy.migration, start))
             if better.remedy.after < best.remedy.after:
@@ -189,11 +173,14 @@ class Search:
         """With these digital channels, this lambda, and the best input range."""
         array, outliers, scaling = self.array, _outliers(self.array), _scaling(self.array)
         outliers.digital.copy_(digital)
-        given, w = outliers.inputs(self._channels(self._x())), outliers.weights(self._w())
-        ones = torch.ones_like(scaling.scale)
-        scaling.scale.copy_(ones if migration is None else scaling.scales(self._rows(given), w, migration))
+        cells, w = array.matrix.cells, outliers.weights(self._w())
+        channels = outliers.inputs(self._x().unflatten(1, (-1, cells)).mT.flatten(0, 1))  # [vector * cell, channel]
+        scaling.scale.fill_(1)
+        if migration is not None:
+            given = channels.unflatten(0, (-1, cells)).mT.flatten(1)
+            scaling.scale.copy_(scaling.scales(given, w, migration))
         array.remap(self.weight)
-        share = outliers.operations / _macs(array)
+        share = outliers.operations / macs(array)
         return self._ranged(replace(start, migration=migration, channels=int(digital.sum()), share=share))
 
     def _ranged(self, about: Remedy) -> Found:
@@ -205,22 +192,17 @@ class Search:
         self.program()
         if not array.learns_range:
             return self._found(replace(about, after=self.read()))
-        best: tuple[float, float] | None = None
-        k = missed = 0
-        while missed < WORSE:
-            error = self.read(top * STEP**k)
-            better = best is None or error < best[0]
-            best, missed = ((error, STEP**k), 0) if better else (best, missed + 1)
-            k += 1
-        assert best is not None
-        array.input_range.copy_(top * best[1])
-        return self._found(replace(about, after=best[0], range=best[1]))
+        errors = [self.read(top)]
+        while len(errors) <= (best := errors.index(min(errors))) + WORSE:
+            errors.append(self.read(top * STEP ** len(errors)))
+        array.input_range.copy_(top * STEP**best)
+        return self._found(replace(about, after=errors[best], range=STEP**best))
 
     def _with_columns(self, best: Found) -> Found:
         """With other conductance ranges: from the statistics of columns where these saturate the ADC, and for every column the
         share of it that leaves the smallest squared error; smaller ranges clip the largest weights, and lift the others."""
         array = self.array
-        best.state.put(array, self.weight)
+        best.put(array, self.weight)
         x = array.layout.cut(array.dac_inputs(Patches(self._x())).rows())
         start = columns(array, self.weight, x, array.gamma.clone())
         exact = product(x, array.on_tiles(self._w())) * array.output_factor()
@@ -242,7 +224,8 @@ class Search:
         return found if found.remedy.after < best.remedy.after else best
 
     def _found(self, remedy: Remedy) -> Found:
-        return Found(State.of(self.array), remedy, _outliers(self.array).operations)
+        digital, *others = (t.detach().clone() for t in _tensors(self.array))
+        return Found(digital, tuple(others), remedy, _outliers(self.array).operations)
 
     # -- measuring ----------------------------------------------------------------------------------------------
     def program(self, k: int = 0) -> None:
@@ -265,13 +248,12 @@ class Search:
         y, exact, weight = y[size > 0], exact[size > 0], size[size > 0] ** -2
         if len(y) < 2:
             return 0.0
-        error = relative(y, exact)
         half, other = slice(0, None, 2), slice(1, None, 2)
         repaired = 0.0
         for a, b in ((half, other), (other, half)):
             gain, offset = fitted(y[a], exact[a], weight[a])
             repaired += relative(gain * y[b] + offset, exact[b]) / 2
-        return min(error, repaired)
+        return min(relative(y, exact), repaired)
 
     def _w(self) -> Tensor:
         return self.weight.to(torch.float64 if self.weight.dtype == torch.float64 else torch.float32)
@@ -279,36 +261,24 @@ class Search:
     def _x(self) -> Tensor:
         return self.x[:: max(1, len(self.x) // VECTORS)].to(self._w().dtype)
 
-    def _channels(self, x: Tensor) -> Tensor:
-        """[vector, in] -> [vector * cell, channel]: what `inputs` of corrections takes."""
-        return x.unflatten(1, (-1, self.array.matrix.cells)).mT.flatten(0, 1)
-
-    def _rows(self, x: Tensor) -> Tensor:
-        """Back from `_channels`."""
-        return x.unflatten(0, (-1, self.array.matrix.cells)).mT.flatten(1)
-
 
 def _within(found: dict[TileArray, list[Found]], macs: float) -> dict[TileArray, Found]:
     """Of every array one way: the upgrades that lower the error most for their cost, as long as all cost at most `macs`."""
-    at = dict.fromkeys(found, 0)
-    spent = sum(ways[0].macs for ways in found.values())
+    chosen = {a: ways[0] for a, ways in found.items()}
+    left = {a: ways[1:] for a, ways in found.items()}
 
     def worth(array: TileArray) -> float:
-        now, then = found[array][at[array]], found[array][at[array] + 1]
+        now, then = chosen[array], left[array][0]
         return (now.remedy.after - then.remedy.after) / max(1, then.macs - now.macs)
 
-    waiting = {a for a, ways in found.items() if len(ways) > 1}
-    while waiting:
+    while waiting := [a for a in left if left[a]]:
         array = max(waiting, key=lambda a: (worth(a), a.name))
-        cost = found[array][at[array] + 1].macs - found[array][at[array]].macs
-        if spent + cost <= macs:
-            spent += cost
-            at[array] += 1
+        upgraded = {**chosen, array: left[array].pop(0)}
+        if sum(f.macs for f in upgraded.values()) <= macs:
+            chosen = upgraded
         else:
-            waiting.discard(array)
-        if at[array] + 1 == len(found[array]):
-            waiting.discard(array)
-    return {a: found[a][k] for a, k in at.items()}
+            left[array].clear()
+    return chosen
 
 
 def columns(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tensor:
@@ -325,7 +295,8 @@ def columns(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tens
 
 
 def _tensors(array: TileArray) -> tuple[Tensor, ...]:
-    return _scaling(array).scale, _outliers(array).digital, array.input_range, array.gamma
+    """Everything about an array that `auto` may change, with the digital channels first."""
+    return _outliers(array).digital, _scaling(array).scale, array.input_range, array.gamma
 
 
 def _scaling(array: TileArray) -> Scaling:
@@ -334,9 +305,3 @@ def _scaling(array: TileArray) -> Scaling:
 
 def _outliers(array: TileArray) -> Outliers:
     return next(c for c in array.corrections if isinstance(c, Outliers))
-
-
-def _macs(array: TileArray) -> int:
-    """Multiply-adds for every vector."""
-    m = array.matrix
-    return m.outputs * (m.inputs // m.groups)

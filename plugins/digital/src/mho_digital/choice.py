@@ -68,34 +68,31 @@ def sensitivities(
     time, weights = (hardware.times[-1] if hardware is not None else 0.0), dict(matrices(net))
     if not weights:
         raise MhoError("this model has no analog layers; convert it first: net = mho.to_analog(model, hw)")
-    key = draws.key("chip", seed, 0)
     generator = torch.Generator().manual_seed(seed)
     with keeping_modes(net), keeping_chip(net), torch.enable_grad():
         net.eval()
         for batch in batches:
             with _watching(net) as calls:
-                y = _logits(net, batch, logits)
-                p = y.log_softmax(-1).flatten(0, -2)
-            outputs = [out for _, _, out in calls]
-            gradients = []
+                made = run_batch(net, batch) if logits is None else logits(net, batch)
+                p = torch.as_tensor(getattr(made, "logits", made)).log_softmax(-1).flatten(0, -2)
+            ys, grads = [y for _, _, y in calls], []
             for k in range(labels):
                 drawn = torch.multinomial(p.detach().exp(), 1, generator=generator)
-                keep = k + 1 < labels
-                gradients.append(torch.autograd.grad(p.gather(1, drawn).sum(), outputs, retain_graph=keep, allow_unused=True))
+                grads.append(torch.autograd.grad(p.gather(1, drawn).sum(), ys, retain_graph=k + 1 < labels, allow_unused=True))
             vectors += len(p)
-            slopes = [[0.0] * labels for _ in calls]
+            slopes: dict[str, list[list[float]]] = {}  # [call][label] of every matrix, whose calls act together
             with torch.no_grad():
-                for (array, x, out), number in zip(calls, range(len(calls))):
-                    array.program(weights[array].detach(), key, time)
-                    error = (array(x, weights[array]) - out).double()
+                for (array, x, y), *gs in zip(calls, *grads):
+                    array.program(weights[array].detach(), draws.key("chip", seed, 0), time)
+                    error = (array(x, weights[array]) - y).double()
                     array.chip = None
-                    slopes[number] = [0.0 if g[number] is None else float((g[number] * error).sum()) for g in gradients]
-            for name in {a.name for a, _, _ in calls}:  # calls of one matrix act together
-                total = torch.tensor([s for (a, _, _), s in zip(calls, slopes) if a.name == name]).sum(0)
-                found[name] = found.get(name, 0.0) + float(total.square().mean()) / 2
+                    slope = [0.0 if g is None else float((g * error).sum()) for g in gs]
+                    slopes.setdefault(array.name, []).append(slope)
+            for name, of_calls in slopes.items():
+                found[name] = found.get(name, 0.0) + float(torch.tensor(of_calls).sum(0).square().mean()) / 2
     if not vectors:
         raise MhoError("sensitivities saw no data: `batches` was empty")
-    return tuple(Sensitivity(a.name, found.get(a.name, 0.0) / vectors, _macs(a)) for a in weights)
+    return tuple(Sensitivity(a.name, found.get(a.name, 0.0) / vectors, macs(a)) for a in weights)
 
 
 def stay_digital(
@@ -121,11 +118,6 @@ def stay_digital(
     return LayerChoice(tuple(worst), tuple(digital), hardware)
 
 
-def _logits(net: nn.Module, batch: Any, logits: Logits | None) -> Tensor:
-    made = run_batch(net, batch) if logits is None else logits(net, batch)
-    return torch.as_tensor(getattr(made, "logits", made))
-
-
 @contextmanager
 def _watching(net: nn.Module) -> Any:
     """A list of (array, inputs, outputs) of every call inside the block, while all products are exact."""
@@ -142,5 +134,6 @@ def _watching(net: nn.Module) -> Any:
             handle.remove()
 
 
-def _macs(array: TileArray) -> int:
+def macs(array: TileArray) -> int:
+    """Multiply-adds for every vector."""
     return array.matrix.outputs * (array.matrix.inputs // array.matrix.groups)

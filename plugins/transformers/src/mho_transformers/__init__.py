@@ -13,12 +13,12 @@ from typing import Any
 from mho import AnalogLayer, TrainingMethod, hookimpl
 from mho_transformers.drift import DriftScore as DriftScore
 
+LATER = {"AnalogCallback": "huggingface", "own_text": "language"}  # name -> its module
+
 
 def __getattr__(name: str) -> Any:
-    if name == "AnalogCallback":
-        return importlib.import_module("mho_transformers.huggingface").AnalogCallback
-    if name == "own_text":
-        return importlib.import_module("mho_transformers.language").own_text
+    if name in LATER:
+        return getattr(importlib.import_module(f"mho_transformers.{LATER[name]}"), name)
     if name in ("huggingface", "language", "lightning"):
         return importlib.import_module(f"mho_transformers.{name}")
     raise AttributeError(f"module 'mho_transformers' has no attribute {name!r}")

@@ -22,6 +22,7 @@ class AnalogExperts(AnalogLayer):
     torch_type = nn.Module
     overridable = ()
     order = "leading"
+    expected_failed_checks = {"never_waits_for_an_accelerator": "which tokens an expert has is known when the router has run"}
     _apply_gate: Any  # of the torch class: act(gate) * up
     gate_up_proj: Any
     down_proj: Any

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import nn
-
 from mho.ground import MhoError
 from mho.use import Attached, attach
 from mho_transformers.drift import DriftScore
@@ -40,7 +38,7 @@ class AnalogCallback(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, **has: Any) -> None:
         if self.drift is None:
             return
-        found = self.drift(_inner(has["model"]))
+        found = self.drift(getattr(has["model"], "module", has["model"]))
         has["metrics"].update(found)
         state.log_history.append({"step": state.global_step, **found})
 
@@ -51,7 +49,3 @@ def _steps_per_epoch(args: Any, has: dict[str, Any]) -> int | None:
         return max(1, math.ceil(len(has["train_dataloader"]) / args.gradient_accumulation_steps))
     except TypeError:
         return None
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    return getattr(model, "module", model)

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ import torch
 from mho_lab import Score, Task
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from mho.ground import MhoError
 
@@ -39,32 +41,24 @@ def task_of(argument: str) -> Task:
         raise MhoError(f"hf:{folder} needs a text to be judged on: --text FILE, or hf:{folder}@FILE")
     if not Path(text).is_file():
         raise MhoError(f"no such text file: {text}")
-    cls = LanguageModel if _has_next_token(place) else Encoder
-    return cls(place, Path(text))
+    return (LanguageModel if _has_next_token(place) else Encoder)(place, Path(text))
 
 
-def load_model(place: Path, causal: bool) -> nn.Module:
-    """The model of a folder or a GGUF file in fp32, in eval mode. Raises `MhoError` where transformers cannot load it."""
-    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
+def load(what: str, kind: Any, place: Path, **options: Any) -> Any:
+    """What a class of transformers makes of a folder or of a GGUF file. Raises `MhoError` where it cannot."""
+    folder, found = place, [place] if place.is_file() else sorted(place.glob("*.gguf"))
+    if len(found) == 1 and not (place / "config.json").exists():
+        folder, options["gguf_file"] = found[0].parent, found[0].name
     try:
-        made: nn.Module = kind.from_pretrained(*_where(place)[0], dtype=torch.float32, **_where(place)[1])
+        return kind.from_pretrained(str(folder), **options)
     except Exception as e:
-        raise MhoError(f"transformers cannot load a model from {place}: {type(e).__name__}: {e}") from e
-    return made.eval()
-
-
-def load_tokenizer(place: Path) -> Any:
-    """The tokenizer beside a model."""
-    try:
-        return transformers.AutoTokenizer.from_pretrained(*_where(place)[0], **_where(place)[1])
-    except Exception as e:
-        raise MhoError(f"transformers cannot load a tokenizer from {place}: {type(e).__name__}: {e}") from e
+        raise MhoError(f"transformers cannot load a {what} from {place}: {type(e).__name__}: {e}") from e
 
 
 class Pretrained(Task):
     """A pretrained model of a folder, judged on the second half of a text; calibration and training see the first half."""
 
-    causal: ClassVar[bool]
+    kind: ClassVar[Any]  # the class of transformers that loads the model
     epochs = 0
     hwa_epochs = 0
     hwa_lr = 1e-5
@@ -80,13 +74,14 @@ class Pretrained(Task):
 
     @cached_property
     def digital(self) -> nn.Module:
-        """The model as it is, which scores compare with."""
-        return load_model(self.folder, self.causal)
+        """The model as it is, in fp32, which scores compare with."""
+        model: nn.Module = load("model", self.kind, self.folder, dtype=torch.float32)
+        return model.eval()
 
     @cached_property
     def tokenizer(self) -> Any:
         """Of the model."""
-        return load_tokenizer(self.folder)
+        return load("tokenizer", transformers.AutoTokenizer, self.folder)
 
     def model(self) -> nn.Module:
         return copy.deepcopy(self.digital)
@@ -96,11 +91,11 @@ class Pretrained(Task):
         return torch.optim.AdamW(params, lr=lr, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01)
 
     def calibration_batches(self) -> Iterator[Batch]:
-        for _, batch in zip(range(self.calibrated), self.train_batches(0)):
-            yield batch
+        return islice(self.train_batches(0), self.calibrated)
 
     def fingerprint(self) -> str:
-        about = f"{self.folder.resolve()} {sum(f.stat().st_size for f in _files(self.folder))} {self.data_version}"
+        files = [f for f in (self.folder, *self.folder.glob("*")) if f.is_file()]
+        about = f"{self.folder.resolve()} {sum(f.stat().st_size for f in files)} {self.data_version}"
         return hashlib.sha256(about.encode() + self.text.read_bytes()).hexdigest()[:16]
 
     @cached_property
@@ -112,13 +107,14 @@ class Pretrained(Task):
         return found[: len(found) // 2], found[len(found) // 2 :]
 
     def cut(self, text: str) -> Iterator[Batch]:
-        """A text as single windows [1, token]."""
+        """A text as single windows [1, token]; in batches they are padded with 0 where they differ in length."""
         raise NotImplementedError
 
     def train_batches(self, seed: int) -> Iterator[Batch]:
         first = self.halves[0]
         for part in torch.randperm(len(first), generator=torch.Generator().manual_seed(seed)).split(self.batch_size):
-            yield _joined([first[i] for i in part])
+            windows = [first[i] for i in part]
+            yield {k: pad_sequence([w[k][0] for w in windows], batch_first=True) for k in windows[0]}
 
     @cached_property
     def judged(self) -> list[Batch]:
@@ -132,7 +128,7 @@ class LanguageModel(Pretrained):
     the divergence KL(digital || model) of the next-token distribution in nats, and the share of tokens of a greedy
     continuation with key-value cache that are those of the digital model."""
 
-    causal = True
+    kind = transformers.AutoModelForCausalLM
     prompt: int = 32  # tokens that a continuation starts from
     continued: int = 16  # tokens that it has
 
@@ -144,8 +140,7 @@ class LanguageModel(Pretrained):
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits [window, token, word]."""
-        logits: Tensor = model(**batch).logits
-        return logits
+        return torch.as_tensor(model(**batch).logits)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(outputs[:, :-1].flatten(0, 1), batch["input_ids"][:, 1:].flatten())
@@ -164,14 +159,12 @@ class LanguageModel(Pretrained):
 
     @cached_property
     def _soft(self) -> list[Tensor]:
-        with torch.no_grad():
-            return [self.predict(self.digital, b)[:, :-1].log_softmax(-1) for b in self.judged]
+        return [self.predict(self.digital, b)[:, :-1].log_softmax(-1) for b in self.judged]
 
     @cached_property
     def _continued(self) -> Tensor:
         return self._continue(self.digital)
 
-    @torch.no_grad()
     def _continue(self, model: Any) -> Tensor:
         start = self.judged[0]["input_ids"][:, : self.prompt]
         made = model.generate(
@@ -185,7 +178,7 @@ class Encoder(Pretrained):
     """Embeddings of the lines of a text, mean over tokens of the last hidden states: the score is the mean cosine between what
     a model and the digital one make of a line (0 where it is negative)."""
 
-    causal = False
+    kind = transformers.AutoModel
     window = 64
     windows = 64
 
@@ -210,8 +203,7 @@ class Encoder(Pretrained):
 
     @cached_property
     def _targets(self) -> list[Tensor]:
-        with torch.no_grad():
-            return [self.predict(self.digital, b) for b in self.judged]
+        return [self.predict(self.digital, b) for b in self.judged]
 
 
 def divergence(p: Tensor, q: Tensor) -> float:
@@ -240,14 +232,6 @@ def own_text(model: Any, windows: int, length: int, seed: int = 0, *, temperatur
     return tokens
 
 
-def _where(place: Path) -> tuple[tuple[str], dict[str, str]]:
-    """What `from_pretrained` of transformers is told."""
-    found = [place] if place.is_file() else sorted(place.glob("*.gguf"))
-    if len(found) == 1 and not (place / "config.json").exists():
-        return (str(found[0].parent),), {"gguf_file": found[0].name}
-    return (str(place),), {}
-
-
 def _has_next_token(place: Path) -> bool:
     """Whether the model says that it has a head for the next token."""
     file = place / "config.json"
@@ -255,13 +239,3 @@ def _has_next_token(place: Path) -> bool:
         return True  # GGUF files hold language models
     architectures = json.loads(file.read_text()).get("architectures") or []
     return any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in architectures)
-
-
-def _files(place: Path) -> list[Path]:
-    return [place] if place.is_file() else [f for f in sorted(place.iterdir()) if f.is_file()]
-
-
-def _joined(parts: list[Batch]) -> Batch:
-    """Batches of one as one batch, padded with 0 where they differ in length."""
-    longest = max(p["input_ids"].shape[1] for p in parts)
-    return {k: torch.cat([F.pad(p[k], (0, longest - p[k].shape[1])) for p in parts]) for k in parts[0]}
