@@ -143,3 +143,8 @@ def test_totals_conversions_by_bits_and_json():
     back = json.loads(found.to_json())
     assert back["conversion"] == sum(layer["conversion"] for layer in back["layers"]) == found.conversions[6]
     assert "ADC" in str(found) and back["tiles"] == sum(c.tiles for c in found)
+
+
+def test_what_forward_makes_of_the_outputs_is_free_to_choose():
+    model, x = nn.Sequential(nn.Linear(40, 20)), torch.zeros(1, 40)
+    assert counts(model, x, hardware(), forward=lambda net, v: net(v).sum()) == counts(model, x, hardware())

@@ -6,10 +6,10 @@ import copy
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from mho_lab import tile_uses
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from mho.config import Hardware
-from mho.effects import Mapping, Nonideality, Stream, draws
+from mho.effects import Stream, draws
 from mho.ground import MhoError, Table, Tabular
 from mho.layers import AnalogLayer
 from mho.tile import TileArray, tile_arrays
@@ -115,9 +115,6 @@ class LayerCounts:
         """Devices that are programmed, once in the life of the chip."""
         return self.written
 
-    def counted(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in COUNTED}
-
 
 class Counts(Tabular, tuple[LayerCounts, ...]):
     """Counts of every matrix on tiles and of every digital module. Print it for a table."""
@@ -136,31 +133,18 @@ class Counts(Tabular, tuple[LayerCounts, ...]):
         return dict(found)
 
     def as_table(self) -> Table:
-        head = (
-            "layer",
-            "type",
-            "tiles",
-            "MVMs",
-            "cell reads",
-            "DAC drives",
-            "ADC",
-            "bits",
-            "scales",
-            "other digital",
-            "bytes",
-            "writes",
-        )
+        head = ["layer", "type", "tiles", "MVMs", "cell reads", "DAC drives", "ADC", "bits"]
+        head += ["scales", "other digital", "bytes", "writes"]
         rows = []
         for e in self:
-            analog = (e.mvm, e.cell_read, e.drive, e.conversion) if e.tile else ()
-            cells = [f"{v:,}" for v in analog] or [""] * 4
-            bits = ("ideal" if e.output_bits is None else e.output_bits) if e.tile else ""
+            analog = [f"{v:,}" for v in (e.mvm, e.cell_read, e.drive, e.conversion)]
+            bits = "ideal" if e.output_bits is None else e.output_bits
             last = [f"{v:,}" if v else "" for v in (e.scale, e.multiply_add, e.byte, e.write)]
-            rows.append((e.name or "(root)", e.type, e.tiles or "", *cells, bits, *last))
+            rows.append((e.name or "(root)", e.type, e.tiles or "", *([*analog, bits] if e.tile else [""] * 5), *last))
         return Table(head, rows, right=range(2, 12), note="Scales and other digital: multiply-adds. Writes: devices, once.")
 
     def to_data(self) -> dict[str, Any]:
-        layers = [{**asdict(e), **e.counted()} for e in self]
+        layers = [asdict(e) | {name: getattr(e, name) for name in COUNTED} for e in self]
         return {**self.totals(), "conversions": {str(b): n for b, n in self.conversions.items()}, "layers": layers}
 
     def to_json(self) -> str:
@@ -182,8 +166,15 @@ def counts(
         raise MhoError("this network is not on tiles; say which hardware, e.g. counts(model, sample, 'pcm.standard')")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        net = _converted(model, hw).eval()
-        with _Digital(net) as digital, _opaque_off():
+        try:
+            net = copy.deepcopy(model) if hw is None else to_analog(model, hw)
+        except NothingAnalogError:  # all layers are digital there
+            net = copy.deepcopy(model)
+        # Recurrent layers and attention run as the products that they are made of.
+        with _Digital(net.eval()) as digital, ExitStack() as opaque:
+            opaque.enter_context(torch.backends.mkldnn.flags(enabled=False, allow_tf32=None))
+            opaque.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+            torch.backends.mha.set_fastpath_enabled(False)
             uses = tile_uses(net, sample, forward)
     entries: dict[TileArray, LayerCounts] = {}
     for layer in net.modules():
@@ -194,46 +185,32 @@ def counts(
     return Counts([*entries.values(), *left])
 
 
-def _converted(model: nn.Module, hw: Hardware | str | None) -> nn.Module:
-    """A copy on its hardware; a digital one where all layers are digital there."""
-    try:
-        return copy.deepcopy(model) if hw is None else to_analog(model, hw)
-    except NothingAnalogError:
-        return copy.deepcopy(model)
-
-
 def _on_tiles(a: TileArray, layer: AnalogLayer, key: str, uses: int) -> LayerCounts:
     layout, spec, pair = a.layout, a.spec, a.spec.device.pair
     rows, columns = layout.in_features // layout.groups, layout.columns
     passes, converted = _passes(a)
-    slices, modelled = getattr(spec.mapping, "columns", 1), _devices(a)
+    one = torch.zeros(layout.row_tiles, 1, 1)
+    modelled = a.view.slices * len(a.view.mapping.conductances(one, pair, a.view.geometry))  # devices that are written
     name = next((n for n, t in a.session.hardware.tiles.items() if t is spec), "?")
     bits, weights = getattr(spec.dac, "bits", None), rows * columns * layout.groups
     digital = sum(c.operations for c in a.corrections) + layer.biased(key) * columns * layout.groups
     return LayerCounts(
         a.name, type(layer).__name__.removeprefix("Analog"), tile=name, rows=rows, columns=columns, groups=layout.groups,
         row_tiles=len(layout.sizes), blocks=layout.block_count, tile_rows=spec.rows, tile_columns=spec.columns,
-        devices=modelled * (2 if pair == "active" else 1), slices=slices, uses=uses, passes=passes, converted=converted,
-        input_bits=bits, pass_bits=getattr(spec.dac, "digit", bits) or 0, output_bits=getattr(spec.adc, "bits", None),
-        written=weights * modelled, multiply_add=uses * digital,
+        devices=modelled * (2 if pair == "active" else 1), slices=a.view.mapping.columns, uses=uses,
+        passes=passes, converted=converted, input_bits=bits, pass_bits=getattr(spec.dac, "digit", bits) or 0,
+        output_bits=getattr(spec.adc, "bits", None), written=weights * modelled, multiply_add=uses * digital,
     )  # fmt: skip
-
-
-def _devices(a: TileArray) -> int:
-    """Devices of a weight that the mapping writes: slices times the device axis of conductances."""
-    w, mapping = torch.zeros(a.layout.row_tiles, 1, 1), cast(Mapping, a.spec.mapping)
-    return len(getattr(mapping, "factors", "1")) * len(mapping.conductances(w, a.spec.device.pair, a.view.geometry))
 
 
 def _passes(a: TileArray) -> tuple[int, int]:
     """Reads of one vector, by the DAC and by an effect, and conversions behind them: one where passes meet before the ADC."""
-    n = len(getattr(a.spec.dac, "passes", "1"))
-    reads, converted = n, n if getattr(a.spec.dac, "sum", "analog") == "digital" else 1
+    reads = 1 if a.view.dac is None else len(a.view.dac.passes)
+    converted = reads if getattr(a.view.dac, "sum", "analog") == "digital" else 1
     for placed in a.view.plan.passes:
         x, key = torch.zeros(1, a.layout.row_tiles, a.layout.height), draws.key("cost")
-        effect = cast(Nonideality, placed.effect)
-        n = len(effect.passes(x, a.view.site(placed, "passes", Stream(key, key))))
-        reads, converted = reads * n, converted * (1 if getattr(effect, "sum", "analog") == "analog" else n)
+        n = len(placed.effect.passes(x, a.view.site(placed, "passes", Stream(key, key))))
+        reads, converted = reads * n, converted * (1 if getattr(placed.effect, "sum", "analog") == "analog" else n)
     return reads, converted
 
 
@@ -243,34 +220,23 @@ class _Digital(TorchDispatchMode):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.flops: Counter[str] = Counter()
-        self.types: dict[str, str] = {"": type(net).__name__}
+        self.types = {name: type(module).__name__ for name, module in net.named_modules()}
         self._stack: list[str | None] = [""]  # None: on tiles
         for name, module in net.named_modules():
-            self.types[name] = type(module).__name__
-            inside = isinstance(module, TileArray)
-            module.register_forward_pre_hook(lambda m, args, at=None if inside else name: self._stack.append(at))
-            module.register_forward_hook(lambda m, args, out: self._stack.pop() and None, always_call=True)
+            at = None if isinstance(module, TileArray) else name
+            module.register_forward_pre_hook(lambda m, args, at=at: self._stack.append(at))
+            module.register_forward_hook(self._left, always_call=True)
+
+    def _left(self, module: nn.Module, args: Any, out: Any) -> None:
+        self._stack.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, packet, flops = kwargs or {}, func.overloadpacket, 0
         out = func(*args, **kwargs)
-        if None in self._stack:
-            return out
-        packet = func.overloadpacket
         if packet in flop_registry:
-            self.flops[self._stack[-1] or ""] += flop_registry[packet](*args, **kwargs, out_val=out)
+            flops = flop_registry[packet](*args, **kwargs, out_val=out)
         elif packet.__name__ in NORMS:
-            self.flops[self._stack[-1] or ""] += 2 * args[0].numel()
+            flops = 2 * args[0].numel()
+        if flops and None not in self._stack:
+            self.flops[self._stack[-1] or ""] += flops
         return out
-
-
-@contextmanager
-def _opaque_off() -> Iterator[None]:
-    """Recurrent layers and attention run as the products that they are made of."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

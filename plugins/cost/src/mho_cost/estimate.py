@@ -16,7 +16,12 @@ from mho_cost.counts import COUNTED, Counts, LayerCounts, counts
 from mho_cost.tables import INSIDE, MACRO, CostRow, CostTable, table_of
 
 BASES = ("measured", "simulated", "projected")
-SCALES = (("m", 1e-3), ("µ", 1e-6), ("n", 1e-9), ("p", 1e-12), ("f", 1e-15))
+SCALES = (("", 1.0), ("m", 1e-3), ("µ", 1e-6), ("n", 1e-9), ("p", 1e-12), ("f", 1e-15))
+
+
+def prefix(value: float) -> tuple[str, float]:
+    """The prefix with which a value is read best, and its factor."""
+    return next((scale for scale in SCALES if abs(value) >= scale[1]), SCALES[-1 if value else 0])
 
 
 def si(value: float, unit: str) -> str:
@@ -25,9 +30,8 @@ def si(value: float, unit: str) -> str:
     >>> si(1.2345e-8, "J")
     '12.3 nJ'
     """
-    prefix, factor = next(((p, f) for p, f in SCALES if abs(value) >= f), SCALES[-1])
-    prefix, factor = ("", 1.0) if value >= 1 or value == 0 else (prefix, factor)
-    return f"{value / factor:.3g} {prefix}{unit}"
+    name, factor = prefix(value)
+    return f"{value / factor:.3g} {name}{unit}"
 
 
 def square(value: float) -> str:
@@ -129,29 +133,21 @@ class Cost(Tabular):
         shown = (f"{v:.0%} from {b} rows" if v >= 0.005 else f"less than 1 % from {b} rows" for b, v in known.items())
         said = ["of the energy " + ", ".join(shown)] if known else []
         for name, value in (("time", "latency"), ("area", "area")):
-            without = dict.fromkeys(s.component for s in self._running() if getattr(s, value) is None)
-            if without:
+            if without := dict.fromkeys(s.component for s in self._running() if getattr(s, value) is None):
                 said.append(f"no {name} in the table for {', '.join(without)}")
         if self.missing:
             said.append("not in the table: " + ", ".join(f"{n:,} per {name}" for name, n in self.missing.items()))
         if len(self.table.nodes) > 1:
             said.append("nodes are mixed: " + ", ".join(f"{n:g} nm" for n in self.table.nodes))
-        second = dict.fromkeys(r.via for r in self.table.rows if r.via)
-        return said + [f"second-hand: {v}" for v in second]
+        return said + [f"second-hand: {v}" for v in dict.fromkeys(r.via for r in self.table.rows if r.via)]
 
     def as_table(self) -> Table:
         rows = []
-        for layer in self.by("layer"):
-            e, low, high = self.by("layer")[layer]
+        for layer, energies in self.by("layer").items():
             of = [s for s in self.shares if s.layer == layer]
             time, area = sum(s.latency or 0 for s in of), sum(s.area or 0 for s in of)
-            largest = max(of, key=lambda s: s.energy).component
-            rows.append(
-                (layer or "(root)", si(e, "J"), f"{si(low, 'J')} … {si(high, 'J')}", si(time, "s"), square(area), largest)
-            )
-        low, high = self.band
-        total = si(self.energy, "J"), f"{si(low, 'J')} … {si(high, 'J')}", si(self.latency, "s"), square(self.area), ""
-        rows.append(("total", *total))
+            rows.append((layer or "(root)", *_cells(*energies, time, area), max(of, key=lambda s: s.energy).component))
+        rows.append(("total", *_cells(self.energy, *self.band, self.latency, self.area), ""))
         rate = f"{self.throughput:,.0f} samples/s" if self.throughput else NONE
         power = si(self.power, "W") if self.power else NONE
         note = f"{self.table.description}; pipelined {rate}, on average {power}\n" + "\n".join(self.caveats())
@@ -169,14 +165,14 @@ class Cost(Tabular):
         return json.dumps(json.loads(json_text(self.to_data())), indent=1)
 
 
+def _cells(energy: float, low: float, high: float, latency: float, area: float) -> tuple[str, ...]:
+    return si(energy, "J"), f"{si(low, 'J')} … {si(high, 'J')}", si(latency, "s"), square(area)
+
+
 def cost(
-    model: nn.Module,
-    sample: Any,
-    hw: Hardware | str | None = None,
-    table: str | Path | CostTable = "",
-    *,
-    forward: Callable[[nn.Module, Any], Any] | None = None,
-) -> Cost:
+    model: nn.Module, sample: Any, hw: Hardware | str | None = None, table: str | Path | CostTable = "",
+    *, forward: Callable[[nn.Module, Any], Any] | None = None,
+) -> Cost:  # fmt: skip
     """What `model` costs on `hw` for `sample` by a cost table, the name of a preset or a file; arguments as for `counts`.
 
     Raises `MhoError` where the table is not for this hardware: tiles larger than its macro, converters of more bits.
@@ -191,9 +187,8 @@ def estimate(found: Counts, table: CostTable) -> Cost:
         groups.setdefault(row.name, []).append(row)
     covered = {row.per for row in table.rows} | {p for row in table.rows for p in row.includes}
     if not covered & {*MACRO, *INSIDE}:
-        raise MhoError(
-            f"cost table {table.description!r} has no row for products on tiles, only per {', '.join(sorted(covered))}"
-        )
+        have = ", ".join(sorted(covered))
+        raise MhoError(f"cost table {table.description!r} has no row for products on tiles, only per {have}")
     if covered & set(MACRO):
         covered |= {"mvm", *INSIDE}
     if "drive" in covered or "input_bit" in covered:
@@ -209,19 +204,15 @@ def _shares(c: LayerCounts, rows: list[CostRow]) -> Iterator[Share]:
     if not (c.multiply_add if digital else c.tile):
         return
     row = rows[0] if digital else _covering(c, rows)
-    n, used = _number(c, row), 1.0
-    if row.per in MACRO:
-        used = c.weights * c.slices / (c.tiles * (row.rows or 1) * (row.columns or 1))
-    parts, factor = row.parts(c.output_bits), 1 + (row.band or 0.0)
-    time, area = _time(c, row), row.area_of(c.output_bits)
-    for i, (name, each) in enumerate(parts.items()):
-        e, first = n * each * 1e-12, i == 0
-        yield Share(
-            c.name, name, e, e * min(1.0, used) / factor, e * factor,
-            (None if time is None else time * 1e-9) if first else 0.0,
-            (None if area is None else area * _places(c, row) * 1e-12) if first else 0.0,
-            row.basis or "", row.per == "write",
-        )  # fmt: skip
+    n, places, turns = _work(c, row)
+    used = c.weights * c.slices / (c.tiles * (row.rows or 1) * (row.columns or 1)) if row.per in MACRO else 1.0
+    factor, area = 1 + (row.band or 0.0), row.area_of(c.output_bits)
+    time, area = row.time and row.time * turns * 1e-9, area and area * places * 1e-12
+    for name, each in row.parts(c.output_bits).items():
+        e = n * each * 1e-12
+        low, high = e * min(1.0, used) / factor, e * factor
+        yield Share(c.name, name, e, low, high, time, area, row.basis or "", row.per == "write")
+        time = area = 0.0  # the first part has those of all
 
 
 def _covering(c: LayerCounts, rows: list[CostRow]) -> CostRow:
@@ -235,8 +226,7 @@ def _covering(c: LayerCounts, rows: list[CostRow]) -> CostRow:
             raise MhoError(
                 f"tile {c.tile!r} has an ideal ADC, and {row.name!r} goes by its bits: --set tiles.{c.tile}.adc.bits=8"
             )
-    fitting = [row for row in rows if row.covers(c.input_bits, c.output_bits)]
-    if not fitting:
+    if not (fitting := [row for row in rows if row.covers(c.input_bits, c.output_bits)]):
         have = " or ".join(f"{r.input_bits or 'any'}-bit inputs and {r.output_bits or 'any'}-bit outputs" for r in rows)
         raise MhoError(
             f"{rows[0].name!r} of the table is for {have}; tile {c.tile!r} has {c.input_bits or 'ideal'} and "
@@ -245,32 +235,16 @@ def _covering(c: LayerCounts, rows: list[CostRow]) -> CostRow:
     return min(fitting, key=lambda row: (row.input_bits or 0, row.output_bits or 0))
 
 
-def _number(c: LayerCounts, row: CostRow) -> int:
-    """How many of what the row is per."""
-    return c.mvm * _turns(c, row) if row.per in MACRO else int(getattr(c, row.per))
-
-
-def _turns(c: LayerCounts, row: CostRow) -> int:
-    """Products of a macro in which all passes of the tile are made."""
-    return -(-c.passes // row.phases)
-
-
-def _places(c: LayerCounts, row: CostRow) -> int:
-    """How many of the component stand on the chip."""
-    many = {"cell_read": c.cells * c.devices, "drive": c.tiles * c.tile_rows, "input_bit": c.tiles * c.tile_rows}
-    many["conversion"] = c.tiles * -(-c.tile_columns // row.shared)
-    return c.tiles if row.per in MACRO else many.get(row.per, row.units)
-
-
-def _time(c: LayerCounts, row: CostRow) -> float | None:
-    """ns for all vectors of the layer; tiles work side by side."""
-    if row.time is None:
-        return None
-    widest = min(c.columns * c.slices, c.tile_columns)
-    turns = {
-        "mvm": _turns(c, row), "operation": _turns(c, row), "cell_read": c.passes, "drive": c.passes,
-        "input_bit": c.passes * c.pass_bits, "conversion": c.converted * min(row.shared, widest),
+def _work(c: LayerCounts, row: CostRow) -> tuple[int, int, int]:
+    """How many of what the row is per are counted, how many of the component stand on the chip, and how many turns it takes for
+    all vectors of the layer; tiles work side by side."""
+    if row.per in MACRO:
+        products = -(-c.passes // row.phases)  # of a macro, in which all passes of the tile are made
+        return c.mvm * products, c.tiles, products * c.uses
+    n, drivers, reads = int(getattr(c, row.per)), c.tiles * c.tile_rows, c.passes * c.uses
+    converted = c.converted * c.uses * min(row.shared, c.columns * c.slices, c.tile_columns)
+    places_and_turns = {
+        "cell_read": (c.cells * c.devices, reads), "drive": (drivers, reads), "input_bit": (drivers, reads * c.pass_bits),
+        "conversion": (c.tiles * -(-c.tile_columns // row.shared), converted),
     }  # fmt: skip
-    if row.per in turns:
-        return row.time * turns[row.per] * c.uses
-    return row.time * -(-int(getattr(c, row.per)) // row.units)
+    return n, *places_and_turns.get(row.per, (row.units, -(-n // row.units)))

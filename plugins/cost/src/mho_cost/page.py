@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from mho_lab.report import Block, code, facts, figures, page, table
 
 from mho.config import Hardware
-from mho_cost.estimate import Cost, si, square
+from mho_cost.estimate import Cost, prefix, si, square
 
 DRAWN = 24  # layers on the picture
 
@@ -37,14 +35,10 @@ def cost_page(c: Cost, hw: Hardware, task: str, command: str = "") -> str:
         for r in c.table.rows
     ]  # fmt: skip
     counted = c.counts.as_table()
-    rows = [
-        [*r[:2], *(int(v.replace(",", "")) if str(v).replace(",", "").isdigit() else v for v in map(str, r[2:]))]
-        for r in counted.rows
-    ]
     blocks = [
         stacked(c),
         facts("In all", figures_of, note=". ".join(v[:1].upper() + v[1:] for v in c.caveats()) + "."),
-        table("Counts of a sample", counted.head, rows, note=counted.note),
+        table("Counts of a sample", counted.head, counted.rows, note=counted.note),
         table("Where the numbers come from", about, sources, note="Energies of the ADC model: at 8 bits."),
         code("The hardware", hw.to_yaml(), summary="Resolved hardware file"),
         *([code("To get this again", command)] if command else []),
@@ -58,7 +52,7 @@ def stacked(c: Cost) -> Block:
     names = [n for n in c.by("layer") if n in layers]
     parts = list(c.by("component"))
     found = {(s.layer, s.component): s.energy for s in c.shares if not s.programming}
-    unit, factor = _unit(max((e for e, _, _ in layers.values()), default=0.0))
+    unit, factor = prefix(max((e for e, _, _ in layers.values()), default=0.0))
     rows = [[n or "(root)", *(si(found.get((n, p), 0.0), "J") for p in parts), *(si(v, "J") for v in layers[n])] for n in names]
 
     def draw(name: str) -> str:
@@ -74,17 +68,11 @@ def stacked(c: Cost) -> Block:
                 e, low, high = (v / factor for v in layers[layer])
                 ax.errorbar(e, -i, xerr=[[e - low], [high - e]], color=figures.INK, capsize=3, elinewidth=1)
             figures.names_axis(ax, [n or "(root)" for n in names])
-            ax.set_xlabel(f"energy of a sample, {unit}")
-            return figures.finish(figure, name, f"Energy of each layer by component in {unit}. The numbers are in the table.")
+            ax.set_xlabel(f"energy of a sample, {unit}J")
+            return figures.finish(figure, name, f"Energy of each layer by component in {unit}J. The numbers are in the table.")
 
     head = ["Layer", *parts, "Total", "Low", "High"]
     shown = {"head": head, "rows": rows, "right": set(range(1, len(head)))}
     more = len(c.by("layer")) - len(names)
     note = "Whiskers: bands of the table, all in one direction." + (f" {more} smaller layers are in the counts." if more else "")
     return Block("Energy by layer and component", "figure", {"legend": parts, "levels": [], "table": shown}, draw, note)
-
-
-def _unit(value: float) -> tuple[str, float]:
-    """Unit of an axis that reaches to `value` J."""
-    power = max(-15, 3 * math.floor(math.log10(value) / 3)) if value > 0 else -12
-    return {0: "J", -3: "mJ", -6: "µJ", -9: "nJ", -12: "pJ", -15: "fJ"}.get(power, "J"), 10.0 ** min(power, 0)

@@ -15,6 +15,7 @@ from mho.config import Hardware, format_seconds, seconds
 from mho.ground import NONE, MhoError
 
 AXES = ("window", "noise", "drift")
+Place = tuple[float, float, tuple[float, float]]  # time, how many times smaller the window is, direction of the ray
 REACH = math.log2(1 + 31)  # rays end at 31 times the strength of the file
 
 
@@ -59,29 +60,19 @@ def at(hw: Hardware, window: float, noise: float, drift: float) -> Hardware:
     The noise of a device stays what it is in µS: in a window of half the size it is twice as strong.
     """
     kinds = kinds_of(hw)
-    factors = {**dict.fromkeys(kinds["noise"], noise * window), **dict.fromkeys(kinds["drift"], drift)}
-    return hw.varied(factors)
+    return hw.varied(dict.fromkeys(kinds["noise"], noise * window) | dict.fromkeys(kinds["drift"], drift))
 
 
 def spec_map(
-    subject: Subject,
-    hw: Hardware,
-    times: Sequence[float],
-    measured: Any,
-    *,
-    axes: Sequence[str] = AXES,
-    target: float = 0.99,
-    windows: Sequence[float] = (),
-    rays: int = 5,
-    effort: Effort | None = None,
-    tolerance: float = 0.3,
-) -> SpecMap:
+    subject: Subject, hw: Hardware, times: Sequence[float], measured: Any, *,
+    axes: Sequence[str] = AXES, target: float = 0.99, windows: Sequence[float] = (), rays: int = 5,
+    effort: Effort | None = None, tolerance: float = 0.3,
+) -> SpecMap:  # fmt: skip
     """Bisection along rays from the origin of the plane of the last two axes; the first of three is a list of `windows` in µS
     (default: half of, as much as and twice the file's). Accuracy is normalised by the digital score."""
     if not 2 <= len(axes) <= len(AXES) or set(axes) - set(AXES) or list(axes) != [a for a in AXES if a in axes]:
         raise MhoError(f"--axes {','.join(axes)}: expected two or three of {','.join(AXES)}, in this order")
-    missing = [a for a in axes if a != "window" and not kinds_of(hw)[a]]
-    if missing:
+    if missing := [a for a in axes if a != "window" and not kinds_of(hw)[a]]:
         raise MhoError(f"this hardware has no effect of its devices for the axis {', '.join(missing)}")
     full = max(t.device.g_max for t in hw.tiles.values())
     plane, levels = axes[-2:], (list(windows) or [full / 2, full, 2 * full]) if len(axes) == 3 else [full]
@@ -90,20 +81,14 @@ def spec_map(
     if digital == chance:
         raise MhoError(f"the digital network scores {chance:.1%}, which is guessing: there is nothing to lose")
     angles = [math.pi / 2 * i / (rays - 1) for i in range(rays)]
-    places = [(t, full / w, a) for t in times for w in levels for a in angles]
+    directions = [(round(math.cos(a), 9), round(math.sin(a), 9)) for a in angles]
+    places = [(t, full / w, d) for t in times for w in levels for d in directions]
 
-    def harm(place: tuple[float, float, float], x: float) -> dict[str, float]:
-        _, window, angle = place
-        r = 2**x - 1
-        return {
-            "window": window,
-            "noise": 1.0,
-            "drift": 1.0,
-            plane[0]: r * round(math.cos(angle), 9),
-            plane[1]: r * round(math.sin(angle), 9),
-        }
+    def harm(place: Place, x: float) -> dict[str, float]:
+        _, window, direction = place
+        return {"window": window, "noise": 1.0, "drift": 1.0} | {a: (2**x - 1) * d for a, d in zip(plane, direction)}
 
-    def item(place: tuple[float, float, float], ask: Any) -> Any:
+    def item(place: Place, ask: Any) -> Any:
         return subject.chips(at(hw, **harm(place, ask.x)), ask.first, ask.last, place[0])
 
     def margins(place: Any, ask: Any, value: Any) -> list[float]:
@@ -118,12 +103,11 @@ def _end(f: Threshold) -> float:
     return REACH if f.high is None else f.low if f.x is None else f.x
 
 
-def _ray(place: tuple[float, float, float], f: Threshold, point: dict[str, float], full: float) -> Ray:
+def _ray(place: Place, f: Threshold, point: dict[str, float], full: float) -> Ray:
     window = full / point["window"] if point["window"] > 1e-9 else math.inf
     high = None if f.high is None else 2**f.high - 1
     reached = None if f.high is None else 2 ** _end(f) - 1
-    used = sum(p.n for p in f.points)
-    return Ray(place[0], window, point["noise"], point["drift"], reached, 2**f.low - 1, high, used)
+    return Ray(place[0], window, point["noise"], point["drift"], reached, 2**f.low - 1, high, sum(p.n for p in f.points))
 
 
 def spec_page(m: SpecMap, title: str) -> Page:
@@ -135,8 +119,7 @@ def spec_page(m: SpecMap, title: str) -> Page:
         if math.isfinite(getattr(r, x)):
             lines.setdefault(name, []).append((getattr(r, x), getattr(r, y)))
     names = {"window": "conductance window, µS", "noise": "noise, times the file's", "drift": "drift, times the file's"}
-    where = "above and right of" if x == "window" else "below and left of"
-    where = "below and right of" if x == "window" else where
+    where = "below and right of" if x == "window" else "below and left of"
     picture = report.lines(
         f"Where the accuracy is {m.target:.0%} of the digital one", lines, x=names[x], y=names[y],
         note=f"The target is met {where} a line; rays that end at 31 times the file's are longer.",
@@ -151,10 +134,9 @@ def spec_page(m: SpecMap, title: str) -> Page:
     note = "Holds, fails: length of the ray (noise and drift of the file have length 1), decided at 95 % each."
     last = [r for r in m.rays if r.time == m.rays[-1].time and r.window == m.rays[-1].window]
     alone = [f"{getattr(r, a):.3g} times the file's {a} alone" for r, a in zip((last[0], last[-1]), (x, y)) if a != "window"]
-    chips = sum(r.chips for r in m.rays)
     headline = (
         f"After {format_seconds(last[0].time)} the network keeps {m.target:.0%} of its accuracy up to {', or '.join(alone)}. "
-        f"{len(m.rays)} rays by bisection, {chips} chips; the digital network scores {m.digital:.1%}."
+        f"{len(m.rays)} rays by bisection, {sum(r.chips for r in m.rays)} chips; the digital network scores {m.digital:.1%}."
     )
     return Page(title, headline, [Part("What devices must reach", head, rows, note, (picture,))])
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 from pydantic import ValidationError
 
@@ -15,9 +14,7 @@ from mho.config import Field, Strict, located, read, suggest
 from mho.ground import ConfigError, MhoError
 
 GROUP = "mho.cost_tables"  # entry points: a name = a package with a folder tables/
-Per = Literal[
-    "mvm", "operation", "cell_read", "drive", "input_bit", "conversion", "scale", "multiply_add", "byte", "write"
-]  # fmt: skip
+Per = Literal["mvm", "operation", "cell_read", "drive", "input_bit", "conversion", "scale", "multiply_add", "byte", "write"]
 MACRO = ("mvm", "operation")
 INSIDE = ("cell_read", "drive", "input_bit", "conversion")  # what a macro has done when its product is there
 ABOUT = ("source", "year", "node", "basis", "band")
@@ -164,10 +161,8 @@ class CostTable(_About):
             table = cls.model_validate(tree.data)
         except ValidationError as error:
             raise ConfigError(list(located(error, tree, []))) from None
-        own = [
-            row.model_copy(update={n: getattr(table, n) for n in (*ABOUT, "via") if getattr(row, n) is None})
-            for row in table.rows
-        ]
+        known = {n: getattr(table, n) for n in (*ABOUT, "via")}
+        own = [row.model_copy(update={n: v for n, v in known.items() if getattr(row, n) is None}) for row in table.rows]
         others = [cls.from_file(path_of(name, Path(file).parent), (*chain, here)) for name in table.include]
         whole = table.model_copy(update={"rows": (*(r for t in others for r in t.rows), *own)})
         for _, message in whole.incomplete():
@@ -197,17 +192,9 @@ def path_of(name: str, folder: Path | None = None) -> Path:
     return known[name]
 
 
-@functools.lru_cache(32)
-def _read(path: Path, changed: int) -> CostTable:
-    return CostTable.from_file(path)
-
-
 def table_of(table: str | Path | CostTable) -> CostTable:
     """A table, of that name or file."""
-    if isinstance(table, CostTable):
-        return table
-    path = path_of(str(table))
-    return _read(path, path.stat().st_mtime_ns if path.exists() else 0)
+    return table if isinstance(table, CostTable) else CostTable.from_file(path_of(str(table)))
 
 
 # -- the survey of ADCs --------------------------------------------------------------------------------------------
@@ -226,6 +213,3 @@ def adc_area(bits: float, rate: float, node: float) -> float:
     """um2 of one ADC: exp(1.34619 + 0.99328 ln n + 0.18072 ln f + 0.29912 ln E), E in pJ."""
     energy = adc_energy(bits, rate, node)
     return math.exp(1.34619 + 0.99328 * math.log(node) + 0.18072 * math.log(rate) + 0.29912 * math.log(energy))
-
-
-assert set(MACRO) | set(INSIDE) <= set(get_args(Per))

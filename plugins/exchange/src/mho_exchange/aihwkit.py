@@ -16,7 +16,7 @@ from mho.tile import TileArray
 
 # How aihwkit calls the weights of one tile, the most direct first.
 WEIGHTS = ("tile.weight", "analog_tile_state.analog_tile_weights", "shared_weights", "analog_ctx")
-TILE = re.compile(r"analog_module\.array\.(\d+)\.(\d+)\.(.+)")  # row tile, tile beside it, what
+TILE = re.compile(r"analog_module\.(?:array\.(\d+)\.(\d+)\.)?(.+)")  # row tile and tile beside it, of several; what
 
 
 class Read(NamedTuple):
@@ -89,9 +89,7 @@ def _read(state: dict[str, Tensor], prefix: str, used: set[str], name: str) -> R
     tiles: dict[tuple[int, int], dict[str, Tensor]] = {}
     for k, v in mine.items():
         if at := TILE.match(k):
-            tiles.setdefault((int(at[1]), int(at[2])), {})[at[3]] = v
-        elif k.startswith("analog_module."):
-            tiles.setdefault((0, 0), {})[k.removeprefix("analog_module.")] = v
+            tiles.setdefault((int(at[1] or 0), int(at[2] or 0)), {})[at[3]] = v
     if not tiles:
         raise MhoError(f"the model there has no layer {name!r}; it has {', '.join(sorted({k.partition('.')[0] for k in state}))}")
     bias = mine.get("bias", mine.get("analog_module.bias"))

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from mho.config import Hardware, write
-from mho.ground import MhoError, Table, Tabular
+from mho.ground import MhoError, table
 
 Made = dict[str, Any]  # path inside of the hardware file -> value; "effect KIND FIELD" for an effect
 Rule = Callable[[Any, dict[str, Any]], Made | None]  # None: it has no counterpart
@@ -24,16 +24,7 @@ class Translation(NamedTuple):
 
     def __str__(self) -> str:
         rows = [*self.kept, *((name, value, "no counterpart") for name, value in self.lost)]
-        return f"{_Shown(rows)}\n"
-
-
-class _Shown(Tabular):
-    def __init__(self, rows: list[tuple[str, str, str]]) -> None:
-        self.rows = rows
-
-    def as_table(self) -> Table:
-        """Name and value there, and what it is here."""
-        return Table(("there", "value", "here"), self.rows)
+        return f"{table(('there', 'value', 'here'), rows)}\n"
 
 
 def translated(config: Any) -> Translation:
@@ -53,11 +44,8 @@ def translated(config: Any) -> Translation:
             used |= {name}
             made |= found
             kept += [(name, str(flat[name]), f"{k}: {v}") for k, v in found.items()]
-    lost = [
-        (k, str(v))
-        for k, v in flat.items()
-        if k not in used and not k.startswith(SILENT) and not k.endswith(".class") and not _idle(k, v, flat)
-    ]
+    rest = [k for k in flat if k not in used and not k.startswith(SILENT) and not k.endswith(".class")]
+    lost = [(k, str(flat[k])) for k in rest if not _idle(k, flat[k], flat)]
     yaml = write(_file(made, f"translated from {tool}"))
     return Translation(Hardware.from_yaml(yaml, f"<{tool}>").to_yaml() if made else yaml, kept, lost)
 
@@ -98,7 +86,7 @@ def _idle(name: str, value: Any, flat: dict[str, Any]) -> bool:
     parts = name.split(".")
     parents = [".".join(parts[:n]) for n in range(1, len(parts))]
     off = any(flat.get(f"{p}.enable") is False or _word(flat.get(f"{p}.type", "")) == "NONE" for p in parents)
-    return off or value in (0, None, False, "", -1) or _word(value) in ("NONE", "IDEALDEVICE") or value == []
+    return off or value in (0, None, False, "", -1, []) or _word(value) in ("NONE", "IDEALDEVICE")
 
 
 def _word(value: Any) -> str:
@@ -109,6 +97,11 @@ def _bits(resolution: float) -> int | str:
     """Bits of `inp_res`: a number of steps, or its inverse; 2^b - 2 steps are b bits."""
     steps = 1 / resolution if 0 < resolution < 1 else resolution
     return "none" if steps <= 0 else max(2, round(math.log2(steps + 2)))
+
+
+def _size(limit: int) -> int:
+    """The largest side of a tile; aihwkit writes 0 where there is none."""
+    return limit if limit > 0 else 1 << 16
 
 
 def _field(path: str, change: Callable[[Any], Any] = lambda v: v, when: Callable[[Any], bool] = lambda v: True) -> Rule:
@@ -129,9 +122,9 @@ def _ir_drop(value: Any, flat: dict[str, Any]) -> Made:
     return {f"{effect} scale": value, f"{effect} r_wire": WIRE, f"{effect} g_line": 1e6 / (ratio * WIRE)} if value else {}
 
 
-def _halvings(value: Any, flat: dict[str, Any]) -> Made | None:
+def _halvings(value: Any, flat: dict[str, Any]) -> Made:
     most = int(math.log2(max(2, flat.get("forward.max_bm_factor", 1000))))
-    return {"dac.halvings": min(16, most)} if "ITERATIVE" in _word(value) else None
+    return {"dac.halvings": min(16, most)} if "ITERATIVE" in _word(value) else {}
 
 
 def _clip(value: Any, flat: dict[str, Any]) -> Made:
@@ -159,18 +152,15 @@ def _parasitics(value: Any, flat: dict[str, Any]) -> Made:
     return found | {f"{effect} g_line": 1e6 / flat["xbar.device.Rmin"]} if value else {}
 
 
-SIZES = (lambda v: v if v > 0 else 1 << 16, lambda v: True)
 AIHWKIT: dict[str, Rule] = {
-    "mapping.max_input_size": _field("rows", *SIZES),
-    "mapping.max_output_size": _field("columns", *SIZES),
+    "mapping.max_input_size": _field("rows", _size),
+    "mapping.max_output_size": _field("columns", _size),
     "mapping.weight_scaling_omega": lambda v, flat: {
         "mapping": ("mho.per_column" if flat.get("mapping.weight_scaling_columnwise") else "mho.tile_max") if v else "mho.direct"
     },
-    "mapping.weight_scaling_columnwise": lambda v, flat: {},
     "mapping.learn_out_scaling": lambda v, flat: (
         {"training.out_scale": "column" if flat.get("mapping.out_scaling_columnwise") else "tile"} if v else {}
     ),
-    "mapping.out_scaling_columnwise": lambda v, flat: {},
     "forward.inp_res": _field("dac.bits", _bits),
     "forward.out_bound": _field("adc.bound", lambda v: v if v > 0 else "none"),
     "forward.out_res": lambda v, flat: {"adc.bits": _bits(v) if flat.get("forward.out_bound", 0) > 0 else "none"},
@@ -178,26 +168,16 @@ AIHWKIT: dict[str, Rule] = {
     "forward.w_noise": lambda v, flat: (
         {"effect pcm.read_noise sigma": v} if v and _word(flat.get("forward.w_noise_type")) == "PCMREAD" else None
     ),
-    "forward.w_noise_type": lambda v, flat: {},
     "forward.ir_drop": _ir_drop,
-    "forward.ir_drop_g_ratio": lambda v, flat: {},
     "forward.noise_management": _one_of("dac.range", {"ABSMAX": "dynamic"}),
-    "forward.bound_management": lambda v, flat: (
-        {"dac.halvings": min(16, int(math.log2(max(2, flat.get("forward.max_bm_factor", 1000)))))}
-        if "ITERATIVE" in _word(v)
-        else {}
-    ),
-    "forward.max_bm_factor": lambda v, flat: {},
+    "forward.bound_management": _halvings,
     "pre_post.input_range.enable": _field("dac.range", lambda v: "learned", bool),
     "modifier.pdrop": _field("training.drop_connect", when=_positive),
     "modifier.std_dev": lambda v, flat: {"training.inject.scale": v} if _word(flat["modifier.type"]) == "PROGNOISE" else None,
     "modifier.type": lambda v, flat: {} if _word(v) == "PROGNOISE" else None,
     "clip.type": _clip,
-    "clip.sigma": lambda v, flat: {},
-    "clip.fixed_value": lambda v, flat: {},
     "remap.type": _field("training.remap", lambda v: "1 epoch", lambda v: _word(v) != "NONE"),
     "noise_model.class": _noise,
-    "noise_model.g_max": lambda v, flat: {},
     "drift_compensation.class": _one_of("compensation", {"GLOBALDRIFTCOMPENSATION": "mho.global_drift"}),
     "drift_compensation": _one_of("compensation", {"GLOBALDRIFTCOMPENSATION": "mho.global_drift"}),
 }
@@ -206,12 +186,8 @@ CROSSSIM: dict[str, Rule] = {
     "core.cols_max": _field("columns"),
     "core.style": lambda v, flat: {"device.pair": "both"} if v == 1 or _word(v) == "BALANCED" else None,
     "xbar.device.Rmin": _g,
-    "xbar.device.Rmax": lambda v, flat: {},
-    "xbar.device.infinite_on_off_ratio": lambda v, flat: {},
     "xbar.device.cell_bits": _field("effect ideal.device levels", lambda v: 2**v, _positive),
     "xbar.array.parasitics.enable": _parasitics,
-    "xbar.array.parasitics.Rp_row": lambda v, flat: {},
-    "xbar.array.parasitics.Rp_col": lambda v, flat: {},
     "xbar.dac.mvm.bits": _field("dac.bits", when=_positive),
     "xbar.adc.mvm.bits": _field("adc.bits", when=_positive),
 }
@@ -219,4 +195,8 @@ CROSSSIM: dict[str, Rule] = {
 SILENT = (
     "simulation.", "core.balanced.", "core.bit_sliced.", "core.offset.", "core.mapping.inputs.", "xbar.adc.vmm.", "xbar.dac.vmm.",
     "xbar.adc._match", "xbar.dac._match", "class", "runtime.", "tile_class", "update.", "backward.",
+    # read together with another setting, by the rule of that one
+    "mapping.weight_scaling_columnwise", "mapping.out_scaling_columnwise", "forward.w_noise_type", "forward.ir_drop_g_ratio",
+    "forward.max_bm_factor", "clip.sigma", "clip.fixed_value", "noise_model.g_max",
+    "xbar.device.Rmax", "xbar.device.infinite_on_off_ratio", "xbar.array.parasitics.Rp_row", "xbar.array.parasitics.Rp_col",
 )  # fmt: skip

@@ -14,7 +14,7 @@ import mho
 from mho.ground import MhoError
 from mho.tile import TileArray, tile_arrays
 from mho.use import Chip, chip_on
-from mho_exchange.tables import Columns, placed, read_table, write_table
+from mho_exchange.tables import AXES, PLACE, Columns, placed, read_table, write_table
 
 
 def chip_table(net: nn.Module, bits: int = 8) -> Columns:
@@ -46,10 +46,9 @@ def _rows(array: TileArray, top: int) -> Columns:
     at = (layout.used[:, None, :] > 0).expand_as(chip.programmed).nonzero().unbind(1)  # [device, tile, column, row] each
     device, tile, column, row = at
     first = torch.tensor([0, *layout.rows_of_tiles], device=tile.device).cumsum(0)
-    group = tile // len(layout.sizes)
     found = {
         "tile": tile, "column": column, "row": row, "device": device,
-        "block": layout.block[column], "input": first[tile] + row, "output": group * layout.columns + column,
+        "block": layout.block[column], "input": first[tile] + row, "output": tile // len(layout.sizes) * layout.columns + column,
         "target_uS": array.view.target(chip.target)[at], "g_uS": chip.programmed[at],
         "code": (chip.target * top).round().int()[at[1:]], "weight": chip.weights[at[1:]],
     }  # fmt: skip
@@ -64,7 +63,7 @@ def measured_chip(net: nn.Module, table: str | Path, file: str | Path, *, seed: 
     them, measure. With `partial`, devices that the table does not name are simulated; otherwise that is an error. Raises
     `MhoError` also for layers, places and conductances that cannot be.
     """
-    columns = read_table(table, ("layer", "tile", "column", "row", "device", "g_uS"))
+    columns = read_table(table, (*PLACE, "g_uS"))
     chip, file = mho.program(net, seed), Path(file)
     arrays = {a.name: a for a in tile_arrays(net)}
     if unknown := set(columns["layer"].tolist()) - set(arrays):
@@ -88,6 +87,6 @@ def _replaced(table: str | Path, columns: Columns, array: TileArray, partial: bo
     (g,) = placed(table, columns, array.name, before.shape, ("g_uS",))
     unknown = g.isnan() & (array.layout.used[:, None, :].cpu() > 0)
     if unknown.any() and not partial:
-        place = dict(zip(("device", "tile", "column", "row"), unknown.nonzero()[0].tolist()))
+        place = dict(zip(AXES, unknown.nonzero()[0].tolist()))
         raise MhoError(f"{table} lacks {int(unknown.sum())} devices of layer {array.name!r}, e.g. {place}; or say partial=True")
     return torch.where(g.isnan(), before.cpu().double(), g).to(before.dtype)

@@ -21,28 +21,26 @@ from torch import Tensor
 from mho.ground import MhoError, write_atomically
 
 PLACE = ("layer", "tile", "column", "row", "device")
+AXES = ("device", "tile", "column", "row")  # of the tensors of a layer
 Columns = dict[str, np.ndarray]
 
 
 def write_table(columns: Columns, file: str | Path) -> Path:
     """Write columns of one length to .csv, .npz or .parquet (needs pyarrow). Numbers come back to the bit."""
     file = Path(file)
-    if file.suffix == ".csv":
+    pyarrow = None if file.suffix in (".csv", ".npz") else _pyarrow(file)
 
-        def write(path: Path) -> None:
-            with path.open("w", newline="", encoding="utf-8") as f:
-                csv.writer(f, lineterminator="\n").writerows([columns, *zip(*(c.tolist() for c in columns.values()))])
-
-        return write_atomically(file, write)
-    if file.suffix == ".npz":
-
-        def save(path: Path) -> None:
+    def write(path: Path) -> None:
+        if pyarrow is not None:
+            pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        elif file.suffix == ".npz":
             with path.open("wb") as f:
                 np.savez_compressed(f, **columns)  # type: ignore[arg-type]
+        else:
+            with path.open("w", newline="", encoding="utf-8") as text:
+                csv.writer(text, lineterminator="\n").writerows([columns, *zip(*(c.tolist() for c in columns.values()))])
 
-        return write_atomically(file, save)
-    pyarrow, parquet = _pyarrow(file)
-    return write_atomically(file, lambda path: parquet.write_table(pyarrow.table(columns), path))
+    return write_atomically(file, write)
 
 
 def read_table(file: str | Path, required: tuple[str, ...] = PLACE) -> Columns:
@@ -60,7 +58,7 @@ def read_table(file: str | Path, required: tuple[str, ...] = PLACE) -> Columns:
             with np.load(file, allow_pickle=False) as data:
                 columns = dict(data)
         else:
-            table = _pyarrow(file)[1].read_table(file)
+            table = _pyarrow(file).parquet.read_table(file)
             columns = {n: table.column(n).to_numpy() for n in table.column_names}
     except (OSError, ValueError, UnicodeDecodeError) as e:
         raise MhoError(f"cannot read {file}: {e}") from None
@@ -89,12 +87,12 @@ def placed(file: str | Path, columns: Columns, layer: str, shape: torch.Size, na
     """The columns `names` for one layer as tensors of this shape [dev, tile, out, row], nan where the table says nothing.
     Raises `MhoError` for places outside of the layer and for a device that comes twice."""
     here = np.flatnonzero(columns["layer"] == layer)
-    at = [columns[n][here] for n in ("device", "tile", "column", "row")]
-    for n, index, size in zip(("device", "tile", "column", "row"), at, shape):
+    at = [columns[n][here] for n in AXES]
+    for n, index, size in zip(AXES, at, shape):
         if (index >= size).any():
             k = int(here[np.flatnonzero(index >= size)[0]])
             raise MhoError(f"{file}, row {k + 1}: layer {layer!r} has {n} 0 to {size - 1}, got {columns[n][k]}")
-    flat = np.ravel_multi_index(tuple(at), tuple(shape)) if len(here) else np.zeros(0, int)
+    flat = np.ravel_multi_index(at, tuple(shape)) if len(here) else np.zeros(0, int)
     if len(unique := np.unique(flat, return_index=True)[1]) < len(flat):
         k = int(here[np.setdiff1d(np.arange(len(flat)), unique)[0]])
         raise MhoError(f"{file}, row {k + 1}: this device of layer {layer!r} comes twice")
@@ -105,12 +103,11 @@ def placed(file: str | Path, columns: Columns, layer: str, shape: torch.Size, na
         yield torch.from_numpy(found).view(shape)
 
 
-def _pyarrow(file: Path) -> tuple[Any, Any]:
+def _pyarrow(file: Path) -> Any:
     if file.suffix != ".parquet":
         raise MhoError(f"{file}: expected a file name that ends in .csv, .npz or .parquet")
     try:
-        import pyarrow
-        from pyarrow import parquet
+        import pyarrow.parquet
     except ImportError:
         raise MhoError("parquet needs pyarrow: pip install 'mho-exchange[parquet]'") from None
-    return pyarrow, parquet
+    return pyarrow

@@ -201,11 +201,6 @@ def test_a_verdict_is_compared_with_what_training_recovered():
     assert Recovery("c", 1.0, "autograd", 0.995, 0.9, 1.0, 0.1).share is None
 
 
-def test_the_smallest_failing_strength_is_reported():
-    d = diagnosis([point(strength=1.0), point(strength=4.0, cosine=0.5), point(strength=16.0, cosine=0.1)])
-    assert d.first_failure("c", "autograd", "D1") == 4.0 and d.first_failure("c", "autograd", "D2") is None
-
-
 def test_a_cause_of_some_strength_is_alone(standard):
     hw = under(standard, "pcm.drift", 4.0)
     assert [e.kind for e in hw.tiles["pcm"].nonidealities] == ["pcm.drift"] and hw.tiles["pcm"].factor("pcm.drift") == 4

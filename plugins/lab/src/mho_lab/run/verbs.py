@@ -16,27 +16,8 @@ import click
 from mho.cli.config import JSON, SET
 from mho.config import registry
 from mho.ground import MhoError, json_text, percent, table, write_atomically
-from mho_lab import devices
+from mho_lab import devices, options
 from mho_lab.errorbars import with_error
-from mho_lab.options import (
-    CHIPS,
-    DASK,
-    DEVICE,
-    EVERY,
-    EXECUTOR,
-    EXISTING,
-    OUT,
-    SEED,
-    SHARD,
-    THREADS,
-    WORKERS,
-    at_most,
-    default_folder,
-    folder,
-    several,
-    shard_of,
-    switch,
-)
 
 if TYPE_CHECKING:
     from mho_lab.run.job import Job
@@ -44,7 +25,7 @@ if TYPE_CHECKING:
     from mho_lab.run.seeds import Trainings
 
 
-TEXT = click.option("--text", type=EXISTING, help="For hf:FOLDER: a text, the second half of which is scored.")
+TEXT = click.option("--text", type=options.EXISTING, help="For hf:FOLDER: a text, the second half of which is scored.")
 
 
 def _with_text(task: str, text: Path | None) -> str:
@@ -55,19 +36,19 @@ def _with_text(task: str, text: Path | None) -> str:
 @click.argument("task")
 @click.argument("hw")
 @SET
-@CHIPS
-@SEED
-@at_most("--seeds", "Train this many times, with seeds --seed, --seed + 1, ...", least=2)
-@at_most("--jobs", "Trainings at the same time [one more than there are cores].")
-@OUT
-@THREADS
-@DEVICE
-@EVERY
-@EXECUTOR
-@WORKERS
-@DASK
+@options.CHIPS
+@options.SEED
+@options.at_most("--seeds", "Train this many times, with seeds --seed, --seed + 1, ...", least=2)
+@options.at_most("--jobs", "Trainings at the same time [one more than there are cores].")
+@options.OUT
+@options.THREADS
+@options.DEVICE
+@options.EVERY
+@options.EXECUTOR
+@options.WORKERS
+@options.DASK
 @TEXT
-@switch("--no-report", "Skip the HTML report.")
+@options.switch("--no-report", "Skip the HTML report.")
 @JSON
 def run(
     task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, seeds: int | None, jobs: int | None,
@@ -102,16 +83,16 @@ def run(
     if seeds:
         if one.elsewhere:
             raise MhoError("--seeds trains in processes of its own; with --dask or --executor, run one seed after the other")
-        folder = out or default_folder(one.task.name, hw, one.hardware.digest)
+        folder = out or options.default_folder(one.task.name, hw, one.hardware.digest)
         from mho_lab.run.seeds import Trainings
 
         every = range(seed, seed + seeds)
         job = several = Trainings(one.task, one.hardware, folder, every, chips, one.progress, one.command)
         width = min(jobs or (os.cpu_count() or 1) + 1, seeds)
         if width > 1:
-            options = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
-            options += [f"--save-every={save_every}"] if save_every else []
-            _resumable(lambda: _apart(several, [task, hw, *options], width), folder)
+            given = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
+            given += [f"--save-every={save_every}"] if save_every else []
+            _resumable(lambda: _apart(several, [task, hw, *given], width), folder)
     summary = _resumable(job.run, job.folder)
     click.echo(json_text(summary) if as_json else _table(summary))
     if not no_report:
@@ -124,11 +105,11 @@ def run(
 @click.argument("task")
 @click.argument("hw")
 @SET
-@SEED
-@OUT
-@THREADS
-@DEVICE
-@EVERY
+@options.SEED
+@options.OUT
+@options.THREADS
+@options.DEVICE
+@options.EVERY
 def train(
     task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None, threads: int, save_every: int | None
 ) -> None:
@@ -148,20 +129,20 @@ def train(
 
 
 @click.command()
-@click.argument("checkpoint", type=EXISTING)
+@click.argument("checkpoint", type=options.EXISTING)
 @click.argument("task")
 @click.argument("hw")
 @SET
-@CHIPS
-@SEED
-@several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")
-@THREADS
-@DEVICE
-@EXECUTOR
-@WORKERS
-@DASK
-@SHARD
-@folder("--out", "Folder of what --executor, --dask and --shard measure [mho-runs/evaluate-TASK-HW-...].")
+@options.CHIPS
+@options.SEED
+@options.several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")
+@options.THREADS
+@options.DEVICE
+@options.EXECUTOR
+@options.WORKERS
+@options.DASK
+@options.SHARD
+@options.folder("--out", "Folder of what --executor, --dask and --shard measure [mho-runs/evaluate-TASK-HW-...].")
 @TEXT
 @JSON
 def evaluate(
@@ -188,7 +169,7 @@ def evaluate(
     job_task, hardware = task_and_hardware(task, hw, changes)
     torch.set_num_threads(threads)
     net = deploy(job_task, hardware, checkpoint)
-    there = out or default_folder(f"evaluate-{job_task.name}", hw, hardware.digest, seed)
+    there = out or options.default_folder(f"evaluate-{job_task.name}", hw, hardware.digest, seed)
     elsewhere = _elsewhere(task, there / "items", executor, workers, dask, shard)
     done = _chips_of(elsewhere, net, checkpoint, times, seed, chips) if elsewhere else {}
     if elsewhere and len(done) < chips:
@@ -209,9 +190,9 @@ def evaluate(
 @click.argument("hw")
 @SET
 @click.option("--budget", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of multiply-adds, digital.")
-@click.option("--checkpoint", type=EXISTING, help="Weights of the task's network [those that it is made with].")
-@OUT
-@THREADS
+@click.option("--checkpoint", type=options.EXISTING, help="Weights of the task's network [those that it is made with].")
+@options.OUT
+@options.THREADS
 @TEXT
 def calibrate(
     task: str, hw: str, changes: tuple[str, ...], budget: float, checkpoint: Path | None, out: Path | None, threads: int,
@@ -232,7 +213,7 @@ def calibrate(
     model = job_task.model()
     net = to_analog(model if checkpoint is None else load_model(model, checkpoint), hardware)
     done = choose(net, job_task.calibration_batches(), forward=job_task.predict, method="auto", budget=budget)
-    folder = out or default_folder(job_task.name, hw, hardware.digest)
+    folder = out or options.default_folder(job_task.name, hw, hardware.digest)
     folder.mkdir(parents=True, exist_ok=True)
     save_model(net, folder / "calibrated.safetensors")
     (folder / "hardware.yaml").write_text(session_of(net).hardware.to_yaml())
@@ -247,7 +228,7 @@ def _elsewhere(
         return None
     from mho_lab.run.networks import Elsewhere
 
-    return Elsewhere(task, folder, "dask" if dask else executor, dask, workers, shard_of(shard), sys.stderr.isatty())
+    return Elsewhere(task, folder, "dask" if dask else executor, dask, workers, options.shard_of(shard), sys.stderr.isatty())
 
 
 def _chips_of(
@@ -286,7 +267,7 @@ def _job(
     from mho_lab.run.task import task_and_hardware
 
     job_task, hardware = task_and_hardware(task, hw, changes)
-    folder = out or default_folder(job_task.name, hw, hardware.digest, seed)
+    folder = out or options.default_folder(job_task.name, hw, hardware.digest, seed)
     command = shlex.join(["mho", *sys.argv[1:]])
     torch.set_num_threads(threads)
     return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command, every=every)

@@ -22,19 +22,7 @@ from mho.use import keeping_chip, keeping_modes, one_chip, program
 from mho_lab.measure.statistics import standard_error
 from mho_lab.run.inspection import parameters_on_tiles
 from mho_lab.run.task import Task
-from mho_lab.studies import variants
-from mho_lab.studies.gradients import (
-    EXPECTED,
-    MODES,
-    Direction,
-    GradientDraws,
-    backward_by,
-    directions,
-    loss_on_chip,
-    moved,
-    off_diagonal,
-    sample_gradients,
-)
+from mho_lab.studies import gradients, variants
 from mho_lab.studies.shown import plain
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, network, scores, task_of
 from mho_lab.studies.training import states
@@ -80,7 +68,7 @@ class Diagnostics:
 
     setting: Setting
     mode: str
-    directions: tuple[Direction, ...]
+    directions: tuple[gradients.Direction, ...]
     exponent: float | None
     slope: float
     slope_sem: float
@@ -88,7 +76,7 @@ class Diagnostics:
     still: tuple[float, ...]
 
     @property
-    def whole(self) -> Direction:
+    def whole(self) -> gradients.Direction:
         return self.directions[0]
 
     def passes(self, rules: Rules, reference: str = "clean") -> dict[str, bool]:
@@ -165,15 +153,6 @@ class Diagnosis:
             failing += [f"{' '.join(names)} at {p.setting.stage:.0%}"] if names else []
         return Verdict(*key, reference, not failing, tuple(failing), share)
 
-    def first_failure(self, cause: str, mode: str, diagnostic: str, reference: str = "clean") -> float | None:
-        """The smallest strength at which a diagnostic fails at any stage; None where it passes everywhere."""
-        failed = [
-            p.setting.strength
-            for p in self.points
-            if (p.setting.cause, p.mode) == (cause, mode) and not p.passes(self.rules, reference)[diagnostic]
-        ]
-        return min(failed, default=None)
-
 
 def diagnose(
     subject: Subject,
@@ -184,7 +163,7 @@ def diagnose(
     causes: Sequence[str] = (),
     strengths: Sequence[float] = STRENGTHS,
     stages: Sequence[float] = EARLY_AND_LATE,
-    modes: Sequence[str] = MODES,
+    modes: Sequence[str] = gradients.MODES,
     time: float = 3600.0,
     chips: int = 4,
     batch: int = 64,
@@ -243,12 +222,13 @@ def _stages(
 def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Diagnostics:
     """The means over trainings."""
     mine = [v["modes"][mode] for v in values[s]]
-    layers = [Direction(*(_merged(rows))) for rows in zip(*(m["directions"] for m in mine))]
+    layers = [gradients.Direction(*(_merged(rows))) for rows in zip(*(m["directions"] for m in mine))]
     weaker = max((o for o in values if o[::2] == s[::2] and o.strength < s.strength), default=None)
     exponent = None
     if weaker is not None:
         before = [v["modes"][mode]["directions"][0] for v in values[weaker]]
-        exponent = _exponent(fmean([Direction(*d).variance for d in before]), layers[0].variance, s.strength / weaker.strength)
+        variance = fmean([gradients.Direction(*d).variance for d in before])
+        exponent = _exponent(variance, layers[0].variance, s.strength / weaker.strength)
     return Diagnostics(
         s,
         mode,
@@ -295,11 +275,12 @@ def gradients_at(item: Item) -> Value:
     def loss(n: nn.Module) -> Tensor:
         return task.loss(task.predict(n, example), example)
 
-    modes = tuple(dict.fromkeys([*item["modes"], EXPECTED]))
-    bare = sample_gradients(clean, loss, modes=[EXPECTED], chips=1).draws[EXPECTED]  # deterministic: one draw is all
+    modes = tuple(dict.fromkeys([*item["modes"], gradients.EXPECTED]))
+    alone = gradients.sample_gradients(clean, loss, modes=[gradients.EXPECTED], chips=1)  # deterministic: one draw is all
+    bare = alone.draws[gradients.EXPECTED]
     reference = [v[0] for v in bare.values()]
-    g = sample_gradients(net, loss, modes=modes, chips=k, time=item["time"], seed=item["seed"], clean=reference)
-    found = directions(g, item["modes"])
+    g = gradients.sample_gradients(net, loss, modes=modes, chips=k, time=item["time"], seed=item["seed"], clean=reference)
+    found = gradients.directions(g, item["modes"])
     slopes = {m: _slope(net, loss, g, m, item) for m in item["modes"]}
     ratio, still = _sensitivity(net, clean, loss, item, task.lr)
     return {
@@ -334,14 +315,15 @@ def _batch(task: Task, size: int) -> Any:
     return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
 
 
-def _slope(net: nn.Module, loss: Any, g: GradientDraws, mode: str, item: Item) -> tuple[float, float]:
+def _slope(net: nn.Module, loss: Any, g: gradients.GradientDraws, mode: str, item: Item) -> tuple[float, float]:
     """How the expected perturbed loss changes along the mean gradient of a mode: its directional derivative by central
     differences on every chip, over the length of its gradient; with the standard error over chips."""
     along = [g.draws[mode][n].mean(0) for n in g.clean]
     length = math.sqrt(sum(float(v.double() @ v.double()) for v in along))
     if not length:
         return 0.0, 0.0
-    steep = math.sqrt(max(0.0, sum(off_diagonal(d.double() @ d.double().T) for d in g.draws[EXPECTED].values())))
+    draws = g.draws[gradients.EXPECTED].values()
+    steep = math.sqrt(max(0.0, sum(gradients.off_diagonal(d.double() @ d.double().T) for d in draws)))
     parameters = list(parameters_on_tiles(net).values())
     size = 3e-3 * math.sqrt(sum(float(p.detach().double().square().sum()) for p in parameters))
     found = []
@@ -350,8 +332,8 @@ def _slope(net: nn.Module, loss: Any, g: GradientDraws, mode: str, item: Item) -
         for chip in range(item["chips"]):
             ends = []
             for sign in (1, -1):
-                with moved(net, parameters, [v * (sign * size / length) for v in along]):
-                    ends.append(loss_on_chip(net, loss, item["time"], item["seed"], chip))
+                with gradients.moved(net, parameters, [v * (sign * size / length) for v in along]):
+                    ends.append(gradients.loss_on_chip(net, loss, item["time"], item["seed"], chip))
             found.append((ends[0] - ends[1]) / (2 * size))
     return (fmean(found) / steep, standard_error(found) / steep) if steep else (0.0, 0.0)
 
@@ -366,8 +348,8 @@ def _sensitivity(
     def losses(direction: Sequence[Tensor]) -> list[float]:
         found = []
         for n, parameters in pair:
-            with moved(n, parameters, direction):
-                found.append(loss_on_chip(n, loss, item["time"], item["seed"], 0))
+            with gradients.moved(n, parameters, direction):
+                found.append(gradients.loss_on_chip(n, loss, item["time"], item["seed"], 0))
         return found
 
     ratios, stills = [], []
@@ -446,7 +428,7 @@ def _step(net: nn.Module, task: Task, example: Any, optimizer: Any, item: Item, 
     for array in tile_arrays(net):
         array.train(False)
     optimizer.zero_grad()
-    with backward_by(net, item["mode"]):
+    with gradients.backward_by(net, item["mode"]):
         task.loss(task.predict(net, example), example).backward()
     optimizer.step()
 
