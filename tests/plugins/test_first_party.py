@@ -5,7 +5,7 @@ from mho_kit import NonidealityContract, contract_of, run
 
 from mho.config import registry
 
-SPECS = {"ideal.device": {"levels": 4}}  # the default does nothing
+SPECS = {"ideal.device": {"levels": 4}, "hf.channel_clip": {"sigmas": 1.5}}  # the defaults do nothing
 # kind -> what else its contract is told, e.g. {"tile": "...", "expected_failed_checks": {check: reason}}
 ABOUT: dict[str, dict] = {}
 
