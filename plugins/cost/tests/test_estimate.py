@@ -111,6 +111,7 @@ def test_the_row_with_the_fewest_sufficient_bits_counts():
         (["tiles.t.adc.bits=10"], "hermes2023", "has 8 and 10"),
         (["tiles.t.adc=none"], "hermes2023", "ideal"),
         (["tiles.t.adc.bits=none"], "components32", "ideal ADC"),
+        (["tiles.t.dac.bits=none"], "components32", "ideal DAC"),
         (["tiles.t.rows=512"], "hermes2023", "tile 't' is 512 x 256"),
         ([], "aladdin40", "no row for products on tiles"),
     ],

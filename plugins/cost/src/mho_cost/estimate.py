@@ -222,10 +222,11 @@ def _covering(c: LayerCounts, rows: list[CostRow]) -> CostRow:
             want = f"--set tiles.{c.tile}.rows={row.rows} --set tiles.{c.tile}.columns={row.columns}"
             size = f"{c.tile_rows} x {c.tile_columns}"
             raise MhoError(f"tile {c.tile!r} is {size}, and {row.name!r} of the table is {row.rows} x {row.columns}: {want}")
-        if row.model is not None and c.output_bits is None:
-            raise MhoError(
-                f"tile {c.tile!r} has an ideal ADC, and {row.name!r} goes by its bits: --set tiles.{c.tile}.adc.bits=8"
-            )
+        inputs, outputs = row.per in ("input_bit", "byte"), row.model is not None or row.per == "byte"
+        for slot, bits in (("dac", c.input_bits if inputs else 0), ("adc", c.output_bits if outputs else 0)):
+            if bits is None:
+                said = f"tile {c.tile!r} has an ideal {slot.upper()}, and {row.name!r} goes by its bits"
+                raise MhoError(f"{said}: --set tiles.{c.tile}.{slot}.bits=8")
     if not (fitting := [row for row in rows if row.covers(c.input_bits, c.output_bits)]):
         have = " or ".join(f"{r.input_bits or 'any'}-bit inputs and {r.output_bits or 'any'}-bit outputs" for r in rows)
         raise MhoError(

@@ -155,7 +155,7 @@ def test_train_and_evaluate_are_the_halves_of_run(files):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("run", "nope", "hw.yaml"), "no task 'nope'; tasks: digits; or give a Python file"),
+        (("run", "nope", "hw.yaml"), "; or give a Python file with a mho.Task"),
         (("run", "nope.py", "hw.yaml"), "no such task file: nope.py"),
         (("run", "empty.py", "hw.yaml"), "must define exactly one subclass of mho.Task, found: none"),
         (("run", "broken.py", "hw.yaml"), "broken.py:1: ZeroDivisionError"),
