@@ -5,7 +5,8 @@ VENV   ?= .venv
 TORCH_ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PLUGINS := fast ideal pcm rram circuit qat digital kit transformers cost exchange[parquet,onnx] lab[tasks,report,tables,sweep,fit]
+# mho-lab comes twice: with extras alone, pip does not take it for the mho-lab that mho-cost asks for.
+PLUGINS := lab fast ideal pcm rram circuit qat digital kit transformers cost exchange[parquet,onnx] lab[tasks,report,tables,sweep,fit]
 PROJECTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: demo examples test test-all docs lint install system-deps bench test-gpu clean
