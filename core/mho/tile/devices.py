@@ -57,7 +57,8 @@ class Devices:
 
     @property
     def lines(self) -> int:
-        """Columns, and conversions, of one output."""
+        """Columns, and conversions, of one output: `mapping.columns` from our own `factors`, since a compiler cannot follow one
+        property of a schema into another."""
         return self.slices if self.mapping.apart else 1
 
     def split(self, w: Tensor) -> Tensor:

@@ -139,7 +139,7 @@ def load_task(name: str | Path | Task) -> Task:
         registry.default().load(family)
     tasks = registry.named("task")
     if full not in tasks:
-        known = [t.removeprefix(f"{FAMILY}.") for t in tasks]
+        known = sorted(t.removeprefix(f"{FAMILY}.") for t in tasks)  # whatever was loaded first
         raise MhoError(f"no task {str(name)!r}; {suggest(str(name), known, 'tasks')}; or give a Python file with a mho.Task")
     return _made(registry.thing(tasks[full]), full, f"task {full!r}")
 
