@@ -15,8 +15,8 @@ PLUGINS = [n for n in FOLDERS if n != "mho"]
 EXTRAS = {
     "mho-lab": ("mho-ideal", "mho-pcm", "mho-rram"),
     "mho-cost": ("mho-ideal", "mho-pcm"),
-    "mho-digital": ("mho-ideal", "mho-pcm"),
-    "mho-exchange": ("mho-ideal", "mho-pcm", "mho-rram"),
+    "mho-digital": ("mho-ideal", "mho-pcm", "mho-lab"),
+    "mho-exchange": ("mho-ideal", "mho-pcm", "mho-rram", "mho-qat"),
 }  # what the extra `test` of a plugin names besides the kit
 # Each check of a contract is tried on the good examples elsewhere: here it is enough that the bad ones are caught.
 SELECTED = {"mho-kit": ("-k", "not TestTelegraphNoise")}
