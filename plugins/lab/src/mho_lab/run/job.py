@@ -31,6 +31,7 @@ from tqdm import tqdm
 from mho.config import Hardware, load, parse, read
 from mho.effects import draws
 from mho.ground import MhoError, spread, write_atomically, writing
+from mho.tile import unwatched
 from mho.use import Evaluation, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
 from mho_lab.devices import placed
 from mho_lab.measure.identity import differences, identity, versions
@@ -131,7 +132,8 @@ class Job:
             self.chosen = "remedies chosen for every layer by calibration"
             return self._remedied(digital)
         choices = ((self._training_loss(net), how, net) for how, net in self._ways(digital))
-        _, self.chosen, net = min(choices, key=lambda c: c[0])
+        with unwatched():
+            _, self.chosen, net = min(choices, key=lambda c: c[0])
         return net
 
     def _remedied(self, digital: nn.Module) -> nn.Module:
