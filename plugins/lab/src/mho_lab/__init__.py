@@ -23,6 +23,7 @@ _HOME = {
     "Subject": "studies.subject",
     "Task": "run.task",
     "Threshold": "measure.statistics",
+    "command_line": "options",
     "first_sample": "footprint.counting",
     "network": "studies.subject",
     "scores": "studies.subject",

@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from mho.ground import MhoError
-from mho_lab.extras import needed
+from mho.ground import MhoError, needed
 from mho_lab.measure import work
 
 Task = dict[str, Any]
@@ -33,12 +32,6 @@ class Worker:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
     def do(self, task: Task) -> bool:
         """Whether the process lived to the end of the task. Raises `MhoError` where it could not use the folder."""
         process = self._process = self._process or _started()
@@ -56,12 +49,13 @@ class Worker:
             if late:
                 late.cancel()
         if not answer:
-            self.kill()
+            self.close()
         elif said := json.loads(answer):
             raise MhoError(said)
         return bool(answer)
 
-    def kill(self) -> None:
+    def close(self) -> None:
+        """End the process."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -92,7 +86,7 @@ def here(tasks: Iterable[Task], tick: Tick) -> None:
 
 def in_process(tasks: Iterable[Task], tick: Tick) -> None:
     """One after the other in a worker process."""
-    with Worker() as worker:
+    with contextlib.closing(Worker()) as worker:
         for task in tasks:
             if not worker.do(task):
                 raise PoolError("the worker process died")

@@ -101,19 +101,11 @@ def _measure(task: dict[str, Any], state: State) -> None:
         function = find(task["measure"])
         with _same_everywhere(key), _limited(state.trace(key), task["timeout"]):
             value = function(copy.deepcopy(task["item"]))
-        text = json.dumps(value)
+        record |= {"status": "done", "value": json.loads(json.dumps(value))}
     except (Exception, SystemExit) as error:
         told = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-        outcome = "mistake" if isinstance(error, MhoError) else "raised"
-        state.fail(key, {**record, "status": outcome, "error": told, "provenance": _provenance(task, began, start)})
-        return
-    record |= {"status": "done", "value": json.loads(text), "provenance": _provenance(task, began, start)}
-    write_atomically(state.result(key), json.dumps(record, indent=1), keep=True)
-    state.failure(key).unlink(missing_ok=True)
-
-
-def _provenance(task: dict[str, Any], began: str, start: float) -> dict[str, Any]:
-    return {
+        record |= {"status": "mistake" if isinstance(error, MhoError) else "raised", "error": told}
+    record["provenance"] = {
         "started": began,
         "seconds": time.perf_counter() - start,
         "host": platform.node(),
@@ -121,6 +113,11 @@ def _provenance(task: dict[str, Any], began: str, start: float) -> dict[str, Any
         "executor": task["executor"],
         "identity": task["identity"],
     }
+    if "error" in record:
+        state.fail(key, record)
+        return
+    write_atomically(state.result(key), json.dumps(record, indent=1), keep=True)
+    state.failure(key).unlink(missing_ok=True)
 
 
 def _now() -> str:

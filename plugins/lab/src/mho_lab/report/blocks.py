@@ -281,7 +281,7 @@ def render(template: str, package: str = __package__, **values: Any) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(source)
     )
     made.globals.update(figures=figures, words=words)
-    made.filters.update(percent=words.percent, number=errorbars.number, decimals=words.decimals, plain=words.printable)
+    made.filters.update(percent=words.percent, number=errorbars.number, decimals=errorbars.decimals, plain=words.printable)
     return str(made.get_template(template).render(**values)) + "\n"
 
 

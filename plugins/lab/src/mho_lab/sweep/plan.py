@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
-from mho.config import Hardware, Strict, flow, format_seconds, load, located, parse_value, read, seconds, suggest, write
+from mho.config import Hardware, Strict, flow, load, located, parse_value, read, seconds, suggest, write
 from mho.ground import ConfigError, MhoError
 from mho_lab.options import checked
 
@@ -125,10 +125,6 @@ class SweepPlan(Strict):
     def at(self) -> tuple[float, ...]:
         """Evaluation times in seconds."""
         return tuple(seconds(t) for t in self.times) or self.base.times
-
-    @property
-    def time_names(self) -> tuple[str, ...]:
-        return tuple(format_seconds(t) for t in self.at)
 
     def points(self) -> Iterator[GridPoint]:
         """Every arm at every point of the grid; errors of any setting come up here."""
