@@ -80,8 +80,7 @@ def run(
         folder = out or options.default_folder(one.task.name, hw, one.hardware.digest)
         from mho_lab.run.seeds import Trainings
 
-        every = range(seed, seed + seeds)
-        job = several = Trainings(one.task, one.hardware, folder, every, chips, one.progress, one.command)
+        job = several = Trainings(one, folder, range(seed, seed + seeds))
         width = min(jobs or (os.cpu_count() or 1) + 1, seeds)
         if width > 1:
             given = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
@@ -278,7 +277,7 @@ def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
             click.echo(ended.stderr, err=True, nl=False)  # warnings are the same for all
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(tqdm(pool.map(train_one, todo), "trainings", len(todo), disable=not job.progress, leave=False))
+        list(tqdm(pool.map(train_one, todo), "trainings", len(todo), disable=not job.job.progress, leave=False))
 
 
 def _table(summary: dict[str, Any]) -> str:
