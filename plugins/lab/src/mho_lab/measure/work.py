@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import faulthandler
+import functools
 import importlib
 import importlib.util
 import json
@@ -27,7 +28,6 @@ Measure = Callable[[Item], dict[str, Any]]
 _ONE = threading.Lock()  # torch has one random generator and one number of threads per process, so one item at a time
 _here: Path | None = None
 _loaded: set[str] = set()
-_watched = False
 
 
 def folder() -> Path:
@@ -170,12 +170,11 @@ def _limited(trace: Path, timeout: float | None) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
+@functools.cache
 def follow(driver: int) -> None:
     """End this process when the driver that started it is gone: nobody waits for its results any more."""
-    global _watched  # noqa: PLW0603 (once per process)
-    if _watched or os.getpid() == driver:
+    if os.getpid() == driver:
         return
-    _watched = True
 
     def watch() -> None:
         while os.getppid() == driver:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mho.config import Hardware, load, registry, suggest
 from mho.ground import MhoError
-from mho_lab.measure.identity import code_of
+from mho_lab.measure.identity import files_of
 
 FAMILY = "lab"  # of tasks without a dot in their name
 
@@ -116,7 +116,8 @@ class Task:
         """A hash of the code and the data version: part of the key of every result. The code is the file of the task, of
         its parent classes, and every module in their folders that they import; data files count by `data_version` only."""
         kinds = type(self).__mro__[: type(self).__mro__.index(Task)]
-        code = b"".join(code_of(sys.modules[m]) for m in dict.fromkeys(c.__module__ for c in kinds))
+        modules = dict.fromkeys(c.__module__ for c in kinds)
+        code = b"".join(f.read_bytes() for m in modules for f in files_of(sys.modules[m]).values())
         return hashlib.sha256(code + self.data_version.encode()).hexdigest()[:16]
 
 
