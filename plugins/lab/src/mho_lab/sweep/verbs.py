@@ -177,17 +177,11 @@ def cluster(executor: str, scheduler: str | None, workers: int | None) -> Iterat
 def _own_cluster(workers: int | None) -> Any:
     """A client of a Dask cluster on this machine, as a context."""
     distributed = needed("distributed", "executor 'dask' needs Dask", "distributed")
-    with _deaf():  # its processes stay so: of an interruption, this process says all there is to say
-        local = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-        return distributed.Client(n_workers=workers, **local)
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Ctrl-C does nothing inside."""
+    local = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    # Deaf to Ctrl-C, and its processes stay so: of an interruption, this process says all there is to say.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        yield
+        return distributed.Client(n_workers=workers, **local)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -196,7 +190,8 @@ def _plan(what: str, hw: str | None, options: dict[str, Any]) -> Any:
     from mho_lab.sweep.plan import SweepPlan, parsed_arms, parsed_grid, parsed_settings
 
     if hw is None:
-        given = [f"--{n.rstrip('s')}" for n, v in options.items() if v not in ((), None, False) and _chosen(n)]
+        chosen, default = click.get_current_context().get_parameter_source, click.core.ParameterSource.DEFAULT
+        given = [f"--{n.rstrip('s')}" for n, v in options.items() if v not in ((), None, False) and chosen(n) is not default]
         if given:
             raise MhoError(f"{', '.join(given)}: a sweep file says this itself; or give TASK and HW")
         return SweepPlan.from_file(what)
@@ -209,12 +204,6 @@ def _plan(what: str, hw: str | None, options: dict[str, Any]) -> Any:
         times=options["times"],
         **{k: options[k] for k in ("columns", "pareto", "baseline", "train", "checkpoint", "seeds", "chips")},
     )
-
-
-def _chosen(name: str) -> bool:
-    """Whether an option was given, and is not a default."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source is not click.core.ParameterSource.DEFAULT
 
 
 def _folder(plan: Any) -> Path:
