@@ -102,7 +102,8 @@ class Fast:
         """The weights of a root forward, for layers that use them at every time step."""
         w, planes = self._weights(call, weight)
         if planes is None and not self.view.plan.read:
-            planes = Planes(*CodedWeights.apply(w, self.product(call, False)), Packed())
+            packed = None if torch.compiler.is_compiling() else Packed()
+            planes = Planes(*CodedWeights.apply(w, self.product(call, False)), packed)
         return Drawn(w, planes)
 
     def _weights(self, call: Call, weight: Tensor | None) -> Drawn:
@@ -119,6 +120,8 @@ class Fast:
         kept = call.chip.coded
         if "planes" not in kept:
             kept["planes"], kept["bound"] = CodedWeights.apply(call.chip.weights, self.product(call, False))
+        if torch.compiler.is_compiling():
+            return Planes(kept["planes"], kept["bound"])
         return Planes(kept["planes"], kept["bound"], kept.setdefault("packed", Packed()))
 
     def _ranges(self, call: Call, pixels: Tensor) -> Tensor:

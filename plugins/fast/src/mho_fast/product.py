@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +30,6 @@ class Product:
     def view(self) -> TileView:
         return self.call.view
 
-    @functools.cached_property
+    @property
     def epilogue(self) -> Epilogue:
         return Epilogue(self.view, self.route, self.call, parts=self.part is not None)
