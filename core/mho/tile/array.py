@@ -62,11 +62,13 @@ class TileArray(Scales, Member):
         name: str = "", channel: int = 1, groups: int = 1, device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        unit, lines = channel if spec.split == "channel" else 1, cast(Mapping, spec.mapping).columns
+        unit, mapping = channel if spec.split == "channel" else 1, cast(Mapping, spec.mapping)
+        lines, room = mapping.columns, spec.columns - mapping.reference
         sizes: dict[str, Any] = {"rows": spec.rows, "unit": unit, "groups": groups, "device": device}
-        self.layout = self.lines = Layout(out_features, in_features, columns=spec.columns // lines, **sizes)
-        if lines > 1:  # of what is multiplied
-            self.lines = Layout(lines * out_features, in_features, columns=spec.columns, lines=lines, **sizes)
+        self.layout = self.lines = Layout(out_features, in_features, columns=room // lines, **sizes)
+        if lines > 1 or mapping.reference:  # of what is multiplied
+            ways: dict[str, Any] = {"columns": room, "lines": lines, "reference": mapping.reference}
+            self.lines = Layout(lines * out_features, in_features, **ways, **sizes)
         self.view = TileView.of(name, spec, training.backward, self.lines, channel, self.layout)
         self.built = self.view.built.to(device=device, dtype=dtype)
         self.training_spec = training
@@ -466,7 +468,11 @@ class TileArray(Scales, Member):
         chip = self.chip.at(t, self._weights_at(self.chip, t))
         if isinstance(compensation, Compensation):
             now = self._read_out(chip, compensation)
-            gain = compensation.gain(chip.reference, now, self.view.geometry) if t and chip.reference is not None else None
+            gain = (
+                compensation.gain(chip.reference, now, self.view.geometry_of(self.layout, self.view.lines))
+                if t and chip.reference is not None
+                else None
+            )
             chip = replace(chip, gain=gain, reference=chip.reference if t else now)
         self.chip, training, self.training = chip, self.training, False  # what is read is the chip, also while one trains
         try:
@@ -521,11 +527,11 @@ class TileArray(Scales, Member):
         )
         y = None if self.backend is None else self.backend.read_out(call, x)
         if y is not None:
-            return y
+            return self.view.referred(y)
         mvm, dac = Mvm(call), self.view.dac
         if dac is not None:
             x = dac.encode(x, ones[:, :1], 0.0, site=self.view.converter_site("dac", stream))
-        return mvm.converted(x, chip.weights)
+        return self.view.referred(mvm.converted(x, chip.weights))
 
     # -- moving and copying -----------------------------------------------------------------------------------
     def _apply(self, fn: Any, recurse: bool = True) -> Self:

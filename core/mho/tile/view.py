@@ -33,6 +33,7 @@ class TileView(Devices):
     name     of the layer; with the kinds of its parts it names their random numbers (`path`)
     layout   of what is multiplied: `mapping.columns` for every output; that of the outputs themselves is `matrix`
     factors, offset   what each slice of a weight counts, and what the digital side adds to it (`Mapping`)
+    reference         the share of its tile's reference column that is taken from every column (`referred`)
     channel  rows of one input channel
     built    what effects have built: parameters that are trained, and parts of the array
     constants  what effects have set in `prepare`, for views of one chip (`on_chip`)
@@ -48,6 +49,7 @@ class TileView(Devices):
     path: tuple[int, int]
     factors: tuple[float, ...] = (1.0,)
     offset: float = 0.0
+    reference: float = 0.0
     channel: int = 1
     constants: Constants = field(default_factory=dict)
 
@@ -58,7 +60,11 @@ class TileView(Devices):
         """The view of a new array, with everything that its effects build. Raises `MhoError` where an effect builds
         something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
         path, mapping, device = draws.words("layer", name), cast(Mapping, spec.mapping), spec.device
-        slices = mapping.factors, mapping.offset(device.g_min / (device.g_max - device.g_min))
+        factors, idle = mapping.factors, device.g_min / (device.g_max - device.g_min)
+        offset, share = mapping.offset(idle), 0.0
+        if mapping.reference:
+            offset, share = 0.0, -offset / sum(factors) / (1 + idle)
+        slices = factors, offset, share
         view = cls(name, spec, backward, _plan(spec, name), layout, matrix or layout, nn.ModuleDict(), path, *slices, channel)
         plan = view.plan
         for p in plan.effects:
@@ -123,6 +129,25 @@ class TileView(Devices):
     def in_rows(self, w: Tensor) -> Tensor:
         return self.layout.in_rows(w)
 
+    # -- reference columns ------------------------------------------------------------------------------------
+    def split(self, w: Tensor) -> Tensor:
+        return self._beside(super().split(w), 1.0)
+
+    def carrier(self, w: Tensor) -> Tensor:
+        return self._beside(super().carrier(w), 0.0)
+
+    def _beside(self, v: Tensor, level: float) -> Tensor:
+        """v [tile, column, row] and the reference columns, of which every cell is at this level."""
+        n = self.layout.references
+        return torch.cat([v, level * self.layout.used[:, None].to(v).expand(-1, n, -1)], -2) if n else v
+
+    def referred(self, y: Tensor) -> Tensor:
+        """Converted outputs [..., columns and references] -> [..., columns]: each less its share of the reference of its tile."""
+        if not self.layout.references:
+            return y
+        columns, reference = y.split([self.layout.columns - self.layout.references, self.layout.references], -1)
+        return columns - self.reference * reference[..., self.layout.block[: columns.shape[-1]]]
+
     # -- sites ------------------------------------------------------------------------------------------------
     def site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:
         """What an effect knows in one stage: its place, its random numbers, what it has built, and `about` it."""
@@ -163,7 +188,7 @@ class TileView(Devices):
     def in_blocks(self, f: Callable[[slice], Tensor], effects: Iterable[Placed]) -> Tensor:
         """f(part of the outputs) -> [..., out, row] for all outputs; in blocks whose temporaries stay in the cache, where
         `effects` treat every cell alone."""
-        columns = self.slices * self.matrix.columns
+        columns = self.slices * self.matrix.columns + self.layout.references
         parts = list(blocks(columns, self.layout.row_tiles * self.layout.height))
         if len(parts) == 1 or not self.cellwise(effects):
             return f(slice(0, columns))

@@ -63,12 +63,10 @@ class AdcCircuit(Adc):
 
     def drawn(self, site: Site, name: str, *components: int) -> Tensor:
         """Normal numbers [*components, tile, out], the same for all columns of an ADC."""
-        blocks, count = site.geometry.blocks, site.geometry.block_count
-        first = torch.searchsorted(blocks, torch.arange(count, device=blocks.device))
-        at = torch.arange(len(blocks), device=blocks.device) - first[blocks]
+        where = site.geometry
         each = -(-site.columns // self.columns)  # of a tile, at most
-        like = site.rows.n.new_empty(*components, len(site.rows.n), count * each)
-        return site.randn_like(like, per="chip", name=name)[..., blocks * each + at // self.columns]
+        like = site.rows.n.new_empty(*components, len(site.rows.n), where.block_count * each)
+        return site.randn_like(like, per="chip", name=name)[..., where.blocks * each + where.place // self.columns]
 
 
 class ColumnAdc(AdcCircuit, kind="circuit.column_adc"):

@@ -36,6 +36,7 @@ class LayerCounts:
     devices        that hold a weight, both signs of it counted; `slices` columns are converted for each output
     uses           vectors; `passes` reads of each, after which `converted` conversions follow
     written        devices that are programmed, once
+    references     columns of all groups that are read beside these, one for each block
     multiply_add   digital: corrections, biases and, of a digital module, matrix products and normalisations
     """
 
@@ -59,6 +60,7 @@ class LayerCounts:
     output_bits: int | None = None
     written: int = 0
     multiply_add: int = 0
+    references: int = 0
 
     @property
     def weights(self) -> int:
@@ -82,7 +84,7 @@ class LayerCounts:
     @property
     def cell_read(self) -> int:
         """Devices that conduct in a pass."""
-        return self.weights * self.devices * self.uses * self.passes
+        return (self.weights * self.devices + self.references * self.rows) * self.uses * self.passes
 
     @property
     def drive(self) -> int:
@@ -97,7 +99,8 @@ class LayerCounts:
     @property
     def conversion(self) -> int:
         """Conversions of an ADC."""
-        return self.columns * self.groups * self.row_tiles * self.slices * self.uses * self.converted
+        columns = self.columns * self.groups * self.slices + self.references
+        return columns * self.row_tiles * self.uses * self.converted
 
     @property
     def scale(self) -> int:
@@ -193,13 +196,15 @@ def _on_tiles(a: TileArray, layer: AnalogLayer, key: str, uses: int) -> LayerCou
     modelled = a.view.slices * len(a.view.mapping.conductances(one, pair, a.view.geometry))  # devices that are written
     name = next((n for n, t in a.session.hardware.tiles.items() if t is spec), "?")
     bits, weights = getattr(spec.dac, "bits", None), rows * columns * layout.groups
+    references = a.lines.references * layout.groups
     digital = sum(c.operations for c in a.corrections) + layer.biased(key) * columns * layout.groups
     return LayerCounts(
         a.name, type(layer).__name__.removeprefix("Analog"), tile=name, rows=rows, columns=columns, groups=layout.groups,
         row_tiles=len(layout.sizes), blocks=layout.block_count, tile_rows=spec.rows, tile_columns=spec.columns,
         devices=modelled * (2 if pair == "active" else 1), slices=a.view.mapping.columns, uses=uses,
         passes=passes, converted=converted, input_bits=bits, pass_bits=getattr(spec.dac, "digit", bits) or 0,
-        output_bits=getattr(spec.adc, "bits", None), written=weights * modelled, multiply_add=uses * digital,
+        output_bits=getattr(spec.adc, "bits", None), written=weights * modelled + references * rows, multiply_add=uses * digital,
+        references=references,
     )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class MatrixFootprint:
     uses: int  # MVMs with the whole matrix in the sample
     flops: int  # (2 rows + bias) columns, for every use
     lines: int = 1  # columns of one output
+    references: int = 0  # devices of reference columns
 
     @property
     def mvms(self) -> int:
@@ -76,8 +77,8 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
 
     @property
     def devices(self) -> int:
-        """Devices that hold these weights."""
-        return sum(e.weights * e.devices for e in self)
+        """Devices that hold these weights, and those of reference columns."""
+        return sum(e.weights * e.devices + e.references for e in self)
 
     @property
     def mvms(self) -> int:
@@ -198,6 +199,7 @@ def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) ->
                     uses=uses[a],
                     flops=(2 * rows + layer.biased(key)) * a.layout.columns * a.layout.groups * uses[a],
                     lines=a.view.mapping.columns,
+                    references=rows * a.lines.references * a.layout.groups,
                 ),
             )
     return list(entries.values())
