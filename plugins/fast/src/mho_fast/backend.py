@@ -5,6 +5,7 @@ Saved for backward (see `backward`) are integers, masks, and the weights that th
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -79,8 +80,8 @@ class Fast:
         arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
         parts = self._parts(product)
         with torch.no_grad():
-            found = [TileProduct.forward(*arguments[:3], one.call.factor, *planes, one)[0] for one in parts]
-        y = torch.stack(found).sum(0) if found else None
+            found = (TileProduct.forward(*arguments[:3], one.call.factor, *planes, one)[0] for one in parts)
+            y = functools.reduce(Tensor.add_, found) if parts else None
         if differentiated or transformed():
             whole = TileProduct.apply(*arguments)[0]
             return whole if y is None else straight(whole, y)
