@@ -488,7 +488,7 @@ class TileArray(Scales, Member):
         given = self.dac_inputs(Patches(x.to(kind))).rows()
         xs = self.layout.cut(given)
         exact = self.layout.add_up(
-            product(xs, self.view.summed(self.chip.target).to(kind)) * (self.chip.gamma * self.output_factor())
+            product(xs, self.view.joined(self.chip.target).to(kind)) * (self.chip.gamma * self.output_factor())
         )
         return {**self.trace(given, None, f"repair at {self.chip.time:g} s"), "given": xs, "exact": exact}
 

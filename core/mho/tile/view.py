@@ -141,6 +141,12 @@ class TileView(Devices):
         n = self.layout.references
         return torch.cat([v, level * self.layout.used[:, None].to(v).expand(-1, n, -1)], -2) if n else v
 
+    def joined(self, v: Tensor) -> Tensor:
+        """The normalised weights [tile, out, row] that slices v were to hold."""
+        if not self.mapping.sliced:
+            return v
+        return self.in_rows(self.mapping.joined(v[:, : self.slices * self.matrix.columns].unflatten(1, (-1, self.slices))))
+
     def referred(self, y: Tensor) -> Tensor:
         """Converted outputs [..., columns and references] -> [..., columns]: each less its share of the reference of its tile."""
         if not self.layout.references:

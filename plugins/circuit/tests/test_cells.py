@@ -171,6 +171,20 @@ def test_a_fourier_transform_on_wires_is_what_kirchhoff_says(tile, n):
     assert np.abs(found - ideal_outputs(w, real)).max() > 0.01
 
 
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda: real_matrix(torch.ones(2, 2)), "complex matrix"),
+        (lambda: real_vectors(torch.ones(2)), "complex vectors"),
+        (lambda: complex_vectors(torch.ones(3)), "imaginary"),
+        (lambda: fourier(2.5), "number of samples"),
+    ],
+)
+def test_what_is_not_complex_is_said(ask, said):
+    with pytest.raises(mho.MhoError, match=said):
+        ask()
+
+
 def ideal_outputs(w, x):
     return (x @ w.T).numpy()
 

@@ -147,6 +147,8 @@ def test_bounds_of_adcs_come_from_outputs(dac):
     assert bounds["quantile"] < bounds["max"] and bounds["mse"] < bounds["max"]
     with pytest.raises(mho.MhoError, match="one of max"):
         adc_bounds(net, [x], "best")
+    with pytest.raises(mho.MhoError, match="give batches"):
+        adc_bounds(net, [])
 
     def error(bound):
         hw = mho.load(mho.Hardware.from_yaml(HW % ("active", "circuit.digits", dac, 6)), set=[f"tiles.t.adc.bound={bound}"])

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from mho import Field, Nonideality, Site, Tile, product
+from mho import Field, MhoError, Nonideality, Site, Tile, product
 from mho.config import MicroSiemens
 from mho.effects import draws
 from mho_circuit.sources import BUECHEL_BIBTEX, SWIM_BIBTEX, XIAO, XIAO_BIBTEX
@@ -124,8 +124,11 @@ class GradientDescent(Loop, kind="circuit.gradient_programming"):
 
 def writes(tile: Tile) -> Tensor:
     """How often every cell of the chip that is on was written by `circuit.write_verify`, [dev, tile, out, row]: found by
-    programming it once more. Slices that make up for others count the last time they were written."""
+    programming it once more. Slices that make up for others count the last time they were written. Raises `MhoError` for a tile
+    that is not programmed, or not so."""
     view, chip = tile.tiles.view, tile.tiles.chip
-    (placed,) = (p for p in view.plan.program if isinstance(p.effect, WriteVerify))
+    placed = next((p for p in view.plan.program if isinstance(p.effect, WriteVerify)), None)
+    if placed is None or chip is None:
+        raise MhoError("writes(tile) counts those of circuit.write_verify: list it as an effect, and call tile.program(seed=...)")
     target = view.target(chip.target)
     return placed.effect.written(target, view.site(placed, "program", chip.stream, target=target)).writes
