@@ -84,10 +84,6 @@ class Mapping(Kinded):
         """The slices [tile, out, slice, row], in [-1, 1], or in [0, 1] where they are `unsigned`, of w_norm [tile, out, row]."""
         return w.unsqueeze(-2)
 
-    def joined(self, v: Tensor) -> Tensor:
-        """w_norm [tile, out, row] of the slices v that are to hold it."""
-        return torch.stack([f * s for f, s in zip(self.factors, v.unbind(-2))]).sum(0) + self.offset(0.0)
-
     @property
     def again(self) -> int:
         """How often slices are chosen anew from what has been programmed so far (`corrected`)."""

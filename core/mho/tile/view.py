@@ -32,8 +32,9 @@ class TileView(Devices):
 
     name     of the layer; with the kinds of its parts it names their random numbers (`path`)
     layout   of what is multiplied: `mapping.columns` for every output; that of the outputs themselves is `matrix`
-    factors, offset   what each slice of a weight counts, and what the digital side adds to it (`Mapping`)
-    reference         the share of its tile's reference column that is taken from every column (`referred`)
+    factors, offset, lines   what each slice of a weight counts, what the digital side adds to it, and how many columns,
+              and conversions, one output has (`mapping.columns`)
+    reference the share of its tile's reference column that is taken from every column (`referred`)
     channel  rows of one input channel
     built    what effects have built: parameters that are trained, and parts of the array
     constants  what effects have set in `prepare`, for views of one chip (`on_chip`)
@@ -49,6 +50,7 @@ class TileView(Devices):
     path: tuple[int, int]
     factors: tuple[float, ...] = (1.0,)
     offset: float = 0.0
+    lines: int = 1
     reference: float = 0.0
     channel: int = 1
     constants: Constants = field(default_factory=dict)
@@ -64,7 +66,7 @@ class TileView(Devices):
         offset, share = mapping.offset(idle), 0.0
         if mapping.reference:
             offset, share = 0.0, -offset / sum(factors) / (1 + idle)
-        slices = factors, offset, share
+        slices = factors, offset, mapping.columns, share
         view = cls(name, spec, backward, _plan(spec, name), layout, matrix or layout, nn.ModuleDict(), path, *slices, channel)
         plan = view.plan
         for p in plan.effects:
@@ -141,18 +143,20 @@ class TileView(Devices):
         n = self.layout.references
         return torch.cat([v, level * self.layout.used[:, None].to(v).expand(-1, n, -1)], -2) if n else v
 
-    def joined(self, v: Tensor) -> Tensor:
-        """The normalised weights [tile, out, row] that slices v were to hold."""
-        if not self.mapping.sliced:
-            return v
-        return self.in_rows(self.mapping.joined(v[:, : self.slices * self.matrix.columns].unflatten(1, (-1, self.slices))))
-
     def referred(self, y: Tensor) -> Tensor:
         """Converted outputs [..., columns and references] -> [..., columns]: each less its share of the reference of its tile."""
         if not self.layout.references:
             return y
         columns, reference = y.split([self.layout.columns - self.layout.references, self.layout.references], -1)
         return columns - self.reference * reference[..., self.layout.block[: columns.shape[-1]]]
+
+    def line_factors(self, v: Tensor) -> Tensor:
+        """v [tile, out] times what each slice counts, [tile, columns of all outputs], where slices are apart."""
+        return torch.stack([f * v for f in self.factors], -1).flatten(1) if self.mapping.apart else v
+
+    def joined(self, y: Tensor) -> Tensor:
+        """Digital values [..., columns of all outputs] -> [..., out]: slices that are apart are added up."""
+        return y if self.lines == 1 else y.unflatten(-1, (-1, self.lines)).sum(-1)
 
     # -- sites ------------------------------------------------------------------------------------------------
     def site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:

@@ -150,10 +150,6 @@ class Residual(EqualShares, kind="circuit.residual"):
     def parts(self, u: Tensor) -> Tensor:
         return torch.stack([u, *[torch.zeros_like(u)] * self.again], -2)
 
-    def joined(self, v: Tensor) -> Tensor:
-        first = [float(number % self.devices == 0) for number in range(len(self.factors))]  # the others make up for errors
-        return super().joined(v * v.new_tensor(first)[:, None])
-
     def corrected(self, w: Tensor, v: Tensor, now: Tensor, k: int) -> Tensor:
         count, rest = self.devices, w
         for number, f in enumerate(self.factors):
