@@ -113,6 +113,20 @@ def array_currents(w, x, r):
     return g * v.reshape(3 * count, -1)[sense].T
 
 
+def test_columns_of_sliced_blocks_lie_side_by_side(tile):
+    """5 outputs of 2 columns on tiles of 6, one of which is the reference: 4, 4 and 2 columns beside it, each by Kirchhoff."""
+    w, x = uniform(5, 10).double(), uniform(3, 10, seed=1).double()
+    device, mapping = "{g_max: 25 uS, pair: single}", "{kind: circuit.equal_shares, devices: 2, sign: reference}"
+    wires = "{kind: circuit.ir_drop_nodal, r_word: 500, r_bit: 500}"
+    t = tile(w, wires, columns=6, device=device, mapping=mapping).program(seed=0)
+    view, g = t.tiles.view, t.tiles.chip.target[0]
+    assert view.layout.block.tolist() == [0] * 4 + [1] * 4 + [2] * 2 + [0, 1, 2]
+    for b in range(3):
+        mine = view.layout.block == b
+        expected = array_currents(g[mine].numpy(), x.numpy(), 500 * 5e-6)
+        assert np.abs((x @ t.tiles.chip.weights[0, mine].double().T).numpy() - expected).max() < 1e-6
+
+
 def dense_currents(w, x, r):
     """The same with dense matrices: row after row from the far end, with S the conductances that bit line nodes see of the rows
     behind them and c the currents that flow in; word lines, which only their own cells load, are solved on the way."""

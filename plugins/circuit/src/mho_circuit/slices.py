@@ -125,7 +125,7 @@ class Residual(EqualShares, kind="circuit.residual"):
     to [-1, 1], with g_j as programmed and f_k = ratio^-k. The error falls by about `ratio` with every device until it is read;
     drift and noise of the first one stay as they are.
 
-    With s the largest standard deviation of programming over g_max, 1/(3.5 s) is best for four devices, 6.6 for PCM of 25 uS:
+    With s the largest standard deviation of programming over g_max, about 1/(3.5 s) is best for four, 6.6 for PCM of 25 uS:
     what is beyond 3.5 s is cut and stays for good, and a larger range has coarser errors."""
 
     source: ClassVar[str] = "Song et al., Science 383 (2024)"
