@@ -70,13 +70,10 @@ class Call:
     def site(self, placed: Placed, stage: str, stream: Stream | None = None, part: slice | None = None) -> Site:
         """What an effect knows in a stage of this call. Without a chip its constants belong to the mini-batch."""
         stream = self.stream if stream is None else stream
-        chip = self.view.prepared(stream, self._prepares(placed)) if self.chip is None else self.chip.constants
+        effects = (placed,) if placed.effect.writes("prepare") else ()
+        chip = self.view.prepared(stream, effects) if self.chip is None else self.chip.constants
         constants = chip.get(placed.number, {})
         return self.view.site(placed, stage, stream, constants=constants, kernels=self.kernels, part=part)
-
-    @staticmethod
-    def _prepares(placed: Placed) -> tuple[Placed, ...]:
-        return (placed,) if placed.effect.writes("prepare") else ()
 
     def weights(self, weight: Tensor | None) -> Tensor:
         """The weights that columns see in this call: those of the chip, or `weight` [tile, out, row] / gamma, saturated at
