@@ -63,10 +63,8 @@ class TileView(Devices):
         something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
         path, mapping, device = draws.words("layer", name), cast(Mapping, spec.mapping), spec.device
         factors, idle = mapping.factors, device.g_min / (device.g_max - device.g_min)
-        offset, share = mapping.offset(idle), 0.0
-        if mapping.reference:
-            offset, share = 0.0, -offset / sum(factors) / (1 + idle)
-        slices = factors, offset, mapping.columns, share
+        digital, read = (0.0, mapping.offset(idle)) if mapping.reference else (mapping.offset(idle), 0.0)
+        slices = factors, digital, mapping.columns, -read / (sum(factors) * (1 + idle)) if read else 0.0
         view = cls(name, spec, backward, _plan(spec, name), layout, matrix or layout, nn.ModuleDict(), path, *slices, channel)
         plan = view.plan
         for p in plan.effects:

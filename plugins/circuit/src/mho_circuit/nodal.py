@@ -51,8 +51,8 @@ def to_arrays(g: Tensor, site: Site) -> Tensor:
 
 def from_arrays(w: Tensor, site: Site) -> Tensor:
     """[array, column, row] -> [tile, out, row]."""
-    by_block = w.unflatten(0, (-1, site.geometry.block_count))
-    return by_block[:, site.geometry.blocks.to(w.device), site.geometry.place.to(w.device)]
+    where = site.geometry
+    return w.unflatten(0, (-1, where.block_count))[:, where.blocks.to(w.device), where.place.to(w.device)]
 
 
 def effective(plus: Tensor, minus: Tensor, *, r_word: float, r_bit: float, r_driver: float, r_sense: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mho import Field
-from mho.effects import Geometry, Mapping
+from mho.effects import Geometry, Mapping, TileMax
 from mho_circuit.sources import XIAO
 
 
@@ -86,12 +86,7 @@ class Slices(Mapping):
         return torch.cat([plus, minus], -2) if self.sign == "columns" else plus - minus
 
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
-        columns = w.abs().amax(-1)  # [tile, out]
-        if self.range == "column":
-            return columns
-        blocks = geometry.blocks.expand_as(columns)
-        top = columns.new_zeros(len(columns), geometry.block_count).scatter_reduce(1, blocks, columns, "amax")
-        return top.gather(1, blocks)
+        return w.abs().amax(-1) if self.range == "column" else TileMax().scale(w, geometry)
 
 
 class EqualShares(Slices, kind="circuit.equal_shares"):

@@ -99,8 +99,7 @@ class LayerCounts:
     @property
     def conversion(self) -> int:
         """Conversions of an ADC."""
-        columns = self.columns * self.groups * self.slices + self.references
-        return columns * self.row_tiles * self.uses * self.converted
+        return (self.columns * self.groups * self.slices + self.references) * self.row_tiles * self.uses * self.converted
 
     @property
     def scale(self) -> int:
