@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mho import Field, Nonideality, Side, Site, absolute, conductance
-from mho_circuit.sources import XIAO_BIBTEX
+from mho_circuit.sources import NYQUIST_BIBTEX, XIAO_BIBTEX
 
 BOLTZMANN, CHARGE = 1.380649e-23, 1.602176634e-19  # J/K, C
 
@@ -30,6 +30,7 @@ class ThermalNoise(Nonideality, kind="circuit.thermal_noise"):
     """
 
     source: ClassVar[str] = "Nyquist, Phys. Rev. 32 (1928); Schottky, Ann. Phys. 362 (1918)"
+    bibtex: ClassVar[str] = NYQUIST_BIBTEX
     sides: ClassVar[dict[str, Side]] = {"thermal": Side(conductance, held), "shot": Side(conductance, absolute)}
 
     temperature: float = Field(300.0, gt=0, le=1000, unit="K", description="T of the array", source="room temperature")
