@@ -159,16 +159,17 @@ def _on_tiles(a: TileArray, layer: AnalogLayer, key: str, uses: int) -> LayerCou
     bits, output_bits, slices = getattr(spec.dac, "bits", None), getattr(spec.adc, "bits", None), a.view.mapping.columns
     pass_bits, devices = getattr(spec.dac, "digit", bits) or 0, modelled * (2 if pair == "active" else 1)
     weights, tiles, inputs = rows * columns * groups, groups * len(layout.sizes) * blocks, rows * groups * blocks * uses
-    conversion = columns * groups * len(layout.sizes) * slices * uses * converted
+    references, reads = a.lines.references * groups, uses * passes  # columns that are read beside those of the outputs
+    conversion = (columns * groups * slices + references) * len(layout.sizes) * uses * converted
     digital = sum(c.operations for c in a.corrections) + layer.biased(key) * columns * groups
     return LayerCounts(
         a.name, type(layer).__name__.removeprefix("Analog"), tile=name, rows=rows, columns=columns, groups=groups,
         row_tiles=len(layout.sizes), blocks=blocks, tile_rows=spec.rows, tile_columns=spec.columns, devices=devices,
         slices=slices, uses=uses, passes=passes, converted=converted, input_bits=bits, pass_bits=pass_bits,
         output_bits=output_bits, weights=weights, tiles=tiles, cells=tiles * spec.rows * spec.columns, mvm=tiles * uses,
-        cell_read=weights * devices * uses * passes, drive=inputs * passes, input_bit=inputs * passes * pass_bits,
+        cell_read=(weights * devices + references * rows) * reads, drive=inputs * passes, input_bit=inputs * passes * pass_bits,
         conversion=conversion, scale=conversion, byte=-(-(inputs * (bits or 0) + conversion * (output_bits or 0)) // 8),
-        write=weights * modelled, multiply_add=uses * digital,
+        write=weights * modelled + references * rows, multiply_add=uses * digital,
     )  # fmt: skip
 
 

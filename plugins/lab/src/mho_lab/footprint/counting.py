@@ -42,6 +42,7 @@ class MatrixFootprint:
     uses: int  # MVMs with the whole matrix in the sample
     flops: int  # (2 rows + bias) columns, for every use
     lines: int = 1  # columns of one output
+    references: int = 0  # devices of reference columns
 
     @property
     def mvms(self) -> int:
@@ -55,7 +56,7 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
     parameters   all of the model, batch norm and embeddings included
     mapped       weights on tiles, without biases
     utilisation  share of the cells of these tiles that hold a weight
-    devices      that hold these weights
+    devices      that hold these weights, and those of reference columns
     mvms         #MVM: how often a tile is used in the sample, summed over tiles
     reuse        #MVM per tile
     flops        operations of the layers on tiles: (2 rows + bias) columns for every use
@@ -76,7 +77,7 @@ class Footprint(Tabular, tuple[MatrixFootprint, ...]):
         new.parameters, new.mapped = parameters, sum(e.weights for e in new)
         new.tiles = sum(e.tiles for e in new)
         new.utilisation = sum(e.weights * e.lines for e in new) / max(1, sum(e.cells for e in new))
-        new.devices = sum(e.weights * e.devices for e in new)
+        new.devices = sum(e.weights * e.devices + e.references for e in new)
         new.mvms = sum(e.mvms for e in new)
         new.reuse, new.flops = new.mvms / max(1, new.tiles), sum(e.flops for e in new)
         return new
@@ -184,6 +185,7 @@ def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) ->
                     uses=uses[a],
                     flops=(2 * rows + layer.biased(key)) * a.layout.columns * a.layout.groups * uses[a],
                     lines=a.view.mapping.columns,
+                    references=rows * a.lines.references * a.layout.groups,
                 ),
             )
     return list(entries.values())
