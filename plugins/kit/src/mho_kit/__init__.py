@@ -10,6 +10,7 @@ from typing import Any
 _HOME = {
     "Bench": "bench",
     "CalibrationContract": "calibrations",
+    "ColumnContract": "columns",
     "CompensationContract": "compensations",
     "ConverterContract": "converters",
     "CorrectionContract": "corrections",
