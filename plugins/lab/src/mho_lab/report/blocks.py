@@ -238,9 +238,9 @@ def page(title: str, blocks: Sequence[Block], *, headline: str = "", note: str =
     return render("page.html.j2", title=title, headline=headline, note=note, blocks=drawn(blocks))
 
 
-def drawn(blocks: Sequence[Block]) -> list[tuple[Block, Any]]:
-    """Each block with its figure."""
-    return [(b, figures.markup(b.draw(f"f{i}")) if b.draw else "") for i, b in enumerate(blocks)]
+def drawn(blocks: Sequence[Block], name: str = "f") -> list[tuple[Block, Any]]:
+    """Each block with its figure; `name` is of these blocks alone on a page."""
+    return [(b, figures.markup(b.draw(f"{name}{i}")) if b.draw else "") for i, b in enumerate(blocks)]
 
 
 def write_page(
