@@ -156,3 +156,21 @@ def test_a_deployment_takes_least_of_what_is_weighed(task, hw, tmp_path):
     for rules, kept in (({(): 1.0, ("0",): 2.0}, ()), ({("2",): 1.0, (): 2.0}, ("2",)), ({("0", "2"): 1.0}, ("0", "2"))):
         found = layer_study(subject, hw, 1.0, measured, target=0.5, chips=2, verify=2, weigh=weight(rules)).deployment
         assert sorted(found.layers) == sorted(kept) and found.weight == 1.0
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("layers", "--least", "enrgy:components32"), "no column 'enrgy'"),
+        (("layers", "--least", "energy:component32"), "no cost table 'component32'"),
+        (("spec", "--axes", "nois,drift"), "expected two or three of window,noise,drift"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(task, args, message, tmp_path, monkeypatch):
+    def trained(self, name):
+        raise AssertionError("it trains first")
+
+    monkeypatch.setattr("mho_lab.studies.study.Study.trained", trained)
+    verb, *options = args
+    result = CliRunner().invoke(main, [verb, task, "pcm.standard", *options, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1 and message in result.output, result.output

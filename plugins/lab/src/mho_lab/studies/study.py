@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from mho_lab.studies.subject import Measure, Subject, Value
 
 
+OPTIONS = ("task", "hw", "changes", "seed", "out", "executor", "workers", "dask", "as_json")  # the values of `study_options`
+
+
 def study_options(verb: Callable[..., Any]) -> Any:
     """TASK, HW and the options of every study, for `Study.begin`."""
     for option in reversed([
@@ -66,20 +69,20 @@ class Study:
 
     @classmethod
     def begin(cls, name: str, options: dict[str, Any]) -> Self:
-        """The study `name` with the values of `study_options`. Raises `MhoError` for a task or hardware that does not exist,
-        and for rules of the hardware that fit no layer: they should not wait for a training."""
+        """The study `name` with the values of `study_options`, which are taken out of `options`: what is left is the study's
+        own. Raises `MhoError` for a task or hardware that does not exist, and for rules of the hardware that fit no layer: they
+        should not wait for a training."""
         import torch
 
         from mho.use import to_analog
         from mho_lab.run.task import task_and_hardware
 
-        task, hw, seed = options["task"], options["hw"], options["seed"]
-        owner, hardware = task_and_hardware(task, hw, options["changes"])
+        task, hw, changes, seed, out, executor, workers, dask, as_json = map(options.pop, OPTIONS)
+        owner, hardware = task_and_hardware(task, hw, changes)
         torch.set_num_threads(1)
         to_analog(owner.model(), hardware)
-        folder = options["out"] or default_folder(f"{name}-{owner.name}", hw, hardware.digest, seed)
-        executor = "dask" if options["dask"] else options["executor"]
-        how = executor, options["workers"], options["dask"], options["as_json"], identity(owner, hardware=hardware)
+        folder = out or default_folder(f"{name}-{owner.name}", hw, hardware.digest, seed)
+        how = "dask" if dask else executor, workers, dask, as_json, identity(owner, hardware=hardware)
         return cls(task, owner.name, hw, hardware, folder, seed, *how)
 
     def depend_on(self, others: Sequence[Hardware]) -> None:
@@ -123,8 +126,8 @@ class Study:
         for r in records:
             if error := r.get("error"):
                 raise MhoError(f"{measure.__name__} failed ({error['type']}): {error['message']}; see {self.folder}")
-            found[_text(r["item"])] = r["value"]
-        return [found[_text(i)] for i in items]
+            found[json.dumps(r["item"], sort_keys=True)] = r["value"]
+        return [found[json.dumps(i, sort_keys=True)] for i in items]
 
     def title(self, what: str) -> str:
         return f"{what}: {self.task_name} on {self.hardware.description or self.hw}"
@@ -141,8 +144,3 @@ class Study:
         file = report.write_page(self.folder / "report.html", page.title, blocks, headline=page.headline, keep=True)
         click.echo(json.dumps(whole, indent=1) if self.as_json else f"{page.title}\n\n{page}\n")
         click.echo("\n".join(filter(None, [said, f"report: {file}"])), err=self.as_json)
-
-
-def _text(item: Item) -> str:
-    """Equal for equal items."""
-    return json.dumps(item, sort_keys=True)
