@@ -118,6 +118,7 @@ class Mvm:
         if alpha is not None:
             y, alpha = self.within_bound(y, xs, alpha, w)
             alpha = alpha.detach() if self.call.rounding == "through" else alpha
+        y = self.call.view.referred(y)
         y = self.call.view.joined(y * (self.call.factor if alpha is None else self.call.factor * alpha))
         return self.note("digital", y if self.call.offset is None else y + self.offset(code, alpha))
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from mho.config import Hardware
-from mho.ground import MhoError
+from mho.ground import MhoError, needed
 from mho.use import conversion_report
-from mho_lab.extras import needed
 from mho_lab.measure.statistics import Ask, Decision, Effort, Interval, Search, decide, interval
 from mho_lab.studies import rounds, variants
 from mho_lab.studies.shown import plain

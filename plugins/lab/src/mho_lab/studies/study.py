@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from mho.cli.config import JSON, SET
+from mho.cli.config import JSON
 from mho.config import Hardware
 from mho.ground import MhoError, write_atomically
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity, versions
 from mho_lab.measure.pools import connected
 from mho_lab.measure.state import Item
-from mho_lab.options import DASK, DEVICE, EXECUTOR, OUT, SEED, WORKERS, default_folder
+from mho_lab.options import DEVICE, EXECUTORS, OUT, SEED, TASK_AND_HW, command_line, default_folder, together
 
 if TYPE_CHECKING:
     from mho_lab.report import Block
@@ -43,12 +42,7 @@ OPTIONS = ("task", "hw", "changes", "seed", "out", "executor", "workers", "dask"
 
 def study_options(verb: Callable[..., Any]) -> Any:
     """TASK, HW and the options of every study, for `Study.begin`."""
-    for option in reversed([
-        click.argument("task"), click.argument("hw"), SET, SEED, OUT, DEVICE,
-        EXECUTOR, WORKERS, DASK, JSON,
-    ]):  # fmt: skip
-        verb = option(verb)
-    return verb
+    return together(TASK_AND_HW, SEED, OUT, DEVICE, EXECUTORS, JSON)(verb)
 
 
 @dataclass
@@ -136,7 +130,7 @@ class Study:
         """Write study.json and report.html (with `blocks` at its end), and print the tables."""
         from mho_lab import report
 
-        command = shlex.join(["mho", *sys.argv[1:]])
+        command = command_line()
         whole = {**data, "task": self.task, "hardware": self.hardware.to_data(), "command": command}
         write_atomically(self.folder / "study.json", json.dumps({**whole, "versions": versions()}, indent=1))
         facts = {"command": command, "hardware": self.hardware.digest, "seed": self.seed, **versions()}
