@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from mho_lab.studies.gradients import gradient_directions
 from mho_lab.run.job import Job
 from mho_lab.run.loop import seed_all
 from mho_lab.run.task import Task, load_task
+from mho_lab.studies.gradients import gradient_directions
 from torch import Tensor, nn
 
 import mho
