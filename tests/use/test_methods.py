@@ -54,7 +54,7 @@ def test_a_digital_layer_cannot_have_a_backward(hardware):
 
 
 def test_nothing_of_the_noise_chain_is_kept_for_the_backward(hardware):
-    """R001-04, R001-08: clean backwards save at most 30 % more bytes than the clean layers, autograd through the model far more."""
+    """R001-04, R001-08: clean backwards save at most 30 % more than the clean layers, autograd through the model far more."""
 
     def saved(model):
         kept, held = {}, []

@@ -73,8 +73,6 @@ class StandIn(torch.autograd.Function):
         wanted, twice = ctx.needs_input_grad[2:], torch.is_grad_enabled()
         with torch.enable_grad(), torch.autocast(g.device.type, enabled=False):
             inputs = [t if twice else t.detach().requires_grad_(w) for t, w in zip(ctx.saved_tensors, wanted)]
-            y = ctx.stand_in(*inputs)
-            found = iter(
-                torch.autograd.grad(y, [t for t, w in zip(inputs, wanted) if w], g, create_graph=twice, allow_unused=True)
-            )
+            y, asked = ctx.stand_in(*inputs), [t for t, w in zip(inputs, wanted) if w]
+            found = iter(torch.autograd.grad(y, asked, g, create_graph=twice, allow_unused=True))
         return None, None, *(next(found) if w else None for w in wanted)

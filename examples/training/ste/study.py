@@ -36,7 +36,7 @@ TIMES = ("1 h", "1 year")
 
 @mho.register
 class Masked(mho.Surrogate, kind="study.masked"):
-    """The clean product; no gradient passes where an input is beyond the range of the DAC or an output beyond the bound of the ADC."""
+    """The clean product; no gradient passes where an input is beyond the DAC or an output beyond the ADC (mode `masked`), or at one."""
 
     source = "this study"
     at: Literal["both", "dac", "adc"] = mho.Field("both", description="where gradients are masked")
@@ -84,7 +84,8 @@ class Arm:
     """A training: phases of changes of the hardware and their share of the epochs.
 
     ranges    of inputs: "mode", as the backward mode has them; "fixed", as calibrated at the start; "statistics", the running
-              mean of the largest input; "searched", by `mse` at the start and four times while it trains; or the name of the arm whose ranges are taken
+              mean of the largest input; "searched", by `mse` at the start and four times while it trains; or the name of the arm
+              whose ranges are taken
     draws     forward and backward passes, with noise of their own, whose mean gradient makes a step
     """
 
