@@ -27,7 +27,8 @@ from torch import Tensor, nn
 import mho
 from mho.effects import product
 from mho.ground import write_atomically
-from mho.tile import tile_arrays, vectors
+from mho.tile import Patches, tile_arrays, vectors
+from mho.use import matrices
 
 HERE = Path(__file__).parent
 EFFECTS = "tiles.pcm.nonidealities"
@@ -60,6 +61,7 @@ def chain(*more: str, without: tuple[str, ...] = (), drop: str = "", bits: int =
 
 A = chain()
 B = chain("circuit.adc_s_curve", drop="scale: 10")
+C = chain("circuit.adc_s_curve", drop="scale: 10", bits=3)
 IDEAL = ("tiles.pcm.adc=none", "tiles.pcm.dac.bits=none")
 CLEAN = (f"{EFFECTS}=[]", *IDEAL, "training.inject=none")
 
@@ -162,12 +164,12 @@ WHY = {
     "Gaussian, then masked": Arm(MASKED, first=G4, seeds=1),
     "ste, lr / 3": Arm(STE, lr=1 / 3, seeds=1),
     "ste, lr x 3": Arm(STE, lr=3, seeds=1),
+    "ste, 4 draws": Arm(STE, draws=4, seeds=1),
     "through, lr x 3": Arm(THROUGH, lr=3, seeds=1),
     "masked, lr x 3": Arm(MASKED, lr=3, seeds=1),
     "ste, 24 epochs": Arm(STE, epochs=2, seeds=1),
     "through, 24 epochs": Arm(THROUGH, epochs=2, seeds=1),
     "ste, no clip": Arm((*STE, "training.clip=none", "training.remap=1 step"), seeds=1),
-    "ste, 4 draws": Arm(STE, draws=4, seeds=1),
     "ste, ranges fixed": Arm(STE, "fixed", seeds=1),
     "through, ranges fixed": Arm(THROUGH, "fixed", seeds=1),
 }
@@ -179,34 +181,43 @@ PARTS = {
     "with S-curve": chain("circuit.adc_s_curve"),
 }
 DEV, FRESH = (0, 1, 2), (10, 11, 12)
-SEARCH = {f"Gaussian {s}": Arm(gaussian(s)) for s in (0.05, 0.12, 0.25, 0.4)} | {
+SEARCH = {f"Gaussian {s}": Arm(gaussian(s)) for s in (0.02, 0.05, 0.12, 0.25, 0.4)} | {
     "masked": Arm(MASKED),
     "ste": Arm(STE),
     "masked, ranges searched": Arm(MASKED, "searched"),
+    "through": Arm(THROUGH),
     "masked, lr x 3": Arm(MASKED, lr=3),
     "Gaussian 0.12, lr x 3": Arm(gaussian(0.12), lr=3),
 }
 
 B_TIMES = ("1 h",)
-TEXT_SEARCH = ("Gaussian 0.05", "Gaussian 0.12", "Gaussian 0.25", "masked")
+FIVE = ("clean", "Gaussian", "full, ste", "full, masked", "full, through")
+STRENGTHS = tuple(f"Gaussian {s}" for s in (0.02, 0.05, 0.12, 0.25))
+TEXT_SEARCH = (*STRENGTHS, "masked", "masked, ranges searched", "through", "masked, lr x 3")
 
 
-def fair(sigma: float) -> dict[str, Arm]:
-    """The comparison of the paper; the Gaussian strength is what the search on other seeds found."""
+def fair(sigma: float, *names: str) -> dict[str, Arm]:
+    """The comparison of the paper; the Gaussian strength is what the search on another seed found."""
     full = {"full, ste": Arm(STE), "full, masked": Arm(MASKED), "full, through": Arm(THROUGH), "full, saturating": SATURATING}
-    return {"clean": Arm(CLEAN), "Gaussian": Arm(gaussian(sigma)), **full}
+    arms = {"clean": Arm(CLEAN), "Gaussian": Arm(gaussian(sigma)), **full}
+    return {name: arms[name] for name in names or arms}
 
 
+COARSE = ("Gaussian 0.05", "masked", "Gaussian 0.12", "through")
 STUDIES = {
     "why": Study("A: 4-bit ADC, 3 % stuck cells", "digits", A, WHY, DEV, 5),
     **{
         f"part: {name}": Study(f"A, {name}", "digits", hw, {a: FIRST[a] for a in ("Gaussian", "through", "ste")}, DEV, 5)
         for name, hw in PARTS.items()
     },
-    "fashion dev": Study("B", "fashion", B, SEARCH, DEV[:1], 3, B_TIMES),
+    "coarse digits dev": Study("C", "digits", C, {a: SEARCH[a] for a in COARSE}, DEV[:1], 3, B_TIMES),
+    "coarse fashion dev": Study("C", "fashion", C, {a: SEARCH[a] for a in COARSE}, DEV[:1], 3, B_TIMES),
+    "fashion dev": Study("B", "fashion", B, {a: v for a, v in SEARCH.items() if a != "Gaussian 0.02"}, DEV[:1], 3, B_TIMES),
     "text dev": Study("B", "text", B, {a: SEARCH[a] for a in TEXT_SEARCH}, DEV[:1], 3, B_TIMES),
-    "fashion": Study("B", "fashion", B, fair(0.12), FRESH, 10, B_TIMES),
-    "text": Study("B", "text", B, fair(0.12), FRESH, 10, B_TIMES),
+    "digits dev": Study("B", "digits", B, {a: SEARCH[a] for a in (*TEXT_SEARCH, "ste")}, DEV[:1], 3, B_TIMES),
+    "digits": Study("B", "digits", B, fair(0.12), FRESH, 10),
+    "fashion": Study("B", "fashion", B, fair(0.12, "Gaussian", "full, ste", "full, masked", "full, through"), FRESH, 10, B_TIMES),
+    "text": Study("B", "text", B, fair(0.12, *FIVE), FRESH, 10, B_TIMES),
 }
 
 
@@ -284,6 +295,22 @@ def scores(task: Task, net: nn.Module, chips: int, times: tuple[str, ...], seed:
     return [found[k : k + len(times)] for k in range(0, len(found), len(times))]
 
 
+@torch.no_grad()
+def beyond(task: Task, net: nn.Module) -> dict[str, float]:
+    """The share of the outputs of every layer that are beyond the bound of the ADC."""
+    seen: dict[str, Tensor] = {}
+    hooks = [a.register_forward_pre_hook(lambda a, args: seen.update({a.name: vectors(args[0])})) for a in tile_arrays(net)]
+    task.predict(net, next(iter(task.calibration_batches())))
+    for hook in hooks:
+        hook.remove()
+    found = {}
+    for array, weight in matrices(net):
+        x = seen[array.name]
+        analog = array.trace(array.dac_inputs(Patches(x.reshape(-1, x.shape[-1])[:2000])).rows(), weight)["analog"]
+        found[array.name] = float((analog.abs() > array.view.adc.limit).float().mean())
+    return found
+
+
 def run(name: str, out: Path, results: Path = HERE / "results") -> dict[str, Any]:
     """All trainings of a study that are not there yet."""
     study, file = STUDIES[name], results / f"{name.replace(': ', '-').replace(' ', '_')}.json"
@@ -305,6 +332,7 @@ def run(name: str, out: Path, results: Path = HERE / "results") -> dict[str, Any
             torch.save(state, trained)
             net = network(task, study.hardware, state, digital).eval()
             row: dict[str, Any] = {"seconds": seconds, "as trained": scores(task, net, study.chips, study.times, seed)}
+            row["beyond"] = beyond(task, net)
             row["ranges"] = {a.name: float(a.input_range.mean()) for a in tile_arrays(net)}
             search(task, net)
             mho.adapt_batch_norm(net, task.calibration_batches(), forward=task.predict)
