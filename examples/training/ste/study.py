@@ -211,7 +211,11 @@ STUDIES = {
         for name, hw in PARTS.items()
     },
     "coarse digits dev": Study("C", "digits", C, {a: SEARCH[a] for a in COARSE}, DEV[:1], 3, B_TIMES),
-    "coarse fashion dev": Study("C", "fashion", C, {a: SEARCH[a] for a in COARSE}, DEV[:1], 3, B_TIMES),
+    "coarse fashion dev": Study("C", "fashion", C, {a: SEARCH[a] for a in COARSE[1:3]}, DEV[:1], 3, B_TIMES),
+    "coarse text dev": Study("C", "text", C, {a: SEARCH[a] for a in COARSE[:3]}, DEV[:1], 3, B_TIMES),
+    "coarse digits": Study("C", "digits", C, fair(0.05, *FIVE), FRESH, 10, B_TIMES),
+    "coarse text": Study("C", "text", C, fair(0.05, *FIVE[1:]), FRESH, 10, B_TIMES),
+    "coarse fashion": Study("C", "fashion", C, fair(0.12, *FIVE[1:4]), FRESH, 10, B_TIMES),
     "fashion dev": Study("B", "fashion", B, {a: v for a, v in SEARCH.items() if a != "Gaussian 0.02"}, DEV[:1], 3, B_TIMES),
     "text dev": Study("B", "text", B, {a: SEARCH[a] for a in TEXT_SEARCH}, DEV[:1], 3, B_TIMES),
     "digits dev": Study("B", "digits", B, {a: SEARCH[a] for a in (*TEXT_SEARCH, "ste")}, DEV[:1], 3, B_TIMES),
@@ -350,31 +354,24 @@ def run(name: str, out: Path, results: Path = HERE / "results") -> dict[str, Any
 
 
 # -- directions -------------------------------------------------------------------------------------------------------
-def directions(out: Path, results: Path = HERE / "results", chips: int = 6, seed: int = 0) -> list[dict[str, Any]]:
-    """Cosines of the mean gradient of `through` and `ste` with the clean one and with that of the expected loss, on the chain and
-    parts of it, at the digital network and behind trainings of the study `why`."""
-    task, file, rows = digits(), results / "directions.json", []
+MODES = ("through", "ste", "masked")
+
+
+def directions(out: Path, results: Path = HERE / "results", chips: int = 4, images: int = 128, seed: int = 0) -> None:
+    """Cosines of the mean gradient of each mode with the clean one and that of the expected loss, at the digital network on A
+    and without its coarse ADC, and behind trainings of the study `why`."""
+    task, rows = digits(), []
     folder = out / "digits" / f"seed{seed}"
     digital = mho.load_model(task.model(), folder / "digital.safetensors")
-    x, y = (t[:256] for t in task.data[:2])  # type: ignore[attr-defined]
-    states = {"digital": None, **{arm: torch.load(folder / f"why {arm}.pt", weights_only=True) for arm in ("through", "ste")}}
-    for hardware, changes in {"A": A, **PARTS, "B": B}.items():
-        for state, weights in states.items():
-            if weights is not None and hardware not in ("A", "B"):
-                continue
-            for ranges in ("as trained", "searched"):
-                net = network(task, (*changes, *THROUGH), weights, digital)
-                if ranges == "searched":
-                    search(task, net)
-                found = gradient_directions(
-                    net, lambda n: nn.functional.cross_entropy(n(x), y), modes=("through", "ste"), chips=chips, time="1 h"
-                )
-                about = {"hardware": hardware, "at": state, "ranges": ranges}
-                rows += [{**about, **d._asdict()} for d in found]
-                write_atomically(file, json.dumps({"chips": chips, "images": len(x), "rows": rows}))
-                best = {d.mode: f"{d.cosine:.3f} {d.expected:.3f} {d.variance:.2g}" for d in found if d.layer == "all"}
-                print(time.strftime("%H:%M:%S"), about, best, flush=True)
-    return rows
+    x, y = (t[:images] for t in task.data[:2])  # type: ignore[attr-defined]
+    for hardware, changes, arm in (("A", A, ""), ("A", A, "ste"), ("A, 8-bit ADC", PARTS["8-bit ADC"], ""), ("A", A, "masked")):
+        state = torch.load(folder / f"why {arm}.pt", weights_only=True) if arm else None
+        net = network(task, (*changes, *STE), state, digital)
+        found = gradient_directions(net, lambda n: nn.functional.cross_entropy(n(x), y), modes=MODES, chips=chips, time="1 h")
+        about = {"hardware": hardware, "at": arm or "digital", "beyond": beyond(task, net.eval())}
+        rows += [{**about, **d._asdict()} for d in found]
+        write_atomically(results / "directions.json", json.dumps({"chips": chips, "images": images, "rows": rows}))
+        print(time.strftime("%H:%M:%S"), about, [(d.mode, d.cosine, d.expected) for d in found if d.layer == "all"], flush=True)
 
 
 def main() -> None:

@@ -33,10 +33,10 @@ def mean(row: dict[str, Any], how: str, time: int) -> float:
     return sum(chip[time] for chip in row[how]) / len(row[how])
 
 
-def paired(arm: Rows, other: Rows, how: str, time: int) -> tuple[float, float]:
+def paired(arm: Rows, other: Rows, how: str, others: str, time: int) -> tuple[float, float]:
     """Mean difference over the trainings that both have, and half of its 95 % interval (Student's t)."""
     shared = [s for s in arm if s in other]
-    s = spread([[mean(arm[k], how, time) - mean(other[k], how, time)] for k in shared])
+    s = spread([[mean(arm[k], how, time) - mean(other[k], others, time)] for k in shared])
     return s["mean"][0], t95(len(shared) - 1) * s["sem"][0] if len(shared) > 1 else math.nan
 
 
@@ -44,45 +44,92 @@ def average(arm: Rows, how: str, time: int) -> str:
     return f"{sum(mean(r, how, time) for r in arm.values()) / len(arm):.2f}"
 
 
-def compared(result: dict[str, Any], to: str, how: tuple[str, ...] = ("as trained", "searched")) -> str:
-    """All arms at all times, in both ways of deployment, and the paired difference to one of them at the last time."""
+WAYS = ("as trained", "searched")
+
+
+def best(arm: Rows, time: int) -> str:
+    """The way of deployment with the smaller mean."""
+    return min(WAYS, key=lambda how: sum(mean(r, how, time) for r in arm.values()) / len(arm))
+
+
+def compared(result: dict[str, Any], to: str) -> str:
+    """All arms at all times, in both ways of deployment, and paired differences to one of them at the last time."""
     times, arms = range(len(result["times"])), result["arms"]
-    head = ["training", *(f"{h}, {t}" for h in how for t in result["times"])]
-    head += [f"{h}, {result['times'][-1]}: difference to *{to}*" for h in how] + ["trainings", "s"]
+    head = ["training", "n", *(f"{how}, {t}" for t in result["times"] for how in WAYS)]
+    head += [*(f"{how}: difference to *{to}*" for how in WAYS), "better way of each: difference", "processor s"]
     rows = []
     for name, arm in arms.items():
-        gaps = [paired(arm, arms[to], h, times[-1]) for h in how]
         seconds = sum(r["seconds"] for r in arm.values()) / len(arm)
-        cells = [average(arm, h, t) for h in how for t in times]
-        cells += ["" if name == to else f"{m:+.2f} ± {half:.2f}" for m, half in gaps]
-        rows.append([name, *cells, str(len(arm)), f"{seconds:.0f}"])
-    return grid(head, rows)
+        cells = [average(arm, how, t) for t in times for how in WAYS]
+        gaps = [paired(arm, arms[to], how, how, times[-1]) for how in WAYS]
+        gaps.append(paired(arm, arms[to], best(arm, times[-1]), best(arms[to], times[-1]), times[-1]))
+        said = ["" if name == to else f"{m:+.2f}" + (f" ± {half:.2f}" if len(arm) > 1 else "") for m, half in gaps]
+        rows.append([name, str(len(arm)), *cells, *said, f"{seconds:.0f}"])
+    about = (
+        f"Setting {result['about']}; {result['task']}, {result['chips']} chips a training; pairs of trainings, 95 % intervals."
+    )
+    return f"{about}\n\n{grid(head, rows)}"
+
+
+def searched(*names: str) -> Callable[[], str]:
+    """The searches on seed 0: every arm in both ways."""
+
+    def table() -> str:
+        found = {n: r for n in names if (r := read(n)) is not None}
+        head = ["training", *(f"{n.replace('_dev', '').replace('_', ' ')}, {how}" for n in found for how in WAYS)]
+        arms = list(dict.fromkeys(a for r in found.values() for a in r["arms"]))
+        rows = [[r["arms"].get(a) for r in found.values()] for a in arms]
+        return grid(head, [[a, *(average(s, w, 0) if s else "" for s in row for w in WAYS)] for a, row in zip(arms, rows)])
+
+    return table
+
+
+def beyond(result: dict[str, Any]) -> str:
+    """The share of outputs beyond the bound of the ADC, layer by layer, behind every training."""
+    rows = [(name, [r["beyond"] for r in arm.values() if "beyond" in r]) for name, arm in result["arms"].items()]
+    layers = list(dict.fromkeys(n for _, found in rows for f in found for n in f))
+    cells = [[name, *(f"{100 * sum(f[n] for f in found) / len(found):.1f} %" for n in layers)] for name, found in rows if found]
+    return grid(["training", *(f"layer {n}" for n in layers)], cells)
 
 
 def directions(result: dict[str, Any]) -> str:
-    """Cosines of the mean gradient of the whole network."""
-    whole: dict[tuple[str, ...], dict[str, Any]] = {}
+    """Cosines of the mean gradients of the whole network."""
+    whole: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for r in result["rows"]:
         if r["layer"] == "all":
-            whole.setdefault((r["hardware"], r["at"], r["ranges"]), {})[r["mode"]] = r
-    head = ["hardware", "weights", "ranges"]
-    head += [f"{m}: cosine with {what}" for m in ("through", "ste") for what in ("clean", "expected")]
-    head += ["variance of through", "of ste"]
-    rows = []
-    for key, modes in whole.items():
-        cells = [f"{modes[m][what]:.3f}" for m in ("through", "ste") for what in ("cosine", "expected")]
-        rows.append([*key, *cells, *(f"{modes[m]['variance']:.2f}" for m in ("through", "ste"))])
-    return grid(head, rows)
+            whole.setdefault((r["hardware"], r["at"]), []).append(r)
+    modes = [r["mode"] for r in next(iter(whole.values()))]
+    head = ["hardware", "weights", *(f"{m}: cosine with the clean / the expected gradient" for m in modes)]
+    cell = "{cosine:.2f} ± {cosine_sem:.2f} / {expected:.2f} ± {expected_sem:.2f}"
+    return grid(head, [[*key, *(cell.format(**r) for r in rows)] for key, rows in whole.items()])
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {}
+def of(name: str, make: Callable[..., str], *args: str) -> Callable[[], str]:
+    """A table of one file of results."""
+
+    def table() -> str:
+        result = read(name)
+        return "Not run yet." if result is None else make(result, *args)
+
+    return table
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "why": of("why", compared, "ste"),
+    "directions": of("directions", directions),
+    "search-B": searched("digits_dev", "fashion_dev", "text_dev"),
+    "search-C": searched("coarse_digits_dev", "coarse_fashion_dev", "coarse_text_dev"),
+    "coarse_digits": of("coarse_digits", compared, "Gaussian"),
+    "coarse_fashion": of("coarse_fashion", compared, "Gaussian"),
+    "coarse_text": of("coarse_text", compared, "Gaussian"),
+    "beyond": of("coarse_digits", beyond),
+}
 
 
 def filled(text: str) -> str:
     """The page with every table behind its marker brought up to date."""
     for name, make in TABLES.items():
-        result = read(name)
-        table = make(result) if result is not None else "Not run yet."
+        table = make()
         text = re.sub(f"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text, flags=re.S)
     return text
 
