@@ -14,6 +14,8 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -374,14 +376,35 @@ def directions(out: Path, results: Path = HERE / "results", chips: int = 4, imag
         print(time.strftime("%H:%M:%S"), about, [(d.mode, d.cosine, d.expected) for d in found if d.layer == "all"], flush=True)
 
 
+def adapted(out: Path, results: Path = HERE / "results", seed: int = 0) -> None:
+    """Error in % of trainings on Fashion-MNIST where batch norms are estimated on every chip (at 1 h), by study and arm."""
+    task, found = fashion(), {}
+    batches = list(islice(task.calibration_batches(), 4))
+    digital = mho.load_model(task.model(), out / "fashion" / f"seed{seed}" / "digital.safetensors")
+    for name in ("coarse fashion dev", "fashion dev"):
+        study = STUDIES[name]
+        for file in sorted((out / "fashion" / f"seed{seed}").glob(f"{name.replace(' ', '_')} *.pt")):
+            net = network(task, study.hardware, torch.load(file, weights_only=True), digital).eval()
+            search(task, net)
+
+            def score(net: nn.Module) -> float:
+                mho.adapt_batch_norm(net, batches, forward=task.predict)
+                return float(task.score(net))
+
+            errors = [100 * (1 - s[0]) for s in mho.evaluate(net, score, study.times, study.chips, seed=seed).scores]
+            found.setdefault(study.about, {})[file.stem.removeprefix(f"{name.replace(' ', '_')} ")] = sum(errors) / len(errors)
+            write_atomically(results / "adapted.json", json.dumps(found))
+            print(time.strftime("%H:%M:%S"), name, file.stem, errors, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", nargs="+", choices=[*STUDIES, "directions"])
+    parser.add_argument("study", nargs="+", choices=[*STUDIES, "directions", "adapted"])
     parser.add_argument("--out", type=Path, default=Path("mho-runs/ste"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name in args.study:
-        directions(args.out) if name == "directions" else run(name, args.out)
+        {"directions": directions, "adapted": adapted}.get(name, partial(run, name))(args.out)
 
 
 if __name__ == "__main__":
