@@ -36,6 +36,8 @@ class Place(click.Path):
             self.fail("the name is empty", param, ctx)
         if any(len(os.fsencode(part)) > 240 for part in Path(text).parts):
             self.fail(f"a name in {text[:40]!r}… is too long: at most 240 bytes", param, ctx)
+        if self.exists and Path(text).is_char_device():  # /dev/zero never ends
+            self.fail(f"{text!r} is a device; expected a file", param, ctx)
         return super().convert(value, param, ctx)
 
 
