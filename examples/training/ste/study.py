@@ -205,6 +205,7 @@ def fair(sigma: float, *names: str) -> dict[str, Arm]:
     return {name: arms[name] for name in names or arms}
 
 
+SLOW = ("Gaussian 0.05", "masked", "masked, ranges searched")
 COARSE = ("Gaussian 0.05", "masked", "Gaussian 0.12", "through")
 STUDIES = {
     "why": Study("A: 4-bit ADC, 3 % stuck cells", "digits", A, WHY, DEV, 5),
@@ -213,9 +214,11 @@ STUDIES = {
         for name, hw in PARTS.items()
     },
     "coarse digits dev": Study("C", "digits", C, {a: SEARCH[a] for a in COARSE}, DEV[:1], 3, B_TIMES),
-    "coarse fashion dev": Study("C", "fashion", C, {a: SEARCH[a] for a in COARSE[1:3]}, DEV[:1], 3, B_TIMES),
-    "coarse text dev": Study("C", "text", C, {a: SEARCH[a] for a in COARSE[:3]}, DEV[:1], 3, B_TIMES),
-    "coarse digits": Study("C", "digits", C, fair(0.05, *FIVE), FRESH, 10, B_TIMES),
+    "coarse fashion dev": Study("C", "fashion", C, {a: SEARCH[a] for a in SLOW}, DEV[:1], 3, B_TIMES),
+    "coarse text dev": Study("C", "text", C, {a: SEARCH[a] for a in SLOW}, DEV[:1], 3, B_TIMES),
+    "coarse digits": Study(
+        "C", "digits", C, fair(0.05, "Gaussian", "full, masked", "full, ste", "full, through", "clean"), FRESH, 10, B_TIMES
+    ),
     "coarse text": Study("C", "text", C, fair(0.05, *FIVE[1:]), FRESH, 10, B_TIMES),
     "coarse fashion": Study("C", "fashion", C, fair(0.12, *FIVE[1:4]), FRESH, 10, B_TIMES),
     "fashion dev": Study("B", "fashion", B, {a: v for a, v in SEARCH.items() if a != "Gaussian 0.02"}, DEV[:1], 3, B_TIMES),
