@@ -182,7 +182,7 @@ PARTS = {
     "no read noise": chain(without=("pcm.read_noise", "circuit.output_noise")),
     "with S-curve": chain("circuit.adc_s_curve"),
 }
-DEV, FRESH = (0, 1, 2), (10, 11, 12)
+DEV, FRESH = (0, 1, 2), (10, 11, 12, 13, 14)
 SEARCH = {f"Gaussian {s}": Arm(gaussian(s)) for s in (0.02, 0.05, 0.12, 0.25, 0.4)} | {
     "masked": Arm(MASKED),
     "ste": Arm(STE),
@@ -200,8 +200,14 @@ TEXT_SEARCH = (*STRENGTHS, "masked", "masked, ranges searched", "through", "mask
 
 def fair(sigma: float, *names: str) -> dict[str, Arm]:
     """The comparison of the paper; the Gaussian strength is what the search on another seed found."""
-    full = {"full, ste": Arm(STE), "full, masked": Arm(MASKED), "full, through": Arm(THROUGH), "full, saturating": SATURATING}
+    full = {
+        "full, ste": Arm(STE, seeds=2),
+        "full, masked": Arm(MASKED),
+        "full, through": Arm(THROUGH),
+        "full, saturating": SATURATING,
+    }
     arms = {"clean": Arm(CLEAN), "Gaussian": Arm(gaussian(sigma)), **full}
+    arms["full, masked, the seconds of Gaussian"] = Arm(MASKED, epochs=2 / 3, seeds=3)
     return {name: arms[name] for name in names or arms}
 
 
@@ -217,7 +223,13 @@ STUDIES = {
     "coarse fashion dev": Study("C", "fashion", C, {a: SEARCH[a] for a in SLOW}, DEV[:1], 3, B_TIMES),
     "coarse text dev": Study("C", "text", C, {a: SEARCH[a] for a in SLOW}, DEV[:1], 3, B_TIMES),
     "coarse digits": Study(
-        "C", "digits", C, fair(0.05, "Gaussian", "full, masked", "full, ste", "full, through", "clean"), FRESH, 10, B_TIMES
+        "C",
+        "digits",
+        C,
+        fair(0.05, "Gaussian", "full, masked", "full, ste", "full, masked, the seconds of Gaussian"),
+        FRESH,
+        10,
+        B_TIMES,
     ),
     "coarse text": Study("C", "text", C, fair(0.05, *FIVE[1:]), FRESH, 10, B_TIMES),
     "coarse fashion": Study("C", "fashion", C, fair(0.12, *FIVE[1:4]), FRESH, 10, B_TIMES),
