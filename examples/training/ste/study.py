@@ -374,7 +374,7 @@ def run(name: str, out: Path, results: Path = HERE / "results") -> dict[str, Any
 MODES = ("through", "ste", "masked")
 
 
-def directions(out: Path, results: Path = HERE / "results", chips: int = 4, images: int = 128, seed: int = 0) -> None:
+def directions(out: Path, results: Path = HERE / "results", chips: int = 4, images: int = 64, seed: int = 0) -> None:
     """Cosines of the mean gradient of each mode with the clean one and that of the expected loss, at the digital network on A
     and without its coarse ADC, and behind trainings of the study `why`."""
     task, rows = digits(), []
