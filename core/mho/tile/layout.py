@@ -45,6 +45,7 @@ class Layout(nn.Module):
     sizes       rows of each row tile of a group; `height` is the largest, the others are padded to it
     row_tiles   the length of the tile axis: row tiles of all groups
     columns     outputs of a group; `block_count` physical tiles lie side by side to hold them
+    references  columns behind these that are no outputs: one of each physical tile, or none
     """
 
     block: Tensor  # [out] number of the column block
@@ -55,17 +56,19 @@ class Layout(nn.Module):
 
     def __init__(
         self, out_features: int, in_features: int, *,
-        rows: int, columns: int, unit: int, groups: int, lines: int = 1, device: Any = None,
+        rows: int, columns: int, unit: int, groups: int, lines: int = 1, reference: bool = False, device: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.out_features, self.in_features = out_features, in_features
-        self.groups, self.columns = groups, out_features // groups
+        self.groups, self.in_features = groups, in_features
         self.sizes = split_evenly(in_features // groups, rows, unit)
         self.row_tiles = len(self.sizes) * groups
         self.height = max(self.sizes)
         self.full = len(set(self.sizes)) == 1  # no padding
-        self.block_sizes = split_evenly(self.columns, columns, lines)
+        self.block_sizes = split_evenly(out_features // groups, columns, lines)
         self.block_count = len(self.block_sizes)
+        self.references = self.block_count if reference else 0
+        self.columns = out_features // groups + self.references
+        self.out_features = groups * self.columns
         self._lay_out(device)
 
     def _lay_out(self, device: Any) -> None:
@@ -77,7 +80,7 @@ class Layout(nn.Module):
             "occupied": n,
             "depth": j / n[:, None] * used,
             "used": used,
-            "block": _numbered(self.block_sizes),
+            "block": torch.cat([_numbered(self.block_sizes), _numbered([1] * self.references)]),
             "tile_of": _numbered(self.rows_of_tiles),
         }
         for name, value in buffers.items():
@@ -150,4 +153,4 @@ class Layout(nn.Module):
 
 def _numbered(sizes: list[int]) -> Tensor:
     """0 as often as the first size says, then 1, and so on."""
-    return torch.tensor([number for number, size in enumerate(sizes) for _ in range(size)], device="cpu")
+    return torch.tensor([number for number, size in enumerate(sizes) for _ in range(size)], dtype=torch.long, device="cpu")

@@ -5,6 +5,7 @@ Saved for backward (see `backward`) are integers, masks, and the weights that th
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from mho.effects import Stream, draws, possible, straight, transformed
 from mho.tile import Call, Drawn, Mvm, Patches, Programmed, TileView, blocks
 from mho_fast import cells
 from mho_fast.backward import Saved, Wanted, gradients, looped
-from mho_fast.codes import Planes, code_inputs, code_weights
+from mho_fast.codes import Packed, Planes, code_inputs, code_weights
 from mho_fast.epilogue import Ends
 from mho_fast.kernels import Kernels
 from mho_fast.product import Product
@@ -77,11 +78,12 @@ class Fast:
         w = Mvm(call).read(w)
         if planes is None:
             planes = Planes(*CodedWeights.apply(w, replace(product, shares=True)))
-        arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
+        product = replace(product, packed=planes.packed)
+        arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes[:2], product)
         parts = self._parts(product)
         with torch.no_grad():
-            found = [TileProduct.forward(*arguments[:3], one.call.factor, *planes, one)[0] for one in parts]
-        y = torch.stack(found).sum(0) if found else None
+            found = (TileProduct.forward(*arguments[:3], one.call.factor, *planes[:2], one)[0] for one in parts)
+            y = functools.reduce(Tensor.add_, found) if parts else None
         if differentiated or transformed():
             whole = TileProduct.apply(*arguments)[0]
             return whole if y is None else straight(whole, y)
@@ -102,7 +104,8 @@ class Fast:
         """The weights of a root forward, for layers that use them at every time step."""
         w, planes = self._weights(call, weight)
         if planes is None and not self.view.plan.read:
-            planes = Planes(*CodedWeights.apply(w, self.product(call, False)))
+            packed = None if torch.compiler.is_compiling() else Packed()
+            planes = Planes(*CodedWeights.apply(w, self.product(call, False)), packed)
         return Drawn(w, planes)
 
     def _weights(self, call: Call, weight: Tensor | None) -> Drawn:
@@ -119,7 +122,9 @@ class Fast:
         kept = call.chip.coded
         if "planes" not in kept:
             kept["planes"], kept["bound"] = CodedWeights.apply(call.chip.weights, self.product(call, False))
-        return Planes(kept["planes"], kept["bound"])
+        if torch.compiler.is_compiling():
+            return Planes(kept["planes"], kept["bound"])
+        return Planes(kept["planes"], kept["bound"], kept.setdefault("packed", Packed()))
 
     def _ranges(self, call: Call, pixels: Tensor) -> Tensor:
         """Input ranges [tile, 1], or [vector, tile, 1] where they are dynamic."""
@@ -142,7 +147,7 @@ class Fast:
         read = []
         with self.kernels.apart("read-out"):
             for one in self._parts(product) or [product]:
-                codes = TileProduct.forward(pixels, w, call.range, call.factor, *planes, one)[3]
+                codes = TileProduct.forward(pixels, w, call.range, call.factor, *planes[:2], one)[3]
                 read.append(codes.to(torch.float32) * product.epilogue.adc.step)
         if len(read) == 1 or self.view.dac is None:
             return read[0]
@@ -166,7 +171,7 @@ class CodedWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(w: Tensor, product: Product) -> tuple[Tensor, Tensor]:
-        planes, bound = code_weights(w, product.epilogue, product.kernels, product.shares)
+        planes, bound, _ = code_weights(w, product.epilogue, product.kernels, product.shares)
         return tiles_by_pixel(planes, product.view.layout.rows_of_tiles, product.route.cells), bound
 
     @staticmethod
@@ -262,14 +267,15 @@ class TileProduct(torch.autograd.Function):
         adc = epilogue.adc
         span = spread(product.view.layout, route, alpha)
         inputs = epilogue.behind_dac(code_inputs(x, span, epilogue.dac, route, kernels, product.keep, product.part))
-        shape = (product.source.count, *scale.shape) if product.keep else (0,)
+        layout, count = epilogue.layout, product.source.count
+        shape = (count, layout.row_tiles, layout.columns) if product.keep else (0,)
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None
         full = scale * adc.step if own is not None else scale * alpha * adc.step
         poison = product.source.over_window(inputs.poison)
-        out = poison.expand(product.source.count, epilogue.layout.out_features).clone()
+        out = poison.expand(count, layout.groups * scale.shape[1]).clone()
         ends = Ends(full, out, own, codes if product.keep else None)
-        epilogue.run(product.source, inputs, w, Planes(planes, bound), ends, kernels)
+        epilogue.run(product.source, inputs, w, Planes(planes, bound, product.packed), ends, kernels)
         clipped = inputs.clipped if inputs.clipped is not None else torch.empty(0, dtype=torch.int8, device=x.device)
         return out, inputs.main, clipped, codes
 
