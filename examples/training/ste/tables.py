@@ -120,8 +120,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "search-B": searched("digits_dev", "fashion_dev", "text_dev"),
     "search-C": searched("coarse_digits_dev", "coarse_fashion_dev", "coarse_text_dev"),
     "coarse_digits": of("coarse_digits", compared, "Gaussian"),
-    "coarse_fashion": of("coarse_fashion", compared, "Gaussian"),
-    "coarse_text": of("coarse_text", compared, "Gaussian"),
     "beyond": of("coarse_digits", beyond),
 }
 

@@ -47,7 +47,7 @@ class Tiny(mho.Task):
 def tiny(monkeypatch):
     """A study of every kind of arm on a task of a moment."""
     kinds = ("Gaussian", "through", "ste, ranges of through", "through, ranges by statistics", "masked at the ADC", "saturating")
-    more = {"searched": study.Arm(study.MASKED, "searched"), "warm": study.Arm(study.STE, first=study.CLEAN, draws=2)}
+    more = {"ranges searched": study.Arm(study.MASKED, "searched"), "warm": study.Arm(study.STE, first=study.CLEAN, draws=2)}
     arms = {name: study.WHY[name] for name in kinds} | more
     monkeypatch.setitem(study.TASKS, "tiny", Tiny)
     monkeypatch.setitem(study.STUDIES, "tiny", study.Study("tiny", "tiny", study.A, arms, (0,), 2))
