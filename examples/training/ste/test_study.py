@@ -66,7 +66,7 @@ def test_a_study_runs_and_goes_on_where_it_was(tiny, tmp_path, monkeypatch):
     kept = json.loads((tmp_path / "tiny.json").read_text())
     monkeypatch.setattr(study, "train", lambda *_: pytest.fail("it was there already"))
     assert study.run("tiny", tmp_path / "runs", tmp_path) == kept
-    assert tables.compared(kept, "Gaussian").count("\n") == 1 + len(tiny)
+    assert tables.compared(kept, "Gaussian").count("\n") == 3 + len(tiny)
 
 
 def test_the_page_holds_the_tables_of_the_results():
