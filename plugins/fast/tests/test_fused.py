@@ -698,7 +698,7 @@ def test_packed_integer_products_are_right():
 @pytest.mark.skipif(not tier.has_packed(), reason="no products with packed integers in this torch")
 def test_few_vectors_read_packed_weights_and_give_the_bits_of_many(hardware):
     """Weights are packed once per age, for vectors that come in small batches; copies pack their own."""
-    net = mho.to_analog(nn.Linear(600, 520), hardware(tile_yaml(rows=512))).eval()
+    net = mho.to_analog(nn.Linear(600, 1200), hardware(tile_yaml(rows=512))).eval()
     x = torch.rand(epilogue.FEW + 9, 600) * 2 - 1
     with torch.no_grad():
         mho.program(net, 0, age="1 h")

@@ -48,9 +48,10 @@ class Fast:
     @classmethod
     def explain(cls, hardware: Hardware) -> dict[str, list[tuple[str, str]]]:
         """How each tile is simulated on this machine: tier and gradients with their reasons, and every effect."""
-        mode, found = hardware.training.backward.mode, {}
+        backward, found = hardware.training.backward, {}
+        mode = backward.mode
         for name, route in routes(hardware).items():
-            by_reference = f"mode {mode}" if mode == "autograd" else "" if mode == "ste" else route.by_reference
+            by_reference = f"mode {mode}" if mode == "autograd" else "" if backward.forward_only else route.by_reference
             gradients = f"reference path: {by_reference}" if by_reference else f"fused ({mode})"
             found[name] = [("precision", f"{route.tier}: {route.why}"), ("gradients", gradients), *route.notes]
         return found

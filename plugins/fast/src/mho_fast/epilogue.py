@@ -27,8 +27,8 @@ from mho_fast.workspace import stacked, workspace
 
 ROOM = 1 << 26  # bytes of products at a time
 SMALL = 1 << 19  # operations of a tile
-FEW = 64  # vectors: for no more, weights are packed once for all calls; for more, that is little of a product
-LARGE = 1 << 18  # weights of a product that are worth it
+FEW = 64  # vectors, and at least two: weights are packed once for all calls; for more, that is little of a product
+LARGE = 1 << 20  # weights of a product that are worth it: fewer stay in the cache
 WIDE = 64  # outputs: vector code goes along them and adds the tiles of each one after the other; of fewer, in lanes
 SHORT = 64  # channels: patches of no more are gathered in half the time line by line of the kernel
 
@@ -237,7 +237,7 @@ class Epilogue(Terms):
             _tiles_at_once(source, c, codes, planes, y)
             return y
         sizes, outs = self.layout.rows_of_tiles, y.flatten(1, 2).unbind()
-        few = packed is not None and kind == torch.int32 and outs[0].shape[0] <= FEW and planes[0].numel() >= LARGE
+        few = packed is not None and kind == torch.int32 and 1 < len(outs[0]) <= FEW and planes[0].numel() >= LARGE
         if packed is not None and few and self.layout.height <= EXACT and has_packed():
             for t, (w, out) in enumerate(zip(packed.of(name, planes, sizes), outs)):
                 packed_product(_operand(source, codes, c, t), w, out)
