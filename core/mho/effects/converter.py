@@ -86,9 +86,13 @@ class Dac(Converter, kind="mho.dac"):
     @property
     def passes(self) -> tuple[float, ...]:
         """What each part of an input counts, x = sum_k passes_k part_k: the tile is read once for each, with noise of its own.
-        The field `sum`, if there is one, says where they meet: "analog" in front of the output stage, or "digital" behind a
-        conversion of each."""
+        Where they meet says `apart`."""
         return (1.0,)
+
+    @property
+    def apart(self) -> bool:
+        """Whether the parts are converted each and meet on the digital side, else in front of the output stage."""
+        return True
 
     @property
     def part_top(self) -> int | None:

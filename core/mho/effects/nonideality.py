@@ -171,9 +171,13 @@ class Nonideality(Kinded):
 
     def passes(self, x: Tensor, site: Site) -> tuple[Tensor, ...]:
         """The passes in which one MVM is read: inputs like x whose sum is x, each with noise of its own. At most one
-        effect of a tile may write it; its field `sum` says where the passes meet: "analog" in front of the output
-        stage, or "digital" behind an ADC conversion of each."""
+        effect of a tile may write it; where the passes meet says `apart`."""
         return (x,)
+
+    @property
+    def apart(self) -> bool:
+        """Whether `passes` are converted each and meet on the digital side, else in front of the output stage."""
+        return False
 
     def mvm(self, x: Tensor, w: Tensor, site: Site) -> Tensor:
         """Replaces the product, [..., tile, out]; at most one effect of a tile may."""

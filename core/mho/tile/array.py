@@ -13,28 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from mho.config import TileSpec, TrainingSpec
-from mho.effects import (
-    Compensation,
-    Correction,
-    CorrectionModule,
-    Matrix,
-    QuantiserModule,
-    Stream,
-    Surrogate,
-    draws,
-    product,
-    straight,
-)
+from mho.effects import Compensation, Correction, CorrectionModule, Matrix, Stream, Surrogate, draws, product, straight
 from mho.effects.arithmetic import transformed
 from mho.effects.gradient import CleanProduct
 from mho.effects.mapping import Mapping
 from mho.ground import MhoError, keeping
 from mho.tile.backend import Backend, Drawn, backend_for
 from mho.tile.layout import Layout
+from mho.tile.mapped import Mapped, perhaps
 from mho.tile.mvm import Call, Mvm
 from mho.tile.patches import POINT, Patches
 from mho.tile.programmed import Programmed, exactly, keeps_values
-from mho.tile.scales import Scales
 from mho.tile.session import Member, Session, stream_of
 from mho.tile.view import TileView
 from mho.tile.watch import Watch
@@ -42,7 +31,7 @@ from mho.tile.watch import Watch
 RANGE_RATE = 0.01  # of the running mean that input ranges follow: the last 100 mini-batches (R003-62)
 
 
-class TileArray(Scales, Member):
+class TileArray(Mapped, Member):
     """All tiles of one weight matrix, or of `groups` equal ones (see `Layout`), with their periphery.
 
     `forward(x [..., in], weight [out, in]) -> [..., out]` computes R003 Eq. 3 without the bias (R003-01), which the layer adds
@@ -52,10 +41,6 @@ class TileArray(Scales, Member):
     `step`, quantisers, what effects have built); the chip that is on is `chip` and is not saved with the network (`Chip.save`
     keeps it); what the layers of a network share while it runs is `session`.
     """
-
-    weight_quantiser: QuantiserModule | None
-    input_quantiser: QuantiserModule | None
-    corrections: Any  # a ModuleList of CorrectionModules
 
     def __init__(
         self, out_features: int, in_features: int, spec: TileSpec, training: TrainingSpec, *,
@@ -82,11 +67,7 @@ class TileArray(Scales, Member):
         self.chip: Programmed | None = None
         self.backend: Backend | None = None
         self.ramp = (0.0, 0.0)  # set by attach: steps before injected noise grows, and steps until it is there in full
-        self.attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
         self.after_load: Literal["", "start", "remap"] = ""  # what becomes of gamma when a checkpoint has been loaded
-        self.known: tuple[int, ...] | None = None  # which tensor gamma was last compared with, and in which version
-        self.mapped: Tensor | None = None  # [tile, out] what the mapping made of the weights then
-        self._zeros = -1, False  # version of `zero`, and whether there is one
         self.watch = Watch()
         self.exact = False  # compute the plain product, as calibration does while it watches inputs
 
@@ -107,96 +88,6 @@ class TileArray(Scales, Member):
     def device(self) -> torch.device:
         """Where scales and chip lie."""
         return self.gamma.device
-
-    # -- mapping ----------------------------------------------------------------------------------------------
-    def stored(self, weight: Tensor) -> Tensor:
-        """The weights that are written to the tiles: what corrections and the `weight_quantiser` make of them (R002-02)."""
-        for c in self.corrections:
-            weight = c.weights(weight)
-        return weight if self.weight_quantiser is None else self.weight_quantiser(weight)
-
-    @torch.no_grad()
-    def unquantise_(self, weight: Tensor) -> None:
-        """Make the quantised weights the weights, and take the quantisers off. Raises `MhoError` where a correction stands
-        between."""
-        if self.weight_quantiser is not None:
-            if any(type(c).weights is not CorrectionModule.weights for c in self.corrections):
-                raise MhoError(f"layer {self.name!r}: quantised weights behind a digital correction cannot become weights")
-            weight.copy_(self.weight_quantiser(weight))
-        self.weight_quantiser = self.input_quantiser = None
-
-    def on_tiles(self, weight: Tensor) -> Tensor:
-        """[out, in] or [group, out, in] -> [tile, out, row], in the units of the layer."""
-        return self.layout.cut_weight(self.stored(weight))
-
-    def normalised(self, weight: Tensor) -> Tensor:
-        """w / gamma, saturated at the device range, [tile, out, row]."""
-        return (self.on_tiles(weight) / self.gamma.unsqueeze(-1)).clamp(-1, 1)
-
-    def digital(self, weight: Tensor) -> Tensor:
-        """The matrix that the tiles stand for, shaped like `weight`: learned output scales included."""
-        return self.stored(weight) * self.layout.spread(self.output_factor())
-
-    @torch.no_grad()
-    def remap(self, weight: Tensor) -> None:
-        """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
-        gamma scales the conductances down exactly as it scales the outputs up."""
-        self.gamma.copy_(self._mapped(weight))
-        self.zero.copy_((self.gamma == 1) & (self.on_tiles(weight.detach()) == 0).all(-1))
-        self.settle(weight)
-
-    @torch.no_grad()
-    def settle(self, weight: Tensor, training: bool = False) -> None:
-        """Gamma is meant for these weights, whatever the mapping would make of them: `follow` looks for changes since. While
-        steps of an optimizer train them (`training`), gamma stays as long as the weights are within range."""
-        self.known = self._state_of(weight)
-        if hasattr(weight, "to_local"):
-            return  # a shard (FSDP2)
-        self.mapped = None if training else self._mapped(weight)
-
-    def _mapped(self, weight: Tensor) -> Tensor:
-        """gamma [tile, out] that the mapping makes of weights."""
-        return self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout)).to(self.gamma.dtype)
-
-    @torch.no_grad()
-    def follow(self, weight: Tensor) -> None:
-        """Map the weights anew if they were changed (in place, exchanged, computed) since gamma was made for them, such that the
-        mapping makes something else of them now; in an attached training, only columns whose weights exceed their range."""
-        if torch.compiler.is_compiling() or transformed() or weight.is_meta or hasattr(weight, "to_local"):
-            return
-        version = self._state_of(weight)
-        if version is not None and version == self.known:
-            return
-        found, self.known = self._mapped(weight), version
-        if not (self.is_attached or self.mapped is None):
-            if not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
-                self.remap(weight)
-        elif _perhaps(over := found > self.gamma * (1 + 1e-6)):
-            self.gamma.copy_(torch.where(over, found, self.gamma))
-
-    def _state_of(self, weight: Tensor) -> tuple[int, ...] | None:
-        """Which parameter a weight is, where its values lie, and how often they, quantiser and corrections were changed in place;
-        None for a weight that is no parameter (computed by pruning, given to `functional_call`): always looked at."""
-        owner = weight if weight._base is None else weight._base
-        if not isinstance(owner, nn.Parameter) or owner.is_inference():
-            return None
-        changing = [m for m in (self.weight_quantiser, *self.corrections) if m is not None]
-        others = [t._version for m in changing for t in (*m.parameters(), *m.buffers())]
-        return id(owner), owner.data_ptr(), owner._version, *others
-
-    @torch.no_grad()
-    def follow_zeros(self, weight: Tensor) -> None:
-        """After an optimizer step: columns that were 0 when they were mapped are mapped anew, as if converted after it."""
-        if self.zero._version != self._zeros[0]:
-            self._zeros = self.zero._version, _perhaps(self.zero)
-        if self._zeros[1]:
-            self.gamma.copy_(torch.where(self.zero > 0, self._mapped(weight), self.gamma))
-
-    @torch.no_grad()
-    def clip_(self, weight: Tensor, limit: float) -> None:
-        """|w| <= limit gamma, in place (R003-68)."""
-        bound = self.layout.spread(self.gamma * limit).to(weight.dtype)
-        weight.copy_(torch.minimum(torch.maximum(weight, -bound), bound))
 
     # -- forward ----------------------------------------------------------------------------------------------
     def forward(self, x: Tensor | Patches, weight: Tensor, drawn: Drawn | None = None) -> Tensor:
@@ -278,7 +169,7 @@ class TileArray(Scales, Member):
         if w is not None and self.view.mapping.sliced and not self.per_sample:
             drawn, w = Drawn(call.weights(w)), None
         if self.backend is not None and not self.per_sample and self.backend.takes(call, weight, differentiated):
-            y = call.joined(self.backend.outputs(call, x, w, drawn, differentiated))
+            y = self.view.joined(self.backend.outputs(call, x, w, drawn, differentiated))
             return y if call.offset is None else y + self._offset(call, x)
         if not self.per_sample:
             return Mvm(call)(x.rows(), call.weights(w) if drawn is None else drawn.w)
@@ -301,7 +192,8 @@ class TileArray(Scales, Member):
         chip = self.chip if self.deployed else None
         noisy = self.training and chip is None
         return Call(
-            self.view, stream, chip, self.gamma, self.digital_scale(), self._digital_offset(),
+            self.view, stream, chip, self.gamma, self.digital_scale(),
+            self._column_scale() * self.view.offset if self.view.offset else None,
             self.input_range if chip is None or chip.range is None or not self.learns_range else chip.range,
             backward=self.training_spec.backward,
             strength=self._injection() if noisy else None,
@@ -312,17 +204,13 @@ class TileArray(Scales, Member):
 
     def digital_scale(self) -> Tensor:
         """[tile, out] what the periphery multiplies converted outputs by, besides the input range."""
-        chip = self.chip if self.deployed else None
-        scale = (self.gamma if chip is None else chip.gamma) * self.output_factor()
-        if self.view.mapping.apart:
-            scale = torch.stack([f * scale for f in self.view.factors], -1).flatten(1)
+        chip, scale = self.chip if self.deployed else None, self.view.line_factors(self._column_scale())
         return scale if chip is None or chip.gain is None else scale * chip.gain
 
-    def _digital_offset(self) -> Tensor | None:
-        """[tile, out] what the periphery multiplies the sum of the inputs by."""
-        if not self.view.offset:
-            return None
-        return (self.chip.gamma if self.deployed and self.chip else self.gamma) * self.output_factor() * self.view.offset
+    def _column_scale(self) -> Tensor:
+        """gamma s [tile, out] of the weights that are in use."""
+        chip = self.chip if self.deployed else None
+        return (self.gamma if chip is None else chip.gamma) * self.output_factor()
 
     def draw(self, weight: Tensor) -> Drawn | None:
         """The weights that every call of this root forward sees, for `forward(..., drawn=)`: layers that loop over time
@@ -430,11 +318,6 @@ class TileArray(Scales, Member):
             return 1.0
         return ((self.step - first) / length).clamp(0, 1) if length else (self.step >= first).float()
 
-    @property
-    def is_attached(self) -> bool:
-        """Whether an optimizer step advances the ramp of this array."""
-        return self.attached_as == id(self)
-
     # -- a chip -----------------------------------------------------------------------------------------------
     @torch.no_grad()
     def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: object = None, lean: bool = False) -> None:
@@ -442,7 +325,7 @@ class TileArray(Scales, Member):
         the fingerprint `of` is kept from chip to chip. A `lean` chip is only named here, and made in every forward. Raises
         `MhoError` for weights that are NaN or infinite."""
         self.follow(weight)
-        if not _perhaps(weight.isfinite().all()):
+        if not perhaps(weight.isfinite().all()):
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         if lean:
             self.chip = Programmed(key, self.gamma.clone(), None, None, {}, self._state_of(weight), t)
@@ -476,31 +359,34 @@ class TileArray(Scales, Member):
             self.chip = replace(self.chip, time=t)
             return
         compensation = self.spec.compensation
-        compensates = isinstance(compensation, Compensation)
-        if compensates and t and self.chip.reference is None:
+        if isinstance(compensation, Compensation) and t and self.chip.reference is None:
             self.age(0.0)
         chip = self.chip.at(t, self._weights_at(self.chip, t))
-        if isinstance(compensation, Compensation):
-            now = self._read_out(chip, compensation)
-            gain = compensation.gain(chip.reference, now, self.view.geometry) if t and chip.reference is not None else None
-            chip = replace(chip, gain=gain, reference=chip.reference if t else now)
-        self.chip, training, self.training = chip, self.training, False  # what is read is the chip, also while one trains
+        training, self.training = self.training, False  # what is read is the chip, also while one trains
         try:
-            found = [r for c in self.corrections if (r := c.repair(self._read)) is not None]
+            if isinstance(compensation, Compensation):
+                now = self._read_out(chip, compensation)
+                gain = compensation.gain(chip.reference, now, self.view.geometry) if t and chip.reference is not None else None
+                chip = replace(chip, gain=gain, reference=chip.reference if t else now)
+            self.chip = chip
+            for c in self.corrections:
+                if (repair := c.repair(self._read)) is not None:
+                    chip = replace(chip, repair=repair)
         finally:
             self.training = training
-        self.chip = replace(chip, repair=found[-1]) if found else chip
+        self.chip = chip
 
     def _read(self, x: Tensor) -> dict[str, Tensor]:
         """`trace` for inputs x [vector, in] of the layer on the chip that is on, see `CorrectionModule.repair`."""
         assert self.chip is not None
         kind = torch.float64 if self.gamma.dtype == torch.float64 else torch.float32
         given = self.dac_inputs(Patches(x.to(kind))).rows()
-        xs = self.layout.cut(given)
-        exact = self.layout.add_up(
-            product(xs, self.view.summed(self.chip.target).to(kind)) * (self.chip.gamma * self.output_factor())
-        )
-        return {**self.trace(given, None, f"repair at {self.chip.time:g} s"), "given": xs, "exact": exact}
+        xs, scale, view = self.layout.cut(given), self._column_scale(), self.view
+        exact = view.joined(product(xs, view.summed(self.chip.target).to(kind)) * view.line_factors(scale))
+        if share := view.mapping.offset(0.0):  # of ideal devices, that conduct nothing at g_min
+            exact = exact + xs.sum(-1, keepdim=True) * (share * scale)
+        seen = self.trace(given, None, f"repair at {self.chip.time:g} s")
+        return {**seen, "given": xs, "exact": self.layout.add_up(exact)}
 
     def _weights_at(self, chip: Programmed, t: float) -> Tensor:
         w = None if self.backend is None else self.backend.aged(chip, t)
@@ -524,17 +410,7 @@ class TileArray(Scales, Member):
         x = (x.to(kind) * layout.used).repeat(compensation.repeats, 1, 1)
         stream = stream_of(chip.key, draws.fold(chip.key, "read-out", chip.time), chip.time, len(x))
         ones = torch.ones_like(self.gamma).repeat(1, self.view.lines)
-        call = Call(
-            self.view,
-            stream,
-            chip,
-            self.gamma,
-            ones,
-            None,
-            ones[:, :1],
-            self.training_spec.backward,
-            kernels=getattr(self.backend, "kernels", None),
-        )
+        call = replace(self.call(stream), chip=chip, factor=ones, offset=None, range=ones[:, :1])
         y = None if self.backend is None else self.backend.read_out(call, x)
         if y is not None:
             return y
@@ -562,11 +438,6 @@ class TileArray(Scales, Member):
         layout = self.layout
         tiles = f"{layout.row_tiles}x{layout.block_count} tiles, {len(self.view.plan.effects)} effects"
         return f"{layout.out_features}x{layout.in_features} weights on {tiles}"
-
-
-def _perhaps(found: Tensor) -> bool:
-    """Whether any of it is true. An accelerator is not waited for: there it may be."""
-    return found.device.type != "cpu" or bool(found.any())
 
 
 def _as_target(target: Tensor, weight: Tensor) -> bool:

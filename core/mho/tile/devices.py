@@ -55,12 +55,6 @@ class Devices:
         """Of one weight."""
         return len(self.factors)
 
-    @property
-    def lines(self) -> int:
-        """Columns, and conversions, of one output: `mapping.columns` from our own `factors`, since a compiler cannot follow one
-        property of a schema into another."""
-        return self.slices if self.mapping.apart else 1
-
     def split(self, w: Tensor) -> Tensor:
         """The slices of normalised weights, [tile, slices of every output, row]."""
         return self.mapping.split(w).flatten(-3, -2) if self.mapping.sliced else w

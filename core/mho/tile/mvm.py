@@ -67,11 +67,6 @@ class Call:
         """Derivative of DAC and ADC: "through" (masked straight-through), "ste" or "zero"."""
         return self.backward.rounding if self.backward.mode == "autograd" else "through"
 
-    def joined(self, y: Tensor) -> Tensor:
-        """Digital values [..., columns of all outputs] -> [..., out]: slices that are apart are added up."""
-        lines = self.view.lines
-        return y if lines == 1 else y.unflatten(-1, (-1, lines)).sum(-1)
-
     def site(self, placed: Placed, stage: str, stream: Stream | None = None, part: slice | None = None) -> Site:
         """What an effect knows in a stage of this call. Without a chip its constants belong to the mini-batch."""
         stream = self.stream if stream is None else stream
@@ -126,7 +121,7 @@ class Mvm:
         if alpha is not None:
             y, alpha = self.within_bound(y, xs, alpha, w)
             alpha = alpha.detach() if self.call.rounding == "through" else alpha
-        y = self.call.joined(y * (self.call.factor if alpha is None else self.call.factor * alpha))
+        y = self.call.view.joined(y * (self.call.factor if alpha is None else self.call.factor * alpha))
         return self.note("digital", y if self.call.offset is None else y + self.offset(code, alpha))
 
     def offset(self, code: Tensor, alpha: Tensor | None) -> Tensor:
@@ -195,11 +190,11 @@ class Mvm:
 
     def in_parts(self, x: Tensor, w: Tensor) -> Tensor:
         """The same, part after part."""
-        analog = getattr(self.call.view.dac, "sum", "") == "analog"
+        apart = self.call.view.dac is None or self.call.view.dac.apart
         runs = [(f, self.again(k), self.again(k).part(x, k)) for k, f in enumerate(self.passes)]
-        ys = [f * (mvm.analog(part, w) if analog else mvm.in_passes(part, w)) for f, mvm, part in runs]
+        ys = [f * (mvm.in_passes(part, w) if apart else mvm.analog(part, w)) for f, mvm, part in runs]
         y = torch.stack(ys).sum(0)
-        return self.adc(self.output(y)) if analog else y
+        return y if apart else self.adc(self.output(y))
 
     def in_passes(self, x: Tensor, w: Tensor) -> Tensor:
         """The same for one part of the inputs."""
@@ -209,9 +204,9 @@ class Mvm:
         parts = placed.effect.passes(x, self.call.site(placed, "passes"))
         passes = [self.again(k) for k in range(len(parts))]
         ys = [mvm.analog(part, w) for mvm, part in zip(passes, parts)]
-        if getattr(placed.effect, "sum", "analog") == "analog":
-            return self.adc(self.output(torch.stack(ys).sum(0)))
-        return torch.stack([mvm.adc(mvm.output(y)) for mvm, y in zip(passes, ys)]).sum(0)
+        if placed.effect.apart:
+            return torch.stack([mvm.adc(mvm.output(y)) for mvm, y in zip(passes, ys)]).sum(0)
+        return self.adc(self.output(torch.stack(ys).sum(0)))
 
     def analog(self, x: Tensor, w: Tensor) -> Tensor:
         """Eq. 6: sum_j w_ij x_j, and IR-drop and read noise while it accumulates (in the order of the signal, R003-09)."""

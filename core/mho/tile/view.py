@@ -32,7 +32,8 @@ class TileView(Devices):
 
     name     of the layer; with the kinds of its parts it names their random numbers (`path`)
     layout   of what is multiplied: `mapping.columns` for every output; that of the outputs themselves is `matrix`
-    factors, offset   what each slice of a weight counts, and what the digital side adds to it (`Mapping`)
+    factors, offset, lines   what each slice of a weight counts, what the digital side adds to it, and how many columns,
+             and conversions, one output has (`mapping.columns`)
     channel  rows of one input channel
     built    what effects have built: parameters that are trained, and parts of the array
     constants  what effects have set in `prepare`, for views of one chip (`on_chip`)
@@ -48,6 +49,7 @@ class TileView(Devices):
     path: tuple[int, int]
     factors: tuple[float, ...] = (1.0,)
     offset: float = 0.0
+    lines: int = 1
     channel: int = 1
     constants: Constants = field(default_factory=dict)
 
@@ -58,7 +60,7 @@ class TileView(Devices):
         """The view of a new array, with everything that its effects build. Raises `MhoError` where an effect builds
         something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
         path, mapping, device = draws.words("layer", name), cast(Mapping, spec.mapping), spec.device
-        slices = mapping.factors, mapping.offset(device.g_min / (device.g_max - device.g_min))
+        slices = mapping.factors, mapping.offset(device.g_min / (device.g_max - device.g_min)), mapping.columns
         view = cls(name, spec, backward, _plan(spec, name), layout, matrix or layout, nn.ModuleDict(), path, *slices, channel)
         plan = view.plan
         for p in plan.effects:
@@ -122,6 +124,14 @@ class TileView(Devices):
 
     def in_rows(self, w: Tensor) -> Tensor:
         return self.layout.in_rows(w)
+
+    def line_factors(self, v: Tensor) -> Tensor:
+        """v [tile, out] times what each slice counts, [tile, columns of all outputs], where slices are apart."""
+        return torch.stack([f * v for f in self.factors], -1).flatten(1) if self.mapping.apart else v
+
+    def joined(self, y: Tensor) -> Tensor:
+        """Digital values [..., columns of all outputs] -> [..., out]: slices that are apart are added up."""
+        return y if self.lines == 1 else y.unflatten(-1, (-1, self.lines)).sum(-1)
 
     # -- sites ------------------------------------------------------------------------------------------------
     def site(self, placed: Placed, stage: str, stream: Stream, **about: Any) -> Site:

@@ -53,6 +53,31 @@ def test_adapters_of_two_tasks_are_swapped_on_one_chip(tmp_path):
     assert not torch.allclose(*found, atol=0.1)
 
 
+class Sequence(nn.Module):
+    """Layers with several weight matrices."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.attention = nn.LSTM(6, 8, batch_first=True), nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        y = self.lstm(x)[0]
+        return self.attention(y, y, y, need_weights=False)[0]
+
+
+def test_adapters_of_layers_with_several_matrices_come_back(tmp_path):
+    torch.manual_seed(0)
+    model, x = Sequence(), torch.randn(3, 5, 6)
+    net, other = (mho.to_analog(model, "ideal.exact").eval() for _ in range(2))
+    with torch.no_grad():
+        for p in mho.adapt(net, rank=2):
+            p.add_(0.1 * torch.randn_like(p))
+    mho.save_adapters(net, tmp_path)
+    assert not torch.allclose(other(x), net(x), atol=1e-3)
+    mho.load_adapters(other, tmp_path)
+    assert torch.equal(other(x), net(x))
+
+
 def test_peft_puts_them_on_the_torch_model_and_merges_them(tmp_path):
     peft = pytest.importorskip("peft")
     model = network()

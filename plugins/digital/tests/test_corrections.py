@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from mho_digital.adapters import Adapter
-from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels
+from mho_digital.corrections import Affine, ChannelScaling, GainAndOffset, OutlierChannels
 from mho_kit import CorrectionContract
+from mho_kit.fixtures import needs
 from torch import nn
 
 import mho
@@ -113,6 +114,28 @@ def test_gains_and_offsets_are_read_from_the_chip(skewed):
     assert torch.allclose(offset, -gain * gamma * torch.linspace(-0.2, 0.2, 6), atol=1e-3)
     mho.unprogram(net)
     assert error(net, layer, x) > 0.4
+
+
+@needs("mho-circuit")
+@pytest.mark.parametrize("sum", ["digital", "analog"])
+@pytest.mark.parametrize(
+    ("sign", "pair"),
+    [("pair", "active"), ("pair", "both"), ("columns", "single"), ("offset", "single"), ("twos_complement", "single")],
+)
+def test_gains_are_fitted_to_the_exact_products_of_sliced_weights(monkeypatch, sign, pair, sum):
+    """Digits of 5 bits on ideal devices: x_i round(15 w_ij/gamma_i) gamma_i/15, whatever holds them, and offset devices that
+    conduct 1 of 25 uS where they hold 0."""
+    layer, x, seen = nn.Linear(50, 6, bias=False), torch.randn(64, 50, generator=torch.Generator().manual_seed(0)), []
+    mapping = f"mapping: {{kind: circuit.digits, bits: 5, digit: 2, sign: {sign}, sum: {sum}}}"
+    tile = f"    {mapping}\n    device: {{g_min: {0 if pair == 'active' else 1} uS, g_max: 25 uS, pair: {pair}}}\n"
+    net = mho.to_analog(layer, hardware("digital.affine", tile)).eval().requires_grad_(False)
+    mho.calibrate(net, [x])
+    monkeypatch.setattr(GainAndOffset, "repair", lambda self, read: seen.append(read(x)))
+    mho.program(net, seed=0)
+    w = net.tiles.layout.cut_weight(layer.weight.detach())
+    gamma = w.abs().amax(-1, keepdim=True)
+    exact = net.tiles.layout.add_up(mho.product(net.tiles.layout.cut(x), (15 * w / gamma).round() * gamma / 15))
+    assert torch.allclose(seen[0]["exact"], exact, atol=1e-5) and torch.allclose(seen[0]["outputs"], exact, atol=1e-4)
 
 
 def test_a_noisy_read_shrinks_the_gain_to_what_minimises_the_error(skewed):

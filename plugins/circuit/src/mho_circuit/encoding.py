@@ -38,6 +38,10 @@ class SerialDac(Dac, kind="circuit.serial_dac"):
             yield ("bits",), "digits are those of an integer: say how many bits an input has"
 
     @property
+    def apart(self) -> bool:
+        return self.sum == "digital"
+
+    @property
     def part_top(self) -> int:
         return int(2**self.digit - 1)
 

@@ -50,5 +50,9 @@ class TwoPhase(Nonideality, kind="circuit.two_phase"):
     sum: Literal["analog", "digital"] = Field("analog", source=f"{RASCH}, Methods, PCM polarity")
     """sum the phases in front of the ADC, or convert each"""
 
+    @property
+    def apart(self) -> bool:
+        return self.sum == "digital"
+
     def passes(self, x: Tensor, site: Site) -> tuple[Tensor, ...]:
         return x.clamp(min=0), x.clamp(max=0)

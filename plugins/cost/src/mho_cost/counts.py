@@ -206,11 +206,11 @@ def _on_tiles(a: TileArray, layer: AnalogLayer, key: str, uses: int) -> LayerCou
 def _passes(a: TileArray) -> tuple[int, int]:
     """Reads of one vector, by the DAC and by an effect, and conversions behind them: one where passes meet before the ADC."""
     reads = 1 if a.view.dac is None else len(a.view.dac.passes)
-    converted = reads if getattr(a.view.dac, "sum", "analog") == "digital" else 1
+    converted = reads if a.view.dac is not None and a.view.dac.apart else 1
     for placed in a.view.plan.passes:
         x, key = torch.zeros(1, a.layout.row_tiles, a.layout.height), draws.key("cost")
         n = len(placed.effect.passes(x, a.view.site(placed, "passes", Stream(key, key))))
-        reads, converted = reads * n, converted * (1 if getattr(placed.effect, "sum", "analog") == "analog" else n)
+        reads, converted = reads * n, converted * (n if placed.effect.apart else 1)
     return reads, converted
 
 

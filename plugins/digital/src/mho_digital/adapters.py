@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from mho import AnalogLayer, Correction, Field
 from mho.effects import CorrectionModule, Matrix, Outputs
 from mho.ground import MhoError, whole
+from mho.tile import TileArray
 
 LORA = "Li et al. 2026 (AHWA-LoRA), after Hu et al. 2022"
 PREFIX = "base_model.model."  # of layers in files of PEFT
@@ -86,11 +88,13 @@ def adapt(
 def adapters(net: nn.Module) -> Iterator[tuple[str, LowRank]]:
     """Every adapter, with the name of its weight matrix: that of the layer, and of the matrix where there are several."""
     for name, layer in net.named_modules():
-        if isinstance(layer, AnalogLayer):
-            for key, array in layer.arrays().items():
-                for c in array.corrections:
-                    if isinstance(c, LowRank):
-                        yield f"{name}.{key}".strip("."), c
+        for matrix, array in matrix_names(name, layer).items() if isinstance(layer, AnalogLayer) else ():
+            yield from ((matrix, c) for c in array.corrections if isinstance(c, LowRank))
+
+
+def matrix_names(name: str, layer: AnalogLayer) -> dict[str, TileArray]:
+    """The tile arrays of a layer of that name, by the names of their matrices: of the only one, that of the layer."""
+    return {f"{name}.{key}".strip("."): array for key, array in layer.arrays().items()}
 
 
 def parameters(net: nn.Module) -> dict[str, nn.Parameter]:
@@ -123,13 +127,14 @@ def load_adapters(net: nn.Module, folder: str | Path) -> None:
         rank, alpha = int(about["r"]), float(about["lora_alpha"])
     except (OSError, ValueError, KeyError, SafetensorError) as e:
         raise MhoError(f"{folder} holds no adapters ({type(e).__name__}: {e})") from None
-    names = sorted({k.removeprefix(PREFIX).rpartition(".lora_")[0] for k in tensors})
+    names = {k.removeprefix(PREFIX).rpartition(".lora_")[0] for k in tensors}
+    layers = [n for n, m in net.named_modules() if isinstance(m, AnalogLayer) and names & set(matrix_names(n, m))]
     grads = {id(p): p.requires_grad for p in net.parameters()}
-    adapt(net, rank, tuple({n for n, m in net.named_modules() if isinstance(m, AnalogLayer) and n in names}), alpha=alpha)
+    adapt(net, rank, tuple(map(glob.escape, layers)), alpha=alpha)
     for p in net.parameters():
         p.requires_grad_(grads.get(id(p), True))
     found = parameters(net)
-    for name in names:
+    for name in sorted(names):
         for key in (f"{PREFIX}{name}.lora_{x}.weight" for x in "AB"):
             if not (key in found and key in tensors and found[key].shape == tensors[key].shape):
                 raise MhoError(f"{folder}: the adapter of {name!r} does not fit this network")

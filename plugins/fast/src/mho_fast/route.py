@@ -131,7 +131,7 @@ def _unsupported(plan: Plan, spec: TileSpec) -> str:
     """What the fused path cannot do at all."""
     if plan.passes:
         return f"{plan.passes[0].effect.kind} reads a tile in several passes"
-    if isinstance(spec.dac, Dac) and len(spec.dac.passes) > 1 and getattr(spec.dac, "sum", "") == "analog":
+    if isinstance(spec.dac, Dac) and len(spec.dac.passes) > 1 and not spec.dac.apart:
         return f"{spec.dac.kind} adds up the currents of several passes"
     if isinstance(spec.dac, Dac) and spec.dac.halvings:
         return "bound management repeats products"

@@ -1,0 +1,129 @@
+"""The weights of a matrix as its tiles hold them: corrected, quantised, cut, and divided by gamma, which follows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mho.effects import CorrectionModule, QuantiserModule
+from mho.effects.arithmetic import transformed
+from mho.ground import MhoError
+from mho.tile.scales import Scales
+
+
+class Mapped(Scales):
+    """What becomes of the weights [out, in] of a layer, or [group, out, in], on the way to the tiles; the layer keeps them.
+
+    known   which tensor gamma was last compared with, and in which version
+    mapped  [tile, out] what the mapping made of the weights then
+    """
+
+    name: str
+    weight_quantiser: QuantiserModule | None
+    input_quantiser: QuantiserModule | None
+    corrections: Any  # a ModuleList of CorrectionModules
+    known: tuple[int, ...] | None = None
+    mapped: Tensor | None = None
+    attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
+    _zeros = -1, False  # version of `zero`, and whether there is one
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether optimizer steps train these weights, and advance the ramp."""
+        return self.attached_as == id(self)
+
+    def stored(self, weight: Tensor) -> Tensor:
+        """The weights that are written to the tiles: what corrections and the `weight_quantiser` make of them (R002-02)."""
+        for c in self.corrections:
+            weight = c.weights(weight)
+        return weight if self.weight_quantiser is None else self.weight_quantiser(weight)
+
+    @torch.no_grad()
+    def unquantise_(self, weight: Tensor) -> None:
+        """Make the quantised weights the weights, and take the quantisers off. Raises `MhoError` where a correction stands
+        between."""
+        if self.weight_quantiser is not None:
+            if any(type(c).weights is not CorrectionModule.weights for c in self.corrections):
+                raise MhoError(f"layer {self.name!r}: quantised weights behind a digital correction cannot become weights")
+            weight.copy_(self.weight_quantiser(weight))
+        self.weight_quantiser = self.input_quantiser = None
+
+    def on_tiles(self, weight: Tensor) -> Tensor:
+        """[out, in] or [group, out, in] -> [tile, out, row], in the units of the layer."""
+        return self.layout.cut_weight(self.stored(weight))
+
+    def normalised(self, weight: Tensor) -> Tensor:
+        """w / gamma, saturated at the device range, [tile, out, row]."""
+        return (self.on_tiles(weight) / self.gamma.unsqueeze(-1)).clamp(-1, 1)
+
+    def digital(self, weight: Tensor) -> Tensor:
+        """The matrix that the tiles stand for, shaped like `weight`: learned output scales included."""
+        return self.stored(weight) * self.layout.spread(self.output_factor())
+
+    @torch.no_grad()
+    def remap(self, weight: Tensor) -> None:
+        """Set gamma so that the weights fill the device range again (R003-69). The function of the layer stays, since
+        gamma scales the conductances down exactly as it scales the outputs up."""
+        self.gamma.copy_(self._mapped(weight))
+        self.zero.copy_((self.gamma == 1) & (self.on_tiles(weight.detach()) == 0).all(-1))
+        self.settle(weight)
+
+    @torch.no_grad()
+    def settle(self, weight: Tensor, training: bool = False) -> None:
+        """Gamma is meant for these weights, whatever the mapping would make of them: `follow` looks for changes since. While
+        steps of an optimizer train them (`training`), gamma stays as long as the weights are within range."""
+        self.known = self._state_of(weight)
+        if hasattr(weight, "to_local"):
+            return  # a shard (FSDP2)
+        self.mapped = None if training else self._mapped(weight)
+
+    def _mapped(self, weight: Tensor) -> Tensor:
+        """gamma [tile, out] that the mapping makes of weights."""
+        return self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout)).to(self.gamma.dtype)
+
+    @torch.no_grad()
+    def follow(self, weight: Tensor) -> None:
+        """Map the weights anew if they were changed (in place, exchanged, computed) since gamma was made for them, such that the
+        mapping makes something else of them now; in an attached training, only columns whose weights exceed their range."""
+        if torch.compiler.is_compiling() or transformed() or weight.is_meta or hasattr(weight, "to_local"):
+            return
+        version = self._state_of(weight)
+        if version is not None and version == self.known:
+            return
+        found, self.known = self._mapped(weight), version
+        if not (self.is_attached or self.mapped is None):
+            if not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
+                self.remap(weight)
+        elif perhaps(over := found > self.gamma * (1 + 1e-6)):
+            self.gamma.copy_(torch.where(over, found, self.gamma))
+
+    def _state_of(self, weight: Tensor) -> tuple[int, ...] | None:
+        """Which parameter a weight is, where its values lie, and how often they, quantiser and corrections were changed in place;
+        None for a weight that is no parameter (computed by pruning, given to `functional_call`): always looked at."""
+        owner = weight if weight._base is None else weight._base
+        if not isinstance(owner, nn.Parameter) or owner.is_inference():
+            return None
+        changing = [m for m in (self.weight_quantiser, *self.corrections) if m is not None]
+        others = [t._version for m in changing for t in (*m.parameters(), *m.buffers())]
+        return id(owner), owner.data_ptr(), owner._version, *others
+
+    @torch.no_grad()
+    def follow_zeros(self, weight: Tensor) -> None:
+        """After an optimizer step: columns that were 0 when they were mapped are mapped anew, as if converted after it."""
+        if self.zero._version != self._zeros[0]:
+            self._zeros = self.zero._version, perhaps(self.zero)
+        if self._zeros[1]:
+            self.gamma.copy_(torch.where(self.zero > 0, self._mapped(weight), self.gamma))
+
+    @torch.no_grad()
+    def clip_(self, weight: Tensor, limit: float) -> None:
+        """|w| <= limit gamma, in place (R003-68)."""
+        bound = self.layout.spread(self.gamma * limit).to(weight.dtype)
+        weight.copy_(torch.minimum(torch.maximum(weight, -bound), bound))
+
+
+def perhaps(found: Tensor) -> bool:
+    """Whether any of it is true. An accelerator is not waited for: there it may be."""
+    return found.device.type != "cpu" or bool(found.any())
