@@ -325,7 +325,7 @@ class TileArray(Mapped, Member):
         the fingerprint `of` is kept from chip to chip. A `lean` chip is only named here, and made in every forward. Raises
         `MhoError` for weights that are NaN or infinite."""
         self.follow(weight)
-        if not perhaps(weight.isfinite().all()):
+        if weight.numel() and not perhaps(torch.stack(weight.aminmax()).isfinite().all()):  # takes no memory
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         if lean:
             self.chip = Programmed(key, self.gamma.clone(), None, None, {}, self._state_of(weight), t)

@@ -81,7 +81,7 @@ def code_weights(w: Tensor, terms: Terms, kernels: Kernels, shared: bool) -> Pla
     def eager() -> Tensor:
         bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
         alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
-        for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
+        for part in blocks(w.shape[1], w.shape[0] * w.shape[2], w.device) if alone else [slice(0, w.shape[1])]:
             for plane, codes in zip(planes, codes_of(w[:, part], bound, terms.phi_sites(), route)):
                 plane[:, part].copy_(codes)
         return bound
@@ -132,7 +132,7 @@ def code_inputs(
         code(x, span, inputs, dac, route, number)
 
     def eager() -> None:
-        for b in blocks(*x.shape):
+        for b in blocks(*x.shape, x.device):
             code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), dac, route, number)
 
     kernels.run("DAC" if number is None else f"DAC part {number}", lambda _: kernel, (x, span, inputs), eager, x.numel())

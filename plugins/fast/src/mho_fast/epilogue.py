@@ -22,12 +22,11 @@ from mho_fast.kernels import Kernels
 from mho_fast.route import Route, Step
 from mho_fast.source import Source, tiles_by_pixel
 from mho_fast.terms import Terms
-from mho_fast.tier import int8_product, int8_products
+from mho_fast.tier import EXACT, int8_product, int8_products
 from mho_fast.workspace import stacked, workspace
 
 ROOM = 1 << 26  # bytes of products at a time
 SMALL = 1 << 19  # operations of a tile
-EXACT = 1024  # rows: 1024 * 128 * 128 = 2^24
 WIDE = 64  # outputs: vector code goes along them and adds the tiles of each one after the other; of fewer, in lanes
 SHORT = 64  # channels: patches of no more are gathered in half the time line by line of the kernel
 
@@ -174,7 +173,7 @@ class Epilogue(Terms):
     def _blocks(self, products: Products, ends: Ends, first: int) -> None:
         """Eagerly, in blocks whose temporaries stay in the cache; `first` is the number of the first vector in the call."""
         products = products._replace(draws=products.draws.hashed())
-        for b in blocks(len(ends.out), self.layout.row_tiles * self.layout.columns):
+        for b in blocks(len(ends.out), self.layout.row_tiles * self.layout.columns, ends.out.device):
             self.block(products.of(b), ends.of(b), slice(first + b.start, first + b.stop))
 
     def _chunks(self, source: Source) -> list[slice]:
