@@ -6,6 +6,7 @@ Run: python docs/make_figures.py [NAME...]
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import math
 import re
@@ -323,6 +324,27 @@ def robustness(f: Any) -> None:
     ax.legend()
 
 
+def slices(f: Any) -> None:
+    """Accuracy over time of the sweep in docs/slices.md, by the ADC, the way of slicing and the number of devices."""
+    found: dict[tuple[int, str, int], dict[float, list[float]]] = {}
+    with (IMG.parent / "data" / "slices.csv").open() as file:
+        for r in csv.DictReader(file):
+            bits, devices = int(r["grid.tiles.pcm.adc.bits"]), int(r["grid.tiles.pcm.mapping.devices"])
+            over_time = found.setdefault((bits, "one device" if devices == 1 else r["arm"], devices), {})
+            over_time.setdefault(float(r["time"]), []).append(100 * float(r["score"]))
+    axes = f.subplots(1, 3, sharey=True)
+    colours = dict(zip(("one device", "equal shares", "filled in turn", "residuals"), (INK, *COLOURS)))
+    for ax, chosen in zip(axes, sorted({bits for bits, _, _ in found})):
+        for (bits, way, devices), scores in found.items():
+            if bits == chosen:
+                style = {"color": colours[way], "linestyle": "-" if devices == 4 else "--", "marker": "o", "markersize": 3}
+                label = way if devices == 1 else f"{way}, {devices}"
+                ax.plot([*scores], [sum(v) / len(v) for v in scores.values()], label=label, **style)
+        ax.set(xscale="log", title=f"{chosen}-bit ADC", xlabel="time (s)")
+    axes[0].set_ylabel("accuracy (%)")
+    axes[-1].legend(fontsize=6)
+
+
 FIGURES: dict[str, tuple[Callable[[Any], None], tuple[float, float]]] = {
     "converters": (converters, (6.4, 2.6)),
     "mappings": (mappings, (4.6, 2.8)),
@@ -346,6 +368,7 @@ FIGURES: dict[str, tuple[Callable[[Any], None], tuple[float, float]]] = {
     "sensitivity": (sensitivity, (7.6, 2.9)),
     "exemption": (exemption, (4.6, 2.6)),
     "robustness": (robustness, (5.2, 2.9)),
+    "slices": (slices, (7.6, 3.2)),
 }
 
 

@@ -77,3 +77,11 @@ def test_no_call_ends_in_a_traceback(folder, seed):
     verbs = sorted({"check", "show", "init", "cite", *plugin_verbs()} - SKIPPED)
     for _ in range(3000 if seed else 60):
         assert_quiet(odd_call(rng, verbs))
+
+
+@pytest.mark.parametrize(
+    "call", ["translate /dev/full", "fit /dev/full --kind pcm.drift", "run task.py hardware.yaml --text /dev/full"]
+)
+def test_devices_without_an_end_are_not_read_to_their_end(folder, call):
+    pytest.importorskip("mho_exchange")
+    assert_quiet(call.split())

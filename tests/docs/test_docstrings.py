@@ -19,7 +19,7 @@ import mho
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(f.parent.name for f in (ROOT / "core" / "mho").glob("*/__init__.py") if f.parent.name != "cli")
-PLUGINS = ("mho_ideal", "mho_pcm", "mho_rram", "mho_circuit", "mho_fast")
+PLUGINS = ("mho_ideal", "mho_pcm", "mho_rram", "mho_circuit", "mho_fast", "mho_exchange")
 SAYS = re.compile(r"\b[Rr]aises?\b|\b[Ee]rrors?\b|\b[Rr]efuse[sd]?\b|\bmust\b")
 
 
@@ -30,7 +30,7 @@ def offered():
         found.setdefault(id(getattr(mho, name)), (f"mho.{name}", getattr(mho, name)))
     for place in [*(f"mho.{folder}" for folder in FOLDERS), *PLUGINS]:
         module = importlib.import_module(place)
-        names = {*vars(module), *getattr(module, "_HOME", ())}
+        names = {*vars(module), *getattr(module, "__all__", ())}
         for name in sorted(n for n in names if not n.startswith("_")):
             value = getattr(module, name)
             hook = name.startswith("mho_")  # explained by `mho.config.hooks`

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import mho
+from mho.tile import tile_arrays, unwatched
 
 CONVERTERS = "rows: 64\ncolumns: 64\ndac: {bits: 8, range: learned}\nadc: {bits: 8, bound: 10}"
 QUIET = "training: {inject: none}"
@@ -71,6 +72,29 @@ def test_weights_beyond_a_fixed_mapping_are_warned_about(hardware):
     net = network(hardware("rows: 64\nmapping: {kind: mho.direct, full: 0.1}", QUIET))
     (text,) = warned(lambda: (mho.program(net, seed=0), net(X)))
     assert "weights beyond the range of their devices are cut at 0 (" in text
+
+
+def test_weights_that_somebody_cuts_on_purpose_are_reported_only(hardware):
+    """A search has made gamma smaller than the mapping would; what the mapping itself cuts is warned about above."""
+    net = network(hardware("rows: 64", QUIET))
+    net(X)
+    array = tile_arrays(net)[0]
+    array.gamma.mul_(0.2)
+    assert not warned(lambda: (net(X), mho.program(net, seed=0), net(X)))
+    assert "weights clipped" in str(mho.conversion_report(net))
+
+
+def test_searches_are_not_watched_and_the_result_is(hardware):
+    net = network(hardware(CONVERTERS.replace("bound: 10", "bound: 0.5"), QUIET))
+    mho.calibrate(net, [X])
+
+    def search():
+        with unwatched():
+            net(X)
+
+    assert not warned(search)
+    (text,) = warned(lambda: net(X))
+    assert "outputs saturate the ADC at 0 (" in text
 
 
 def test_looking_changes_no_number(hardware):

@@ -1,7 +1,7 @@
 """Names for type checkers and, imported on first use, for `__init__.py`."""
 
 from mho.config.hardware import DIGITAL as DIGITAL, Hardware as Hardware, LayerRule as LayerRule, TileSpec as TileSpec
-from mho.config.hardware import load as load, located as located
+from mho.config.hardware import load as load, validated as validated
 from mho.config.hooks import hookimpl as hookimpl
 from mho.config.recipe import Backward as Backward, TrainingHooks as TrainingHooks, TrainingMethod as TrainingMethod
 from mho.config.recipe import TrainingSpec as TrainingSpec

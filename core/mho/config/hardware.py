@@ -9,11 +9,11 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import ValidationError, field_validator
+from pydantic import BaseModel, ValidationError, field_validator
 
 from mho.config import registry
 from mho.config.changes import changed_by
@@ -27,6 +27,7 @@ from mho.config.yamltext import Node, dotted, parse, parse_value, read, write
 from mho.ground import ConfigError, Mark, MhoError, PluginError, Problem, Source, Table, Tabular
 
 DIGITAL = "digital"
+Model = TypeVar("Model", bound=BaseModel)
 Names = str | Iterable[str]  # one or several
 _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -145,10 +146,7 @@ class Hardware(Tabular, Strict):
         tree = files.with_presets(tree)
         for change in changes:
             tree = files.with_presets(changed_by(tree, change))
-        try:
-            hardware = cls.model_validate(tree.data)
-        except ValidationError as error:
-            raise ConfigError([*files.problems, *located(error, tree, files.problems)]) from None
+        hardware = validated(cls, tree, files.problems)
         if files.problems:
             raise ConfigError(files.problems)
         return hardware.written_at(lambda i: tree.mark_of(("layers", i)))
@@ -363,7 +361,15 @@ def _check_rules(rules: list[dict[str, Any]]) -> Iterator[tuple[tuple[str | int,
             yield ("layers", i), f"never used: rule {seen[condition]} has the same conditions; remove one"
 
 
-def located(error: ValidationError, tree: Node, known: list[Problem]) -> Iterator[Problem]:
+def validated(cls: type[Model], tree: Node, known: Sequence[Problem] = ()) -> Model:
+    """A model of what stands in a file. Raises `ConfigError` with the place of every mistake, those that are `known` first."""
+    try:
+        return cls.model_validate(tree.data)
+    except ValidationError as error:
+        raise ConfigError([*known, *located(error, tree, known)]) from None
+
+
+def located(error: ValidationError, tree: Node, known: Sequence[Problem]) -> Iterator[Problem]:
     """Validation errors with their places, except those that follow from a problem that is known already."""
     taken = {p.path for p in known}
     for e in error.errors(include_url=False):

@@ -25,7 +25,7 @@ class Slot:
     example: str = ""
 
     def pick(self, value: Any) -> Kinded:
-        """The model that a bare kind or a mapping stands for."""
+        """The model that a bare kind or a mapping stands for; an error of validation where it is none of this slot."""
         if isinstance(value, Kinded):
             if self.category != value.CATEGORY:
                 raise problem(f"expected {self}, got {value.KIND!r}")

@@ -78,7 +78,7 @@ class TileSpec(Strict):
         if unsigned != (self.device.pair == "single"):
             needs = "single devices: write 'pair: single'" if unsigned else "the sign of a weight: 'pair: active' or 'both'"
             yield ("device", "pair"), f"{self.mapping.kind} needs {needs}"
-        if (columns := getattr(self.mapping, "columns", 1)) > self.columns:
+        if (columns := getattr(self.mapping, "columns", 1) + getattr(self.mapping, "reference", False)) > self.columns:
             yield ("columns",), f"{self.mapping.kind} needs {columns} columns for one output, the tile has {self.columns}"
         known = [e.kind for e in self.nonidealities if e.strength]
         families = [kind.partition(".")[0] for kind in known]

@@ -3,7 +3,7 @@
 from mho.effects.compensation import Compensation as Compensation, GlobalDrift as GlobalDrift, ratio as ratio
 from mho.effects.converter import Adc as Adc, Converter as Converter, Dac as Dac
 from mho.effects.gradient import straight as straight
-from mho.effects.mapping import Mapping as Mapping
+from mho.effects.mapping import Mapping as Mapping, TileMax as TileMax
 from mho.effects.correction import Correction as Correction, CorrectionModule as CorrectionModule, Matrix as Matrix
 from mho.effects.correction import Outputs as Outputs, Read as Read
 from mho.effects.measurements import Column as Column, Measurements as Measurements, Residuals as Residuals

@@ -60,6 +60,12 @@ class Mapping(Kinded):
         return False
 
     @property
+    def reference(self) -> bool:
+        """Whether every tile has one more column, all of whose devices are at g_max: what it converts takes the place of the sum
+        in `offset`. Only where slices are `apart`."""
+        return False
+
+    @property
     def sliced(self) -> bool:
         """Whether the class writes a `split`."""
         return type(self).split is not Mapping.split

@@ -48,6 +48,12 @@ class Geometry(NamedTuple):
         pair conducts, where the other one conducts |w| + idle; 0 where there is no pair."""
         return 0.0 if self.single else self.g_min / (self.g_max - self.g_min)
 
+    @property
+    def place(self) -> Tensor:
+        """[out] the number of every column inside its physical tile."""
+        member = torch.nn.functional.one_hot(self.blocks, self.block_count)
+        return (member.cumsum(0) * member).sum(1) - 1
+
     def over_tile(self, v: Tensor) -> Tensor:
         """The mean of v [..., out] over the outputs of each physical tile, at every output again."""
         if self.block_count == 1:

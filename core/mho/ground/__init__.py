@@ -3,6 +3,7 @@
 from mho.ground.arguments import plain, whole
 from mho.ground.errorbars import NONE, number, percent, spread
 from mho.ground.errors import ConfigError, Mark, MhoError, PluginError, Problem, Source
+from mho.ground.extras import needed
 from mho.ground.files import system_error, write_atomically, writing
 from mho.ground.keeping import keeping
 from mho.ground.offers import offers

@@ -10,3 +10,4 @@ from mho.tile.plan import Placed, Plan, resolve
 from mho.tile.programmed import Programmed, keys_at
 from mho.tile.session import Session, batch_size, stream_of
 from mho.tile.view import Constants, TileView
+from mho.tile.watch import unwatched

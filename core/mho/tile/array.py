@@ -47,11 +47,13 @@ class TileArray(Mapped, Member):
         name: str = "", channel: int = 1, groups: int = 1, device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        unit, lines = channel if spec.split == "channel" else 1, cast(Mapping, spec.mapping).columns
+        unit, mapping = channel if spec.split == "channel" else 1, cast(Mapping, spec.mapping)
+        lines, room = mapping.columns, spec.columns - mapping.reference
         sizes: dict[str, Any] = {"rows": spec.rows, "unit": unit, "groups": groups, "device": device}
-        self.layout = self.lines = Layout(out_features, in_features, columns=spec.columns // lines, **sizes)
-        if lines > 1:  # of what is multiplied
-            self.lines = Layout(lines * out_features, in_features, columns=spec.columns, lines=lines, **sizes)
+        self.layout = self.lines = Layout(out_features, in_features, columns=room // lines, **sizes)
+        if lines > 1 or mapping.reference:  # of what is multiplied
+            ways: dict[str, Any] = {"columns": room, "lines": lines, "reference": mapping.reference}
+            self.lines = Layout(lines * out_features, in_features, **ways, **sizes)
         self.view = TileView.of(name, spec, training.backward, self.lines, channel, self.layout)
         self.built = self.view.built.to(device=device, dtype=dtype)
         self.training_spec = training
@@ -94,9 +96,7 @@ class TileArray(Mapped, Member):
         """x [..., in], weight [out, in] -> [..., out]. `drawn` are the weights of `draw`."""
         if self.deployed and self.chip is not None and self.chip.target is None:
             if self.chip.of != self._state_of(weight):
-                raise MhoError(
-                    f"the weights of {self.name!r} have changed or moved since its lean chip was programmed; do it again"
-                )
+                raise MhoError(f"weights of {self.name!r} have changed or moved since its lean chip was programmed")
             with keeping([self], "chip"):
                 self.program(weight, self.chip.key, self.chip.time)
                 return self.forward(x, weight)
@@ -330,8 +330,7 @@ class TileArray(Mapped, Member):
         if lean:
             self.chip = Programmed(key, self.gamma.clone(), None, None, {}, self._state_of(weight), t)
             return
-        key, view = draws.fold_words(key, self.path), self.view
-        before = None if self.chip is None or self.chip.target is None else self.chip
+        key, before, view = draws.fold_words(key, self.path), self.chip, self.view
         known = before is not None and of is not None and not view.mapping.sliced and _as_target(before.target, weight)
         if known and before is not None and before.of == of:  # the fingerprint is taken last
             gamma, target = before.gamma, before.target
@@ -365,8 +364,8 @@ class TileArray(Mapped, Member):
         training, self.training = self.training, False  # what is read is the chip, also while one trains
         try:
             if isinstance(compensation, Compensation):
-                now = self._read_out(chip, compensation)
-                gain = compensation.gain(chip.reference, now, self.view.geometry) if t and chip.reference is not None else None
+                now, geometry = self._read_out(chip, compensation), self.view.geometry_of(self.layout, self.view.lines)
+                gain = compensation.gain(chip.reference, now, geometry) if t and chip.reference is not None else None
                 chip = replace(chip, gain=gain, reference=chip.reference if t else now)
             self.chip = chip
             for c in self.corrections:
@@ -382,7 +381,8 @@ class TileArray(Mapped, Member):
         kind = torch.float64 if self.gamma.dtype == torch.float64 else torch.float32
         given = self.dac_inputs(Patches(x.to(kind))).rows()
         xs, scale, view = self.layout.cut(given), self._column_scale(), self.view
-        exact = view.joined(product(xs, view.summed(self.chip.target).to(kind)) * view.line_factors(scale))
+        target = view.summed(self.chip.target).to(kind)[:, : view.lines * view.matrix.columns]
+        exact = view.joined(product(xs, target) * view.line_factors(scale))
         if share := view.mapping.offset(0.0):  # of ideal devices, that conduct nothing at g_min
             exact = exact + xs.sum(-1, keepdim=True) * (share * scale)
         seen = self.trace(given, None, f"repair at {self.chip.time:g} s")
@@ -413,11 +413,11 @@ class TileArray(Mapped, Member):
         call = replace(self.call(stream), chip=chip, factor=ones, offset=None, range=ones[:, :1])
         y = None if self.backend is None else self.backend.read_out(call, x)
         if y is not None:
-            return y
+            return self.view.referred(y)
         mvm, dac = Mvm(call), self.view.dac
         if dac is not None:
             x = dac.encode(x, ones[:, :1], 0.0, site=self.view.converter_site("dac", stream))
-        return mvm.converted(x, chip.weights)
+        return self.view.referred(mvm.converted(x, chip.weights))
 
     # -- moving and copying -----------------------------------------------------------------------------------
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -440,10 +440,10 @@ class TileArray(Mapped, Member):
         return f"{layout.out_features}x{layout.in_features} weights on {tiles}"
 
 
-def _as_target(target: Tensor, weight: Tensor) -> bool:
+def _as_target(target: Any, weight: Tensor) -> bool:
     """Whether a fingerprint, which is one of fp32, tells all that the target there is was made from, and is at hand: that of
     another device would have to be waited for."""
-    return target.dtype == weight.dtype == torch.float32 and target.device == weight.device == torch.device("cpu")
+    return getattr(target, "dtype", None) == weight.dtype == torch.float32 and target.device.type == weight.device.type == "cpu"
 
 
 @functools.lru_cache(256)

@@ -30,9 +30,8 @@ BLOCK = 1 << 18  # elements that are worked on at a time: temporaries stay in th
 def blocks(count: int, width: int, on: torch.device | None = None) -> Iterator[slice]:
     """Slices of `count` rows of `width` elements that fit the cache; one for a compiler, which fuses them, and `on` an
     accelerator."""
-    whole = torch.compiler.is_compiling() or (on is not None and on.type != "cpu")
-    step = count if whole else max(1, BLOCK // max(1, width))
-    for start in range(0, count, max(1, step)):
+    step = max(1, count if torch.compiler.is_compiling() or getattr(on, "type", "cpu") != "cpu" else BLOCK // max(1, width))
+    for start in range(0, count, step):
         yield slice(start, min(start + step, count))
 
 
@@ -47,6 +46,7 @@ class Layout(nn.Module):
     sizes       rows of each row tile of a group; `height` is the largest, the others are padded to it
     row_tiles   the length of the tile axis: row tiles of all groups
     columns     outputs of a group; `block_count` physical tiles lie side by side to hold them
+    references  columns behind these that are no outputs: one of each physical tile, or none
     """
 
     block: Tensor  # [out] number of the column block
@@ -57,17 +57,19 @@ class Layout(nn.Module):
 
     def __init__(
         self, out_features: int, in_features: int, *,
-        rows: int, columns: int, unit: int, groups: int, lines: int = 1, device: Any = None,
+        rows: int, columns: int, unit: int, groups: int, lines: int = 1, reference: bool = False, device: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.out_features, self.in_features = out_features, in_features
-        self.groups, self.columns = groups, out_features // groups
+        self.groups, self.in_features = groups, in_features
         self.sizes = split_evenly(in_features // groups, rows, unit)
         self.row_tiles = len(self.sizes) * groups
         self.height = max(self.sizes)
         self.full = len(set(self.sizes)) == 1  # no padding
-        self.block_sizes = split_evenly(self.columns, columns, lines)
+        self.block_sizes = split_evenly(out_features // groups, columns, lines)
         self.block_count = len(self.block_sizes)
+        self.references = self.block_count if reference else 0
+        self.columns = out_features // groups + self.references
+        self.out_features = groups * self.columns
         self._lay_out(device)
 
     def _lay_out(self, device: Any) -> None:
@@ -79,7 +81,7 @@ class Layout(nn.Module):
             "occupied": n,
             "depth": j / n[:, None] * used,
             "used": used,
-            "block": _numbered(self.block_sizes),
+            "block": torch.cat([_numbered(self.block_sizes), _numbered([1] * self.references)]),
             "tile_of": _numbered(self.rows_of_tiles),
         }
         for name, value in buffers.items():
@@ -152,4 +154,4 @@ class Layout(nn.Module):
 
 def _numbered(sizes: list[int]) -> Tensor:
     """0 as often as the first size says, then 1, and so on."""
-    return torch.tensor([number for number, size in enumerate(sizes) for _ in range(size)], device="cpu")
+    return torch.tensor([number for number, size in enumerate(sizes) for _ in range(size)], dtype=torch.long, device="cpu")

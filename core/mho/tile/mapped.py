@@ -79,6 +79,11 @@ class Mapped(Scales):
             return  # a shard (FSDP2)
         self.mapped = None if training else self._mapped(weight)
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether gamma is smaller than what the mapping makes of the weights: somebody cuts them on purpose."""
+        return self.mapped is not None and bool((self.gamma < self.mapped.to(self.gamma) * (1 - 1e-6)).any())
+
     def _mapped(self, weight: Tensor) -> Tensor:
         """gamma [tile, out] that the mapping makes of weights."""
         return self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout)).to(self.gamma.dtype)

@@ -70,13 +70,10 @@ class Call:
     def site(self, placed: Placed, stage: str, stream: Stream | None = None, part: slice | None = None) -> Site:
         """What an effect knows in a stage of this call. Without a chip its constants belong to the mini-batch."""
         stream = self.stream if stream is None else stream
-        chip = self.view.prepared(stream, self._prepares(placed)) if self.chip is None else self.chip.constants
+        effects = (placed,) if placed.effect.writes("prepare") else ()
+        chip = self.view.prepared(stream, effects) if self.chip is None else self.chip.constants
         constants = chip.get(placed.number, {})
         return self.view.site(placed, stage, stream, constants=constants, kernels=self.kernels, part=part)
-
-    @staticmethod
-    def _prepares(placed: Placed) -> tuple[Placed, ...]:
-        return (placed,) if placed.effect.writes("prepare") else ()
 
     def weights(self, weight: Tensor | None) -> Tensor:
         """The weights that columns see in this call: those of the chip, or `weight` [tile, out, row] / gamma, saturated at
@@ -121,6 +118,7 @@ class Mvm:
         if alpha is not None:
             y, alpha = self.within_bound(y, xs, alpha, w)
             alpha = alpha.detach() if self.call.rounding == "through" else alpha
+        y = self.call.view.referred(y)
         y = self.call.view.joined(y * (self.call.factor if alpha is None else self.call.factor * alpha))
         return self.note("digital", y if self.call.offset is None else y + self.offset(code, alpha))
 

@@ -33,7 +33,8 @@ class TileView(Devices):
     name     of the layer; with the kinds of its parts it names their random numbers (`path`)
     layout   of what is multiplied: `mapping.columns` for every output; that of the outputs themselves is `matrix`
     factors, offset, lines   what each slice of a weight counts, what the digital side adds to it, and how many columns,
-             and conversions, one output has (`mapping.columns`)
+              and conversions, one output has (`mapping.columns`)
+    reference the share of its tile's reference column that is taken from every column (`referred`)
     channel  rows of one input channel
     built    what effects have built: parameters that are trained, and parts of the array
     constants  what effects have set in `prepare`, for views of one chip (`on_chip`)
@@ -50,6 +51,7 @@ class TileView(Devices):
     factors: tuple[float, ...] = (1.0,)
     offset: float = 0.0
     lines: int = 1
+    reference: float = 0.0
     channel: int = 1
     constants: Constants = field(default_factory=dict)
 
@@ -60,7 +62,9 @@ class TileView(Devices):
         """The view of a new array, with everything that its effects build. Raises `MhoError` where an effect builds
         something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
         path, mapping, device = draws.words("layer", name), cast(Mapping, spec.mapping), spec.device
-        slices = mapping.factors, mapping.offset(device.g_min / (device.g_max - device.g_min)), mapping.columns
+        factors, idle = mapping.factors, device.g_min / (device.g_max - device.g_min)
+        digital, read = (0.0, mapping.offset(idle)) if mapping.reference else (mapping.offset(idle), 0.0)
+        slices = factors, digital, mapping.columns, -read / (sum(factors) * (1 + idle)) if read else 0.0
         view = cls(name, spec, backward, _plan(spec, name), layout, matrix or layout, nn.ModuleDict(), path, *slices, channel)
         plan = view.plan
         for p in plan.effects:
@@ -125,6 +129,25 @@ class TileView(Devices):
     def in_rows(self, w: Tensor) -> Tensor:
         return self.layout.in_rows(w)
 
+    # -- reference columns ------------------------------------------------------------------------------------
+    def split(self, w: Tensor) -> Tensor:
+        return self._beside(super().split(w), 1.0)
+
+    def carrier(self, w: Tensor) -> Tensor:
+        return self._beside(super().carrier(w), 0.0)
+
+    def _beside(self, v: Tensor, level: float) -> Tensor:
+        """v [tile, column, row] and the reference columns, of which every cell is at this level."""
+        n = self.layout.references
+        return torch.cat([v, level * self.layout.used[:, None].to(v).expand(-1, n, -1)], -2) if n else v
+
+    def referred(self, y: Tensor) -> Tensor:
+        """Converted outputs [..., columns and references] -> [..., columns]: each less its share of the reference of its tile."""
+        if not self.layout.references:
+            return y
+        columns, reference = y.split([self.layout.columns - self.layout.references, self.layout.references], -1)
+        return columns - self.reference * reference[..., self.layout.block[: columns.shape[-1]]]
+
     def line_factors(self, v: Tensor) -> Tensor:
         """v [tile, out] times what each slice counts, [tile, columns of all outputs], where slices are apart."""
         return torch.stack([f * v for f in self.factors], -1).flatten(1) if self.mapping.apart else v
@@ -173,7 +196,7 @@ class TileView(Devices):
     def in_blocks(self, f: Callable[[slice], Tensor], effects: Iterable[Placed]) -> Tensor:
         """f(part of the outputs) -> [..., out, row] for all outputs; in blocks whose temporaries stay in the cache, where
         `effects` treat every cell alone."""
-        columns = self.slices * self.matrix.columns
+        columns = self.slices * self.matrix.columns + self.layout.references
         parts = list(blocks(columns, self.layout.row_tiles * self.layout.height, self.layout.used.device))
         if len(parts) == 1 or not self.cellwise(effects):
             return f(slice(0, columns))

@@ -4,11 +4,14 @@ ADC, weights beyond gamma. Looked at in evaluation only, at calls 1, 2, 4, 8, ..
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mho.ground import keeping
 from mho.tile.patches import Patches
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ class Beyond(NamedTuple):
 class Watch:
     """What was found at one tile array since its ranges changed."""
 
+    off: ClassVar[bool] = False  # see `unwatched`
+
     def __init__(self) -> None:
         self.calls = 0
         self.about: tuple[object, ...] = ()
@@ -61,6 +66,8 @@ class Watch:
 
     def due(self, array: TileArray) -> bool:
         """Whether this call is looked at; none on an accelerator, which would have to be waited for."""
+        if self.off:
+            return False
         about = array.input_range._version, array.gamma._version, array.known, array.chip is None
         if about != self.about:
             self.about, self.calls = about, 0
@@ -86,7 +93,7 @@ class Watch:
         if array.chip is None:
             self.weights(array, weight)
         for what, found in self.found.items():
-            if found.loss > LOST:
+            if found.loss > LOST and not (what == "weights clipped" and array.narrowed):
                 array.session.find(what, ADVICE[what], f"{array.name or '(root)'} ({found.share:.0%})")
             elif what == "inputs clipped" and not self.chosen and 0 < found.top < FEW:
                 array.session.find("inputs small", ADVICE["inputs small"], f"{array.name or '(root)'} ({found.top:.1%})")
@@ -110,3 +117,11 @@ class Watch:
     def texts(self) -> list[str]:
         """For the report: what is beyond its limit."""
         return [f"{what}: {found.share:.2%}" for what, found in self.found.items() if found.over]
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Inside, no call of any network is looked at: searches try what they do not keep."""
+    with keeping([Watch], "off"):
+        Watch.off = True
+        yield

@@ -34,9 +34,7 @@ Time = str | float | int | timedelta
 class Chip:
     """One simulated chip that carries a network. Made by `program`; chip k of seed s is seed hash(s, k)."""
 
-    def __init__(
-        self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: Any = None, lean: bool = False
-    ) -> None:
+    def __init__(self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: Any = None, lean: bool = False):
         self.net, self.seed, self.index, self.time, self.lean = net, seed, index, time, lean
         self._weights: Fingerprint = Fingerprint(net) if weights is None else weights
         self._file: Path | None = None

@@ -20,6 +20,7 @@ EFFECTS = {
     "circuit.two_phase, sum: digital": None,
     "circuit.current_limit": None,
     "circuit.cell_curve": None,
+    "circuit.thermal_noise": "scale",
     "circuit.programming_error": "scale",
     "circuit.write_verify": None,
     "circuit.gradient_programming": None,

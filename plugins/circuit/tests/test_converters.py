@@ -111,9 +111,10 @@ def test_levels_come_from_a_table(tile, tmp_path, monkeypatch):
     (tmp_path / "levels.csv").write_text("level,edge\n-1,-0.5\n0,0.1\n0.2,0.6\n1,\n")
     y = converted(tile, "{kind: circuit.table_adc, bound: 2, file: levels.csv}", torch.tensor([-1.7, -0.9, 0.19, 0.21, 1.3]), 2)
     assert y[:, 0].tolist() == pytest.approx([-2, 0, 0, 0.4, 2])
-    (tmp_path / "levels.csv").write_text("level\n1\n0\n")
-    with pytest.raises(mho.MhoError, match="ascending"):
-        mho.Hardware.from_yaml("mho: 1\ndefault: t\ntiles: {t: {adc: {kind: circuit.table_adc, file: levels.csv}}}")
+    for wrong in ("level\n1\n0\n", "level\n"):
+        (tmp_path / "levels.csv").write_text(wrong)
+        with pytest.raises(mho.MhoError, match="ascending"):
+            mho.Hardware.from_yaml("mho: 1\ndefault: t\ntiles: {t: {adc: {kind: circuit.table_adc, file: levels.csv}}}")
 
 
 def test_outputs_beyond_the_current_limit_stay_there(tile):
@@ -147,6 +148,8 @@ def test_bounds_of_adcs_come_from_outputs(dac):
     assert bounds["quantile"] < bounds["max"] and bounds["mse"] < bounds["max"]
     with pytest.raises(mho.MhoError, match="one of max"):
         adc_bounds(net, [x], "best")
+    with pytest.raises(mho.MhoError, match="give batches"):
+        adc_bounds(net, [])
 
     def error(bound):
         hw = mho.load(mho.Hardware.from_yaml(HW % ("active", "circuit.digits", dac, 6)), set=[f"tiles.t.adc.bound={bound}"])

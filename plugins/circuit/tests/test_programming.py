@@ -100,3 +100,10 @@ def test_errors_of_a_fourier_matrix_are_those_published(pair, digit, sign, publi
             off = t.program(seed=seed)(torch.eye(128)).T - w
         found.append(float(torch.complex(off[:64, :64], off[64:, :64]).abs().mean()))
     assert torch.tensor(found).mean() == pytest.approx(published, abs=spread)
+
+
+def test_writes_need_the_loop_and_a_chip(tile):
+    loop = "{kind: circuit.write_verify, tolerance: 1 uS}"
+    for t in (tile(torch.ones(2, 3), "circuit.programming_error").program(seed=0), tile(torch.ones(2, 3), loop)):
+        with pytest.raises(mho.MhoError, match=r"circuit\.write_verify: list it"):
+            writes(t)

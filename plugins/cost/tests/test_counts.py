@@ -66,6 +66,15 @@ def test_slices_have_devices_and_where_they_are_apart_columns_and_conversions(ma
 
 
 @sliced
+def test_reference_columns_are_read_converted_and_written():
+    """3 outputs of 2 columns and a reference on each of 3 x 7 tiles of 8 columns; one device is counted for each cell."""
+    mapping = "mapping: {kind: circuit.equal_shares, devices: 2, sign: reference}, device: {pair: single}"
+    (c,) = counts(nn.Linear(40, 20), torch.zeros(5, 40), hardware(mapping))
+    assert c.tiles == 21 and c.conversion == (20 * 2 + 7) * 3 * 5
+    assert c.write == (20 * 2 + 7) * 40 and c.cell_read == 5 * c.write
+
+
+@sliced
 def test_digits_of_inputs_are_passes():
     """6 bits of a magnitude, 2 at a time."""
     hw = mho.load(hardware(), set=["tiles.t.dac={kind: circuit.serial_dac, bits: 7, digit: 2}"])

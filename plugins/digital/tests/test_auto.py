@@ -8,8 +8,6 @@ from torch import nn
 
 import mho
 
-pytestmark = pytest.mark.filterwarnings("ignore:weights beyond the range")  # ranges of columns are meant to clip outliers
-
 
 class TestColumns(CalibrationContract):
     method = auto.columns

@@ -71,3 +71,25 @@ def test_the_network_is_as_before_and_arguments_are_checked():
         mho.stay_digital(net, [DATA[0]], 0)
     with pytest.raises(mho.MhoError, match="saw no data"):
         mho.sensitivities(net, [])
+
+
+def test_a_layer_with_several_matrices_leaves_as_a_whole():
+    """Of both LSTM matrices the divergences and multiply-adds are added up, and the rule is about the layer."""
+
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.lstm(x)[0])
+
+    torch.manual_seed(0)
+    model, batches = Sequence(), [torch.randn(16, 5, 6)]
+    net = mho.to_analog(model, mho.load("pcm.standard", set=["times=[1 h]"])).eval()
+    parts = {s.name: s for s in mho.sensitivities(net, batches)}
+    choice = mho.stay_digital(net, batches, 1e-9)
+    assert set(choice.digital) == {"lstm", "head"}
+    lstm = next(s for s in choice.layers if s.name == "lstm")
+    assert lstm.macs == 32 * 6 + 32 * 8 and lstm.kl == sum(s.kl for n, s in parts.items() if n.startswith("lstm."))
+    assert choice.hardware.layers[0].match in ("lstm", "head")

@@ -1,5 +1,6 @@
 """Digital corrections against closed forms: scales, channels beside the tiles, gains and offsets of a chip."""
 
+import itertools
 import math
 
 import pytest
@@ -117,10 +118,13 @@ def test_gains_and_offsets_are_read_from_the_chip(skewed):
 
 
 @needs("mho-circuit")
-@pytest.mark.parametrize("sum", ["digital", "analog"])
 @pytest.mark.parametrize(
-    ("sign", "pair"),
-    [("pair", "active"), ("pair", "both"), ("columns", "single"), ("offset", "single"), ("twos_complement", "single")],
+    ("sign", "pair", "sum"),
+    [
+        *itertools.product(["pair"], ["active", "both"], ["digital", "analog"]),
+        *itertools.product(["columns", "offset", "twos_complement"], ["single"], ["digital", "analog"]),
+        ("reference", "single", "digital"),
+    ],
 )
 def test_gains_are_fitted_to_the_exact_products_of_sliced_weights(monkeypatch, sign, pair, sum):
     """Digits of 5 bits on ideal devices: x_i round(15 w_ij/gamma_i) gamma_i/15, whatever holds them, and offset devices that

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mho import Nonideality, hookimpl
 from mho.effects import Converter, Mapping
-from mho_circuit.cells import CellCurve
+from mho_circuit.cells import CellCurve, ThermalNoise
 from mho_circuit.converters import ColumnAdc, CyclicAdc, RampAdc, SarAdc, TableAdc
 from mho_circuit.encoding import SerialDac
 from mho_circuit.ir_drop import IRDrop
@@ -22,7 +22,7 @@ from mho_circuit.slices import Digits, EqualShares, MaxFill, Residual
 @hookimpl
 def mho_nonidealities() -> list[type[Nonideality]]:
     wires = (IRDrop, IRDropLadder, IRDropNodal)
-    reads = (AdcSCurve, OutputNoise, CurrentLimit, CellCurve, PolarityAsymmetry, TwoPhase)
+    reads = (AdcSCurve, OutputNoise, CurrentLimit, CellCurve, ThermalNoise, PolarityAsymmetry, TwoPhase)
     return [*wires, *reads, ProgrammingError, WriteVerify, GradientDescent]
 
 

@@ -9,8 +9,37 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mho import Field, Nonideality, Site
-from mho_circuit.sources import XIAO_BIBTEX
+from mho import Field, Nonideality, Side, Site, absolute, conductance
+from mho_circuit.sources import NYQUIST_BIBTEX, XIAO_BIBTEX
+
+BOLTZMANN, CHARGE = 1.380649e-23, 1.602176634e-19  # J/K, C
+
+
+def held(x: Tensor) -> Tensor:
+    """1 for every row, whatever its voltage."""
+    return torch.ones_like(x)
+
+
+class ThermalNoise(Nonideality, kind="circuit.thermal_noise"):
+    """Thermal noise and shot noise of every device while it is read, fresh for every output: in a bandwidth B its current has the
+    variance B G (4 k T + 2 q |V|), V = v_read x. In analog units, with the mapped range g = g_max - g_min,
+
+    var y_i = B/(v_read^2 g) sum_j l_ij (4 k T + 2 q v_read |x_j|),  l_ij = |w_ij| + 2 g_min/g (both devices of a pair).
+
+    Rows at 0 V are held there, and have thermal noise too.
+    """
+
+    source: ClassVar[str] = "Nyquist, Phys. Rev. 32 (1928); Schottky, Ann. Phys. 362 (1918)"
+    bibtex: ClassVar[str] = NYQUIST_BIBTEX
+    sides: ClassVar[dict[str, Side]] = {"thermal": Side(conductance, held), "shot": Side(conductance, absolute)}
+
+    temperature: float = Field(300.0, gt=0, le=1000, unit="K", description="T of the array", source="room temperature")
+    bandwidth: float = Field(1e8, gt=0, unit="Hz", description="B of the read", source="Synaptogen")
+    v_read: float = Field(0.2, gt=0, le=2, unit="V", description="largest voltage", source="Synaptogen")
+
+    def variance(self, site: Site, thermal: Tensor, shot: Tensor) -> Tensor:
+        noise = 4 * BOLTZMANN * self.temperature * thermal + 2 * CHARGE * self.v_read * shot
+        return self.bandwidth / (self.v_read**2 * 1e-6 * (site.g_max - site.g_min)) * noise
 
 
 class CellCurve(Nonideality, kind="circuit.cell_curve"):

@@ -63,12 +63,10 @@ class AdcCircuit(Adc):
 
     def drawn(self, site: Site, name: str, *components: int) -> Tensor:
         """Normal numbers [*components, tile, out], the same for all columns of an ADC."""
-        blocks, count = site.geometry.blocks, site.geometry.block_count
-        first = torch.searchsorted(blocks, torch.arange(count, device=blocks.device))
-        at = torch.arange(len(blocks), device=blocks.device) - first[blocks]
         each = -(-site.columns // self.columns)  # of a tile, at most
-        like = site.rows.n.new_empty(*components, len(site.rows.n), count * each)
-        return site.randn_like(like, per="chip", name=name)[..., blocks * each + at // self.columns]
+        like = site.rows.n.new_empty(*components, len(site.rows.n), site.geometry.block_count * each)
+        number = site.geometry.blocks * each + site.geometry.place // self.columns
+        return site.randn_like(like, per="chip", name=name)[..., number]
 
 
 class ColumnAdc(AdcCircuit, kind="circuit.column_adc"):
@@ -172,11 +170,9 @@ class TableAdc(AdcCircuit, kind="circuit.table_adc"):
     @functools.cached_property
     def table(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Levels, and the edges between them. Raises `ValueError` for a file that has none."""
-        if not self.file:  # an even spacing, for those who only look
-            levels = [k / 7 for k in range(-7, 8)]
         try:
             rows = list(csv.DictReader(Path(self.file).read_text().splitlines())) if self.file else []
-            levels = [float(r["level"]) for r in rows] or levels
+            levels = [float(r["level"]) for r in rows] if self.file else [k / 7 for k in range(-7, 8)]  # even, to look at
             edges = [float(r["edge"]) for r in rows[:-1] if r.get("edge")]
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(f"{self.file}: expected a CSV with a column 'level' of numbers ({error})") from None

@@ -60,9 +60,7 @@ class IRDropLadder(Nonideality, kind="circuit.ir_drop_ladder"):
         return (exact * attenuation(conductance(exact, site), self._r)).to(w)
 
     def accumulate(self, y: Tensor, x: Tensor, w: Tensor, site: Site) -> Tensor:
-        if self.input_encoding == "driven":
-            return y
-        return y - self._drop(x, w, conductance(w, site), site)
+        return y if self.input_encoding == "driven" else y - self._drop(x, w, conductance(w, site), site)
 
     def _drop(self, x: Tensor, w: Tensor, load: Tensor, site: Site) -> Tensor:
         """What is lost of x [vector, tile, row] through w, load [tile, out, row] -> [vector, tile, out]."""

@@ -43,25 +43,16 @@ class IRDropNodal(Nonideality, kind="circuit.ir_drop_nodal"):
 def to_arrays(g: Tensor, site: Site) -> Tensor:
     """[tile, out, row] -> [array, row, column], an array for every row tile and column block. Narrow blocks are padded
     with open columns at the far end of the word lines, where they change nothing."""
-    column, width = _columns(site)
-    padded = g.new_zeros(len(g), site.geometry.block_count, width, g.shape[-1])
+    column = site.geometry.place
+    padded = g.new_zeros(len(g), site.geometry.block_count, int(column.max()) + 1, g.shape[-1])
     padded[:, site.geometry.blocks.to(g.device), column.to(g.device)] = g
     return padded.flatten(0, 1).mT.contiguous()
 
 
 def from_arrays(w: Tensor, site: Site) -> Tensor:
     """[array, column, row] -> [tile, out, row]."""
-    column, _ = _columns(site)
-    by_block = w.unflatten(0, (-1, site.geometry.block_count))
-    return by_block[:, site.geometry.blocks.to(w.device), column.to(w.device)]
-
-
-def _columns(site: Site) -> tuple[Tensor, int]:
-    """[out] column of every output inside its block, and the width of the widest block."""
-    block = site.geometry.blocks
-    width, wider = divmod(site.columns, site.geometry.block_count)  # blocks are as equal as they go, wider ones come first
-    first = block * width + block.clamp(max=wider)
-    return torch.arange(site.columns, device=block.device) - first, width + (wider > 0)
+    where = site.geometry
+    return w.unflatten(0, (-1, where.block_count))[:, where.blocks.to(w.device), where.place.to(w.device)]
 
 
 def effective(plus: Tensor, minus: Tensor, *, r_word: float, r_bit: float, r_driver: float, r_sense: float) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mho import Field, Nonideality, Site, Tile, product
+from mho import Field, MhoError, Nonideality, Site, Tile, product
 from mho.config import MicroSiemens
 from mho.effects import draws
 from mho_circuit.sources import BUECHEL_BIBTEX, SWIM_BIBTEX, XIAO, XIAO_BIBTEX
@@ -39,13 +39,6 @@ class Loop(Nonideality):
     read_std: MicroSiemens = Field(0.1, ge=0, description="standard deviation of one read of a cell", source="assumption")
 
 
-class Written(NamedTuple):
-    """Conductances [dev, tile, out, row] in µS, and how often each cell was written."""
-
-    g: Tensor
-    writes: Tensor
-
-
 class WriteVerify(Loop, kind="circuit.write_verify"):
     """Read a cell, and write it again while it misses its target by more than `tolerance`:
 
@@ -66,10 +59,10 @@ class WriteVerify(Loop, kind="circuit.write_verify"):
     share: float = Field(1.0, gt=0, le=1, unit="1", description="share of the cells that are verified", source="Yan et al. 2022")
 
     def program(self, g: Tensor, site: Site) -> Tensor:
-        return self.written(g, site).g
+        return self.written(g, site)[0]
 
-    def written(self, target: Tensor, site: Site) -> Written:
-        """The loop, with a count."""
+    def written(self, target: Tensor, site: Site) -> tuple[Tensor, Tensor]:
+        """The loop: conductances [dev, tile, out, row] in µS, and how often each cell was written."""
         g, writes, verified = torch.full_like(target, site.g_min), torch.zeros_like(target), self._verified(target)
         for k in range(self.iterations):
             miss = target - g - self.read_std * site.randn_like(g, name=f"read {k}")
@@ -78,7 +71,7 @@ class WriteVerify(Loop, kind="circuit.write_verify"):
                 break
             new = (g + (self.rate if k else 1.0) * miss + self.write_std * site.randn_like(g, name=f"write {k}")).relu()
             g, writes = torch.where(again, new, g), writes + again
-        return Written(g, writes)
+        return g, writes
 
     def _verified(self, target: Tensor) -> Tensor:
         if self.share == 1:
@@ -112,8 +105,7 @@ class GradientDescent(Loop, kind="circuit.gradient_programming"):
             uniform = draws.uniform(draws.rows_of(draws.key("gradient programming", k), count), g.shape[-1])
             x = (2 * uniform.to(g).view(self.vectors, len(n), -1) - 1) * site.rows.used.to(g)
             off = g - target
-            e = product(x, off[0] - off[1] if len(g) == 2 else off[0])
-            e = e.permute(1, 2, 0)  # [tile, out, vector]
+            e = product(x, off[0] - off[1] if len(g) == 2 else off[0]).permute(1, 2, 0)  # [tile, out, vector]
             e = e + self.read_std * (n[:, None, None] / 3).sqrt() * site.randn_like(e, name=f"outputs {k}")
             step = share * torch.einsum("tov,vtr->tor", e, x)
             d = torch.stack([step, -step][: len(g)])
@@ -124,8 +116,11 @@ class GradientDescent(Loop, kind="circuit.gradient_programming"):
 
 def writes(tile: Tile) -> Tensor:
     """How often every cell of the chip that is on was written by `circuit.write_verify`, [dev, tile, out, row]: found by
-    programming it once more. Slices that make up for others count the last time they were written."""
+    programming it once more. Slices that make up for others count the last time they were written. Raises `MhoError` for a tile
+    that is not programmed, or not so."""
     view, chip = tile.tiles.view, tile.tiles.chip
-    (placed,) = (p for p in view.plan.program if isinstance(p.effect, WriteVerify))
+    placed = next((p for p in view.plan.program if isinstance(p.effect, WriteVerify)), None)
+    if placed is None or chip is None:
+        raise MhoError("writes(tile) counts those of circuit.write_verify: list it as an effect, and call tile.program(seed=...)")
     target = view.target(chip.target)
-    return placed.effect.written(target, view.site(placed, "program", chip.stream, target=target)).writes
+    return placed.effect.written(target, view.site(placed, "program", chip.stream, target=target))[1]

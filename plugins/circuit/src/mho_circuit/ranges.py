@@ -29,7 +29,7 @@ def adc_bounds(net: nn.Module, batches: Iterable[Any], method: str = "quantile",
     quantile   this share of |outputs| is not cut
     mse        the smallest mean squared error of clipping and rounding, of 40 bounds up to `max`
 
-    Raises `MhoError` for another method, or for matrices without an ADC that rounds.
+    Raises `MhoError` for another method, where nothing runs on tiles, or for matrices without an ADC that rounds.
     """
     if method not in METHODS:
         raise MhoError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -43,6 +43,8 @@ def adc_bounds(net: nn.Module, batches: Iterable[Any], method: str = "quantile",
             stack.callback(array.register_forward_pre_hook(hear).remove)
         for batch in batches:
             run_batch(net, batch)
+    if not any(seen.values()):
+        raise MhoError("no matrix on tiles has seen inputs: give batches, and a network from mho.to_analog")
     found = {}
     for array, weight in matrices(net):
         adc = array.view.adc

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mho import Field
-from mho.effects import Geometry, Mapping
+from mho.effects import Geometry, Mapping, TileMax
 from mho_circuit.sources import XIAO
 
 
@@ -21,6 +21,8 @@ class Slices(Mapping):
     pair      v_k of either sign, by the two devices of a pair on one column (`device: {pair: active}` or `both`)
     columns   u = max(w, 0) and max(-w, 0) each have slices of their own, f_k and -f_k (`pair: single`)
     offset    u = (1 + w)/2; the digital side subtracts sum_j x_j (`pair: single`)
+    reference the same, but sum_j x_j is read from one column of every tile, all of whose devices are at g_max: it drifts and is
+              noisy as the others are, and is converted once for all of them (`sum: digital`)
 
     sum: digital   every slice has a column and an ADC of its own; the digital side multiplies by f_k and adds
     sum: analog    the currents of all slices, weighted by f_k, meet on one column in front of one ADC
@@ -28,12 +30,27 @@ class Slices(Mapping):
 
     source: ClassVar[str] = "mho"
 
-    sign: Literal["pair", "columns", "offset"] = Field("pair", source="textbook")
-    """how negative weights are held: by pairs, by columns of their own, or by an offset"""
+    sign: Literal["pair", "columns", "offset", "reference"] = Field("pair", source="textbook")
+    """how negative weights are held: by pairs, by columns of their own, or by an offset that is computed or read"""
     sum: Literal["digital", "analog"] = Field("digital", source="textbook")
     """convert every slice and add digitally, or add currents in front of one ADC"""
     range: Literal["column", "tile"] = Field("column", source="Rasch et al. 2023")
     """every output, or only the largest weight of a tile, fills the range"""
+
+    @classmethod
+    def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """A reference is converted alone, and so are the columns that it is taken from."""
+        if isinstance(value, Fields) and value.get("sign") == "reference" and value.get("sum") == "analog":
+            yield ("sum",), "a reference column is subtracted from converted columns: write 'sum: digital', or 'sign: offset'"
+
+    @property
+    def reference(self) -> bool:
+        return self.sign == "reference"
+
+    @property
+    def shifted(self) -> bool:
+        """Whether u is never negative thanks to an offset."""
+        return self.sign in ("offset", "reference")
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -57,24 +74,19 @@ class Slices(Mapping):
         f = self.shares
         if self.sign == "columns":
             return (*f, *(-v for v in f))
-        return tuple(2 * v for v in f) if self.sign == "offset" else f
+        return tuple(2 * v for v in f) if self.shifted else f
 
     def offset(self, idle: float) -> float:
-        return super().offset(idle) - (self.sign == "offset")
+        return super().offset(idle) - self.shifted
 
     def split(self, w: Tensor) -> Tensor:
-        if self.sign == "offset":
+        if self.shifted:
             return self.parts((1 + w) / 2)
         plus, minus = self.parts(w.clamp(min=0)), self.parts((-w).clamp(min=0))
         return torch.cat([plus, minus], -2) if self.sign == "columns" else plus - minus
 
     def scale(self, w: Tensor, geometry: Geometry) -> Tensor:
-        columns = w.abs().amax(-1)  # [tile, out]
-        if self.range == "column":
-            return columns
-        blocks = geometry.blocks.expand_as(columns)
-        top = columns.new_zeros(len(columns), geometry.block_count).scatter_reduce(1, blocks, columns, "amax")
-        return top.gather(1, blocks)
+        return w.abs().amax(-1) if self.range == "column" else TileMax().scale(w, geometry)
 
 
 class EqualShares(Slices, kind="circuit.equal_shares"):
@@ -106,7 +118,10 @@ class MaxFill(EqualShares, kind="circuit.max_fill"):
 class Residual(EqualShares, kind="circuit.residual"):
     """Every device makes up for the error that those before it have left: v_0 = w and v_k = (w - sum_(j<k) f_j g_j)/f_k, clipped
     to [-1, 1], with g_j as programmed and f_k = ratio^-k. The error falls by about `ratio` with every device until it is read;
-    drift and noise of the first one stay as they are."""
+    drift and noise of the first one stay as they are.
+
+    With s the largest standard deviation of programming over g_max, about 1/(3.5 s) is best for four, 6.6 for PCM of 25 uS:
+    what is beyond 3.5 s is cut and stays for good, and a larger range has coarser errors."""
 
     source: ClassVar[str] = "Song et al., Science 383 (2024)"
 
@@ -116,7 +131,7 @@ class Residual(EqualShares, kind="circuit.residual"):
     @classmethod
     def cross_check(cls, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Residuals have a sign."""
-        if isinstance(value, Fields) and value.get("sign") == "offset":
+        if isinstance(value, Fields) and value.get("sign") in ("offset", "reference"):
             yield ("sign",), "residuals of either sign need 'sign: pair' or 'columns'"
 
     @property
@@ -157,7 +172,7 @@ class Digits(Slices, kind="circuit.digits"):
 
     bits: int = Field(8, ge=2, le=16, unit="bit", description="of a weight, sign included", source="Shafiee et al. 2016")
     digit: int = Field(2, ge=1, le=15, unit="bit", description="bits of one device", source="Shafiee et al. 2016")
-    sign: Literal["pair", "columns", "offset", "twos_complement"] = Field("pair", source=XIAO)
+    sign: Literal["pair", "columns", "offset", "reference", "twos_complement"] = Field("pair", source=XIAO)
     """how negative weights are held"""
 
     @property
@@ -168,7 +183,7 @@ class Digits(Slices, kind="circuit.digits"):
     @property
     def places(self) -> range:
         """The power of 2 of each digit."""
-        return range(0, self.bits - (self.sign != "offset"), self.digit)
+        return range(0, self.bits - (not self.shifted), self.digit)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -178,10 +193,10 @@ class Digits(Slices, kind="circuit.digits"):
     def factors(self) -> tuple[float, ...]:
         if self.sign == "twos_complement":
             return (*self.shares, -(self.top + 1) / self.top)
-        return self.shares if self.sign == "offset" else super().factors
+        return self.shares if self.shifted else super().factors
 
     def offset(self, idle: float) -> float:
-        return Mapping.offset(self, idle) - (self.sign == "offset") * (self.top + 1) / self.top
+        return Mapping.offset(self, idle) - self.shifted * (self.top + 1) / self.top
 
     def parts(self, u: Tensor) -> Tensor:
         return self._digits((u * self.top).round())
@@ -194,7 +209,7 @@ class Digits(Slices, kind="circuit.digits"):
         if self.sign in ("pair", "columns"):
             return super().split(w)
         n = (w * self.top).round()
-        if self.sign == "offset":
+        if self.shifted:
             return self._digits(n + self.top + 1)
         negative = (n < 0).to(n)
         return torch.cat([self._digits(n + negative * (self.top + 1)), negative.unsqueeze(-2)], -2)

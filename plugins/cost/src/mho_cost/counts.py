@@ -35,7 +35,16 @@ class LayerCounts:
     rows, columns  of the matrix of one group; `row_tiles` of one group lie above, `blocks` beside each other
     devices        that hold a weight, both signs of it counted; `slices` columns are converted for each output
     uses           vectors; `passes` reads of each, after which `converted` conversions follow
-    written        devices that are programmed, once
+    weights        of all groups; `tiles` physical tiles, on which there are places for `cells` weights
+
+    mvm            products of a vector with one tile
+    cell_read      devices that conduct in a pass
+    drive          rows that a DAC drives in a pass; every column block has drivers of its own
+    input_bit      `drive` times the bits of a pass
+    conversion     of an ADC
+    scale          digital multiply-adds that scale converted outputs and sum them over row tiles, passes and slices
+    byte           between tiles and the digital side: inputs to every tile, and converted outputs; whole ones
+    write          devices that are programmed, once in the life of the chip
     multiply_add   digital: corrections, biases and, of a digital module, matrix products and normalisations
     """
 
@@ -57,63 +66,18 @@ class LayerCounts:
     input_bits: int | None = None
     pass_bits: int = 0
     output_bits: int | None = None
-    written: int = 0
+    weights: int = 0
+    tiles: int = 0
+    cells: int = 0
+    mvm: int = 0
+    cell_read: int = 0
+    drive: int = 0
+    input_bit: int = 0
+    conversion: int = 0
+    scale: int = 0
+    byte: int = 0
+    write: int = 0
     multiply_add: int = 0
-
-    @property
-    def weights(self) -> int:
-        return self.rows * self.columns * self.groups
-
-    @property
-    def tiles(self) -> int:
-        """Physical tiles."""
-        return self.groups * self.row_tiles * self.blocks
-
-    @property
-    def cells(self) -> int:
-        """Places for a weight on these tiles."""
-        return self.tiles * self.tile_rows * self.tile_columns
-
-    @property
-    def mvm(self) -> int:
-        """Products of a vector with one tile."""
-        return self.tiles * self.uses
-
-    @property
-    def cell_read(self) -> int:
-        """Devices that conduct in a pass."""
-        return self.weights * self.devices * self.uses * self.passes
-
-    @property
-    def drive(self) -> int:
-        """Rows that a DAC drives in a pass; every column block has drivers of its own."""
-        return self.rows * self.groups * self.blocks * self.uses * self.passes
-
-    @property
-    def input_bit(self) -> int:
-        """`drive` times the bits of a pass."""
-        return self.drive * self.pass_bits
-
-    @property
-    def conversion(self) -> int:
-        """Conversions of an ADC."""
-        return self.columns * self.groups * self.row_tiles * self.slices * self.uses * self.converted
-
-    @property
-    def scale(self) -> int:
-        """Digital multiply-adds that scale converted outputs and sum them over row tiles, passes and slices."""
-        return self.conversion
-
-    @property
-    def byte(self) -> int:
-        """Bytes between tiles and the digital side: inputs to every tile, and converted outputs; whole ones."""
-        inputs = self.rows * self.groups * self.blocks * self.uses * (self.input_bits or 0)
-        return -(-(inputs + self.conversion * (self.output_bits or 0)) // 8)
-
-    @property
-    def write(self) -> int:
-        """Devices that are programmed, once in the life of the chip."""
-        return self.written
 
 
 class Counts(Tabular, tuple[LayerCounts, ...]):
@@ -144,8 +108,8 @@ class Counts(Tabular, tuple[LayerCounts, ...]):
         return Table(head, rows, right=range(2, 12), note="Scales and other digital: multiply-adds. Writes: devices, once.")
 
     def to_data(self) -> dict[str, Any]:
-        layers = [asdict(e) | {name: getattr(e, name) for name in COUNTED} for e in self]
-        return {**self.totals(), "conversions": {str(b): n for b, n in self.conversions.items()}, "layers": layers}
+        conversions = {str(b): n for b, n in self.conversions.items()}
+        return {**self.totals(), "conversions": conversions, "layers": [asdict(e) for e in self]}
 
     def to_json(self) -> str:
         return json.dumps(self.to_data(), indent=1)
@@ -187,19 +151,25 @@ def counts(
 
 def _on_tiles(a: TileArray, layer: AnalogLayer, key: str, uses: int) -> LayerCounts:
     layout, spec, pair = a.layout, a.spec, a.spec.device.pair
-    rows, columns = layout.in_features // layout.groups, layout.columns
+    rows, columns, groups, blocks = layout.in_features // layout.groups, layout.columns, layout.groups, layout.block_count
     passes, converted = _passes(a)
     one = torch.zeros(layout.row_tiles, 1, 1)
     modelled = a.view.slices * len(a.view.mapping.conductances(one, pair, a.view.geometry))  # devices that are written
     name = next((n for n, t in a.session.hardware.tiles.items() if t is spec), "?")
-    bits, weights = getattr(spec.dac, "bits", None), rows * columns * layout.groups
-    digital = sum(c.operations for c in a.corrections) + layer.biased(key) * columns * layout.groups
+    bits, output_bits, slices = getattr(spec.dac, "bits", None), getattr(spec.adc, "bits", None), a.view.mapping.columns
+    pass_bits, devices = getattr(spec.dac, "digit", bits) or 0, modelled * (2 if pair == "active" else 1)
+    weights, tiles, inputs = rows * columns * groups, groups * len(layout.sizes) * blocks, rows * groups * blocks * uses
+    references, reads = a.lines.references * groups, uses * passes  # columns that are read beside those of the outputs
+    conversion = (columns * groups * slices + references) * len(layout.sizes) * uses * converted
+    digital = sum(c.operations for c in a.corrections) + layer.biased(key) * columns * groups
     return LayerCounts(
-        a.name, type(layer).__name__.removeprefix("Analog"), tile=name, rows=rows, columns=columns, groups=layout.groups,
-        row_tiles=len(layout.sizes), blocks=layout.block_count, tile_rows=spec.rows, tile_columns=spec.columns,
-        devices=modelled * (2 if pair == "active" else 1), slices=a.view.mapping.columns, uses=uses,
-        passes=passes, converted=converted, input_bits=bits, pass_bits=getattr(spec.dac, "digit", bits) or 0,
-        output_bits=getattr(spec.adc, "bits", None), written=weights * modelled, multiply_add=uses * digital,
+        a.name, type(layer).__name__.removeprefix("Analog"), tile=name, rows=rows, columns=columns, groups=groups,
+        row_tiles=len(layout.sizes), blocks=blocks, tile_rows=spec.rows, tile_columns=spec.columns, devices=devices,
+        slices=slices, uses=uses, passes=passes, converted=converted, input_bits=bits, pass_bits=pass_bits,
+        output_bits=output_bits, weights=weights, tiles=tiles, cells=tiles * spec.rows * spec.columns, mvm=tiles * uses,
+        cell_read=(weights * devices + references * rows) * reads, drive=inputs * passes, input_bit=inputs * passes * pass_bits,
+        conversion=conversion, scale=conversion, byte=-(-(inputs * (bits or 0) + conversion * (output_bits or 0)) // 8),
+        write=weights * modelled + references * rows, multiply_add=uses * digital,
     )  # fmt: skip
 
 

@@ -8,10 +8,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import ValidationError
-
-from mho.config import Field, Strict, located, read, suggest
-from mho.ground import ConfigError, MhoError
+from mho.config import Field, Strict, read, suggest, validated
+from mho.ground import MhoError
 
 GROUP = "mho.cost_tables"  # entry points: a name = a package with a folder tables/
 Per = Literal["mvm", "operation", "cell_read", "drive", "input_bit", "conversion", "scale", "multiply_add", "byte", "write"]
@@ -157,10 +155,7 @@ class CostTable(_About):
         tree, here = read(Path(file)), str(file)
         if here in chain:
             raise MhoError(f"cost tables include each other in a circle: {' -> '.join((*chain, here))}")
-        try:
-            table = cls.model_validate(tree.data)
-        except ValidationError as error:
-            raise ConfigError(list(located(error, tree, []))) from None
+        table = validated(cls, tree)
         known = {n: getattr(table, n) for n in (*ABOUT, "via")}
         own = [row.model_copy(update={n: v for n, v in known.items() if getattr(row, n) is None}) for row in table.rows]
         others = [cls.from_file(path_of(name, Path(file).parent), (*chain, here)) for name in table.include]

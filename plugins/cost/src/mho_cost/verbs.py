@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 
 import click
@@ -29,7 +27,7 @@ def cost(task: str, hardware: str, name: str | None, settings: tuple[str, ...], 
       mho cost digits pcm.hermes --table hermes2023_digital
       mho cost digits pcm.standard --table components32 --set tiles.pcm.adc.bits=6 --out cost.html
     """
-    from mho_lab import first_sample, task_of
+    from mho_lab import command_line, first_sample, task_of
 
     from mho.ground import MhoError, write_atomically
     from mho_cost.counts import counts
@@ -49,5 +47,5 @@ def cost(task: str, hardware: str, name: str | None, settings: tuple[str, ...], 
     result = estimate(found, table)
     click.echo(result.to_json() if as_json else f"{found}\n\n{result}")
     if out is not None:
-        page = cost_page(result, hw, job.name, shlex.join(["mho", *sys.argv[1:]]))
+        page = cost_page(result, hw, job.name, command_line())
         click.echo(f"report: {write_atomically(out, page)}", err=as_json)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mho import Hardware
+from mho import AnalogLayer, Hardware
 from mho.effects import draws
 from mho.ground import MhoError, Table, Tabular, percent
 from mho.tile import TileArray, tile_arrays
@@ -98,12 +98,17 @@ def sensitivities(
 def stay_digital(
     net: nn.Module, batches: Iterable[Any], target: float, logits: Logits | None = None, *, seed: int = 0, labels: int = 4
 ) -> LayerChoice:
-    """Which layers stay digital so that the divergence of the rest, the sum of their `sensitivities`, is at most `target` nats:
-    greedily, those with the largest divergence for their multiply-adds first. `.hardware` is that of the network with a
-    rule for each of them; measure it before you trust it, since a sum of second-order parts is a prediction."""
+    """Which layers stay digital so that the divergence of the rest, the sum of the `sensitivities` of their matrices, is at most
+    `target` nats: greedily, those with the largest divergence for their multiply-adds first. `.hardware` is that of the network
+    with a rule for each of them; measure it before you trust it, since a sum of second-order parts is a prediction."""
     if not target > 0:
         raise MhoError(f"target is a divergence in nats, above 0; got {target!r}")
-    worst = sorted(sensitivities(net, batches, logits, seed=seed, labels=labels), key=lambda s: -s.kl / s.macs)
+    owner = {a.name: n for n, m in net.named_modules() if isinstance(m, AnalogLayer) for a in m.arrays().values()}
+    parts: dict[str, list[Sensitivity]] = {}
+    for s in sensitivities(net, batches, logits, seed=seed, labels=labels):
+        parts.setdefault(owner[s.name], []).append(s)
+    layers = (Sensitivity(n, sum(s.kl for s in of), sum(s.macs for s in of)) for n, of in parts.items())
+    worst = sorted(layers, key=lambda s: -s.kl / s.macs)
     left, digital = sum(s.kl for s in worst), []
     for s in worst:
         if left <= target:

@@ -9,20 +9,13 @@ mho.exchange.translated(config)                             its configuration as
 """
 
 from mho import Nonideality, hookimpl
-from mho_exchange.aihwkit import load_aihwkit
-from mho_exchange.configs import Translation, translated
-from mho_exchange.devicemap import DeviceMap
-from mho_exchange.measured import chip_table, measured_chip, write_chip
-from mho_exchange.quantised import export_onnx, quantised
-from mho_exchange.spice import netlist, solved
-from mho_exchange.tables import read_table, write_table
+from mho.ground import offers
 
-__all__ = [
-    "DeviceMap", "Translation", "chip_table", "export_onnx", "load_aihwkit", "measured_chip", "netlist", "quantised",
-    "read_table", "solved", "translated", "write_chip", "write_table",
-]  # fmt: skip
+__getattr__, __all__ = offers(__name__, __file__)
 
 
 @hookimpl
 def mho_nonidealities() -> list[type[Nonideality]]:
+    from mho_exchange.devicemap import DeviceMap
+
     return [DeviceMap]

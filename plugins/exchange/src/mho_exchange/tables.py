@@ -10,6 +10,7 @@ device   0, or 1 for the device that subtracts, with `pair: both`
 from __future__ import annotations
 
 import csv
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mho.ground import MhoError, write_atomically
+from mho.ground import MhoError, needed, write_atomically
 
 PLACE = ("layer", "tile", "column", "row", "device")
 AXES = ("device", "tile", "column", "row")  # of the tensors of a layer
@@ -106,8 +107,5 @@ def placed(file: str | Path, columns: Columns, layer: str, shape: torch.Size, na
 def _pyarrow(file: Path) -> Any:
     if file.suffix != ".parquet":
         raise MhoError(f"{file}: expected a file name that ends in .csv, .npz or .parquet")
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MhoError("parquet needs pyarrow: pip install 'mho-exchange[parquet]'") from None
-    return pyarrow
+    needed("pyarrow.parquet", "parquet needs pyarrow", "'mho-exchange[parquet]'")
+    return importlib.import_module("pyarrow")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+MOST = 1 << 24  # bytes of a configuration
+
 
 @click.command()
 @click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -21,7 +23,8 @@ def translate(config: Path, out: Path | None) -> None:
     from mho_exchange.configs import translated
 
     try:
-        made = translated(json.loads(config.read_text(encoding="utf-8")))
+        with config.open("rb") as file:  # a device may never end
+            made = translated(json.loads(file.read(MOST)))
     except ValueError as e:
         raise MhoError(f"{config} is not JSON: {e}") from None
     click.echo(made, err=out is None)

@@ -5,6 +5,7 @@ Saved for backward (see `backward`) are integers, masks, and the weights that th
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from dataclasses import replace
 from typing import Any
@@ -100,8 +101,8 @@ class Fast:
         arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
         parts = self._parts(product)
         with torch.no_grad():
-            found = [TileProduct.forward(*arguments[:3], one.call.factor, *planes, one)[0] for one in parts]
-        y = torch.stack(found).sum(0) if found else None
+            found = (TileProduct.forward(*arguments[:3], one.call.factor, *planes, one)[0] for one in parts)
+            y = functools.reduce(Tensor.add_, found) if parts else None
         if differentiated or transformed():
             whole = TileProduct.apply(*arguments)[0]
             return whole if y is None else straight(whole, y)
@@ -287,12 +288,13 @@ class TileProduct(torch.autograd.Function):
         adc = epilogue.adc
         span = spread(product.view.layout, route, alpha)
         inputs = epilogue.behind_dac(code_inputs(x, span, epilogue.dac, route, kernels, product.keep, product.part))
-        shape = (product.source.count, *scale.shape) if product.keep else (0,)
+        layout, count = epilogue.layout, product.source.count
+        shape = (count, layout.row_tiles, layout.columns) if product.keep else (0,)
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None
         full = scale * adc.step if own is not None else scale * alpha * adc.step
         poison = product.source.over_window(inputs.poison)
-        out = poison.expand(product.source.count, epilogue.layout.out_features).clone()
+        out = poison.expand(count, layout.groups * scale.shape[1]).clone()
         ends = Ends(full, out, own, codes if product.keep else None)
         epilogue.run(product.source, inputs, w, Planes(planes, bound), ends, kernels)
         clipped = inputs.clipped if inputs.clipped is not None else torch.empty(0, dtype=torch.int8, device=x.device)

@@ -225,6 +225,7 @@ class Epilogue(Terms):
         z = self.adc.convert(self._steps(*self._values(products), products.draws, part, plain))
         if ends.codes is not None:
             ends.codes.copy_(z)
+        z = self.view.referred(z)
         if ends.alpha is not None:
             z = z * ends.alpha
         per_group = (self.layout.groups, len(self.layout.sizes))

@@ -15,7 +15,7 @@ from mho.effects import CorrectionModule, Matrix
 from mho.tile import tile_arrays
 from mho.use import calibrate, program, to_analog
 from mho_kit.bench import Bench, Witness, seeded
-from mho_kit.checks.base import Call, CallChecks, finite, same, under_two_seeds
+from mho_kit.checks.base import Call, ModuleChecks, finite, same, under_two_seeds
 from mho_kit.checks.description import DescriptionChecks
 from mho_kit.checks.devices import DeviceChecks
 from mho_kit.far import Specimen
@@ -27,7 +27,7 @@ LAYERS = ("Linear", "Conv2d")
 SAMPLES, WIDTH = 12, 6  # of inputs; of images
 
 
-class CorrectionContract(DeviceChecks, CallChecks, DescriptionChecks):
+class CorrectionContract(DeviceChecks, ModuleChecks, DescriptionChecks):
     """Everything a digital correction promises to the tiles, as named checks for pytest.
 
         class TestSmooth(CorrectionContract):
@@ -154,13 +154,6 @@ class CorrectionContract(DeviceChecks, CallChecks, DescriptionChecks):
             "weights or outputs what inputs does (a channel has matrix.cells columns of w)"
         )
 
-    def test_keeps_the_shape(self) -> None:
-        self.keeps_the_shape()
-
-    def test_keeps_the_dtype(self) -> None:
-        for dtype in (torch.float32, torch.float64):
-            self.keeps(dtype)
-
     def test_leaves_its_arguments_alone(self) -> None:
         self.leaves_arguments_alone()
         for kind in LAYERS:
@@ -228,10 +221,7 @@ class CorrectionContract(DeviceChecks, CallChecks, DescriptionChecks):
     def test_works_on_tiles(self) -> None:
         """With converters and noise: calibrated, trained and programmed."""
         net, x = self._on_tiles(), self._inputs("Conv2d")
-        with seeded():
-            net.train()(x).square().mean().backward()
-        grads = [p.grad for p in net.parameters() if p.grad is not None]
-        assert grads and all(torch.isfinite(g).all() for g in grads), "training with it gives no gradient, or NaN"
+        self.trains(net, x)
         finite(self.on_a_chip(), "on a chip outputs are")
 
 

@@ -11,7 +11,7 @@ from mho import Quantiser, QuantiserModule
 from mho.effects import What
 from mho.use import matrices, program
 from mho_kit.bench import Bench, seeded
-from mho_kit.checks.base import Call, CallChecks, finite, same
+from mho_kit.checks.base import Call, ModuleChecks, finite, same
 from mho_kit.checks.description import DescriptionChecks
 from mho_kit.checks.devices import DeviceChecks
 from mho_kit.far import Specimen
@@ -19,7 +19,7 @@ from mho_kit.far import Specimen
 PLACES: tuple[What, ...] = get_args(What)
 
 
-class QuantiserContract(DeviceChecks, CallChecks, DescriptionChecks):
+class QuantiserContract(DeviceChecks, ModuleChecks, DescriptionChecks):
     """Everything a quantiser promises to the tiles, as named checks for pytest.
 
         class TestPowers(QuantiserContract):
@@ -74,13 +74,6 @@ class QuantiserContract(DeviceChecks, CallChecks, DescriptionChecks):
             made = self.spec.module(what)
             assert isinstance(made, QuantiserModule), f"module({what!r}) gives {made!r}; it must be a mho.QuantiserModule"
 
-    def test_keeps_the_shape(self) -> None:
-        self.keeps_the_shape()
-
-    def test_keeps_the_dtype(self) -> None:
-        for dtype in (torch.float32, torch.float64):
-            self.keeps(dtype)
-
     def test_is_finite_where_everything_is_zero(self) -> None:
         """Pruned layers, and the inputs of the first batches."""
         for what in PLACES:
@@ -128,7 +121,4 @@ class QuantiserContract(DeviceChecks, CallChecks, DescriptionChecks):
     def test_works_on_tiles(self) -> None:
         net = self._network()
         finite(net(self.bench.images()), "with it on tiles outputs are")
-        with seeded():
-            net.train()(self.bench.images()).square().sum().backward()
-        grads = [p.grad for p in net.parameters() if p.grad is not None]
-        assert grads and all(torch.isfinite(g).all() for g in grads), "training with it gives no gradient, or NaN"
+        self.trains(net, self.bench.images())

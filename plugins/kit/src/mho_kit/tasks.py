@@ -32,27 +32,24 @@ class TaskContract(Checks):
 
     task: ClassVar[type[Any]]
 
-    def _task(self) -> Any:
-        return self.task()
-
     def _batches(self, seed: int = 0) -> list[Any]:
-        return list(islice(iter(self._task().train_batches(seed)), BATCHES))
+        return list(islice(iter(self.task().train_batches(seed)), BATCHES))
 
     def _model(self) -> nn.Module:
         with seeded():
-            made: nn.Module = self._task().model()
+            made: nn.Module = self.task().model()
             return made
 
     def _score(self, net: nn.Module) -> float:
         with torch.no_grad():
-            return float(self._task().score(net.eval()))
+            return float(self.task().score(net.eval()))
 
     # -- checks -----------------------------------------------------------------------------------------------
     def test_documents_itself(self) -> None:
         documented(self.task, "what is to be told from what, and where the data come from")
 
     def test_its_numbers_make_sense(self) -> None:
-        task = self._task()
+        task = self.task()
         assert 0 <= task.chance < 1, f"chance is {task.chance!r}; the score of guessing is a fraction below 1"
         for name in ("epochs", "hwa_epochs"):
             value = getattr(task, name)
@@ -63,7 +60,7 @@ class TaskContract(Checks):
 
     def test_makes_a_fresh_network(self) -> None:
         """Its initial weights come from torch's generator, and two trainings share none of them."""
-        task = self._task()
+        task = self.task()
         nets = []
         for seed in (0, 0, 1):
             with seeded(seed):
@@ -94,7 +91,7 @@ class TaskContract(Checks):
             assert not moved, f"{name} draws from {moved}; use a torch.Generator of its own"
 
     def test_the_loss_is_a_finite_number(self) -> None:
-        task, net = self._task(), self._model()
+        task, net = self.task(), self._model()
         for batch in self._batches():
             value = task.loss(task.predict(net, batch), batch)
             assert isinstance(value, Tensor) and value.numel() == 1, f"loss gives {value!r}; it must be one number, a tensor"
@@ -103,7 +100,7 @@ class TaskContract(Checks):
 
     def test_training_lowers_the_loss(self) -> None:
         """A few steps of its own optimizer on one batch."""
-        task, net, batch = self._task(), self._model().train(), self._batches()[0]
+        task, net, batch = self.task(), self._model().train(), self._batches()[0]
         optimizer, losses = task.optimizer(net.parameters(), task.lr), []
         with seeded():
             for _ in range(STEPS):
@@ -134,7 +131,7 @@ class TaskContract(Checks):
 
     def test_it_runs_on_tiles(self) -> None:
         """Its network has layers that conversion finds, and they can be calibrated with its batches."""
-        task, net = self._task(), self._model()
+        task, net = self.task(), self._model()
         with seeded():
             try:
                 analog = to_analog(net, self.bench.hardware(tile={"rows": 512, "columns": 512})).eval()
@@ -149,7 +146,7 @@ class TaskContract(Checks):
 
     def test_its_fingerprint_follows_the_data(self) -> None:
         """It is part of the key of every result."""
-        first, again, other = self._task(), self._task(), self._task()
+        first, again, other = self.task(), self.task(), self.task()
         other.data_version = f"{first.data_version} changed"
         prints = [t.fingerprint() for t in (first, again, other)]
         assert isinstance(prints[0], str) and prints[0] == prints[1], "two tasks of a class have other fingerprints"

@@ -6,42 +6,10 @@ chips, `Page` and `Part` for what it shows; `tile_uses` and `first_sample` for w
 `report` (pages), `sweep` (many items in a folder that survives interruptions) and `fit`.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
-
 from mho import hookimpl
+from mho.ground import offers
 
-# name -> sub-module; a sub-package is offered as it is
-_HOME = {
-    "Effort": "measure.statistics",
-    "Page": "studies.shown",
-    "Part": "studies.shown",
-    "Score": "run.task",
-    "Study": "studies.study",
-    "Subject": "studies.subject",
-    "Task": "run.task",
-    "Threshold": "measure.statistics",
-    "first_sample": "footprint.counting",
-    "network": "studies.subject",
-    "scores": "studies.subject",
-    "search": "studies.rounds",
-    "study_options": "studies.study",
-    "task_of": "studies.subject",
-    "threshold": "measure.statistics",
-    "tile_uses": "footprint.counting",
-}
-
-__all__ = ["fit", "report", "sweep", *_HOME]  # noqa: PLE0604 (names of the table)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __all__ = offers(__name__, __file__)
 
 
 @hookimpl

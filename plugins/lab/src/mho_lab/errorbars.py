@@ -28,6 +28,12 @@ def t95(freedom: int) -> float:
     return t_quantile(0.975, max(freedom, 1))
 
 
+def decimals(error: float | None, unit: float = 100.0) -> int:
+    """Places of a number (of a percentage: `unit` 100): as many as show the first digit of its standard error, at least 1 and
+    at most 3; 1 without an error."""
+    return next((n for n in (1, 2) if round(unit * error, n) > 0), 3) if error and not math.isnan(error) else 1
+
+
 def with_error(
     value: float | None, sem: float | None, places: int | None = None, *, in_percent: bool = False, sign: bool = False
 ) -> str:
@@ -39,7 +45,5 @@ def with_error(
     """
     write, unit = (percent, 100.0) if in_percent else (number, 1.0)
     known = sem is not None and not math.isnan(sem)
-    if places is None:
-        shown = (n for n in (1, 2) if known and round(unit * (sem or 0.0), n) > 0)
-        places = next(shown, 3) if known and sem else 1
+    places = decimals(sem, unit) if places is None else places
     return write(value, places, sign=sign) + (f" ± {write(sem, places)}" if known else "")

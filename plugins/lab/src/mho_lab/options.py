@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mho.cli.config import SET
 from mho.ground import MhoError
 
 if TYPE_CHECKING:
@@ -36,7 +39,14 @@ class Place(click.Path):
             self.fail("the name is empty", param, ctx)
         if any(len(os.fsencode(part)) > 240 for part in Path(text).parts):
             self.fail(f"a name in {text[:40]!r}… is too long: at most 240 bytes", param, ctx)
+        if self.exists and Path(text).is_char_device():  # /dev/zero never ends
+            self.fail(f"{text!r} is a device; expected a file", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def together(*options: Option) -> Option:
+    """Arguments and options as one decorator, in the order of --help."""
+    return lambda verb: functools.reduce(lambda made, option: option(made), reversed(options), verb)
 
 
 def count(flag: str, default: int, text: str, least: int = 1, most: int = MOST) -> Option:
@@ -76,6 +86,7 @@ def _use_device(context: click.Context, option: click.Parameter, name: str) -> N
 
 
 EXISTING = Place(exists=True, dir_okay=False)  # a file that is there
+TASK_AND_HW = together(click.argument("task"), click.argument("hw"), SET)
 OUT = folder("--out", "Folder of the results [mho-runs/TASK-HW-...].")
 SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(-EDGE, EDGE), help="Same seed, same result.")
 THREADS = count("--threads", 1, "Threads of torch; results are bit-equal only for the same number.")
@@ -83,9 +94,11 @@ DEVICE = click.option(
     "--device", default="cpu", show_default=True, expose_value=False, callback=_use_device,
     help="cpu, cuda, cuda:N, mps, or auto: the accelerator that there is.",
 )  # fmt: skip
-EXECUTOR = click.option("--executor", default="serial", show_default=True, help="serial, process, loky, or a joblib backend.")
-WORKERS = at_most("--workers", "Processes of the executor.")
-DASK = click.option("--dask", metavar="ADDRESS", help="Of the scheduler of a Dask cluster, whose workers see the same folders.")
+EXECUTORS = together(
+    click.option("--executor", default="serial", show_default=True, help="serial, process, loky, or a joblib backend."),
+    at_most("--workers", "Processes of the executor."),
+    click.option("--dask", metavar="ADDRESS", help="Of the scheduler of a Dask cluster, whose workers see the same folders."),
+)
 SHARD = click.option("--shard", metavar="I/N", help="Only the I-th of N parts, e.g. of a job array; all share the folder.")
 EVERY = at_most("--save-every", "Keep the state of a training after every so many steps too, not only after each epoch.")
 CHIPS = count("--chips", 25, "Simulated chips.")
@@ -95,6 +108,20 @@ def default_folder(task: str, hardware: str, digest: str, seed: int | None = Non
     """mho-runs/digits-pcm.standard-1a2b3c4d-s0: one folder for each hardware content and seed, or for several seeds."""
     name = Path(hardware).stem if hardware.endswith((".yaml", ".yml")) else hardware
     return Path("mho-runs") / f"{task}-{name}-{digest[:8]}-{'seeds' if seed is None else f's{seed}'}"
+
+
+def command_line() -> str:
+    """What was typed, to get the same again."""
+    return shlex.join(["mho", *sys.argv[1:]])
+
+
+def resumable(work: Callable[[], Any], where: Path) -> Any:
+    """What `work` gives; interrupted, it says how to go on."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        click.echo(f"\nrepeat the command to go on from {where}", err=True)
+        raise
 
 
 def bar(what: str, total: int | None = None) -> Any:

@@ -75,7 +75,6 @@ def error_on_seen(net, model, x, seed):
         return mho.mvm_error(model(x), net(x))
 
 
-@pytest.mark.filterwarnings("ignore:weights beyond the range")  # they are to be clipped here
 def test_column_ranges_lower_the_error_of_columns_with_an_outlier(hardware):
     """One weight in 300 that is 10 times larger sets its column's range; clipping it costs less than the noise it brings.
     Lower on the inputs seen, also on chips that calibration has not used; and other columns keep what is right for them."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from mho_kit.fixtures import needs
 from mho_lab.studies.subject import task_of
 
 import mho
@@ -40,6 +41,17 @@ def test_layers_writes_a_hardware_file_that_checks(call, tmp_path):
     assert "Fig. 7A" in page and "<script" not in page
     data = json.loads((tmp_path / "layers/study.json").read_text())
     assert data["deployment"]["met"] is True and data["versions"]["mho"]
+
+
+@needs("mho-digital")
+def test_layers_that_leave_are_predicted_from_backward_passes(call, tmp_path):
+    found = call("layers", "--predict", "1e-9")
+    assert found.exit_code == 0, found.output
+    assert "off the tiles: left on tiles: KL 0 nats; 100.00 % of the multiply-adds digital" in found.output
+    rules = mho.load(tmp_path / "layers/mixed.yaml").layers
+    assert {r.match for r in rules} == {"0", "2", "4"} and {r.tile for r in rules} == {"digital"}
+    data = json.loads((tmp_path / "layers/study.json").read_text())
+    assert data["kl"] == 0 and data["share"] == 1 and "Divergence of each layer alone" in report(tmp_path / "layers")
 
 
 def test_budget_answers_what_if_and_resumes(call, tmp_path):

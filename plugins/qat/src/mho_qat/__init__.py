@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from mho import Quantiser, TrainingMethod, hookimpl
-from mho_qat.distillation import distillation_loss as distillation_loss
-from mho_qat.methods import Distill, Noise, Schedule, follow as follow
-from mho_qat.preactivation import (
-    CLOSED as CLOSED,
-    Mode as Mode,
-    PreactivationNoise as PreactivationNoise,
-    noisy_modules as noisy_modules,
-)
-from mho_qat.quantiser import Quantise, Uniform, quantise as quantise, unquantise as unquantise
+from mho.ground import offers
+
+__getattr__, __all__ = offers(__name__, __file__)
 
 
 @hookimpl
 def mho_training() -> list[type[TrainingMethod]]:
+    from mho_qat.methods import Distill, Noise, Schedule
+    from mho_qat.quantiser import Quantise
+
     return [Noise, Quantise, Distill, Schedule]
 
 
 @hookimpl
 def mho_quantisers() -> list[type[Quantiser]]:
+    from mho_qat.quantiser import Uniform
+
     return [Uniform]

@@ -7,21 +7,10 @@ DriftScore       what both can measure while a training goes on: a score on simu
 `huggingface` and `lightning` are modules that need those packages; nothing here imports them before it is asked for.
 """
 
-import importlib
-from typing import Any
-
 from mho import AnalogLayer, TrainingMethod, hookimpl
-from mho_transformers.drift import DriftScore as DriftScore
+from mho.ground import offers
 
-LATER = {"AnalogCallback": "huggingface", "own_text": "language"}  # name -> its module
-
-
-def __getattr__(name: str) -> Any:
-    if name in LATER:
-        return getattr(importlib.import_module(f"mho_transformers.{LATER[name]}"), name)
-    if name in ("huggingface", "language", "lightning"):
-        return importlib.import_module(f"mho_transformers.{name}")
-    raise AttributeError(f"module 'mho_transformers' has no attribute {name!r}")
+__getattr__, __all__ = offers(__name__, __file__)
 
 
 @hookimpl

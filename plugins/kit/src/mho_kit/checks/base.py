@@ -286,3 +286,21 @@ class CallChecks(Checks):
             assert same(first[name], call(*arguments)), (
                 f"{name} of a deep copy gives other values; keep nothing outside the fields, not even by id()"
             )
+
+
+class ModuleChecks(CallChecks):
+    """Of what is a part of a layer, like a quantiser or a correction: what it returns is like what it is given."""
+
+    def test_keeps_the_shape(self) -> None:
+        self.keeps_the_shape()
+
+    def test_keeps_the_dtype(self) -> None:
+        for dtype in (torch.float32, torch.float64):
+            self.keeps(dtype)
+
+    def trains(self, net: nn.Module, x: Tensor) -> None:
+        """A backward pass in train mode gives finite gradients."""
+        with seeded():
+            net.train()(x).square().mean().backward()
+        grads = [p.grad for p in net.parameters() if p.grad is not None]
+        assert grads and all(torch.isfinite(g).all() for g in grads), "training with it gives no gradient, or NaN"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mho_lab.extras import needed
+from mho.ground import needed
 from mho_lab.fit.fitting import Fit
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from mho.ground import MhoError, table, writing
-from mho_lab.options import SEED, Place, checked, count, folder, several, switch
+from mho_lab.options import EXISTING, SEED, checked, count, folder, several, switch
 
 
 @click.command()
-@click.argument("data", type=Place())
+@click.argument("data", type=EXISTING)
 @click.option("--kind", required=True, metavar="KIND", help="The effect to fit, e.g. pcm.drift.")
 @several("--map", "names", "NAME=COLUMN", "NAME in the file is COLUMN (repeatable).")
 @several("--fix", "fixed", "FIELD=VALUE", "Do not fit this field (repeatable).")

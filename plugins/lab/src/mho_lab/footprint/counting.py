@@ -42,6 +42,7 @@ class MatrixFootprint:
     uses: int  # MVMs with the whole matrix in the sample
     flops: int  # (2 rows + bias) columns, for every use
     lines: int = 1  # columns of one output
+    references: int = 0  # devices of reference columns
 
     @property
     def mvms(self) -> int:
@@ -50,54 +51,40 @@ class MatrixFootprint:
 
 
 class Footprint(Tabular, tuple[MatrixFootprint, ...]):
-    """One entry per weight matrix on tiles; the totals are the columns of R003 Table 1. Print it for a table."""
+    """One entry per weight matrix on tiles; the totals are the columns of R003 Table 1. Print it for a table.
 
-    parameters: int  # all of the model, batch norm and embeddings included
+    parameters   all of the model, batch norm and embeddings included
+    mapped       weights on tiles, without biases
+    utilisation  share of the cells of these tiles that hold a weight
+    devices      that hold these weights, and those of reference columns
+    mvms         #MVM: how often a tile is used in the sample, summed over tiles
+    reuse        #MVM per tile
+    flops        operations of the layers on tiles: (2 rows + bias) columns for every use
+    """
+
+    parameters: int
+    mapped: int
+    tiles: int
+    utilisation: float
+    devices: int
+    mvms: int
+    reuse: float
+    flops: int
 
     @classmethod
     def of(cls, entries: list[MatrixFootprint], parameters: int) -> Footprint:
         new = cls(entries)
-        new.parameters = parameters
+        new.parameters, new.mapped = parameters, sum(e.weights for e in new)
+        new.tiles = sum(e.tiles for e in new)
+        new.utilisation = sum(e.weights * e.lines for e in new) / max(1, sum(e.cells for e in new))
+        new.devices = sum(e.weights * e.devices + e.references for e in new)
+        new.mvms = sum(e.mvms for e in new)
+        new.reuse, new.flops = new.mvms / max(1, new.tiles), sum(e.flops for e in new)
         return new
-
-    @property
-    def mapped(self) -> int:
-        """Weights on tiles, without biases."""
-        return sum(e.weights for e in self)
-
-    @property
-    def tiles(self) -> int:
-        return sum(e.tiles for e in self)
-
-    @property
-    def utilisation(self) -> float:
-        """Share of the cells of these tiles that hold a weight."""
-        return sum(e.weights * e.lines for e in self) / max(1, sum(e.cells for e in self))
-
-    @property
-    def devices(self) -> int:
-        """Devices that hold these weights."""
-        return sum(e.weights * e.devices for e in self)
-
-    @property
-    def mvms(self) -> int:
-        """#MVM: how often a tile is used in the sample, summed over tiles."""
-        return sum(e.mvms for e in self)
-
-    @property
-    def reuse(self) -> float:
-        """#MVM per tile."""
-        return self.mvms / max(1, self.tiles)
-
-    @property
-    def flops(self) -> int:
-        """Operations of the layers on tiles: (2 rows + bias) columns for every use."""
-        return sum(e.flops for e in self)
 
     def totals(self) -> dict[str, float]:
         """The row of R003 Table 1."""
-        names = ("parameters", "mapped", "tiles", "utilisation", "devices", "mvms", "reuse", "flops")
-        return {name: getattr(self, name) for name in names}
+        return dict(vars(self))
 
     def as_table(self) -> Table:
         """What `print` and a notebook show."""
@@ -198,6 +185,7 @@ def _entries(net: nn.Module, uses: Counter[TileArray], names: dict[int, str]) ->
                     uses=uses[a],
                     flops=(2 * rows + layer.biased(key)) * a.layout.columns * a.layout.groups * uses[a],
                     lines=a.view.mapping.columns,
+                    references=rows * a.lines.references * a.layout.groups,
                 ),
             )
     return list(entries.values())

@@ -34,6 +34,6 @@ def write_footprint(file: Path, found: Footprint, hw: Hardware, task: str, comma
 
 def _grid(e: MatrixFootprint, hw: Hardware) -> TileGrid:
     spec = hw.tile(e.tile)
-    across = e.groups * math.ceil(e.columns / (spec.columns // e.lines))
+    across = e.groups * math.ceil(e.columns / ((spec.columns - bool(e.references)) // e.lines))
     down = e.tiles // across
     return TileGrid.of(e.name or "(root)", e.groups, e.columns * e.lines, e.rows, down, across, spec.rows, spec.columns)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mho.cli.config import JSON, SET
-from mho_lab.options import file
+from mho_lab.options import command_line, file
 
 
 @click.command()
@@ -35,5 +33,4 @@ def footprint(task: str, hardware: str, changes: tuple[str, ...], split: Any, ou
     if out is not None:
         from mho_lab.footprint.page import write_footprint
 
-        command = shlex.join(["mho", *sys.argv[1:]])
-        click.echo(f"report: {write_footprint(out, result, hw, job.name, command)}", err=as_json)
+        click.echo(f"report: {write_footprint(out, result, hw, job.name, command_line())}", err=as_json)

@@ -6,6 +6,7 @@ Each result is one file, written whole; running again measures what has no resul
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from mho.ground import MhoError
 from mho_lab.devices import asked
 from mho_lab.measure import pools, work
 from mho_lab.measure.identity import OURS, digest, files_of
-from mho_lab.measure.state import Item, Record, State, need_plans
+from mho_lab.measure.state import TRIES, Item, Record, State, need_plans
 from mho_lab.measure.work import Measure
 
 FRUITLESS = 3  # times that workers may die before they have even begun a task
@@ -163,7 +164,8 @@ class _Job:
             self._apart({k: items[k] for k in items if self._to_retry(k)}, bar)
 
     def _to_retry(self, key: str) -> bool:
-        return self.state.failed(key) is not None and not self.state.given_up(key)
+        failure = self.state.failed(key)
+        return failure is not None and failure["attempts"] < TRIES[failure["status"]]
 
     def _together(self, items: dict[str, Item], bar: tqdm) -> None:
         """Give out all items, and again those that are left when workers have died."""
@@ -172,7 +174,7 @@ class _Job:
             before = len(items)
             why = self._give_out(items, bar)
             items = {k: i for k, i in items.items() if not self.state.done(k) and not self.state.failed(k)}
-            for key in [k for k in items if self.state.was_running(k)]:
+            for key in [k for k in items if self.state.running(k).exists()]:
                 self._note_death(key, items.pop(key))
             fruitless = fruitless + 1 if len(items) == before else 0
             if fruitless == FRUITLESS:
@@ -194,7 +196,7 @@ class _Job:
 
     def _apart(self, items: dict[str, Item], bar: tqdm) -> None:
         """What failed once, each again in a process that nobody shares, until it is done or has failed often enough."""
-        with pools.Worker() as worker:
+        with contextlib.closing(pools.Worker()) as worker:
             for key, item in items.items():
                 while self._to_retry(key):
                     if not worker.do(self._task(key, item)):

@@ -137,11 +137,6 @@ def digest(file: str | Path) -> str:
 
 
 # -- code of the user -----------------------------------------------------------------------------------------------
-def code_of(module: ModuleType) -> bytes:
-    """The text of all `files_of` a module, its own first."""
-    return b"".join(f.read_bytes() for f in files_of(module).values())
-
-
 def files_of(module: ModuleType) -> dict[str, Path]:
     """The file of a module, and those of the modules that it imports from its folder, or from its package, anywhere in its text
     and in theirs; by their names there.

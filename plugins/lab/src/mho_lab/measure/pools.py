@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from mho.ground import MhoError
-from mho_lab.extras import needed
+from mho.ground import MhoError, needed
 from mho_lab.measure import work
 
 Task = dict[str, Any]
@@ -33,12 +32,6 @@ class Worker:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
     def do(self, task: Task) -> bool:
         """Whether the process lived to the end of the task. Raises `MhoError` where it could not use the folder."""
         process = self._process = self._process or _started()
@@ -56,12 +49,13 @@ class Worker:
             if late:
                 late.cancel()
         if not answer:
-            self.kill()
+            self.close()
         elif said := json.loads(answer):
             raise MhoError(said)
         return bool(answer)
 
-    def kill(self) -> None:
+    def close(self) -> None:
+        """End the process."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -92,15 +86,37 @@ def here(tasks: Iterable[Task], tick: Tick) -> None:
 
 def in_process(tasks: Iterable[Task], tick: Tick) -> None:
     """One after the other in a worker process."""
-    with Worker() as worker:
+    with contextlib.closing(Worker()) as worker:
         for task in tasks:
             if not worker.do(task):
                 raise PoolError("the worker process died")
             tick()
 
 
+def on_dask(tasks: Sequence[Task], tick: Tick) -> None:
+    """On the current client of a Dask cluster; what a dead worker leaves behind does not stop the others."""
+    distributed = needed("distributed", "executor 'dask' needs Dask", "distributed")
+    try:
+        futures = distributed.get_client().map(work.do, tasks, pure=False)
+    except ValueError as error:  # no client
+        raise MhoError(f"executor 'dask' cannot be used: {error}") from None
+    lost = None
+    for future in distributed.as_completed(futures):
+        error = future.exception()
+        if isinstance(error, (MhoError, ImportError)):
+            raise error
+        lost = error or lost
+        tick()
+    if lost is not None:
+        raise PoolError(f"{type(lost).__name__}: {lost}") from lost
+
+
 def by_joblib(tasks: Sequence[Task], tick: Tick, backend: str, workers: int | None) -> None:
-    """As joblib's backend says; `joblib` itself is whatever `joblib.parallel_config` has set."""
+    """As joblib's backend says; `joblib` itself is whatever `joblib.parallel_config` has set. Its Dask backend waits forever for
+    what a dead worker leaves behind, so Dask is used without it."""
+    if backend == "dask" or (backend == "joblib" and _is_dask()):
+        on_dask(tasks, tick)
+        return
     joblib = needed("joblib", f"executor {backend!r} needs joblib", "'mho-lab[sweep]'")
     with _configured(backend, workers) as jobs:
         try:
@@ -118,10 +134,6 @@ def _configured(backend: str, workers: int | None) -> Iterator[int | None]:
     """The number of jobs to ask for, inside the configuration of a backend."""
     from joblib import parallel_config
 
-    if _is_dask(backend):
-        from mho_lab.measure.dask import register
-
-        backend = register()
     if backend == "joblib":
         yield workers
         return
@@ -150,10 +162,7 @@ def connected(scheduler: str | None) -> Iterator[None]:
         yield
 
 
-def _is_dask(backend: str) -> bool:
-    """Whether joblib computes on Dask: by name, or because joblib.parallel_config says so."""
-    if backend != "joblib":
-        return backend == "dask"
-    from joblib.parallel import get_active_backend
-
-    return type(get_active_backend()[0]).__name__ == "DaskDistributedBackend"
+def _is_dask() -> bool:
+    """Whether joblib.parallel_config says Dask."""
+    backend = needed("joblib.parallel", "executor 'joblib' needs joblib", "'mho-lab[sweep]'").get_active_backend()[0]
+    return type(backend).__name__ == "DaskDistributedBackend"

@@ -58,14 +58,6 @@ class State:
     def failed(self, key: str) -> Record | None:
         return None if self.done(key) else read_json(self.failure(key))
 
-    def given_up(self, key: str) -> bool:
-        """Whether an item has failed as often as it is tried."""
-        failure = self.failed(key)
-        return failure is not None and failure["attempts"] >= TRIES[failure["status"]]
-
-    def was_running(self, key: str) -> bool:
-        return self.running(key).exists() and not self.done(key)
-
     def left_behind(self, key: str) -> bool:
         """Whether a process of this machine died while it measured the item. What is marked by a living one, or by another
         machine, may be under way there: another shard, or a cluster."""
@@ -110,8 +102,8 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # somebody else's
+        pass
     return True
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mho.ground import MhoError, html_table, table
-from mho_lab.extras import needed
+from mho.ground import MhoError, html_table, needed, table
 from mho_lab.measure.state import Record, State, need_plans
 
 SHOWN = 20  # rows that are printed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import faulthandler
+import functools
 import importlib
 import importlib.util
 import json
@@ -27,7 +28,6 @@ Measure = Callable[[Item], dict[str, Any]]
 _ONE = threading.Lock()  # torch has one random generator and one number of threads per process, so one item at a time
 _here: Path | None = None
 _loaded: set[str] = set()
-_watched = False
 
 
 def folder() -> Path:
@@ -101,19 +101,11 @@ def _measure(task: dict[str, Any], state: State) -> None:
         function = find(task["measure"])
         with _same_everywhere(key), _limited(state.trace(key), task["timeout"]):
             value = function(copy.deepcopy(task["item"]))
-        text = json.dumps(value)
+        record |= {"status": "done", "value": json.loads(json.dumps(value))}
     except (Exception, SystemExit) as error:
         told = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-        outcome = "mistake" if isinstance(error, MhoError) else "raised"
-        state.fail(key, {**record, "status": outcome, "error": told, "provenance": _provenance(task, began, start)})
-        return
-    record |= {"status": "done", "value": json.loads(text), "provenance": _provenance(task, began, start)}
-    write_atomically(state.result(key), json.dumps(record, indent=1), keep=True)
-    state.failure(key).unlink(missing_ok=True)
-
-
-def _provenance(task: dict[str, Any], began: str, start: float) -> dict[str, Any]:
-    return {
+        record |= {"status": "mistake" if isinstance(error, MhoError) else "raised", "error": told}
+    record["provenance"] = {
         "started": began,
         "seconds": time.perf_counter() - start,
         "host": platform.node(),
@@ -121,6 +113,11 @@ def _provenance(task: dict[str, Any], began: str, start: float) -> dict[str, Any
         "executor": task["executor"],
         "identity": task["identity"],
     }
+    if "error" in record:
+        state.fail(key, record)
+        return
+    write_atomically(state.result(key), json.dumps(record, indent=1), keep=True)
+    state.failure(key).unlink(missing_ok=True)
 
 
 def _now() -> str:
@@ -173,12 +170,11 @@ def _limited(trace: Path, timeout: float | None) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
+@functools.cache
 def follow(driver: int) -> None:
     """End this process when the driver that started it is gone: nobody waits for its results any more."""
-    global _watched  # noqa: PLW0603 (once per process)
-    if _watched or os.getpid() == driver:
+    if os.getpid() == driver:
         return
-    _watched = True
 
     def watch() -> None:
         while os.getppid() == driver:

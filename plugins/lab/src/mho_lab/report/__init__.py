@@ -11,30 +11,17 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from mho.use import conversion_report
-from mho_lab.report.blocks import (
-    Block,
-    bars,
-    code,
-    facts,
-    heatmap,
-    histogram,
-    lines,
-    page,
-    scatter,
-    table,
-    text,
-    tiles,
-    write_page,
-)
-from mho_lab.report.figures import TileGrid
-from mho_lab.report.folders import report_of, write_report
+from mho.ground import offers
+
+__getattr__, __all__ = offers(__name__, __file__)
 
 
 class _Report(ModuleType):
     """`mho.report(net)` is the report about a network."""
 
     def __call__(self, net: Any) -> Any:
+        from mho.use import conversion_report
+
         return conversion_report(net)
 
 

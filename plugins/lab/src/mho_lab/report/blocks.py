@@ -113,7 +113,8 @@ def lines(
 ) -> Block:
     """Curves: for each name its points (x, y) or (x, y, standard error). `log` holds the logarithmic axes ("x", "y"),
     `levels` named horizontal lines to compare with, `x_names` how settings are called (default: as numbers)."""
-    name_of = x_names if callable(x_names) else _namer(x_names or ())
+    known = {} if callable(x_names) else {float(v): str(n) for v, n in x_names or ()}
+    name_of = x_names if callable(x_names) else lambda v: known.get(v, f"{v:g}")
     curves = [_series(name, points) for name, points in series.items()]
     settings = sorted({v for c in curves for v in c.x})
     found = [{v: (a, e) for v, a, e in zip(c.x, c.y, c.sem)} for c in curves]
@@ -129,12 +130,6 @@ def lines(
     data = {"legend": list(series), "levels": list(levels or {}), "table": numbers}
     call = {"x_names": drawing.settings}
     return Block(title, "figure", data, lambda name: figures.curves(drawing, curves, name, label), note, call)
-
-
-def _namer(names: Sequence[tuple[float, str]]) -> Callable[[float], str]:
-    """What settings are called, by value; the others as numbers."""
-    known = {float(v): str(n) for v, n in names}
-    return lambda v: known.get(v, f"{v:g}")
 
 
 @_block
@@ -281,7 +276,7 @@ def render(template: str, package: str = __package__, **values: Any) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(source)
     )
     made.globals.update(figures=figures, words=words)
-    made.filters.update(percent=words.percent, number=errorbars.number, decimals=words.decimals, plain=words.printable)
+    made.filters.update(percent=words.percent, number=errorbars.number, decimals=errorbars.decimals, plain=words.printable)
     return str(made.get_template(template).render(**values)) + "\n"
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mho_lab.extras import needed
+from mho.ground import needed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,12 +15,6 @@ from mho_lab.errorbars import with_error as bare_with_error
 SPACE = "\N{NO-BREAK SPACE}"
 
 
-def decimals(sem: float | None) -> int:
-    """Places of a percentage: one, or as many as show the first digit of its standard error (three at most)."""
-    shown = (n for n in (1, 2) if sem and round(100 * sem, n) > 0)
-    return next(shown, 3) if sem else 1
-
-
 def percent(value: float | None, places: int = 1) -> str:
     """A fraction as a percentage.
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from mho_lab.extras import needed
+from mho.ground import needed
 from mho_lab.run.task import Task
 
 

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from mho.config import Hardware, load, parse, read
 from mho.effects import draws
 from mho.ground import MhoError, spread, write_atomically, writing
+from mho.tile import unwatched
 from mho.use import Evaluation, attach, calibrate, conversion_report, evaluate, load_model, save_model, to_analog
 from mho_lab.devices import placed
 from mho_lab.measure.identity import differences, identity, versions
@@ -129,14 +130,10 @@ class Job:
         loss on chips of its own is deployed."""
         if self.task.remedies is not None:
             self.chosen = "remedies chosen for every layer by calibration"
-            return self._remedied(digital)
+            return calibrated(self.task, to_analog(digital, self.hardware))
         choices = ((self._training_loss(net), how, net) for how, net in self._ways(digital))
-        _, self.chosen, net = min(choices, key=lambda c: c[0])
-        return net
-
-    def _remedied(self, digital: nn.Module) -> nn.Module:
-        net, task = to_analog(digital, self.hardware), self.task
-        calibrate(net, task.calibration_batches(), forward=task.predict, method="auto", budget=task.remedies or 0.0)
+        with unwatched():
+            _, self.chosen, net = min(choices, key=lambda c: c[0])
         return net
 
     def _ways(self, digital: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -269,7 +266,8 @@ class Job:
     def _summarise(
         self, digital: nn.Module, net: nn.Module, reference: Score, curves: dict[str, tuple[Evaluation, dict[str, Rows]]]
     ) -> dict[str, Any]:
-        report = conversion_report(net)
+        ends = dict.fromkeys((self.hardware.times[0], self.hardware.times[-1]))
+        inside = inspect_layers(net, islice(self.task.calibration_batches(), 2), ends, self.seed, forward=self.task.predict)
         summary = {
             "task": self.task.name,
             "hardware": self.hardware.description,
@@ -293,9 +291,9 @@ class Job:
                 if v.name in curves
                 for c, extra in (curves[v.name],)
             ],
-            "layers": json.loads(report.to_json()),
+            "layers": json.loads(conversion_report(net).to_json()),
             "mvm": self._mvm(),
-            "inside": self._inside(net),
+            "inside": inside.to_data(),  # of the first chip
             "kurtosis": [k._asdict() for k in kurtosis_by_layer(net)],
             "parameters": sum(p.numel() for p in digital.parameters()),
             "precision": {name: {"tier": r.tier, "why": r.why} for name, r in routes(self.hardware).items()},
@@ -305,12 +303,6 @@ class Job:
         }
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary
-
-    def _inside(self, net: nn.Module) -> dict[str, Any]:
-        """What happens in every layer of the first chip, at the first and the last time."""
-        ends = dict.fromkeys((self.hardware.times[0], self.hardware.times[-1]))
-        batches = islice(self.task.calibration_batches(), 2)
-        return inspect_layers(net, batches, ends, self.seed, forward=self.task.predict).to_data()
 
     def _mvm(self) -> dict[str, Any]:
         """What causes the error of one product on the default tile, right after programming and at the last time; from
@@ -336,10 +328,14 @@ def deploy(task: Task, hardware: Hardware, checkpoint: Path) -> nn.Module:
     net = load_model(to_analog(placed(task.model()), hardware), checkpoint)
     with safe_open(str(checkpoint), "pt") as f:
         plain = not any(name.endswith("tiles.input_range") for name in f.keys())  # noqa: SIM118 (not a dict)
-    if plain:
-        how = {"cap": task.range_cap} if task.remedies is None else {"method": "auto", "budget": task.remedies}
-        calibrate(net, task.calibration_batches(), forward=task.predict, **how)
-    return net.eval()
+    return (calibrated(task, net) if plain else net).eval()
+
+
+def calibrated(task: Task, net: nn.Module) -> nn.Module:
+    """The network with input ranges, or remedies where the task asks for them, from the task's calibration batches."""
+    how = {"cap": task.range_cap} if task.remedies is None else {"method": "auto", "budget": task.remedies}
+    calibrate(net, task.calibration_batches(), forward=task.predict, **how)
+    return net
 
 
 REMEDY = "choose another folder with --out, or remove this one"

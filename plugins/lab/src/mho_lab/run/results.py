@@ -80,7 +80,6 @@ class Cause:
 
     name: str
     alone: tuple[float | None, ...]
-    sem: tuple[float | None, ...]
     without: tuple[float | None, ...]
 
 
@@ -192,16 +191,16 @@ def _product(entry: dict[str, Any]) -> Product:
     """The table of causes, its rows in the order of the effects."""
     if "skipped" in entry:
         return Product(0, 0, "", (), (), plain(entry["skipped"]))
-    found = {(r["time"], r["what"]): (number(r["mean"]), number(r["sem"])) for r in entry["rows"]}
+    found = {(r["time"], r["what"]): number(r["mean"]) for r in entry["rows"]}
     times = list(dict.fromkeys(t for t, _ in found))
 
-    def values(what: str, k: int = 0) -> tuple[float | None, ...]:
-        return tuple(found.get((t, what), (None, None))[k] for t in times)
+    def values(what: str) -> tuple[float | None, ...]:
+        return tuple(found.get((t, what)) for t in times)
 
     causes = []
     for what in dict.fromkeys(what for _, what in found if not what.startswith("without ")):
         name = what.removesuffix(" alone")
-        causes.append(Cause(plain(name), values(what), values(what, 1), values(f"without {name}")))
+        causes.append(Cause(plain(name), values(what), values(f"without {name}")))
     shown = tuple("programming" if t is None else format_seconds(t) for t in times)
     return Product(int(entry["size"]), int(entry["matrices"]), plain(entry["mapping"]), shown, tuple(causes))
 

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mho.config import Hardware
 from mho.ground import spread, write_atomically
 from mho.use import normalised_accuracy
 from mho_lab.errorbars import t95
 from mho_lab.run.job import Job, claim_folder
-from mho_lab.run.task import Task
 
 
 @dataclass
@@ -31,41 +30,35 @@ class Trainings:
     """`mho run --seeds N`: the same job with several seeds. `run()` does it all; calling it again resumes, and more
     seeds or chips go on from what is there."""
 
-    task: Task
-    hardware: Hardware
+    job: Job  # what all of them have in common
     folder: Path
     seeds: Sequence[int]
-    chips: int = 25
-    progress: bool = True
-    command: str = ""
 
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
         self.todo()
-        parts = [self._done(seed) or self._job(seed).run() for seed in self.seeds]
-        summary = {**together(parts), "command": self.command}
+        parts = [self._done(seed) or self._one(seed).run() for seed in self.seeds]
+        summary = {**together(parts), "command": self.job.command}
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary
 
     def todo(self) -> list[int]:
         """The seeds whose training is not finished; the folder belongs to this job from now on."""
-        claim_folder(self.folder, self.task, self.hardware, "several")
+        claim_folder(self.folder, self.job.task, self.job.hardware, "several")
         return [seed for seed in self.seeds if not self._done(seed)]
 
     def folder_of(self, seed: int) -> Path:
         return self.folder / f"seed-{seed}"
 
-    def _job(self, seed: int) -> Job:
-        label = f"seed {seed}: "
-        folder = self.folder_of(seed)
-        return Job(self.task, self.hardware, folder, self.chips, seed, self.progress, self.command, label=label)
+    def _one(self, seed: int) -> Job:
+        return replace(self.job, folder=self.folder_of(seed), seed=seed, label=f"seed {seed}: ", started=time.time())
 
     def _done(self, seed: int) -> dict[str, Any] | None:
         """The summary of a training that has been finished before, with as many chips."""
-        claim_folder(self.folder_of(seed), self.task, self.hardware, seed)
+        claim_folder(self.folder_of(seed), self.job.task, self.job.hardware, seed)
         file = self.folder_of(seed) / "summary.json"
         summary: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-        return summary if summary.get("chips") == self.chips else None
+        return summary if summary.get("chips") == self.job.chips else None
 
 
 def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mho.config import Hardware, load, registry, suggest
 from mho.ground import MhoError
-from mho_lab.measure.identity import code_of
+from mho_lab.measure.identity import files_of
 
 FAMILY = "lab"  # of tasks without a dot in their name
 
@@ -116,7 +116,8 @@ class Task:
         """A hash of the code and the data version: part of the key of every result. The code is the file of the task, of
         its parent classes, and every module in their folders that they import; data files count by `data_version` only."""
         kinds = type(self).__mro__[: type(self).__mro__.index(Task)]
-        code = b"".join(code_of(sys.modules[m]) for m in dict.fromkeys(c.__module__ for c in kinds))
+        modules = dict.fromkeys(c.__module__ for c in kinds)
+        code = b"".join(f.read_bytes() for m in modules for f in files_of(sys.modules[m]).values())
         return hashlib.sha256(code + self.data_version.encode()).hexdigest()[:16]
 
 
@@ -134,10 +135,7 @@ def load_task(name: str | Path | Task) -> Task:
     if argument:
         return _made_for(maker, argument)
     full = str(name) if "." in str(name) else f"{FAMILY}.{name}"
-    family = full.partition(".")[0]
-    if full not in registry.named("task") and family in registry.default().claims:
-        registry.default().load(family)
-    tasks = registry.named("task")
+    tasks = _offered(full.partition(".")[0])
     if full not in tasks:
         known = sorted(t.removeprefix(f"{FAMILY}.") for t in tasks)  # whatever was loaded first
         raise MhoError(f"no task {str(name)!r}; {suggest(str(name), known, 'tasks')}; or give a Python file with a mho.Task")
@@ -146,15 +144,20 @@ def load_task(name: str | Path | Task) -> Task:
 
 def _made_for(family: str, argument: str) -> Task:
     """FAMILY:ARGUMENT is what the task FAMILY.model of a plugin makes of the argument."""
-    if family in registry.default().claims:
-        registry.default().load(family)
-    offered = registry.named("task").get(f"{family}.model")
+    offered = _offered(family).get(f"{family}.model")
     if offered is None:
         raise MhoError(f"no plugin makes tasks of {family}:...; mho-transformers knows hf:FOLDER")
     made = registry.thing(offered)(argument)
     if not isinstance(made, Task):
         raise MhoError(f"{family}.model must make a mho.Task, got {made!r}")
     return made
+
+
+def _offered(family: str) -> dict[str, Any]:
+    """All tasks that are known once this family is loaded."""
+    if family in registry.default().claims:
+        registry.default().load(family)
+    return registry.named("task")
 
 
 def task_and_hardware(task: str, hw: str, changes: Iterable[str] = ()) -> tuple[Task, Hardware]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mho.cli.config import JSON, SET
+from mho.cli.config import JSON
 from mho.config import registry
 from mho.ground import MhoError, json_text, percent, table, write_atomically
 from mho_lab import devices, options
@@ -33,9 +31,7 @@ def _with_text(task: str, text: Path | None) -> str:
 
 
 @click.command()
-@click.argument("task")
-@click.argument("hw")
-@SET
+@options.TASK_AND_HW
 @options.CHIPS
 @options.SEED
 @options.at_most("--seeds", "Train this many times, with seeds --seed, --seed + 1, ...", least=2)
@@ -44,9 +40,7 @@ def _with_text(task: str, text: Path | None) -> str:
 @options.THREADS
 @options.DEVICE
 @options.EVERY
-@options.EXECUTOR
-@options.WORKERS
-@options.DASK
+@options.EXECUTORS
 @TEXT
 @options.switch("--no-report", "Skip the HTML report.")
 @JSON
@@ -86,14 +80,13 @@ def run(
         folder = out or options.default_folder(one.task.name, hw, one.hardware.digest)
         from mho_lab.run.seeds import Trainings
 
-        every = range(seed, seed + seeds)
-        job = several = Trainings(one.task, one.hardware, folder, every, chips, one.progress, one.command)
+        job = several = Trainings(one, folder, range(seed, seed + seeds))
         width = min(jobs or (os.cpu_count() or 1) + 1, seeds)
         if width > 1:
             given = [f"--set={c}" for c in changes] + [f"--chips={chips}", f"--threads={threads}", "--no-report"]
             given += [f"--save-every={save_every}"] if save_every else []
-            _resumable(lambda: _apart(several, [task, hw, *given], width), folder)
-    summary = _resumable(job.run, job.folder)
+            options.resumable(lambda: _apart(several, [task, hw, *given], width), folder)
+    summary = options.resumable(job.run, job.folder)
     click.echo(json_text(summary) if as_json else _table(summary))
     if not no_report:
         from mho_lab.report import write_report
@@ -102,17 +95,13 @@ def run(
 
 
 @click.command()
-@click.argument("task")
-@click.argument("hw")
-@SET
+@options.TASK_AND_HW
 @options.SEED
 @options.OUT
 @options.THREADS
 @options.DEVICE
 @options.EVERY
-def train(
-    task: str, hw: str, changes: tuple[str, ...], seed: int, out: Path | None, threads: int, save_every: int | None
-) -> None:
+def train(**given: Any) -> None:
     """Train TASK digitally and then for HW, and keep both networks (digital.safetensors, trained.safetensors).
 
     `mho run` with the same arguments goes on from there; `mho evaluate` takes the files.
@@ -121,26 +110,22 @@ def train(
     By several processes that share every mini-batch:
       torchrun --nproc-per-node 4 -m mho train TASK HW --device cuda
     """
-    job = _job(task, hw, changes, 1, seed, out, threads, save_every)
+    job = _job(chips=1, **given)
     if not _trained_together(job):
         return
-    _resumable(job.train, job.folder)
+    options.resumable(job.train, job.folder)
     click.echo(f"{job.folder / 'digital.safetensors'}\n{job.folder / 'trained.safetensors'}")
 
 
 @click.command()
 @click.argument("checkpoint", type=options.EXISTING)
-@click.argument("task")
-@click.argument("hw")
-@SET
+@options.TASK_AND_HW
 @options.CHIPS
 @options.SEED
 @options.several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")
 @options.THREADS
 @options.DEVICE
-@options.EXECUTOR
-@options.WORKERS
-@options.DASK
+@options.EXECUTORS
 @options.SHARD
 @options.folder("--out", "Folder of what --executor, --dask and --shard measure [mho-runs/evaluate-TASK-HW-...].")
 @TEXT
@@ -186,9 +171,7 @@ def evaluate(
 
 
 @click.command()
-@click.argument("task")
-@click.argument("hw")
-@SET
+@options.TASK_AND_HW
 @click.option("--budget", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of multiply-adds, digital.")
 @click.option("--checkpoint", type=options.EXISTING, help="Weights of the task's network [those that it is made with].")
 @options.OUT
@@ -254,12 +237,12 @@ def _trained_together(job: Job, seeds: int | None = None) -> bool:
         if ranks.count() > 1:
             if seeds:
                 raise MhoError("--seeds starts processes of its own; leave it out under torchrun")
-            _resumable(job.train, job.folder)
+            options.resumable(job.train, job.folder)
     return ranks.is_first()
 
 
 def _job(
-    task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, out: Path | None, threads: int, every: int | None
+    task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, out: Path | None, threads: int, save_every: int | None
 ) -> Job:
     import torch
 
@@ -268,9 +251,10 @@ def _job(
 
     job_task, hardware = task_and_hardware(task, hw, changes)
     folder = out or options.default_folder(job_task.name, hw, hardware.digest, seed)
-    command = shlex.join(["mho", *sys.argv[1:]])
     torch.set_num_threads(threads)
-    return Job(job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=command, every=every)
+    return Job(
+        job_task, hardware, folder, chips, seed, progress=sys.stderr.isatty(), command=options.command_line(), every=save_every
+    )
 
 
 def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
@@ -293,15 +277,7 @@ def _apart(job: Trainings, arguments: list[str], jobs: int) -> None:
             click.echo(ended.stderr, err=True, nl=False)  # warnings are the same for all
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(tqdm(pool.map(train_one, todo), "trainings", len(todo), disable=not job.progress, leave=False))
-
-
-def _resumable(work: Callable[[], Any], folder: Path) -> Any:
-    try:
-        return work()
-    except KeyboardInterrupt:
-        click.echo(f"\nrepeat the command to go on from {folder}", err=True)
-        raise
+        list(tqdm(pool.map(train_one, todo), "trainings", len(todo), disable=not job.job.progress, leave=False))
 
 
 def _table(summary: dict[str, Any]) -> str:

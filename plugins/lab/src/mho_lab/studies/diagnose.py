@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -27,7 +27,6 @@ from mho_lab.studies.shown import plain
 from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, network, scores, task_of
 from mho_lab.studies.training import states
 
-HUGE = 1e300  # infinity in a result
 EVERYTHING = "everything"  # all causes together: the hardware as it is
 STRENGTHS = (1.0, 4.0, 16.0)
 EARLY_AND_LATE = (0.1, 1.0)
@@ -143,15 +142,17 @@ class Diagnosis:
         found: dict[tuple[str, float, str], list[Diagnostics]] = {}
         for p in self.points:
             found.setdefault((p.setting.cause, p.setting.strength, p.mode), []).append(p)
-        shares = {(r.cause, r.strength, r.mode): r.share for r in self.recoveries}
-        return [self._verdict(key, points, reference, shares.get(key)) for key, points in found.items()]
+        verdicts = []
+        for key, points in found.items():
+            failed = [(p, [n for n, fine in p.passes(self.rules, reference).items() if not fine]) for p in points]
+            told = tuple(f"{' '.join(names)} at {p.setting.stage:.0%}" for p, names in failed if names)
+            verdicts.append(Verdict(*key, reference, not told, told, self.shares.get(key)))
+        return verdicts
 
-    def _verdict(self, key: tuple[str, float, str], points: list[Diagnostics], reference: str, share: float | None) -> Verdict:
-        failing = []
-        for p in points:
-            names = [n for n, fine in p.passes(self.rules, reference).items() if not fine]
-            failing += [f"{' '.join(names)} at {p.setting.stage:.0%}"] if names else []
-        return Verdict(*key, reference, not failing, tuple(failing), share)
+    @property
+    def shares(self) -> dict[tuple[str, float, str], float | None]:
+        """What training brought back, by cause, strength and mode."""
+        return {(r.cause, r.strength, r.mode): r.share for r in self.recoveries}
 
 
 def diagnose(
@@ -222,7 +223,10 @@ def _stages(
 def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Diagnostics:
     """The means over trainings."""
     mine = [v["modes"][mode] for v in values[s]]
-    layers = [gradients.Direction(*(_merged(rows))) for rows in zip(*(m["directions"] for m in mine))]
+    layers = [
+        gradients.Direction(*rows[0][:2], *(fmean(c) for c in zip(*(r[2:] for r in rows))))
+        for rows in zip(*(m["directions"] for m in mine))
+    ]
     weaker = max((o for o in values if o[::2] == s[::2] and o.strength < s.strength), default=None)
     exponent = None
     if weaker is not None:
@@ -239,17 +243,6 @@ def _point(s: Setting, mode: str, values: dict[Setting, list[Value]]) -> Diagnos
         tuple(fmean(r) for r in zip(*(v["ratio"] for v in values[s]))),
         tuple(fmean(r) for r in zip(*(v["still"] for v in values[s]))),
     )
-
-
-def _merged(rows: Sequence[Sequence[Any]]) -> list[Any]:
-    """Directions of several trainings: names stay, numbers are averaged, JSON's null is nan."""
-    names, numbers = rows[0][:2], [[_number(v) for v in r[2:]] for r in rows]
-    return [*names, *(fmean(c) for c in zip(*numbers))]
-
-
-def _number(v: float | None) -> float:
-    """Back from `_plain`."""
-    return math.nan if v is None else math.inf if v >= HUGE else v
 
 
 def _exponent(before: float, after: float, factor: float) -> float | None:
@@ -285,21 +278,12 @@ def gradients_at(item: Item) -> Value:
     ratio, still = _sensitivity(net, clean, loss, item, task.lr)
     return {
         "modes": {
-            m: {
-                "directions": [[_plain(v) for v in d] for d in found if d.mode == m],
-                "slope": slopes[m][0],
-                "slope_sem": slopes[m][1],
-            }
+            m: {"directions": [list(d) for d in found if d.mode == m], "slope": slopes[m][0], "slope_sem": slopes[m][1]}
             for m in item["modes"]
         },
         "ratio": ratio,
         "still": still,
     }
-
-
-def _plain(v: Any) -> Any:
-    """JSON has neither nan (null) nor infinity."""
-    return v if not isinstance(v, float) or math.isfinite(v) else None if math.isnan(v) else HUGE
 
 
 def _batch(task: Task, size: int) -> Any:
@@ -385,7 +369,7 @@ def _recoveries(
     cause, see `gradients_at`."""
     cases = list(dict.fromkeys((s.cause, s.strength) for s in settings))
     clean = column(measured([subject.chips(hw.varied(only=()), 0, 1, time)], scores))[0]
-    unseen = replaced_seed(subject)
+    unseen = replace(subject, seed=draws.words("unseen", subject.seed)[0] & 0x7FFFFFFF)  # chips of no training
     before = measured([unseen.chips(under(hw, c, s), 0, chips, time) for c, s in cases], scores)
     lost = [(c, s, fmean(column([v]))) for (c, s), v in zip(cases, before)]
     chance = subject.chance
@@ -397,11 +381,6 @@ def _recoveries(
     after = measured(items, trained_under)
     found = {(c, s, m): Recovery(c, s, m, b, fmean(column([v])), clean, chance) for (c, s, b, m), v in zip(worth, after)}
     return [found.get((c, s, m), Recovery(c, s, m, b, b, clean, chance)) for c, s, b in lost for m in modes]
-
-
-def replaced_seed(subject: Subject) -> Subject:
-    """The same network with chips that no training has seen."""
-    return Subject(subject.task, subject.checkpoint, draws.words("unseen", subject.seed)[0] & 0x7FFFFFFF)
 
 
 def trained_under(item: Item) -> Value:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,11 +59,6 @@ def chip_weights(array: TileArray, weight: Tensor) -> Tensor:
     return sites.aged(g, v, array.chip.time, stream)
 
 
-def exact_products(net: nn.Module) -> AbstractContextManager[None]:
-    """Inside, the network computes as on a digital machine."""
-    return replaced(tile_arrays(net), "exact", lambda _: True)
-
-
 @dataclass(frozen=True)
 class GradientDraws:
     """The clean gradient of every layer [weights], and draws [draw, weights] of every estimator."""
@@ -94,7 +89,7 @@ def sample_gradients(
     with keeping_chip(net), keeping_modes(net), torch.enable_grad():
         net.eval()
         if clean is None:
-            with exact_products(net):
+            with replaced(tile_arrays(net), "exact", lambda _: True):  # as on a digital machine
                 clean = gradient()
         for k in range(chips):
             program(net, seed, index=k).age(time)

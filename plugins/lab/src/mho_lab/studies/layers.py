@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from mho.config import Hardware
-from mho.ground import MhoError
+from mho.ground import MhoError, needed
 from mho.use import conversion_report
 from mho_lab.measure.statistics import Ask, Decision, Effort, Interval, Search, decide, interval
 from mho_lab.studies import rounds, variants
 from mho_lab.studies.shown import plain
-from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, network, scores
+from mho_lab.studies.subject import Item, Measurer, Subject, Value, column, network, scores, task_of
 
 SCALE = 15.0  # R003-50
 TARGET = 0.99  # normalised accuracy, R003-43
@@ -111,6 +111,19 @@ def layer_study(
     return LayerStudy(
         tuple(layers), tuple(noise), scale, time, target, search.digital, quiet, tuple(ranked), exemptions, deployment
     )  # fmt: skip
+
+
+def predicted(subject: Subject, hw: Hardware, nats: float) -> Any:
+    """The `LayerChoice` of mho-digital, from backward passes and without any search: what leaves the tiles of `hw` so that the
+    divergence of the rest is predicted to be at most so many nats. Raises `MhoError` without mho-digital."""
+    task = task_of(subject.task)
+    choose = needed("mho_digital.choice", "--predict comes with mho-digital", "mho-digital").stay_digital
+
+    def logits(net: Any, batch: Any) -> Any:
+        return task.logits(task.predict(net, batch))
+
+    found = choose(network(subject.item(hw)), task.calibration_batches(), nats, logits, seed=subject.seed)
+    return replace(found, hardware=variants.digital(hw, found.digital))
 
 
 def layers_on_tiles(subject: Subject, hw: Hardware) -> list[OnTiles]:

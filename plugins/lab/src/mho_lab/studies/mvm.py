@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
@@ -80,6 +81,11 @@ def equal_error_boost(
     return math.sqrt(low * high)
 
 
+def _curve(xs: Iterable[float], error: Callable[[float, int], float], e: MvmExperiment, tick: Tick) -> list[ErrorAt]:
+    """The error at every setting: `error(x, k)` is that of the k-th matrix."""
+    return [ErrorAt.of(x, e.each(functools.partial(error, x), tick)) for x in xs]
+
+
 def fixed_point_error(bits: int, *, weights: bool, experiment: MvmExperiment | None = None) -> float:
     """MVM error of b-bit weights (or inputs) with max scaling and everything else exact (R003-52, Fig. 3D)."""
     e = experiment or MvmExperiment()
@@ -101,18 +107,15 @@ def input_range_study(
     dac = hw.tile(hw.default).dac
     if not isinstance(dac, Dac):
         raise MhoError(f"tile {hw.default!r} has no DAC, so there is no input range to study")
-    points = []
-    for alpha in alphas:
+
+    def error(alpha: float, k: int) -> float:
+        w, _ = e.draw(k)
+        x = moved(torch.randn(e.vectors, e.size, generator=torch.Generator().manual_seed(10_000 + k)))
+        x = rho * w[torch.arange(e.vectors) % e.size] + (1 - rho) * x
         fixed = with_tile(hw, dac=dac.model_copy(update={"range": float(alpha)}))
+        return mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x))
 
-        def error(k: int, fixed: Hardware = fixed) -> float:
-            w, _ = e.draw(k)
-            x = moved(torch.randn(e.vectors, e.size, generator=torch.Generator().manual_seed(10_000 + k)))
-            x = rho * w[torch.arange(e.vectors) % e.size] + (1 - rho) * x
-            return mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x))
-
-        points.append(ErrorAt.of(alpha, e.each(error, tick)))
-    return points
+    return _curve(alphas, error, e, tick)
 
 
 def dynamic_range_study(
@@ -134,11 +137,7 @@ def dynamic_range_study(
     both = [with_tile(hw, dac=dac.model_copy(update=changes)) for changes in (plain, managed)]
     points = []
     for spread in spreads:
-
-        def errors(k: int, spread: float = spread) -> tuple[float, ...]:
-            return _managed_errors(both, *sized_vectors(e, k, spread), k)
-
-        static, dynamic = zip(*e.each(errors, tick))
+        static, dynamic = zip(*e.each(lambda k, s=spread: _managed_errors(both, *sized_vectors(e, k, s), k), tick))
         points.append((ErrorAt.of(spread, static), ErrorAt.of(spread, dynamic)))
     return points
 
@@ -189,17 +188,14 @@ def weight_shape_study(
     on g_max (R003-48, Fig. 6A). x of a point is beta."""
     e = experiment or MvmExperiment()
     hw = load(hw, set=[f"tiles.{hw.default}.mapping.kind=mho.tile_max"])
-    points = []
-    for beta in betas:
 
-        def error(k: int, beta: float = beta) -> float:
-            g = torch.Generator().manual_seed(20_000 + k)
-            w = generalised_normal((e.size, e.size), beta, g)
-            w, x = moved((w, 2 * torch.rand(e.vectors, e.size, generator=g) - 1))
-            return mvm_error(x @ w.T, Tile(w, hw).program(seed=k).age(t)(x))
+    def error(beta: float, k: int) -> float:
+        g = torch.Generator().manual_seed(20_000 + k)
+        w = generalised_normal((e.size, e.size), beta, g)
+        w, x = moved((w, 2 * torch.rand(e.vectors, e.size, generator=g) - 1))
+        return mvm_error(x @ w.T, Tile(w, hw).program(seed=k).age(t)(x))
 
-        points.append(ErrorAt.of(beta, e.each(error, tick)))
-    return points
+    return _curve(betas, error, e, tick)
 
 
 @torch.no_grad()

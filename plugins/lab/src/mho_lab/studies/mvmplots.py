@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +53,9 @@ def draw(ax: Axes, table: StudyTable) -> None:
     ax.set_title(textwrap.fill(table.title + bars, 62))
 
 
-@contextmanager
-def figure(width: float, height: float) -> Iterator[Figure]:
+def figure(width: float, height: float) -> AbstractContextManager[Figure]:
     """An empty figure in mho's style; matplotlib's own settings are as before afterwards."""
-    with canvas(height, width, LIGHT) as made:
-        yield made
+    return canvas(height, width, LIGHT)
 
 
 def write(f: Figure, file: Path) -> None:

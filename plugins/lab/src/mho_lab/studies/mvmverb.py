@@ -59,7 +59,7 @@ def mvm(
       weight-shape   error over the shape of the weight distribution (Fig. 6A)
     """
     from mho_lab.run.product import MvmExperiment
-    from mho_lab.studies.mvmtables import need_analog
+    from mho_lab.studies.mvmtables import need_analog, schemes
 
     if names and (times or boosts):
         raise click.UsageError("--time and --boost belong to the table of effects, not to --study")
@@ -73,7 +73,7 @@ def mvm(
         need_analog(one)
     hardware, experiment = compared[hw[0]], MvmExperiment(size=size, matrices=matrices, seed=seed)
     if len(compared) > 1:
-        found = _over_time(compared, experiment, times)
+        found = [schemes(compared, experiment, [seconds(t) for t in times])]
     else:
         found = _tables(hardware, experiment, names, times, stronger)
     if plot is not None:
@@ -121,13 +121,6 @@ def _tables(
         ages: list[float | None] = [None, *(seconds(t) for t in times)]
         shown.total = len(ages) * experiment.matrices * (2 + 2 * len(hw.tile(hw.default).nonidealities) + len(boosts))
         return [effects(hw, experiment, ages, boosts, shown.update)]
-
-
-def _over_time(compared: dict[str, Hardware], experiment: MvmExperiment, times: tuple[str, ...]) -> list[StudyTable]:
-    from mho.config import seconds
-    from mho_lab.studies.mvmtables import schemes
-
-    return [schemes(compared, experiment, [seconds(t) for t in times])]
 
 
 def _check_plot(file: Path) -> None:

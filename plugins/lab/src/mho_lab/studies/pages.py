@@ -56,7 +56,9 @@ def sensitivity_page(s: Sensitivity, title: str) -> Page:
         "How far each knob may be turned",
         [k.name for k in s.knobs],
         [n if len(s.times) == 1 else f"{n}, {format_seconds(t)}" for n, t in columns],
-        [[_harm(m) for m in row] for row in cells],
+        [
+            [m.low / max(1.0, m.low + 4) if m.bits else 1 / (m.x or m.tried) for m in row] for row in cells
+        ],  # 1: nothing may be turned
         texts=[[_reached(m) for m in row] for row in cells],
         corner="effect",
         note=f"Factor at which accuracy falls to {s.level:.0%} of what it is on this hardware, or bits that still hold; the "
@@ -170,6 +172,14 @@ def layers_page(s: LayerStudy, title: str) -> Page:
     elif alike:
         named = f"No layer is clearly the most sensitive: {len(alike) + 1} of {len(s.alone)} cannot be told apart."
     return Page(title, f"{named} {outcome}", [alone, exempt, mixed])
+
+
+def predicted_page(s: Any, title: str) -> Page:
+    """The `LayerChoice` of mho-digital."""
+    table, kept = s.as_table(), ", ".join(map(layer_name, s.digital)) or "no layer"
+    headline = f"With {kept} off the tiles: {table.note}, as a few backward passes predict; mho evaluate measures it."
+    part = Part("Divergence of each layer alone on tiles", tuple(table.head), table.rows)
+    return Page(title, headline, [part])
 
 
 # --- budget ---
@@ -297,7 +307,6 @@ def diagnose_page(d: Diagnosis, title: str) -> Page:
         f"Where a point or more was lost, verdict and training agree in {sum(known)} of {len(known)} cases."
     )
     strengths = sorted({v.strength for v in verdicts})
-    shares = {(r.cause, r.strength, r.mode): r.share for r in d.recoveries}
     heat = functools.partial(report.heatmap, rows=list(d.causes), columns=[f"{s:g}x" for s in strengths], corner="cause")
     maps = []
     for m in dict.fromkeys(v.mode for v in verdicts):
@@ -315,7 +324,7 @@ def diagnose_page(d: Diagnosis, title: str) -> Page:
         maps.append(
             heat(
                 title=f"Accuracy that training brought back, mode {m}",
-                values=[[shares.get((c, s, m)) for s in strengths] for c in d.causes],
+                values=[[d.shares.get((c, s, m)) for s in strengths] for c in d.causes],
                 percent=True,
                 note="Share of the loss, on chips that training has not seen; – where less than a point was lost.",
             )

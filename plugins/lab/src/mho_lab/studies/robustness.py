@@ -24,7 +24,6 @@ from mho_lab.studies.training import bounded, hookable, noisy_network
 ALL = "all"
 COARSE = tuple(4.0**j for j in range(-4, 4))  # noise levels of the first round, in units of the typical signal
 FINE = tuple(2.0 ** (j / 2) for j in range(-4, 5))  # of the second round, around the midpoint
-WIDER = 4.0**4  # further rounds where the midpoint is not in sight
 ROUNDS = 4
 
 

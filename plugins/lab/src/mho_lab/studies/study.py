@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from mho.cli.config import JSON, SET
+from mho.cli.config import JSON
 from mho.config import Hardware
 from mho.ground import MhoError, write_atomically
 from mho_lab.measure import engine
 from mho_lab.measure.identity import identity, versions
 from mho_lab.measure.pools import connected
 from mho_lab.measure.state import Item
-from mho_lab.options import DASK, DEVICE, EXECUTOR, OUT, SEED, WORKERS, default_folder
+from mho_lab.options import DEVICE, EXECUTORS, OUT, SEED, TASK_AND_HW, command_line, default_folder, together
 
 if TYPE_CHECKING:
     from mho_lab.report import Block
@@ -38,14 +37,12 @@ if TYPE_CHECKING:
     from mho_lab.studies.subject import Measure, Subject, Value
 
 
+OPTIONS = ("task", "hw", "changes", "seed", "out", "executor", "workers", "dask", "as_json")  # the values of `study_options`
+
+
 def study_options(verb: Callable[..., Any]) -> Any:
     """TASK, HW and the options of every study, for `Study.begin`."""
-    for option in reversed([
-        click.argument("task"), click.argument("hw"), SET, SEED, OUT, DEVICE,
-        EXECUTOR, WORKERS, DASK, JSON,
-    ]):  # fmt: skip
-        verb = option(verb)
-    return verb
+    return together(TASK_AND_HW, SEED, OUT, DEVICE, EXECUTORS, JSON)(verb)
 
 
 @dataclass
@@ -66,20 +63,20 @@ class Study:
 
     @classmethod
     def begin(cls, name: str, options: dict[str, Any]) -> Self:
-        """The study `name` with the values of `study_options`. Raises `MhoError` for a task or hardware that does not exist,
-        and for rules of the hardware that fit no layer: they should not wait for a training."""
+        """The study `name` with the values of `study_options`, which are taken out of `options`: what is left is the study's
+        own. Raises `MhoError` for a task or hardware that does not exist, and for rules of the hardware that fit no layer: they
+        should not wait for a training."""
         import torch
 
         from mho.use import to_analog
         from mho_lab.run.task import task_and_hardware
 
-        task, hw, seed = options["task"], options["hw"], options["seed"]
-        owner, hardware = task_and_hardware(task, hw, options["changes"])
+        task, hw, changes, seed, out, executor, workers, dask, as_json = map(options.pop, OPTIONS)
+        owner, hardware = task_and_hardware(task, hw, changes)
         torch.set_num_threads(1)
         to_analog(owner.model(), hardware)
-        folder = options["out"] or default_folder(f"{name}-{owner.name}", hw, hardware.digest, seed)
-        executor = "dask" if options["dask"] else options["executor"]
-        how = executor, options["workers"], options["dask"], options["as_json"], identity(owner, hardware=hardware)
+        folder = out or default_folder(f"{name}-{owner.name}", hw, hardware.digest, seed)
+        how = "dask" if dask else executor, workers, dask, as_json, identity(owner, hardware=hardware)
         return cls(task, owner.name, hw, hardware, folder, seed, *how)
 
     def depend_on(self, others: Sequence[Hardware]) -> None:
@@ -123,8 +120,8 @@ class Study:
         for r in records:
             if error := r.get("error"):
                 raise MhoError(f"{measure.__name__} failed ({error['type']}): {error['message']}; see {self.folder}")
-            found[_text(r["item"])] = r["value"]
-        return [found[_text(i)] for i in items]
+            found[json.dumps(r["item"], sort_keys=True)] = r["value"]
+        return [found[json.dumps(i, sort_keys=True)] for i in items]
 
     def title(self, what: str) -> str:
         return f"{what}: {self.task_name} on {self.hardware.description or self.hw}"
@@ -133,7 +130,7 @@ class Study:
         """Write study.json and report.html (with `blocks` at its end), and print the tables."""
         from mho_lab import report
 
-        command = shlex.join(["mho", *sys.argv[1:]])
+        command = command_line()
         whole = {**data, "task": self.task, "hardware": self.hardware.to_data(), "command": command}
         write_atomically(self.folder / "study.json", json.dumps({**whole, "versions": versions()}, indent=1))
         facts = {"command": command, "hardware": self.hardware.digest, "seed": self.seed, **versions()}
@@ -141,8 +138,3 @@ class Study:
         file = report.write_page(self.folder / "report.html", page.title, blocks, headline=page.headline, keep=True)
         click.echo(json.dumps(whole, indent=1) if self.as_json else f"{page.title}\n\n{page}\n")
         click.echo("\n".join(filter(None, [said, f"report: {file}"])), err=self.as_json)
-
-
-def _text(item: Item) -> str:
-    """Equal for equal items."""
-    return json.dumps(item, sort_keys=True)

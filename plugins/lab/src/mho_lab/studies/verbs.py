@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,8 @@ from mho_lab.options import EXISTING, at_most, count, several, switch
 from mho_lab.studies.study import Study, study_options
 
 if TYPE_CHECKING:
-    from mho_qat import Mode
+    from mho.config import Hardware
+    from mho_lab.report import Block
 
 TIME = click.option("--time", "when", default="1 h", show_default=True, metavar="TIME", help="After programming.")
 TIMES = several("--time", "times", "TIME", "Repeatable.", default=("1 h",), show_default=True)
@@ -30,12 +31,9 @@ CHECKPOINT = click.option(
 @TIMES
 @click.option("--level", default=0.99, show_default=True, help="Share of the normalised accuracy that has to remain.")
 @count("--chips", 12, "At most, for one decision.", least=3)
-@several("--effect", "effects", None, "Only this effect, family, dac.bits or adc.bits (repeatable).")
+@several("--effect", "only", None, "Only this effect, family, dac.bits or adc.bits (repeatable).")
 @switch("--no-boost", "Skip the comparison at equal MVM errors.")
-def sensitivity(
-    checkpoints: tuple[Path, ...], times: tuple[str, ...], level: float, chips: int, effects: tuple[str, ...],
-    no_boost: bool, **options: Any,
-) -> None:  # fmt: skip
+def sensitivity(checkpoints: tuple[Path, ...], times: tuple[str, ...], chips: int, no_boost: bool, **options: Any) -> None:
     """How strong may each effect of HW become before TASK's network loses accuracy, and what costs most at equal error?
 
     Every effect with a strength, whichever plugin it is from, is turned up by bisection until the normalised accuracy falls
@@ -45,17 +43,14 @@ def sensitivity(
     from mho_lab.studies import pages
     from mho_lab.studies.sensitivity import as_data, chosen_knobs, sensitivity as measure
 
-    if not 0 < level < 1:
-        raise MhoError(f"--level {level:g}: a share between 0 and 1, e.g. 0.99")
+    if not 0 < options["level"] < 1:
+        raise MhoError(f"--level {options['level']:g}: a share between 0 and 1, e.g. 0.99")
     study, at = Study.begin("sensitivity", options), [seconds(t) for t in times]
-    chosen_knobs(study.hardware, effects)  # mistakes before minutes of work
+    chosen_knobs(study.hardware, options["only"])  # mistakes before minutes of work
     files = [*checkpoints] or [study.trained("trained.safetensors")]
     networks = {_name(f, files): study.subject(f) for f in files}
-    looks = tuple(sorted({3, max(3, chips // 2), chips}))
-    found = measure(
-        networks, study.hardware, at, study.measured,
-        level=level, effort=Effort(looks), only=effects, boosts=not no_boost,
-    )  # fmt: skip
+    effort = Effort(tuple(sorted({3, max(3, chips // 2), chips})))
+    found = measure(networks, study.hardware, at, study.measured, effort=effort, boosts=not no_boost, **options)
     study.finish(pages.sensitivity_page(found, study.title("Sensitivity")), as_data(found))
 
 
@@ -71,39 +66,47 @@ def sensitivity(
 @click.option(
     "--least", metavar="NAME:TEXT", help="Of which column of a plugin the deployment takes least [layers off the tiles]."
 )
-def layers(
-    checkpoint: Path | None, when: str, target: float, scale: float, families: tuple[str, ...], chips: int, verify: int,
-    least: str | None, **options: Any,
-) -> None:  # fmt: skip
+@click.option(
+    "--predict", type=click.FloatRange(0, min_open=True), metavar="NATS",
+    help="Search nothing: on tiles stays what adds at most this divergence, by a few backward passes (with mho-digital).",
+)  # fmt: skip
+def layers(checkpoint: Path | None, when: str, least: str | None, predict: float | None, **options: Any) -> None:
     """Which layers of TASK's network suffer on HW, and which have to leave the tiles to meet a target?
 
     Writes mixed.yaml, a hardware file whose rules keep as few parameters as possible off the tiles, and verifies it on chips
     that the search has not seen.
     """
-    from mho_lab import report
     from mho_lab.studies import pages
     from mho_lab.studies.columns import column
-    from mho_lab.studies.layers import as_data, layer_study
+    from mho_lab.studies.layers import as_data, layer_study, predicted
+    from mho_lab.studies.shown import plain
     from mho_lab.studies.variants import device_noise
 
-    if not 0 < target <= 1:
-        raise MhoError(f"--target {target:g}: a normalised accuracy up to 1, e.g. 0.99")
+    if not 0 < options["target"] <= 1:
+        raise MhoError(f"--target {options['target']:g}: a normalised accuracy up to 1, e.g. 0.99")
     study, at = Study.begin("layers", options), seconds(when)
-    device_noise(study.hardware, families)  # mistakes before minutes of work
+    device_noise(study.hardware, options["families"])  # mistakes before minutes of work
     subject = study.subject(checkpoint or study.trained("trained.safetensors"))
-    found = layer_study(
-        subject, study.hardware, at, study.measured,
-        families=families, scale=scale, target=target, chips=chips, verify=verify,
-        weigh=None if least is None else lambda hw: float(column(study.task, hw, least)["value"]),
-    )  # fmt: skip
-    text = found.deployment.hardware.to_yaml()
-    file = write_atomically(study.folder / "mixed.yaml", text)
-    yaml = report.code("The mixed deployment as a hardware file", text, summary="mixed.yaml")
-    said = f"hardware file: {file}"
+    if predict is not None:
+        choice = predicted(subject, study.hardware, predict)
+        data = {"study": "layers", **plain(choice), "kl": choice.kl, "share": choice.share}
+        return study.finish(pages.predicted_page(choice, study.title("Layers")), data, *_mixed(study, choice.hardware))
+    weigh = None if least is None else lambda hw: float(column(study.task, hw, least)["value"])
+    found = layer_study(subject, study.hardware, at, study.measured, weigh=weigh, **options)
+    blocks, said = _mixed(study, found.deployment.hardware)
     if least is not None:
         now = column(study.task, study.hardware, least)["value"]
         said = f"{least}: {found.deployment.weight:.4g}, with all layers on tiles {now:.4g}\n{said}"
-    study.finish(pages.layers_page(found, study.title("Layers")), as_data(found), [yaml], said)
+    return study.finish(pages.layers_page(found, study.title("Layers")), as_data(found), blocks, said)
+
+
+def _mixed(study: Study, hw: Hardware) -> tuple[list[Block], str]:
+    """Write a mixed deployment to mixed.yaml; the file on the page, and where it is."""
+    from mho_lab import report
+
+    file = write_atomically(study.folder / "mixed.yaml", hw.to_yaml())
+    yaml = report.code("The mixed deployment as a hardware file", hw.to_yaml(), summary="mixed.yaml")
+    return [yaml], f"hardware file: {file}"
 
 
 @click.command()
@@ -112,7 +115,7 @@ def layers(
 @TIMES
 @count("--chips", 12, "The same for everything.", least=2)
 @several("--what-if", "what_if", "PATH=VALUE[,PATH=VALUE]", "Also with this changed (repeatable).")
-def budget(checkpoint: Path | None, times: tuple[str, ...], chips: int, what_if: tuple[str, ...], **options: Any) -> None:
+def budget(checkpoint: Path | None, times: tuple[str, ...], what_if: tuple[str, ...], **options: Any) -> None:
     """What does each effect and each layer cost, alone and beside the others? What if HW were different?
 
     Losses are differences of scores on the same chips, with 95 % intervals. --what-if tiles.pcm.adc.bits=7 answers how much
@@ -125,9 +128,7 @@ def budget(checkpoint: Path | None, times: tuple[str, ...], chips: int, what_if:
     asked = [tuple(w.split(",")) for w in what_if]
     study.depend_on([load(study.hardware, set=changes) for changes in asked])  # mistakes before minutes of work
     subject = study.subject(checkpoint or study.trained("trained.safetensors"))
-    found = budget_study(
-        subject, study.hardware, at, study.measured, chips=chips, what_if=asked
-    )  # fmt: skip
+    found = budget_study(subject, study.hardware, at, study.measured, what_if=asked, **options)
     study.finish(pages.budget_page(found, study.title("Error budget")), as_data(found))
 
 
@@ -152,8 +153,7 @@ def budget(checkpoint: Path | None, times: tuple[str, ...], chips: int, what_if:
 @count("--repeats", 3, "Noise draws for every level.")
 @switch("--no-walk", "Skip noise in single layers.")
 def robustness(
-    checkpoint: Path | None, mode: str, sigmas: tuple[float, ...], no_train: bool, bound: float | None,
-    epochs: int | None, repeats: int, no_walk: bool, **options: Any,
+    checkpoint: Path | None, sigmas: tuple[float, ...], no_train: bool, no_walk: bool, **options: Any
 ) -> None:  # fmt: skip
     """How much noise on its pre-activations does TASK's network bear, in all layers and in each?
 
@@ -165,11 +165,8 @@ def robustness(
 
     study = Study.begin("robustness", options)
     subject = study.subject(checkpoint or study.trained("digital.safetensors"))
-    found = measure(
-        subject, study.hardware, study.measured, str(study.folder / "networks"),
-        mode=cast("Mode", mode), train_sigmas=() if no_train else sigmas, bound=bound, epochs=epochs, repeats=repeats,
-        walking=not no_walk,
-    )  # fmt: skip
+    how = {"train_sigmas": () if no_train else sigmas, "walking": not no_walk, **options}
+    found = measure(subject, study.hardware, study.measured, str(study.folder / "networks"), **how)
     study.finish(pages.robustness_page(found, study.title("Robustness")), as_data(found))
 
 
@@ -187,10 +184,7 @@ def robustness(
 @count("--batch", 64, "Samples of the gradients.")
 @count("--steps", 30, "Of the training under each cause.", least=0)
 @at_most("--epochs", "Of the training that gives the stages [the task's].")
-def diagnose(
-    when: str, causes: tuple[str, ...], strengths: tuple[float, ...], stages: tuple[float, ...], full: bool, chips: int,
-    batch: int, steps: int, epochs: int | None, **options: Any,
-) -> None:  # fmt: skip
+def diagnose(when: str, strengths: tuple[float, ...], stages: tuple[float, ...], full: bool, **options: Any) -> None:
     """Which effects of HW can training compensate?
 
     The three diagnostics of Fang & Wang 2026 for every cause, strength and training stage, with gradients in the modes
@@ -207,9 +201,8 @@ def diagnose(
     if full:
         strengths, stages = (1.0, 2.0, 4.0, 8.0, 16.0), STAGES
     found = measure(
-        study.subject(Path()), study.hardware, study.measured, str(study.folder / "networks"), causes=causes,
-        strengths=sorted(strengths), stages=sorted(stages), seeds=3 if full else 1,
-        time=at, chips=chips, batch=batch, steps=steps, epochs=epochs,
+        study.subject(Path()), study.hardware, study.measured, str(study.folder / "networks"),
+        strengths=sorted(strengths), stages=sorted(stages), seeds=3 if full else 1, time=at, **options,
     )  # fmt: skip
     study.finish(pages.diagnose_page(found, study.title("Diagnosis")), as_data(found))
 

@@ -4,11 +4,6 @@
 item; `folder` is for measure functions that share files.
 """
 
-from mho_lab.measure.engine import in_shard, key_of, retry, run
-from mho_lab.measure.identity import identity
-from mho_lab.measure.state import Status, status
-from mho_lab.measure.table import Table
-from mho_lab.measure.work import folder
-from mho_lab.sweep.arms import read
+from mho.ground import offers
 
-__all__ = ["Status", "Table", "folder", "identity", "in_shard", "key_of", "read", "retry", "run", "status"]
+__getattr__, __all__ = offers(__name__, __file__)

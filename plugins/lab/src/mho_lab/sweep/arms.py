@@ -188,14 +188,18 @@ def summary(folder: str | Path) -> str:
     names = short_names(list(plan.grid))
     times = list(dict.fromkeys(o.time for o in found))
     head = ["arm", *names.values(), *(format_seconds(t) for t in times), *plan.all_columns]
+    points: dict[str, dict[float, ArmScore]] = {}
+    for o in found:
+        points.setdefault(name_of(o.arm, o.grid), {})[o.time] = o
     rows: list[list[str]] = []
-    for (arm, grid), at in _points(found).items():
-        lines = [[arm, *(str(v) for v in json.loads(grid).values())], [""] * (1 + len(names))]
+    for at in points.values():
+        first = next(iter(at.values()))
+        lines = [[first.arm, *map(str, first.grid.values())], [""] * (1 + len(names))]
         for t in times:
             o = at.get(t)
             lines[0].append(with_error(o.mean, o.sem, 2, in_percent=True) if o else "")
             lines[1].append(with_error(d.mean, d.half, 2, in_percent=True, sign=True) if o and (d := o.difference) else "")
-        lines[0] += [quantity(next(iter(at.values())).columns.get(c)) for c in plan.all_columns]
+        lines[0] += [quantity(first.columns.get(c)) for c in plan.all_columns]
         lines[1] += [""] * len(plan.all_columns)
         rows += lines if any(lines[1]) else lines[:1]
     if not found:
@@ -205,10 +209,3 @@ def summary(folder: str | Path) -> str:
         note += f"; below: difference from {plan.compared_with!r} in points, 95 % interval, paired by {found[0].over[:-1]}"
     more = f"\n… and {len(rows) - 10 * SHOWN} more lines" if len(rows) > 10 * SHOWN else ""
     return f"{table(head, rows[: 10 * SHOWN])}{more}\n\n{note}"
-
-
-def _points(found: Sequence[ArmScore]) -> dict[tuple[str, str], dict[float, ArmScore]]:
-    points: dict[tuple[str, str], dict[float, ArmScore]] = {}
-    for o in found:
-        points.setdefault((o.arm, json.dumps(o.grid)), {})[o.time] = o
-    return points

@@ -10,10 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ValidationError
-
-from mho.config import Hardware, Strict, flow, format_seconds, load, located, parse_value, read, seconds, suggest, write
-from mho.ground import ConfigError, MhoError
+from mho.config import Hardware, Strict, flow, load, parse_value, read, seconds, suggest, validated, write
+from mho.ground import MhoError
 from mho_lab.options import checked
 
 Settings = dict[str, Any]  # PATH of a hardware file -> value, as for --set
@@ -82,10 +80,7 @@ class SweepPlan(Strict):
     def from_file(cls, file: str | Path) -> Self:
         """Read and check a sweep file. Paths in it are relative to it."""
         tree, folder = read(Path(file)), Path(file).parent
-        try:
-            plan = cls.model_validate(tree.data)
-        except ValidationError as error:
-            raise ConfigError(list(located(error, tree, []))) from None
+        plan = validated(cls, tree)
         names = {n: _beside(folder, v) for n in ("task", "hardware", "checkpoint") if (v := getattr(plan, n))}
         return plan.model_copy(update=names)
 
@@ -125,10 +120,6 @@ class SweepPlan(Strict):
     def at(self) -> tuple[float, ...]:
         """Evaluation times in seconds."""
         return tuple(seconds(t) for t in self.times) or self.base.times
-
-    @property
-    def time_names(self) -> tuple[str, ...]:
-        return tuple(format_seconds(t) for t in self.at)
 
     def points(self) -> Iterator[GridPoint]:
         """Every arm at every point of the grid; errors of any setting come up here."""

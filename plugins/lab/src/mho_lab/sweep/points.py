@@ -56,9 +56,10 @@ def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, sh
     starts = {seed: _start(plan, seed, about) for seed in plan.all_seeds}
     networks = [_network(p, seed, starts[seed]) for p in points for seed in plan.all_seeds]
     mine = {_name(n) for n in networks if engine.in_shard(engine.key_of(n, network, about), shard)}
+    at = {"times": list(plan.at), "task": plan.task}
     chips = [
-        _chip(p, seed, k, _name(n), plan)
-        for (p, seed), n in zip(((p, seed) for p in points for seed in plan.all_seeds), networks)
+        {"arm": p.arm, "grid": p.grid, "seed": n["seed"], "chip": k, **at, "network": _name(n)}
+        for p, n in zip((p for p in points for _ in plan.all_seeds), networks)
         for k in range(plan.chips)
     ]
     wanted = {n["start"] for n in networks if _name(n) in mine}
@@ -75,7 +76,7 @@ def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, sh
 # -- items --------------------------------------------------------------------------------------------------------
 def _start(plan: SweepPlan, seed: int, about: dict[str, Any]) -> Item:
     """The network that all arms of a seed start from."""
-    common = {"task": plan.task, "identity": _hash(about)}
+    common = {"task": plan.task, "identity": _name(about)}
     return {**common, "checkpoint": plan.checkpoint} if plan.checkpoint else {**common, "seed": seed}
 
 
@@ -90,10 +91,6 @@ def _network(p: GridPoint, seed: int, start: Item) -> Item:
         "training": _short(p.training) if p.trained else _short(p.hardware),
         "hardware": _short(p.hardware),
     }
-
-
-def _chip(p: GridPoint, seed: int, k: int, name: str, plan: SweepPlan) -> Item:
-    return {"arm": p.arm, "grid": p.grid, "seed": seed, "chip": k, "times": list(plan.at), "task": plan.task, "network": name}
 
 
 # -- measures -----------------------------------------------------------------------------------------------------
@@ -166,11 +163,9 @@ def _short(hw: Hardware) -> str:
     return hw.digest[:16]
 
 
-def _hash(data: Any) -> str:
+def _name(data: Any) -> str:
+    """Of an item: the folder of its network. The same for equal data."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
-
-
-_name = _hash  # of an item: the folder of its network
 
 
 def _done(where: Path, items: Any, measure: Measure, about: dict[str, Any]) -> set[str]:

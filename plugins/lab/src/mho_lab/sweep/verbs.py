@@ -9,33 +9,29 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mho.cli.config import JSON, SET
-from mho.ground import MhoError, table, write_atomically
-from mho_lab.extras import needed
-from mho_lab.options import DEVICE, SHARD, Place, at_most, count, file, folder as folder_option, several, shard_of, switch
+from mho.ground import MhoError, needed, table, write_atomically
+from mho_lab import options as shared
+from mho_lab.options import DEVICE, SHARD, Place, at_most, count, file, resumable, several, shard_of, switch, together
 
 FOLDER = click.argument("folder", type=Place(exists=True, file_okay=False))
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
-def executor_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Where and how items are measured, for every verb that sweeps."""
-    how = "process: one worker process; loky: several; dask, ray: a cluster; serial: this process."
-    for option in (
-        at_most("--workers", "Processes at the same time [all cores]."),
-        click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="Per item."),
-        click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, with --executor dask [one of its own]."),
-        DEVICE,
-        click.option("--executor", default="process", show_default=True, metavar="NAME", help=how),
-    ):
-        command = option(command)
-    return command
+HOW = "process: one worker process; loky: several; dask, ray: a cluster; serial: this process."
+EXECUTION = together(
+    click.option("--executor", default="process", show_default=True, metavar="NAME", help=HOW),
+    DEVICE,
+    click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, with --executor dask [one of its own]."),
+    click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0, min_open=True), help="Per item."),
+    at_most("--workers", "Processes at the same time [all cores]."),
+)
 
 
 @click.group(context_settings=CONTEXT)
@@ -67,9 +63,9 @@ def sweep() -> None:
 @several("--time", "times", "TIME", "When, e.g. '1 day' [the hardware's times].")
 @several("--column", "columns", "NAME:TEXT", "Beside the score, of a plugin, e.g. energy:TABLE of mho-cost (repeatable).")
 @click.option("--pareto", metavar="NAME:TEXT", help="Such a column, and the Pareto front of score against it.")
-@folder_option("--out", "Folder [mho-runs/sweep-TASK-HW-...].")
+@shared.folder("--out", "Folder [mho-runs/sweep-TASK-HW-...].")
 @SHARD
-@executor_options
+@EXECUTION
 @JSON
 def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json: bool, **options: Any) -> None:
     """Deploy TASK's network on HW at every point of a grid, for every arm and seed, and score its chips over time.
@@ -90,11 +86,8 @@ def run(what: str, hw: str | None, out: Path | None, shard: str | None, as_json:
     plan = _plan(what, hw, options)
     folder = out or _folder(plan)
     with cluster(how.pop("executor"), how.pop("scheduler"), how.pop("workers")) as (executor, workers):
-        try:
-            run_plan(plan, folder, executor, shard=shard_of(shard), workers=workers, progress=sys.stderr.isatty(), **how)
-        except KeyboardInterrupt:
-            click.echo(f"\nrepeat the command to go on from {folder}", err=True)
-            raise
+        how |= {"shard": shard_of(shard), "workers": workers, "progress": sys.stderr.isatty()}
+        resumable(lambda: run_plan(plan, folder, executor, **how), folder)
     failed = _tell_failures(folder)
     if as_json:
         click.echo(json.dumps([o.to_data() for o in outcomes(folder)], indent=1))
@@ -123,7 +116,7 @@ def status(folder: Path, as_json: bool) -> None:
 
 @sweep.command()
 @FOLDER
-@executor_options
+@EXECUTION
 def retry(folder: Path, executor: str, scheduler: str | None, workers: int | None, timeout: float | None) -> None:
     """Measure again what failed in FOLDER, and go on with what is left."""
     from mho_lab.measure import engine
@@ -156,22 +149,16 @@ def export(folder: Path, form: str, measure: str | None, out: Path | None) -> No
 
     found = read(folder, measure)
     if form == "parquet":
-        _parquet(found.to_pandas(), out)
+        if out is None:
+            raise MhoError("parquet is no text for a terminal; choose a file with --out")
+        needed("pyarrow", "parquet needs pyarrow", "pyarrow; or export csv or jsonl")
+        click.echo(write_atomically(out, found.to_pandas().to_parquet))
         return
     text = found.to_csv() if form == "csv" else found.to_jsonl()
     if out is None:
         click.echo(text, nl=False)
     else:
         click.echo(write_atomically(out, text))
-
-
-def _parquet(frame: Any, out: Path | None) -> None:
-    if out is None:
-        raise MhoError("parquet is no text for a terminal; choose a file with --out")
-    try:
-        click.echo(write_atomically(out, frame.to_parquet))
-    except ImportError:
-        raise MhoError("parquet needs pyarrow: pip install pyarrow; or export csv or jsonl") from None
 
 
 # -- parts ----------------------------------------------------------------------------------------------------------
@@ -190,17 +177,11 @@ def cluster(executor: str, scheduler: str | None, workers: int | None) -> Iterat
 def _own_cluster(workers: int | None) -> Any:
     """A client of a Dask cluster on this machine, as a context."""
     distributed = needed("distributed", "executor 'dask' needs Dask", "distributed")
-    with _deaf():  # its processes stay so: of an interruption, this process says all there is to say
-        local = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-        return distributed.Client(n_workers=workers, **local)
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Ctrl-C does nothing inside."""
+    local = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    # Deaf to Ctrl-C, and its processes stay so: of an interruption, this process says all there is to say.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        yield
+        return distributed.Client(n_workers=workers, **local)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -209,7 +190,8 @@ def _plan(what: str, hw: str | None, options: dict[str, Any]) -> Any:
     from mho_lab.sweep.plan import SweepPlan, parsed_arms, parsed_grid, parsed_settings
 
     if hw is None:
-        given = [f"--{n.rstrip('s')}" for n, v in options.items() if v not in ((), None, False) and _chosen(n)]
+        chosen, default = click.get_current_context().get_parameter_source, click.core.ParameterSource.DEFAULT
+        given = [f"--{n.rstrip('s')}" for n, v in options.items() if v not in ((), None, False) and chosen(n) is not default]
         if given:
             raise MhoError(f"{', '.join(given)}: a sweep file says this itself; or give TASK and HW")
         return SweepPlan.from_file(what)
@@ -222,12 +204,6 @@ def _plan(what: str, hw: str | None, options: dict[str, Any]) -> Any:
         times=options["times"],
         **{k: options[k] for k in ("columns", "pareto", "baseline", "train", "checkpoint", "seeds", "chips")},
     )
-
-
-def _chosen(name: str) -> bool:
-    """Whether an option was given, and is not a default."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source is not click.core.ParameterSource.DEFAULT
 
 
 def _folder(plan: Any) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import mho
 from mho.effects import Adc, Dac
-from mho.ground import MhoError
+from mho.ground import MhoError, needed
 from mho.layers import AnalogLayer
 from mho.tile import TileArray
 
@@ -103,10 +103,7 @@ def _refused(layer: AnalogLayer) -> str:
 def export_onnx(model: nn.Module, example: Tensor, file: str | Path) -> Path:
     """Write a torch model, such as `mho.to_digital(net)` or `quantised(net)`, as ONNX for any batch size. Raises `MhoError`
     where onnx and onnxscript are not installed."""
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise MhoError("this needs onnx and onnxscript: pip install 'mho-exchange[onnx]'") from None
+    needed("onnxscript", "this needs onnx and onnxscript", "'mho-exchange[onnx]'")
     shapes = ({0: torch.export.Dim("batch")},)
     torch.onnx.export(model.eval(), (example,), str(file), dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False)
     return Path(file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from mho.ground import MhoError
+from mho.ground.errors import MhoError
 
 
 def needed(module: str, who: str, install: str) -> Any:
