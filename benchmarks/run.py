@@ -9,11 +9,13 @@ import argparse
 import copy
 import importlib.util
 import platform
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from memory import peak_bytes, saved_bytes
 from mho_fast.tier import has_int8, int8_product
 from timing import table
@@ -21,6 +23,7 @@ from torch import nn
 
 import mho
 from mho.effects.nonideality import Nonideality
+from mho.tile import tile_arrays
 
 Cases = dict[str, Callable[[], object]]
 RANGE = "tiles.pcm.dac.range=1.0"
@@ -213,19 +216,25 @@ def graph(model: nn.Module) -> Any:
     return net
 
 
-def on_chip(model: nn.Module, x: Any) -> Cases:
+FAST = (("mho, precision auto", "precision=auto"), ("mho, precision auto, compiled", "compile=true"))
+ALL = (*FAST, ("mho, precision reference", "precision=reference"))
+
+
+def on_chip(model: nn.Module, *x: Any, paths: Any = ALL) -> Cases:
     cases: Cases = {}
-    for name, change in (
-        ("mho, precision auto", "precision=auto"),
-        ("mho, precision auto, compiled", "compile=true"),
-        ("mho, precision reference", "precision=reference"),
-    ):
+    for name, change in paths:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             net = mho.to_analog(model, hardware(change)).eval()
-        mho.program(net, seed=0).age("1 h")
-        cases[name] = quietly(lambda net=net: net(x))
+        mho.program(net, seed=0, age="1 h")
+        cases[name] = quietly(lambda net=net: net(*x))
     return cases
+
+
+def against_torch(title: str, model: nn.Module, *x: Any, rounds: int, paths: Any = FAST) -> dict[str, float]:
+    """A table of a network on a chip beside the same in fp32."""
+    cases: Cases = {"torch fp32": quietly(lambda: model(*x)), **on_chip(model, *x, paths=paths)}
+    return table(title, cases, rounds)
 
 
 def cnn(width: int) -> nn.Module:
@@ -240,16 +249,158 @@ def cnn(width: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
+def few(rounds: int) -> None:
+    """Few vectors, as when a language model writes one token after the other."""
+    for vectors in (1, 2, 4, 8, 16):
+        x = torch.rand(vectors, 2048) * 2 - 1
+        against_torch(f"forward 2048 x 2048, {vectors} vectors", nn.Linear(2048, 2048), x, rounds=2 * rounds)
+
+
+def calls(rounds: int) -> None:
+    """What one call of a small layer takes beyond the digital one, in microseconds of processor time."""
+    for vectors in (1, 32, 256):
+        chain, x = nn.Sequential(*[nn.Linear(64, 64) for _ in range(8)]), torch.rand(vectors, 64)
+        cases = {"torch fp32": quietly(lambda m=chain, x=x: m(x)), **on_chip(chain, x, paths=FAST)}
+        ratios = table(f"8 layers of 64 x 64, {vectors} vectors", cases, 5 * rounds)
+        least = processor_time(cases["torch fp32"], 5 * rounds)
+        more = {k: f"{(r - 1) * least / 8 * 1e6:.0f}" for k, r in ratios.items()}
+        print(f"us per layer call beyond torch: {more}")
+
+
+def processor_time(f: Callable[[], object], rounds: int = 1) -> float:
+    """Seconds of this thread, the least of some rounds."""
+    found = []
+    for _ in range(rounds):
+        start = time.thread_time()
+        f()
+        found.append(time.thread_time() - start)
+    return min(found)
+
+
+class Block(nn.Module):
+    """A transformer block: pre-norm, `heads` of attention over a cache of keys and values, and a gated (or plain) MLP."""
+
+    def __init__(self, width: int, heads: int, kv: int, hidden: int, gated: bool) -> None:
+        super().__init__()
+        self.heads, self.kv, self.size, self.gated = heads, kv, width // heads, gated
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q, self.k, self.v = nn.Linear(width, width), nn.Linear(width, kv * self.size), nn.Linear(width, kv * self.size)
+        self.out, self.up, self.down = nn.Linear(width, width), nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.gate = nn.Linear(width, hidden) if gated else None
+
+    def forward(self, x: torch.Tensor, past: tuple[torch.Tensor, torch.Tensor] | None = None) -> torch.Tensor:
+        h = self.first(x)
+        q, k, v = (f(h).unflatten(-1, (-1, self.size)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        if past is not None:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+        a = F.scaled_dot_product_attention(q, k, v, is_causal=self.gated and past is None, enable_gqa=self.kv != self.heads)
+        x = x + self.out(a.transpose(1, 2).flatten(2))
+        h = self.second(x)
+        return x + self.down(F.gelu(self.up(h)) if self.gate is None else F.silu(self.gate(h)) * self.up(h))
+
+
+class Decoder(nn.Sequential):
+    """Blocks of a decoder; with `past`, the keys and values of the tokens before."""
+
+    def forward(self, x: torch.Tensor, past: Any = None) -> torch.Tensor:
+        for block in self:
+            x = block(x, past)
+        return x
+
+
+def transformers(rounds: int) -> None:
+    """An encoder of MiniLM's shape, and 6 of the 30 blocks of a decoder of 135 M parameters."""
+    encoder = nn.Sequential(*[Block(384, 12, 12, 1536, gated=False) for _ in range(6)]).eval()
+    against_torch("encoder of MiniLM's shape, 8 x 64 tokens", encoder, torch.randn(8, 64, 384), rounds=rounds)
+    decoder = Decoder(*[Block(576, 9, 3, 1536, gated=True) for _ in range(6)]).eval()
+    past = torch.randn(1, 3, 256, 64), torch.randn(1, 3, 256, 64)
+    against_torch("decoder of 135 M (6 of 30 blocks), 256 tokens", decoder, torch.randn(1, 256, 576), rounds=rounds)
+    against_torch("the same, one token, 256 in the cache", decoder, torch.randn(1, 1, 576), past, rounds=2 * rounds)
+
+
+def convolutions(rounds: int) -> None:
+    """Depth-wise and 1 x 1 convolutions, and the networks that are made of them."""
+    for channels, size, images in ((128, 28, 16), (256, 14, 32)):
+        x = torch.rand(images, channels, size, size) * 2 - 1
+        about = f"{channels} channels, {size} x {size}, {images} images"
+        conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        against_torch(f"conv 3 x 3, depth-wise, {about}", conv, x, rounds=rounds)
+        against_torch(f"conv 1 x 1, {about}", nn.Conv2d(channels, channels, 1), x, rounds=rounds)
+    against_torch("MobileNet-shaped, 4 images of 96 x 96", mobile().eval(), torch.rand(4, 3, 96, 96), rounds=rounds)
+    against_torch("ResNet-18-shaped, 4 images of 64 x 64", cnn(64).eval(), torch.rand(4, 3, 64, 64), rounds=rounds)
+
+
+def mobile() -> nn.Module:
+    """Depth-wise and 1 x 1 convolutions in turn, as in MobileNet."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, stride=2, padding=1), nn.ReLU()]
+    channels = 32
+    for out, stride in ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1)):
+        layers += [nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels), nn.ReLU()]
+        layers += [nn.Conv2d(channels, out, 1), nn.ReLU()]
+        channels = out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+
+def recurrent(rounds: int) -> None:
+    """LSTM and GRU: of a language model, and of speech."""
+    for name, layer, x in (
+        ("LSTM 650, 26 steps, batch 20", nn.LSTM(650, 650, batch_first=True), torch.rand(20, 26, 650) * 2 - 1),
+        ("GRU 650, 26 steps, batch 20", nn.GRU(650, 650, batch_first=True), torch.rand(20, 26, 650) * 2 - 1),
+        ("LSTM 256, 3 layers, 100 steps, batch 8", nn.LSTM(40, 256, 3, batch_first=True), torch.rand(8, 100, 40) * 2 - 1),
+    ):
+        against_torch(name, layer, x, rounds=max(5, rounds // 2))
+
+
+def preparation(rounds: int) -> None:
+    """Conversion, programming, ageing and calibration of a network of 210 matrices, and what a chip of it keeps in memory."""
+    net = Decoder(*[Block(192, 3, 1, 512, gated=True) for _ in range(30)]).eval()
+    weights, x = sum(p.numel() for p in net.parameters() if p.dim() > 1), torch.randn(1, 256, 192)
+    digital = quietly(lambda: net(x))
+    digital()
+    forward = processor_time(digital, 5)
+    print(f"\n210 matrices, {weights / 1e6:.1f} M weights; a digital forward of 256 tokens takes {forward * 1e3:.0f} ms")
+    for name, change in FAST:
+        hw = hardware(change, "tiles.pcm.dac.range=learned")
+        takes = {"conversion": processor_time(lambda hw=hw: mho.to_analog(net, hw))}
+        converted = mho.to_analog(net, hw)
+        mho.program(converted, 0, age="1 h")  # a compiler works here
+        made = processor_time(lambda net=converted: mho.program(net, 1, age="1 h"), 3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for method in ("max", "mse"):
+                takes[f"calibration, {method}"] = processor_time(lambda net=converted, m=method: mho.calibrate(net, [x], m))
+        quietly(lambda net=converted: net(x))()
+        print(f"{name:46s} in forwards: " + ", ".join(f"{k} {v / forward:.1f}" for k, v in takes.items()))
+        print(f"{'':46s} programming and ageing {made / weights * 1e9:.1f} ns a weight")
+        print(f"{'':46s} a chip keeps {chip_bytes(converted) / 4 / weights:.2f} x the bytes of its weights in fp32")
+
+
+def chip_bytes(net: nn.Module) -> int:
+    """Bytes of all tensors that the chip on a network holds, each storage once."""
+    seen: dict[int, int] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            seen[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, (tuple, list)):
+            for v in value:
+                look(v)
+        elif isinstance(value, dict):
+            look(list(value.values()))
+
+    for array in tile_arrays(net):
+        look(vars(array.chip))
+    return sum(seen.values())
+
+
 def layers(rounds: int) -> None:
-    """Convolutions and an LSTM against torch's."""
+    """Convolutions against torch's."""
     for channels, groups, size, images in (
         (64, 1, 32, 16), (128, 1, 16, 16), (256, 1, 8, 64), (256, 8, 8, 64), (128, 128, 28, 16)
     ):  # fmt: skip
         conv, x = (nn.Conv2d(channels, channels, 3, padding=1, groups=groups), torch.rand(images, channels, size, size) * 2 - 1)
         cases: Cases = {"conv2d fp32": quietly(lambda c=conv, x=x: c(x)), **on_chip(conv, x)}
         table(f"conv 3 x 3, {channels} channels, {groups} groups, {size} x {size}, {images} images", cases, rounds)
-    lstm, x = nn.LSTM(650, 650, batch_first=True), torch.rand(20, 26, 650) * 2 - 1
-    table("LSTM 650, 26 steps, batch 20", {"nn.LSTM fp32": quietly(lambda: lstm(x)), **on_chip(lstm, x)}, rounds)
 
 
 def ladder(rounds: int) -> None:
@@ -322,7 +473,23 @@ def plugins(rounds: int) -> None:
     table("installed but unused plugins", cases, 3 * rounds)
 
 
-SECTIONS = {f.__name__: f for f in (forward, train, simulators, memory, networks, layers, ladder, chips, plugins)}
+SECTIONS = {
+    f.__name__: f
+    for f in (
+        forward, few, calls, train, simulators, memory, networks, layers, convolutions, recurrent, transformers, ladder, chips,
+        preparation, plugins,
+    )
+}  # fmt: skip
+
+
+def processor() -> str:
+    """Its name and model, where Linux says so."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            facts = dict(tuple(v.strip() for v in line.split(":", 1)) for line in file if ":" in line)
+    except OSError:
+        return platform.processor() or platform.machine()
+    return f"{facts.get('model name')} (family {facts.get('cpu family')}, model {facts.get('model')})"
 
 
 def main() -> None:
@@ -334,7 +501,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", message="training an analog network")
-    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}")
+    print(f"torch {torch.__version__}, {processor()}, {torch.backends.cpu.get_cpu_capability()}, {args.threads} threads")
+    if has_int8():
+        cases = baselines(2048, torch.rand(128, 2048))
+        least = {k: processor_time(cases[k], 9) for k in ("nn.Linear fp32", "int8 product (c)")}
+        print(f"c = {least['int8 product (c)'] / least['nn.Linear fp32']:.3f} (int8 over fp32 product, 2048 x 2048, 128 vectors)")
     for name in args.sections or SECTIONS:
         SECTIONS[name](args.rounds)
 

@@ -159,8 +159,9 @@ def deployed(model: nn.Module, tokenizer: Any, name: str) -> nn.Module:
 
 
 # -- results --------------------------------------------------------------------------------------------------
-def run(chips: int, lists: list[str], only: list[str], say: Callable[[str], Any]) -> dict[str, Any]:
-    """Score every variant (or `only` these) on `chips` chips; chips that are in results.json already are not run again."""
+def run(chips: int, lists: list[str], only: list[str], seed: int, times: list[str], say: Callable[[str], Any]) -> dict[str, Any]:
+    """Score every variant (or `only` these) on `chips` chips of a seed; chips that are in results.json already are not run
+    again."""
     torch.set_num_threads(1)  # the same bits everywhere
     model, tokenizer = encoder()
     judge = Judge(tokenizer, lists)
@@ -175,23 +176,23 @@ def run(chips: int, lists: list[str], only: list[str], say: Callable[[str], Any]
     nets: dict[str, nn.Module] = {}
     for k in range(chips):
         for name in only or VARIANTS:
-            scores = results["scores"].setdefault(name, [])
+            scores = results["scores"].setdefault(name if not seed else f"{name}; other chips (seed {seed})", [])
             if len(scores) > k:
                 continue
             if name not in nets:
                 nets[name] = deployed(model, tokenizer, name)
-            scores.append(on_chip(nets[name], judge, k))
+            scores.append(on_chip(nets[name], judge, k, seed, times))
             save(RESULTS, json.dumps(results, indent=1) + "\n")
-            say(f"chip {k}, {name}: {scores[-1]['1 h']}")
+            say(f"chip {k}, {name}: {scores[-1]}")
     return results
 
 
 @torch.no_grad()
-def on_chip(net: nn.Module, judge: Judge, k: int) -> dict[str, dict[str, float]]:
-    """Scores of chip k at every time."""
-    chip = mho.program(net, seed=0, index=k)
+def on_chip(net: nn.Module, judge: Judge, k: int, seed: int, times: list[str]) -> dict[str, dict[str, float]]:
+    """Scores of chip k of a seed at these times."""
+    chip = mho.program(net, seed=seed, index=k)
     scores = {}
-    for t in TIMES:
+    for t in times:
         chip.age(t)
         scores[t] = judge(net)
     mho.unprogram(net)
@@ -235,6 +236,9 @@ if __name__ == "__main__":
     parser.add_argument("--chips", type=int, default=3)
     parser.add_argument("--lists", nargs="+", choices=LISTS, default=["WordSim-353"])
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=[])
+    parser.add_argument("--seed", type=int, default=0, help="of the chips")
+    parser.add_argument("--times", nargs="+", choices=TIMES, default=TIMES)
     parser.add_argument("--table", action="store_true", help="only write README.md anew from results.json")
     options = parser.parse_args()
-    write_readme(json.loads(RESULTS.read_text()) if options.table else run(options.chips, options.lists, options.only, print))
+    how = options.chips, options.lists, options.only, options.seed, options.times
+    write_readme(json.loads(RESULTS.read_text()) if options.table else run(*how, print))

@@ -160,6 +160,18 @@ def test_the_inputs_that_ranges_are_compared_on_are_of_all_positions(hardware):
     assert len(positions) == VECTORS and counts.min() > 0 and counts.max() < 3 * VECTORS / 32
 
 
+def test_every_batch_has_its_share_of_the_inputs_that_are_kept(hardware):
+    """No more than VECTORS at any time: 20 batches of 600, about 26 of each (n = 512, alpha = 1e-5: 4.4 sigma of 4.9)."""
+    from mho.use.calibration import VECTORS, Seen
+
+    seen = Seen(mho.to_analog(nn.Linear(4, 3), hardware(LEARNED)).tiles, "max", 1.0, keep=True)
+    for k in range(20):
+        seen.note(torch.full((600, 4), float(k)))
+        assert sum(map(len, seen.inputs)) == VECTORS
+    counts = torch.bincount(seen.some()[:, 0, 0].long(), minlength=20)
+    assert (counts - VECTORS / 20).abs().max() < 4.4 * 4.9 + 1
+
+
 STRANGER = """
 import torch
 import mho

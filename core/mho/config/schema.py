@@ -209,6 +209,7 @@ class Kinded(Strict):
     source: ClassVar[str] = ""  # where it comes from, one line
     bibtex: ClassVar[str] = ""  # the same as BibTeX entries, for `mho cite`
     example: ClassVar[dict[str, Any]] = {}  # values with which it can be seen at work, where its defaults do nothing
+    example_tile: ClassVar[str] = ""  # YAML of a tile of its own devices, on which the conformance kit tries it
     strength: ClassVar[str | None] = None
     expected_failed_checks: ClassVar[dict[str, str]] = {}  # check of the conformance kit -> why this part may fail it
 

@@ -306,6 +306,5 @@ def quick_normal(word: Tensor, columns: int) -> Tensor:
         own, shift = _columns_of(columns, word.device)
         return _table_of(word.device)[(_mix64(word.unsqueeze(-1) ^ own) >> shift) & (LEVELS - 1)]
     h = _mix64(word.unsqueeze(-1) ^ _columns64((columns + 3) // 4, word.device))
-    index = h.view(torch.uint16).to(torch.int32)
-    z = _quantile_table(word.device).index_select(0, index.flatten()).view(index.shape)
-    return z[..., :columns]
+    index = h.view(torch.uint16)[..., :columns].to(torch.int32)
+    return _quantile_table(word.device).index_select(0, index.flatten()).view(index.shape)

@@ -101,6 +101,7 @@ class Nonideality(Kinded):
     Class variables an author may set:
 
     example     values of fields with which the effect can be seen at work, where the defaults are refused or do nothing
+    example_tile  YAML of the tile on which it is tried, where its devices have another range: "device: {g_max: 40 uS}"
     source      where the physics comes from, one line
     bibtex      the same as BibTeX entries, for `mho cite`
     strength    the field that sweeps and sensitivity studies turn; 0 removes the effect. The default is `scale`,

@@ -27,7 +27,6 @@ Forward = Callable[[nn.Module, Any], Any]  # forward(net, batch)
 Method = Callable[[TileArray, Tensor, Tensor, Tensor], Tensor]  # see `mho_calibrations`
 SIGMAS = 3.0  # of `moving_std` (Rasch et al. 2023)
 VECTORS = 512  # of each layer that methods are given
-KEPT = 16  # batches whose vectors are kept before they are thinned
 
 
 def calibrate(
@@ -204,22 +203,24 @@ class Sample:
 
     def __init__(self) -> None:
         self.inputs: list[Tensor] = []
-        self.batches = 0
+        self.batches = self.count = 0
 
     def note(self, x: Tensor | Patches) -> None:
         flat = vectors(x).detach()
         self.keep(flat.reshape(-1, flat.shape[-1]).float())
 
     def keep(self, x: Tensor) -> None:
-        """x [vector, ...]"""
+        """x [vector, ...]: every batch has its share of the vectors that are kept, however many come."""
         self.batches += 1
-        self.inputs.append(_some(x, VECTORS, self.batches))
-        if len(self.inputs) > KEPT:
-            self.inputs = [_some(torch.cat(self.inputs), KEPT * VECTORS // 2, self.batches)]
+        self.count += len(x)
+        held = sum(map(len, self.inputs))
+        share = min(len(x), max(VECTORS - held, round(VECTORS * len(x) / self.count)))
+        before = [_some(torch.cat(self.inputs), VECTORS - share, self.batches)] if held + share > VECTORS else self.inputs
+        self.inputs = [*before, _some(x, share, self.batches)]
 
     def some(self) -> Tensor:
         """VECTORS of them, or all where there are fewer."""
-        return _some(torch.cat(self.inputs), VECTORS, 0)
+        return torch.cat(self.inputs)
 
 
 class Seen(Sample):

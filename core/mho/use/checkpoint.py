@@ -9,7 +9,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model as _save
 from torch import Tensor, nn
-from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils import swap_tensors
 
 import mho
@@ -65,4 +64,4 @@ def _load(net: nn.Module, state: dict[str, Tensor], prefix: str, found: list[lis
     for name, child in ((n, m) for n, m in net._modules.items() if m is not None):
         _load(child, of_child.pop(name, {}), f"{prefix}{name}.", found)
     for hook in net._load_state_dict_post_hooks.values():
-        hook(net, _IncompatibleKeys(*found[:2]))
+        hook(net, nn.modules.module._IncompatibleKeys(*found[:2]))

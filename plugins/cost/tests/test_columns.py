@@ -6,6 +6,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mho_cost import columns
+from mho_kit import contract_of, run
 from mho_lab.studies.columns import column
 from mho_lab.studies.layers import layer_study
 from mho_lab.studies.subject import Subject
@@ -50,6 +51,19 @@ def chosen(tmp_path):
 @pytest.fixture(scope="module")
 def hw():
     return mho.load("pcm.standard", set=["tiles.pcm.rows=64", "tiles.pcm.columns=64"])
+
+
+@pytest.mark.parametrize("name", ["energy", "latency", "interval", "area"])
+def test_they_keep_the_contract_of_columns(name, task):
+    kit = contract_of(getattr(columns, name), task=task)
+    assert [(o.check, o.message) for o in run(kit) if o.state == "failed"] == []
+
+
+@pytest.mark.parametrize("found", [{}, {"value": None}, {"value": float("nan")}, {"value": 2.0, "low": 3.0}])
+def test_a_column_that_gives_no_number_is_refused(task, hw, found, monkeypatch):
+    monkeypatch.setattr("mho_lab.studies.columns.registry.thing", lambda what: lambda task, hw, text: found)
+    with pytest.raises(mho.MhoError, match=r"column 'area' gives .*expected a finite value, with low and high around it"):
+        column(task, hw, "area:x")
 
 
 def test_energy_of_a_column_is_that_of_the_cost(task, hw):
@@ -142,3 +156,21 @@ def test_a_deployment_takes_least_of_what_is_weighed(task, hw, tmp_path):
     for rules, kept in (({(): 1.0, ("0",): 2.0}, ()), ({("2",): 1.0, (): 2.0}, ("2",)), ({("0", "2"): 1.0}, ("0", "2"))):
         found = layer_study(subject, hw, 1.0, measured, target=0.5, chips=2, verify=2, weigh=weight(rules)).deployment
         assert sorted(found.layers) == sorted(kept) and found.weight == 1.0
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (("layers", "--least", "enrgy:components32"), "no column 'enrgy'"),
+        (("layers", "--least", "energy:component32"), "no cost table 'component32'"),
+        (("spec", "--axes", "nois,drift"), "expected two or three of window,noise,drift"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(task, args, message, tmp_path, monkeypatch):
+    def trained(self, name):
+        raise AssertionError("it trains first")
+
+    monkeypatch.setattr("mho_lab.studies.study.Study.trained", trained)
+    verb, *options = args
+    result = CliRunner().invoke(main, [verb, task, "pcm.standard", *options, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1 and message in result.output, result.output

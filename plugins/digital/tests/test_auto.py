@@ -45,7 +45,7 @@ def test_outlier_channels_are_survived_without_training(changes, share):
     net = mho.to_analog(model, hw).eval()
     done = mho.calibrate(net, data, method="auto")
     assert [r.name for r in done] == ["0", "2"] and done.share == 0
-    assert all(r.after <= r.before for r in done) and done[0].migration is not None
+    assert all(r.after <= r.before for r in done) and done[0].scaling
     held = torch.cat(batches())
     assert over_chips(net, model, held) < share * over_chips(plain, model, held)
 
@@ -55,7 +55,7 @@ def test_digital_channels_stay_within_the_budget():
     net = mho.to_analog(model, "pcm.standard").eval()
     done = mho.calibrate(net, data, method="auto", budget=0.02)
     report = mho.conversion_report(net)
-    scalings = sum(inputs for inputs, r in zip((96, 48), done) if r.migration is not None)
+    scalings = sum(inputs for inputs, r in zip((96, 48), done) if r.scaling)
     total = 96 * 48 + 48 * 10
     assert 0 < done.share <= 0.02
     assert sum(e.operations for e in report.analog) == pytest.approx(done.share * total + scalings)
@@ -115,6 +115,34 @@ def test_convolutions_and_recurrent_layers_take_part():
     exact = mho.to_analog(model, "ideal.exact").eval()
     mho.calibrate(exact, data, method="auto", budget=0.4)
     assert torch.allclose(exact(data[0]), model(data[0]), atol=1e-5)
+
+
+def power(x, w, s, of_inputs):
+    """(sum_j max_k (s_k w_jk)^2) (mean_t a_t^2) of one tile, with vectors weighted by 1/max(|y|, median |y|)^2, and about their
+    mean where their energy counts"""
+    size = (x @ w.T).norm(dim=1)
+    weight = 1 / size.clamp(min=size.median()) ** 2
+    if of_inputs == "energy":
+        x = x - weight @ x / weight.sum()
+    inputs = (x / s).square().amax(1) if of_inputs == "range" else (x / s).square().sum(1)
+    return float((w * s).square().amax(1).sum() * (inputs * weight).mean())
+
+
+@pytest.mark.parametrize("of_inputs", ["range", "energy"])
+def test_balanced_scales_leave_less_noise_than_nora_and_no_less_than_the_bound(of_inputs):
+    """One output: max_k (s_k w_k)^2 sum_k (x_k/s_k)^2 >= sum_k (w_k x_k)^2, with equality for s_k = 1/|w_k|"""
+    for outputs in (1, 24):
+        layer, x = nn.Linear(96, outputs, bias=False), torch.cat(batches())
+        w = layer.weight.detach()
+        net = mho.to_analog(layer, mho.load("ideal.exact", set=["tiles.exact.corrections=[digital.channel_scaling]"]))
+        array = net.tiles
+        s = auto.balanced(array, x, w, of_inputs)
+        assert float(s.log().mean()) == pytest.approx(0, abs=1e-5)
+        others = [torch.ones(96), *(array.corrections[0].scales(x, w, m) for m in (0.0, 0.5))]
+        found = power(x, w, s, of_inputs)
+        assert found <= 1.0001 * min(power(x, w, o, of_inputs) for o in others)
+        if outputs == 1 and of_inputs == "energy":
+            assert found == pytest.approx(power(x, w, 1 / w[0].abs(), "energy"), rel=0.1)
 
 
 def test_ranges_of_columns_hold_four_sigma_of_their_outputs():

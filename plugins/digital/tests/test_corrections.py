@@ -202,6 +202,18 @@ def test_clipped_vectors_do_not_rule_the_fit(skewed):
     assert torch.allclose(net.tiles.chip.repair[0], 1 / torch.linspace(0.3, 0.8, 6), rtol=0.05)
 
 
+def test_vectors_without_outputs_and_huge_ones_do_not_rule_the_fit(skewed):
+    """A tenth of the vectors gives almost nothing (what is read is noise), another outputs 300 times as large"""
+    layer = nn.Linear(30, 6, bias=False)
+    x = torch.randn(400, 30, generator=torch.Generator().manual_seed(0))
+    x[::10] *= 1e-4
+    x[1::10] *= 300
+    net = mho.to_analog(layer, skewed(noise=0.05)).eval().requires_grad_(False)
+    mho.calibrate(net, [x])
+    mho.program(net, seed=0)
+    assert torch.allclose(net.tiles.chip.repair[0], 1 / torch.linspace(0.3, 0.8, 6), rtol=0.05)
+
+
 def test_a_fit_that_does_not_help_on_the_other_half_is_not_taken(skewed):
     """Pure noise has nothing to fit: gains of 0 would be the best, and held-out vectors decide"""
     layer = nn.Linear(4, 6, bias=False)

@@ -1,11 +1,14 @@
 """A network with its converters as a plain torch model: the tiles' own function, through torch.export and ONNX."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import mho
 from mho import exchange
+from mho.tile import TileArray
 
 BITS = [(8, 8), (5, 6), (None, None)]
 
@@ -55,10 +58,48 @@ def test_onnx_has_the_converters_and_the_same_function(network, x, tmp_path):
         agree(torch.from_numpy(y), model(x[:5]).detach(), 0.1)
 
 
+class Last(nn.Module):
+    """A recurrent layer or cell, and a head on what it ends with."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made, self.head = made, nn.Linear(made.hidden_size * (2 if getattr(made, "bidirectional", False) else 1), 2)
+
+    def forward(self, x):
+        if isinstance(self.made, nn.RNNBase):
+            return self.head(self.made(x)[0][:, -1])
+        h = None
+        for step in x.unbind(1):
+            h = self.made(step, h)
+        return self.head(h[0] if isinstance(h, tuple) else h)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True), nn.GRU(3, 4, batch_first=True), nn.RNNCell(3, 4), nn.LSTMCell(3, 4)],
+    ids=lambda m: type(m).__name__,
+)
+def test_recurrent_layers_compute_what_the_tiles_compute(made):
+    """Every step has converters: those of the input and of the state; on a chip and through torch.export"""
+    torch.manual_seed(0)
+    x = torch.randn(6, 5, 3)
+    net = mho.to_analog(Last(made), mho.load("ideal.quantised", set=["tiles.quantised.rows=2"])).eval()
+    mho.calibrate(net, [x])
+    with torch.no_grad():
+        mho.program(net, seed=0)
+        model = exchange.quantised(net)
+        agree(model(x), net(x), 0.05)
+        assert (model(x) - mho.to_digital(net)(x)).abs().max() > 1e-4  # the converters are there
+    model = copy.deepcopy(model).to("cpu")
+    assert not any(isinstance(m, TileArray) for m in model.modules())
+    exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    assert torch.equal(exported(x[:4]), model(x[:4]))
+
+
 @pytest.mark.parametrize(
     "layer, changes, message",
     [
-        (nn.LSTM(3, 4), (), "LSTM is no linear layer"),
+        (nn.MultiheadAttention(4, 2), (), "MultiheadAttention is no linear, convolutional or recurrent layer"),
         (nn.Conv1d(4, 4, 1, groups=2), (), "no convolution of one group"),
         (nn.Linear(3, 4), ("tiles.quantised.dac.range=dynamic",), "from vector to vector"),
         (nn.Linear(3, 4), ("training.quantise={weights: {bits: 4}}",), "corrections or quantisers"),

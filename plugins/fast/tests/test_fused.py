@@ -682,3 +682,39 @@ def test_layers_of_one_input_are_right(layer):
     with torch.no_grad():
         y, exact = (out[0] if isinstance(out, tuple) else out for out in (net(x), plain(x)))
     assert float((y - exact).norm() / exact.norm()) < 0.05
+
+
+@pytest.mark.skipif(not tier.has_packed(), reason="no products with packed integers in this torch")
+def test_packed_integer_products_are_right():
+    """Few vectors, up to as many rows as fp32 counts exactly, dense and as slices of larger inputs."""
+    g = torch.Generator().manual_seed(0)
+    for m, k, n, pad in itertools.product((1, 2, 17, 64), (1, 3, 16, 65, tier.EXACT), (1, 2, 33, 200), (0, 3)):
+        x = torch.randint(-127, 128, (m, k + pad), dtype=torch.int8, generator=g)[:, :k]
+        w = torch.randint(-128, 128, (n, k), dtype=torch.int8, generator=g)
+        out = torch.full((m, n), 7, dtype=torch.int32)
+        assert torch.equal(tier.packed_product(x, tier.pack(w), out).long(), x.long() @ w.long().t()), (m, k, n, pad)
+
+
+@pytest.mark.skipif(not tier.has_packed(), reason="no products with packed integers in this torch")
+def test_few_vectors_read_packed_weights_and_give_the_bits_of_many(hardware):
+    """Weights are packed once per age, for vectors that come in small batches; copies pack their own."""
+    net = mho.to_analog(nn.Linear(600, 1200), hardware(tile_yaml(rows=512))).eval()
+    x = torch.rand(epilogue.FEW + 9, 600) * 2 - 1
+    with torch.no_grad():
+        mho.program(net, 0, age="1 h")
+        whole, coded = net(x), net.tiles.chip.coded["packed"]
+        assert not coded
+        mho.program(net, 0, age="1 h")
+        parts = torch.cat([net(p) for p in x.split([1, 2, 30, 40])])
+        coded = net.tiles.chip.coded["packed"]
+        assert coded and not copy.deepcopy(coded)
+        assert torch.equal(parts, whole)
+
+
+def test_packed_products_that_are_missing_or_wrong_are_not_used(monkeypatch):
+    for broken in (lambda *a: torch.zeros(3, 7), lambda *a: torch.no_such_product):
+        tier.has_packed.cache_clear()
+        with monkeypatch.context() as m:
+            m.setattr(tier, "packed_product", broken)
+            assert not tier.has_packed()
+    tier.has_packed.cache_clear()

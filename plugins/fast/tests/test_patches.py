@@ -31,6 +31,10 @@ CONVS = {
     "2d, one channel": (lambda: nn.Conv2d(1, 7, 3), (4, 1, 9, 8)),
     "2d, groups of uneven tiles": (lambda: nn.Conv2d(10, 6, 3, padding=1, groups=2), (4, 10, 9, 8)),
     "2d, groups of one tile": (lambda: nn.Conv2d(6, 4, (3, 2), stride=2, padding=1, groups=2), (4, 6, 9, 8)),
+    "2d, depth-wise, one output each": (
+        lambda: nn.Conv2d(6, 6, (3, 2), stride=2, dilation=(1, 2), padding=1, groups=6),
+        (4, 6, 9, 8),
+    ),
     "2d, depth-wise": (lambda: nn.Conv2d(6, 12, 3, padding=1, groups=6), (4, 6, 9, 8)),
     "2d, transposed, groups": (lambda: nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, groups=2), (4, 6, 5, 4)),
     "1d, groups, 1": (lambda: nn.Conv1d(6, 4, 1, groups=2), (4, 6, 13)),

@@ -4,11 +4,12 @@ import time
 
 import pytest
 import torch
-from mho_kit import CalibrationContract, PageContract, TaskContract, run
+from mho_kit import CalibrationContract, ColumnContract, PageContract, TaskContract, run
 from mho_kit.fixtures import needs
 from torch import nn
 
 from mho.effects import draws
+from mho.ground import MhoError
 
 pytestmark = needs("mho-lab")
 
@@ -214,8 +215,54 @@ def test_good_methods_of_calibration_pass():
         assert failed(contract(CalibrationContract, method=method, argument=argument)) == []
 
 
+# --- columns of sweeps ---
+def cells(task, hw, text):
+    """Cells of all tile types in thousands, or of that named by the text."""
+    if text and text not in hw.tiles:
+        raise MhoError(f"no tile {text!r}")
+    n = sum(t.rows * t.columns for name, t in hw.tiles.items() if text in ("", name)) / 1000
+    return {"value": n, "low": n, "high": 2 * n, "unit": "k"}
+
+
+def changed(**more):
+    """A column that gives the same but for this."""
+    return lambda task, hw, text: {**cells(task, hw, text), **more}
+
+
+def mute(task, hw, text):
+    if text:
+        raise MhoError("no")
+    return cells(task, hw, text)
+
+
+BAD_COLUMNS = [
+    ("documents_itself", "a docstring", "cells", changed()),
+    ("its_name_fits_a_command_line", "expected letters", "all cells:", cells),
+    ("gives_a_finite_value", "finite number", "cells", changed(high=float("nan"))),
+    ("gives_a_finite_value", "finite number", "cells", changed(value=torch.tensor(1.0))),
+    ("gives_a_finite_value", "expected value, and low, high, unit", "cells", changed(std=1.0)),
+    ("says_its_unit", "such as 'nJ'", "cells", changed(unit="")),
+    ("its_band_holds_the_value", "does not lie between", "cells", changed(low=5.0)),
+    ("gives_the_same_again", "the same hardware gives", "cells", lambda *a: cells(*a) | {"high": 1 + float(torch.rand(1))}),
+    ("refuses_a_text_that_it_cannot_read", "raises KeyError", "cells", lambda task, hw, text: {"value": hw.tiles[text or "t"]}),
+    ("refuses_a_text_that_it_cannot_read", "does not say which", "cells", mute),
+]
+
+
+@pytest.mark.parametrize(("check", "words", "name", "column"), BAD_COLUMNS, ids=[f"{b[0]}-{b[1]}" for b in BAD_COLUMNS])
+def test_a_bad_column_is_caught(check, words, name, column):
+    with pytest.raises(AssertionError) as caught:
+        getattr(contract(ColumnContract, name=name, column=staticmethod(column))(), f"test_{check}")()
+    assert words in str(caught.value)
+
+
+def test_good_columns_pass():
+    assert failed(contract(ColumnContract, name="cells", column=cells)) == []
+
+
 @pytest.mark.parametrize(
-    ("kit", "bad"), [(TaskContract, BAD_TASKS), (PageContract, BAD_PAGES), (CalibrationContract, BAD_METHODS)]
+    ("kit", "bad"),
+    [(TaskContract, BAD_TASKS), (PageContract, BAD_PAGES), (CalibrationContract, BAD_METHODS), (ColumnContract, BAD_COLUMNS)],
 )
 def test_every_check_catches_something(kit, bad):
     assert {name.removeprefix("test_") for name in kit.names()} == {check for check, *_ in bad}

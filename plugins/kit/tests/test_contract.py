@@ -85,3 +85,17 @@ def test_an_effect_that_raises_is_a_failure_and_not_a_crash():
     assert message == "ZeroDivisionError: division by zero"
     line = int(place.rstrip(")").rpartition(":")[2])
     assert "raise ZeroDivisionError" in Path(place.rpartition(":")[0]).read_text().splitlines()[line - 1]  # the author's own
+
+
+def test_a_part_says_at_which_conductances_it_is_tried():
+    """Cells of the kit span the range of its own devices; a test may say otherwise"""
+
+    class Wide(TelegraphNoise, kind="telegraph.wide"):
+        """The same for devices of 50 to 225 uS."""
+
+        example_tile = "device: {g_min: 50 uS, g_max: 225 uS, pair: both}"
+
+    g = contract_of(Wide())().bench.g
+    assert float(g.min()) == 50 and 200 < float(g.max()) <= 225
+    assert contract_of(Wide(), tile="device: {g_max: 5 uS}")().bench.geometry.g_max == 5
+    assert contract_of(TelegraphNoise())().bench.geometry.g_max == 25

@@ -123,3 +123,25 @@ def test_a_misspelt_family_of_a_file_is_suggested(mho_command, file):
         result = mho_command(verb, "verb", "--plugin", path)
         assert result.exit_code == 1
         assert "no installed plugin provides 'verb'; did you mean 'verbs'?" in result.output
+
+
+def test_columns_of_sweeps_are_tested_with_their_example(mho_command, file):
+    text = """
+    from mho import MhoError, hookimpl
+
+    def share(task, hw, text):
+        "Rows that a tile gives away."
+        if not text.isdigit():
+            raise MhoError(f"expected a number of rows, got {text!r}")
+        return {"value": int(text) / hw.tile(hw.default).rows, "unit": UNIT}
+
+    share.example = "2"
+
+    @hookimpl
+    def mho_columns():
+        return {"given.away": share}
+    """
+    good = mho_command("test", file("good_column.py", text.replace("UNIT", "'1'")))
+    assert good.exit_code == 0 and "column given.away: 7 passed, 0 failed" in good.output, good.output
+    bad = mho_command("test", file("bad_column.py", text.replace("UNIT", "1")))
+    assert bad.exit_code == 1 and "says_its_unit" in bad.output and "its unit is 1" in bad.output

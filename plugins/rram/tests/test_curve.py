@@ -12,7 +12,6 @@ import mho
 @pytest.mark.slow
 class TestCurve(NonidealityContract):
     spec = Curve()
-    tile = "device: {g_min: 50 uS, g_max: 225 uS, pair: both}"
 
 
 HW = """\

@@ -63,6 +63,14 @@ def at(hw: Hardware, window: float, noise: float, drift: float) -> Hardware:
     return hw.varied(dict.fromkeys(kinds["noise"], noise * window) | dict.fromkeys(kinds["drift"], drift))
 
 
+def check_axes(hw: Hardware, axes: Sequence[str]) -> None:
+    """Raise `MhoError` where a map of this hardware cannot have these axes."""
+    if not 2 <= len(axes) <= len(AXES) or set(axes) - set(AXES) or list(axes) != [a for a in AXES if a in axes]:
+        raise MhoError(f"--axes {','.join(axes)}: expected two or three of {','.join(AXES)}, in this order")
+    if missing := [a for a in axes if a != "window" and not kinds_of(hw)[a]]:
+        raise MhoError(f"this hardware has no effect of its devices for the axis {', '.join(missing)}")
+
+
 def spec_map(
     subject: Subject, hw: Hardware, times: Sequence[float], measured: Any, *,
     axes: Sequence[str] = AXES, target: float = 0.99, windows: Sequence[float] = (), rays: int = 5,
@@ -70,10 +78,7 @@ def spec_map(
 ) -> SpecMap:  # fmt: skip
     """Bisection along rays from the origin of the plane of the last two axes; the first of three is a list of `windows` in µS
     (default: half of, as much as and twice the file's). Accuracy is normalised by the digital score."""
-    if not 2 <= len(axes) <= len(AXES) or set(axes) - set(AXES) or list(axes) != [a for a in AXES if a in axes]:
-        raise MhoError(f"--axes {','.join(axes)}: expected two or three of {','.join(AXES)}, in this order")
-    if missing := [a for a in axes if a != "window" and not kinds_of(hw)[a]]:
-        raise MhoError(f"this hardware has no effect of its devices for the axis {', '.join(missing)}")
+    check_axes(hw, axes)
     full = max(t.device.g_max for t in hw.tiles.values())
     plane, levels = axes[-2:], (list(windows) or [full / 2, full, 2 * full]) if len(axes) == 3 else [full]
     chance = subject.chance
@@ -164,6 +169,7 @@ def spec(
     if not 0 < target < 1 or any(not w > 0 for w in windows):
         raise MhoError("--target is a share between 0 and 1, e.g. 0.99; a --window is above 0 uS")
     study = Study.begin("spec", options)
+    check_axes(study.hardware, axes.split(","))  # before anything is trained
     subject = study.subject(checkpoint or study.trained("trained.safetensors"))
     found = spec_map(
         subject, study.hardware, [seconds(t) for t in times], study.measured, axes=axes.split(","), target=target,

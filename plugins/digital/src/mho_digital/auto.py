@@ -15,13 +15,17 @@ from mho.effects import draws, product
 from mho.ground import MhoError, Table, Tabular, percent
 from mho.tile import Patches, TileArray
 from mho.use import chip_on, matrices, session_of
+from mho_digital import corrections
 from mho_digital.choice import macs
-from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels, Outliers, Scaling, fitted, relative
+from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels, Outliers, Scaling, fitted, relative, sizes
 
-MIGRATIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)  # lambda of channel scaling (NORA)
+MIGRATIONS = ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6")  # lambda of channel scaling (NORA)
 FIRST = 2  # of them that is tried first
+BALANCES = ("range", "energy")  # of the inputs, that noise is proportional to
+STARTS = (0.0, 0.25, 0.5, 0.75)  # of the descent to balanced scales: lambda of NORA
+STEPS, RATE, OUTPUTS = 30, 0.1, 512  # steps of Adam, the first step, outputs that it sees
 FACTORS = (6.0, 3.0, 2.0, 1.5)  # of the quantile, from which on channels are digital; rising cost
-MARGIN = 0.9  # of the error without: scaling widens the spread of weights, so it has to be worth it
+MARGIN = 0.98  # of the error without, that scaling has to reach: it costs a multiplication for every input
 STEP = 2**-0.5  # between input ranges, from the largest input down
 WORSE = 3  # ranges in a row that may be worse before the search ends
 REMEDIES = (OutlierChannels, ChannelScaling, Affine)
@@ -33,12 +37,13 @@ SIGMAS = 4.0  # of a column's outputs that must fit the ADC
 
 @dataclass(frozen=True)
 class Remedy:
-    """What `auto` did to one weight matrix, and the mean of |y - y~|/|y| over calibration vectors before and after."""
+    """What `auto` did to one weight matrix, and the mean of |y - y~|/max(|y|, median |y|) over calibration vectors before and
+    after."""
 
     name: str
     before: float
     after: float
-    migration: float | None  # lambda of channel scaling; None: no scaling
+    scaling: str  # of channels: "range", "energy", lambda of NORA, or "" for none
     channels: int  # that are digital
     share: float  # of the multiply-adds of this matrix that are digital
     range: float | None  # the input range as a share of the largest input; None: not changed
@@ -56,14 +61,14 @@ class Remedies(Tabular, tuple[Remedy, ...]):
                 r.name,
                 percent(r.before),
                 percent(r.after),
-                "" if r.migration is None else f"{r.migration:g}",
+                r.scaling,
                 f"{r.channels} ({percent(r.share, 2)} %)" if r.channels else "",
                 "" if r.range is None else f"{r.range:.2f} max",
                 "" if r.columns == 1 else f"{r.columns:.2f} max",
             )
             for r in self
         ]
-        head = ["matrix", "error % before", "after", "lambda", "digital channels", "input range", "conductance range"]
+        head = ["matrix", "error % before", "after", "scaling", "digital channels", "input range", "conductance range"]
         return Table(head, rows, note=f"{len(self)} weight matrices, {percent(self.share, 2)} % of the multiply-adds digital")
 
 
@@ -136,7 +141,7 @@ class Search:
         """The best way without digital channels, then those with more and more of them that lower the error further."""
         array, outliers = self.array, _outliers(self.array)
         chip, before = array.chip, self.error()
-        start = Remedy(array.name, before, before, None, 0, 0.0, None)
+        start = Remedy(array.name, before, before, "", 0, 0.0, None)
         best = self._found(start)
         plain, *scaled = self._scaled(torch.zeros_like(outliers.digital), start)
         best = min(best, plain, key=lambda f: f.remedy.after)
@@ -147,15 +152,19 @@ class Search:
             digital = outliers.chosen(self._x(), factor)
             if torch.equal(digital, best.digital):
                 continue
-            better = self._with_columns(self._way(digital, best.remedy.migration, start))
+            better = self._with_columns(self._way(digital, best.remedy.scaling, start))
             if better.remedy.after < best.remedy.after:
                 best = better
                 yield best
         array.chip = chip
 
     def _scaled(self, digital: Tensor, start: Remedy) -> Iterator[Found]:
-        """Without scaling, then with it: from the middle of `MIGRATIONS` down and up, as long as the error falls."""
-        yield self._way(digital, None, start)
+        """Without scaling, with balanced channels, and where all vectors share one input range also with the scales of NORA: from
+        the middle of `MIGRATIONS` down and up, as long as the error falls."""
+        for scaling in ("", *BALANCES):
+            yield self._way(digital, scaling, start)
+        if not self.array.learns_range:
+            return
         middle = best = self._way(digital, MIGRATIONS[FIRST], start)
         yield middle
         for side in (MIGRATIONS[FIRST - 1 :: -1], MIGRATIONS[FIRST + 1 :]):
@@ -169,19 +178,21 @@ class Search:
             if best is not middle:  # the other side only leads away
                 return
 
-    def _way(self, digital: Tensor, migration: float | None, start: Remedy) -> Found:
-        """With these digital channels, this lambda, and the best input range."""
-        array, outliers, scaling = self.array, _outliers(self.array), _scaling(self.array)
+    def _way(self, digital: Tensor, scaling: str, start: Remedy) -> Found:
+        """With these digital channels, this scaling, and the best input range."""
+        array, outliers = self.array, _outliers(self.array)
         outliers.digital.copy_(digital)
         cells, w = array.matrix.cells, outliers.weights(self._w())
         channels = outliers.inputs(self._x().unflatten(1, (-1, cells)).mT.flatten(0, 1))  # [vector * cell, channel]
-        scaling.scale.fill_(1)
-        if migration is not None:
-            given = channels.unflatten(0, (-1, cells)).mT.flatten(1)
-            scaling.scale.copy_(scaling.scales(given, w, migration))
+        given, scale = channels.unflatten(0, (-1, cells)).mT.flatten(1), _scaling(array).scale
+        scale.fill_(1)
+        if scaling in BALANCES:
+            scale.copy_(balanced(array, given, w, scaling))
+        elif scaling:
+            scale.copy_(_scaling(array).scales(given, w, float(scaling)))
         array.remap(self.weight)
         share = outliers.operations / macs(array)
-        return self._ranged(replace(start, migration=migration, channels=int(digital.sum()), share=share))
+        return self._ranged(replace(start, scaling=scaling, channels=int(digital.sum()), share=share))
 
     def _ranged(self, about: Remedy) -> Found:
         """With the best input range, where there is one to choose."""
@@ -203,18 +214,18 @@ class Search:
         share of it that leaves the smallest squared error; smaller ranges clip the largest weights, and lift the others."""
         array = self.array
         best.put(array, self.weight)
-        x = array.layout.cut(array.dac_inputs(Patches(self._x())).rows())
+        x = array.layout.cut(array.dac_inputs(Patches(self._x(1))).rows())  # other vectors and chips than it is judged on
         start = columns(array, self.weight, x, array.gamma.clone())
-        exact = product(x, array.on_tiles(self._w())) * array.output_factor()
-        weight = exact.flatten(1).square().sum(1).clamp(min=1e-24) ** -1
-        errors = []
+        factor, errors = array.output_factor(), []
+        exact = product(x, array.on_tiles(self._w())) * factor
+        weight = sizes(exact.flatten(1)) ** -2
         for share in SHARES:
             array.gamma.copy_(start * share)
-            total = torch.zeros_like(start)
+            total, target = torch.zeros_like(start), product(x, array.normalised(self._w())) * (array.gamma * factor)
             for k in range(CHIPS):
-                self.program(k)
+                self.program(k + 1)
                 y = array.trace(array.layout.join(x), self.weight, "auto")["digital"]
-                gain, offset = fitted(y.flatten(1), exact.flatten(1), weight)
+                gain, offset = fitted(y.flatten(1), target.flatten(1), weight)
                 left = (y.flatten(1) * gain + offset - exact.flatten(1)).square()
                 total += (left * weight[:, None]).mean(0).view_as(start)
             errors.append(total)
@@ -236,30 +247,35 @@ class Search:
         return self.read()
 
     def read(self, ranges: Tensor | None = None) -> float:
-        """The mean of |y - y~|/|y| over vectors: every vector counts alike, however large it is, since layers of a transformer
-        normalise what they are given. Where gains and offsets of one half of the vectors lower it on the other, as they will
-        be read from the chip, the error that they leave."""
-        array, x = self.array, self._x()
-        y = array.trace(array.dac_inputs(Patches(x)).rows(), self.weight, "auto", ranges)["outputs"]
-        for c in array.corrections:
-            y = c.outputs(y, lambda: x, self._w())
-        exact = array.layout.join_groups(array.layout.split_groups(x) @ self._w().mT)
-        size = exact.norm(dim=1)
-        y, exact, weight = y[size > 0], exact[size > 0], size[size > 0] ** -2
-        if len(y) < 2:
+        """The mean of |y - y~|/max(|y|, median |y|) over vectors: every vector counts alike, however large it is, since layers of
+        a transformer normalise what they are given, but for those that are almost 0. Where gains and offsets of one half of
+        the vectors lower it on the other, as they will be read from the chip, the error that they leave."""
+        array, x, w = self.array, self._x(), self._w()
+        given = array.dac_inputs(Patches(x)).rows()
+        y = array.trace(given, self.weight, "auto", ranges)["outputs"]
+        tiles = product(array.layout.cut(given), array.normalised(w)) * (array.gamma * array.output_factor())
+        exact = array.layout.join_groups(array.layout.split_groups(x) @ w.mT)
+        size = sizes(exact)
+        if len(x) < 2:
             return 0.0
-        half, other = slice(0, None, 2), slice(1, None, 2)
-        repaired = 0.0
-        for a, b in ((half, other), (other, half)):
-            gain, offset = fitted(y[a], exact[a], weight[a])
-            repaired += relative(gain * y[b] + offset, exact[b]) / 2
-        return min(relative(y, exact), repaired)
+        halves, found = (slice(0, None, 2), slice(1, None, 2)), torch.zeros(2)
+        for a, b in (halves, halves[::-1]):
+            gain, offset = fitted(y[a], array.layout.add_up(tiles)[a], size[a] ** -2)
+            repaired = self._behind(gain * y + offset)
+            found += torch.tensor([relative(z[b], exact[b], size[b]) / 2 for z in (self._behind(y), repaired)])
+        return float(found.min())
+
+    def _behind(self, y: Tensor) -> Tensor:
+        """The outputs of the layer for those of its tiles."""
+        for c in self.array.corrections:
+            y = c.outputs(y, self._x, self._w())
+        return y
 
     def _w(self) -> Tensor:
         return self.weight.to(torch.float64 if self.weight.dtype == torch.float64 else torch.float32)
 
-    def _x(self) -> Tensor:
-        return self.x[:: max(1, len(self.x) // VECTORS)].to(self._w().dtype)
+    def _x(self, first: int = 0) -> Tensor:
+        return self.x[first :: max(1, len(self.x) // VECTORS)].to(self._w().dtype)
 
 
 def _within(found: dict[TileArray, list[Found]], macs: float) -> dict[TileArray, Found]:
@@ -279,6 +295,38 @@ def _within(found: dict[TileArray, list[Found]], macs: float) -> dict[TileArray,
         else:
             left[array].clear()
     return chosen
+
+
+def balanced(array: TileArray, x: Tensor, w: Tensor, balance: str) -> Tensor:
+    """Scales s [channel] that minimise the power of noise which is proportional to the conductance range of a column and to
+    the size of the inputs: the sum over tiles of (sum_j max_k (s_k w_jk)^2) (mean_t a_t^2), with a_t^2 the largest
+    (x_tk/s_k)^2 ("range": noise of the periphery) or their sum about the mean ("energy": noise of cells, of which offsets
+    repair the mean), of vectors weighted by 1/max(|y|, median |y|)^2."""
+    layout, scaling, cells = array.layout, _scaling(array), array.matrix.cells
+    size = sizes(layout.join_groups(layout.split_groups(x) @ w.mT))[:, None]
+    if energy := balance == "energy":
+        x = x - (x / size**2).sum(0) / (size**-2).sum()
+    ws, xs = layout.cut_weight(w).square(), layout.cut(x / size).square()
+    if energy:
+        xs = xs.mean(0, keepdim=True)
+    ws = ws[:, :: max(1, ws.shape[1] // OUTPUTS)]
+
+    def power(u: Tensor) -> Tensor:
+        s = layout.cut(u.repeat_interleave(cells)).exp().square()
+        inputs = (xs / s).sum(-1) if energy else (xs / s).max(-1).values
+        return ((ws * s[:, None]).max(-1).values.sum(1) * inputs.mean(0)).sum()
+
+    start = min((scaling.scales(x, w, m).log() for m in STARTS), key=power)
+    with torch.enable_grad():
+        u = start.clone().requires_grad_()
+        optimizer = torch.optim.Adam([u], lr=RATE)
+        for k in range(STEPS):
+            optimizer.param_groups[0]["lr"] = RATE * (1 - k / STEPS)
+            optimizer.zero_grad()
+            power(u).log().backward()
+            optimizer.step()
+    u = min((start, u.detach() - u.detach().mean()), key=power)
+    return u.exp().clamp(corrections.LEAST, corrections.MOST)
 
 
 def columns(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tensor:

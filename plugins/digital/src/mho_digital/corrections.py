@@ -11,6 +11,7 @@ from mho import Correction, Field
 from mho.effects import CorrectionModule, Matrix, Outputs, Read
 
 NORA = "Hou et al. 2025 (NORA); Xiao et al. 2023 (SmoothQuant)"
+SCATTER = 1.01  # of the error, that a fit of half of the vectors may add
 LEAST, MOST = 1e-3, 1e3  # of a channel's scale: more than a converter of 10 bits can tell apart
 
 
@@ -134,9 +135,10 @@ class Affine(Correction, kind="digital.affine"):
     and whenever it has aged: y -> g y + o, the least-squares fit of the digital products of calibration vectors.
 
     g_j = cov(y_j, t_j)/var(y_j), o_j = mean t_j - g_j mean y_j, with targets t of ideal tiles and vectors weighted by
-    1/|t|^2, so that each counts alike. Both fold into the digital scale and the bias that are there anyway. Vectors that the
-    DAC clips are left out, since they would rule the fit; and a layer takes the fit of one half of the vectors only if it
-    lowers the mean of |y - t|/|t| on the other half.
+    1/max(|t|, median |t|)^2: neither the few outputs that are far larger than the rest nor those that are almost 0 may rule
+    the fit (attention has both). Gain and offset fold into the digital scale and the bias that are there anyway. Vectors
+    that the DAC clips are left out, for the same reason; and a layer takes the fit only if that of one half of the vectors
+    does not raise the mean of |y - t|/max(|t|, median |t|) on the other half by more than its own scatter, 1 %.
     """
 
     source: ClassVar[str] = "mho; recalibration of a chip as in Chen et al. 2025"
@@ -171,15 +173,15 @@ class GainAndOffset(CorrectionModule):
             return None
         seen = read(self.bits[:n].view(torch.bfloat16))
         y, t = seen["outputs"], seen["exact"]
-        size = t.square().sum(1)
-        other, weight = size > 0, 1 / size.clamp(min=1e-24)
+        size = sizes(t)
+        other, weight = t.any(1), size**-2
         good = (other & (self.lost(seen) <= self.spec.clipped)).nonzero().squeeze(1)
         half = good[::2]
         if len(half) < 4:
             return None
         g, o = fitted(y[half], t[half], weight[half])
         other[half] = False
-        if relative(g * y[other] + o, t[other]) >= relative(y[other], t[other]):
+        if relative(g * y[other] + o, t[other], size[other]) > SCATTER * relative(y[other], t[other], size[other]):
             return None
         return fitted(y[good], t[good], weight[good])
 
@@ -201,6 +203,12 @@ def fitted(y: Tensor, t: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return g, tm - g * ym
 
 
-def relative(y: Tensor, t: Tensor) -> float:
-    """The mean of |y - t|/|t| over vectors [vector, out]."""
-    return float(((y - t).norm(dim=1) / t.norm(dim=1).clamp(min=1e-12)).mean())
+def sizes(t: Tensor) -> Tensor:
+    """What errors of outputs t [vector, out] are compared with, [vector]: |t|, or the median of all |t| where that is larger."""
+    size = t.norm(dim=1)
+    return size.clamp(min=float(size[size > 0].median()) if bool(size.any()) else 1e-12)
+
+
+def relative(y: Tensor, t: Tensor, size: Tensor) -> float:
+    """The mean of |y - t|/size over vectors [vector, out]."""
+    return float(((y - t).norm(dim=1) / size).mean())

@@ -16,6 +16,9 @@ from mho.ground import MhoError, needed
 from mho.layers import AnalogLayer
 from mho.tile import TileArray
 
+PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+
 
 class QuantisedLayer(nn.Module):
     """y = bias + Σ over row tiles of s α ADC(W DAC(x/α)): one torch layer for each row tile, its other inputs at weight 0.
@@ -52,6 +55,19 @@ class QuantisedLayer(nn.Module):
         return y if self.bias is None else y + self.bias.view(-1, *[1] * self.dims)
 
 
+class QuantisedMatrix(QuantisedLayer):
+    """In place of a tile array of a recurrent layer, which asks for its products step by step."""
+
+    def __init__(self, array: TileArray, matrix: Tensor) -> None:
+        super().__init__(array, matrix, nn.Linear(*reversed(matrix.shape), bias=False, device=matrix.device, dtype=matrix.dtype))
+
+    def forward(self, x: Tensor, weight: Any = None, drawn: Any = None) -> Tensor:
+        return super().forward(x)
+
+    def draw(self, weight: Tensor) -> None:
+        """Nothing is drawn."""
+
+
 def rounded(v: Tensor, bound: float, bits: int | None) -> Tensor:
     """v, from -bound to bound, on 2^bits - 1 levels; as it is where bits is None."""
     if bits is None:
@@ -68,8 +84,9 @@ def quantised(net: nn.Module) -> nn.Module:
     """`mho.to_digital(net)` with the converters of its tiles in it, and the weights of the chip that is on, if there is one,
     at its age. What happens anew in every product (noise, voltages that fall with the current) is not in it.
 
-    Linear layers and convolutions without groups, with mho's own DAC and ADC and fixed input ranges; anything else on tiles
-    raises `MhoError`, which names the layer: give it a rule that keeps it digital.
+    Linear layers, convolutions without groups and recurrent layers, with mho's own DAC and ADC and fixed input ranges; anything
+    else on tiles raises `MhoError`, which names the layer: give it a rule that keeps it digital. Recurrent layers become as many
+    steps as the example that is exported has.
     """
     net = copy.deepcopy(net).eval()
     digital = mho.to_digital(net).eval()
@@ -78,7 +95,13 @@ def quantised(net: nn.Module) -> nn.Module:
             continue
         if complaint := _refused(layer):
             raise MhoError(f"layer {name!r} cannot be exported with its converters: {complaint}")
-        made = QuantisedLayer(layer.tiles, layer.matrix.detach(), digital.get_submodule(name))
+        if layer.torch_type in PLAIN:
+            made: nn.Module = QuantisedLayer(layer.tiles, layer.matrix.detach(), digital.get_submodule(name))
+        else:  # the same steps, around products of another kind
+            made, views = digital.get_submodule(name), layer.views()
+            parts = {key: QuantisedMatrix(array, views[key].detach()) for key, array in layer.arrays().items()}
+            made.__class__ = type(f"Quantised{type(layer).__name__}", (type(layer),), {"arrays": lambda self: {}})
+            made.tiles = parts[""] if set(parts) == {""} else nn.ModuleDict(parts)
         if not name:
             return made
         digital.set_submodule(name, made)
@@ -86,10 +109,14 @@ def quantised(net: nn.Module) -> nn.Module:
 
 
 def _refused(layer: AnalogLayer) -> str:
-    plain = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    array = layer.tiles
-    if layer.torch_type not in plain or not isinstance(array, TileArray) or array.layout.groups > 1:
-        return f"{layer.torch_class.__name__} is no linear layer, and no convolution of one group"
+    if layer.torch_type not in (*PLAIN, *RECURRENT):
+        return f"{layer.torch_class.__name__} is no linear, convolutional or recurrent layer"
+    return next(filter(None, map(_strange, layer.arrays().values())), "")
+
+
+def _strange(array: TileArray) -> str:
+    if array.layout.groups > 1:
+        return "it is no convolution of one group"
     dac, adc = array.view.dac, array.view.adc
     if type(dac) not in (Dac, type(None)) or type(adc) not in (Adc, type(None)):
         return "its converters are not mho.dac and mho.adc"

@@ -18,7 +18,7 @@ from mho.effects import Stream, draws, possible, straight, transformed
 from mho.tile import Call, Drawn, Mvm, Patches, Programmed, TileView, blocks
 from mho_fast import cells
 from mho_fast.backward import Saved, Wanted, gradients, looped
-from mho_fast.codes import Planes, code_inputs, code_weights
+from mho_fast.codes import Packed, Planes, code_inputs, code_weights
 from mho_fast.epilogue import Ends
 from mho_fast.kernels import Kernels
 from mho_fast.product import Product
@@ -98,10 +98,11 @@ class Fast:
         w = Mvm(call).read(w)
         if planes is None:
             planes = Planes(*CodedWeights.apply(w, replace(product, shares=True)))
-        arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes, product)
+        product = replace(product, packed=planes.packed)
+        arguments = (pixels, w, self._ranges(call, pixels), call.factor, *planes[:2], product)
         parts = self._parts(product)
         with torch.no_grad():
-            found = (TileProduct.forward(*arguments[:3], one.call.factor, *planes, one)[0] for one in parts)
+            found = (TileProduct.forward(*arguments[:3], one.call.factor, *planes[:2], one)[0] for one in parts)
             y = functools.reduce(Tensor.add_, found) if parts else None
         if differentiated or transformed():
             whole = TileProduct.apply(*arguments)[0]
@@ -123,7 +124,8 @@ class Fast:
         """The weights of a root forward, for layers that use them at every time step."""
         w, planes = self._weights(call, weight)
         if planes is None and not self.view.plan.read:
-            planes = Planes(*CodedWeights.apply(w, self.product(call, False)))
+            packed = None if torch.compiler.is_compiling() else Packed()
+            planes = Planes(*CodedWeights.apply(w, self.product(call, False)), packed)
         return Drawn(w, planes)
 
     def _weights(self, call: Call, weight: Tensor | None) -> Drawn:
@@ -140,7 +142,9 @@ class Fast:
         kept = call.chip.coded
         if "planes" not in kept:
             kept["planes"], kept["bound"] = CodedWeights.apply(call.chip.weights, self.product(call, False))
-        return Planes(kept["planes"], kept["bound"])
+        if torch.compiler.is_compiling():
+            return Planes(kept["planes"], kept["bound"])
+        return Planes(kept["planes"], kept["bound"], kept.setdefault("packed", Packed()))
 
     def _ranges(self, call: Call, pixels: Tensor) -> Tensor:
         """Input ranges [tile, 1], or [vector, tile, 1] where they are dynamic."""
@@ -163,7 +167,7 @@ class Fast:
         read = []
         with self.kernels.apart("read-out"):
             for one in self._parts(product) or [product]:
-                codes = TileProduct.forward(pixels, w, call.range, call.factor, *planes, one)[3]
+                codes = TileProduct.forward(pixels, w, call.range, call.factor, *planes[:2], one)[3]
                 read.append(codes.to(torch.float32) * product.epilogue.adc.step)
         if len(read) == 1 or self.view.dac is None:
             return read[0]
@@ -192,7 +196,7 @@ class CodedWeights(torch.autograd.Function):
 
     @staticmethod
     def forward(w: Tensor, product: Product) -> tuple[Tensor, Tensor]:
-        planes, bound = code_weights(w, product.epilogue, product.kernels, product.shares)
+        planes, bound, _ = code_weights(w, product.epilogue, product.kernels, product.shares)
         return tiles_by_pixel(planes, product.view.layout.rows_of_tiles, product.route.cells), bound
 
     @staticmethod
@@ -296,7 +300,7 @@ class TileProduct(torch.autograd.Function):
         poison = product.source.over_window(inputs.poison)
         out = poison.expand(count, layout.groups * scale.shape[1]).clone()
         ends = Ends(full, out, own, codes if product.keep else None)
-        epilogue.run(product.source, inputs, w, Planes(planes, bound), ends, kernels)
+        epilogue.run(product.source, inputs, w, Planes(planes, bound, product.packed), ends, kernels)
         clipped = inputs.clipped if inputs.clipped is not None else torch.empty(0, dtype=torch.int8, device=x.device)
         return out, inputs.main, clipped, codes
 

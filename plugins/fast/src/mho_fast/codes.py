@@ -8,7 +8,7 @@ their ranges, `side_bound` and 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from mho.tile import Constants, TileView, blocks
 from mho_fast.kernels import Kernels
 from mho_fast.route import Route, Weighing
 from mho_fast.terms import Terms
+from mho_fast.tier import pack
 from mho_fast.workspace import workspace
 
 HIGH, LOW = 256, 32512  # 32512 = 127 * 256
@@ -26,15 +27,30 @@ ALONE = 8  # tiles: a kernel treats no more one by one
 SMALLEST = 1e-30  # largest |w| of a tile without weights
 
 
+class Packed(dict[str, list[Tensor]]):
+    """The planes of every product and tile, packed (`tier.pack`) when few vectors first ask for them. Copies begin anew."""
+
+    def __reduce__(self) -> Any:
+        return Packed, ()
+
+    def of(self, product: str, planes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """Those of a product with planes [tile, out, row]."""
+        if product not in self:
+            self[product] = [pack(w[:, :rows]) for w, rows in zip(planes, sizes)]
+        return self[product]
+
+
 class Planes(NamedTuple):
     """What the products of an array need of its weights.
 
     planes   [tile, plane * out, row] integers: hi and lo of w (tier int8), then every phi(w); fp32 values in tier fp32
     bound    [tile] largest |w| of every tile
+    packed   the same planes as few vectors want them, or None where planes are used once
     """
 
     planes: Tensor
     bound: Tensor
+    packed: Packed | None = None
 
 
 class Inputs(NamedTuple):
@@ -132,8 +148,11 @@ def code_inputs(
         code(x, span, inputs, dac, route, number)
 
     def eager() -> None:
-        for b in blocks(*x.shape, x.device):
-            code(x[b], span if span.dim() == 1 else span[b], inputs.of(b), dac, route, number)
+        parts = list(blocks(*x.shape, x.device))
+        for b in parts:
+            alone = len(parts) == 1
+            mine = (x, span, inputs) if alone else (x[b], span if span.dim() == 1 else span[b], inputs.of(b))
+            code(*mine, dac, route, number)
 
     kernels.run("DAC" if number is None else f"DAC part {number}", lambda _: kernel, (x, span, inputs), eager, x.numel())
     return inputs

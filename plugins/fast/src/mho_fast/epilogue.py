@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,16 +17,18 @@ from torch import Tensor
 
 from mho.effects import Adc, Dac, draws, float_product
 from mho.tile import Call, Constants, Layout, Placed, TileView, blocks
-from mho_fast.codes import HIGH, LOW, SIDE, Inputs, Planes, code_sides, side_bound
+from mho_fast.codes import HIGH, LOW, SIDE, Inputs, Packed, Planes, code_sides, side_bound
 from mho_fast.kernels import Kernels
 from mho_fast.route import Route, Step
 from mho_fast.source import Source, tiles_by_pixel
 from mho_fast.terms import Terms
-from mho_fast.tier import EXACT, int8_product, int8_products
+from mho_fast.tier import EXACT, has_packed, int8_product, int8_products, packed_product
 from mho_fast.workspace import stacked, workspace
 
 ROOM = 1 << 26  # bytes of products at a time
 SMALL = 1 << 19  # operations of a tile
+FEW = 64  # vectors, and at least two: weights are packed once for all calls; for more, that is little of a product
+LARGE = 1 << 20  # weights of a product that are worth it: fewer stay in the cache
 WIDE = 64  # outputs: vector code goes along them and adds the tiles of each one after the other; of fewer, in lanes
 SHORT = 64  # channels: patches of no more are gathered in half the time line by line of the kernel
 
@@ -76,11 +78,11 @@ class Draws(NamedTuple):
     sample: Tensor
     position: Tensor
     tile: Tensor
-    words: list[Tensor] | None = None
+    words: list[Any] | None = None
 
     def of(self, b: slice) -> Draws:
         """Those of some vectors."""
-        words = None if self.words is None else [w[:, b] for w in self.words]
+        words = None if self.words is None else [None if w is None else w[:, b] for w in self.words]
         return Draws(self.keys, self.sample[b], self.position[b], self.tile, words)
 
     def word(self, step: int) -> Tensor:
@@ -89,9 +91,9 @@ class Draws(NamedTuple):
             return self.words[step]
         return draws.words_at(self.keys[step], self.sample, self.position, self.tile[:, None])
 
-    def hashed(self) -> Draws:
-        """The same with the words of all vectors."""
-        return self._replace(words=[self.word(k) for k in range(len(self.keys))])
+    def hashed(self, noisy: Sequence[bool]) -> Draws:
+        """The same with the words of all vectors, for steps that are `noisy`."""
+        return self._replace(words=[self.word(k) if asks else None for k, asks in enumerate(noisy)])
 
 
 class Products(NamedTuple):
@@ -148,16 +150,18 @@ class Epilogue(Terms):
     # -- products ---------------------------------------------------------------------------------------------
     def run(self, source: Source, inputs: Inputs, w: Tensor, planes: Planes, whole: Ends, kernels: Kernels) -> None:
         """Bring the vectors that `source` takes from the inputs to the ends of the `whole` call."""
-        drawn = self._draws()
-        for c in self._chunks(source):
-            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, drawn.of(c))
-            ends = whole.of(c)
+        drawn, chunks = self._draws(), self._chunks(source)
+        for c in chunks:
+            alone = len(chunks) == 1
+            mine = drawn if alone else drawn.of(c)
+            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, mine)
+            ends = whole if alone else whole.of(c)
             if self.route.whole:
                 self.block(products, ends, plain=(inputs, w))
             elif torch.compiler.is_compiling():
                 self.block(products, ends)
             else:
-                eager = functools.partial(self._blocks, products, ends, c.start)
+                eager = functools.partial(self._blocks, products, ends, None if alone else c.start)
                 arguments = (products, ends, self.constants)
                 elements = max(inputs.main.numel(), ends.scale.numel() * len(ends.out))  # as the DAC decides, or more
                 make = functools.partial(self._kernel, route=self.route, parts=self.parts)
@@ -170,11 +174,18 @@ class Epilogue(Terms):
 
         return kernel
 
-    def _blocks(self, products: Products, ends: Ends, first: int) -> None:
-        """Eagerly, in blocks whose temporaries stay in the cache; `first` is the number of the first vector in the call."""
-        products = products._replace(draws=products.draws.hashed())
-        for b in blocks(len(ends.out), self.layout.row_tiles * self.layout.columns, ends.out.device):
-            self.block(products.of(b), ends.of(b), slice(first + b.start, first + b.stop))
+    def _blocks(self, products: Products, ends: Ends, first: int | None) -> None:
+        """Eagerly, in blocks whose temporaries stay in the cache; `first` is the number of the first vector in the call, None
+        for all vectors of it."""
+        if self.layout.columns >= WIDE:  # else words are as many as numbers: block by block
+            noisy = [step.does == "noise" for step in self.route.steps]
+            products = products._replace(draws=products.draws.hashed(noisy))
+        parts = list(blocks(len(ends.out), self.layout.row_tiles * self.layout.columns, ends.out.device))
+        if first is None and len(parts) == 1:
+            return self.block(products, ends)
+        for b in parts:
+            start = (first or 0) + b.start
+            self.block(products.of(b), ends.of(b), slice(start, start + b.stop - b.start))
 
     def _chunks(self, source: Source) -> list[slice]:
         """Vectors whose products fit the workspace; few, since every product packs its weights anew."""
@@ -189,20 +200,32 @@ class Epilogue(Terms):
         main = []
         if not mains and not self.view.plan.mvm:
             w = tiles_by_pixel(w, self.layout.rows_of_tiles, route.cells)
-            main = [self._multiplied("main product", source, c, [inputs.main], w)[:, 0]]
+            main = self._multiplied("main product", source, c, [inputs.main], w)[0]
         found: dict[tuple[int | None, int], Tensor] = {}
         for k, joint in enumerate(route.joints):
             psis = joint.psis
             codes = [inputs.main] if psis is None else inputs.sides[psis.start : psis.stop]
             mine = planes.planes[:, joint.planes.start * columns : joint.planes.stop * columns]
-            y = self._multiplied(f"product {k}", source, c, codes, mine)
-            for i, psi in enumerate(psis or [None]):
-                found.update(((psi, plane), v) for plane, v in zip(joint.planes, y[:, i].split(columns, -1)))
+            ys = self._multiplied(f"product {k}", source, c, codes, mine, planes.packed)
+            for psi, y in zip(psis or [None], ys):
+                found.update(((psi, plane), v) for plane, v in zip(joint.planes, y))
         main += [found[None, k] for k in range(mains)]
         return main, [found[psi, mains + phi] for phi, psi in route.pairs]
 
-    def _multiplied(self, name: str, source: Source, c: slice, codes: list[Tensor], planes: Tensor) -> Tensor:
-        """Each of the codes [pixel, channel] times planes [tile, out, row] -> [tile, psi, vector, out]."""
+    def _multiplied(
+        self, name: str, source: Source, c: slice, codes: list[Tensor], planes: Tensor, packed: Packed | None = None
+    ) -> list[list[Tensor]]:
+        """Each of the codes [pixel, channel] times each of the planes [tile, plane * out, row] -> [tile, vector, out]."""
+        if depth_wise(self.layout, source):
+            by_plane = planes.to(torch.float32).unbind(1)
+            return [[source.sums(v, c, w) for w in by_plane] for v in codes]
+        y = self._matrices(name, source, c, codes, planes, packed)
+        return [list(of_code.split(self.layout.columns, -1)) for of_code in y.unbind(1)]
+
+    def _matrices(
+        self, name: str, source: Source, c: slice, codes: list[Tensor], planes: Tensor, packed: Packed | None
+    ) -> Tensor:
+        """The same as products of matrices, [tile, psi, vector, plane * out]."""
         tiles, outputs, _ = planes.shape
         shape = (tiles, len(codes), c.stop - c.start, outputs)
         at_once = many_small(self.layout, c.stop - c.start)
@@ -213,8 +236,14 @@ class Epilogue(Terms):
         if at_once:
             _tiles_at_once(source, c, codes, planes, y)
             return y
+        sizes, outs = self.layout.rows_of_tiles, y.flatten(1, 2).unbind()
+        few = planes.device.type == "cpu" and kind == torch.int32 and 1 < len(outs[0]) <= FEW and planes[0].numel() >= LARGE
+        if packed is not None and few and self.layout.height <= EXACT and has_packed():
+            for t, (w, out) in enumerate(zip(packed.of(name, planes, sizes), outs)):
+                packed_product(_operand(source, codes, c, t), w, out)
+            return y
         multiply = int8_product if kind == torch.int32 else _product
-        for t, (rows, w, out) in enumerate(zip(self.layout.rows_of_tiles, planes, y.flatten(1, 2))):
+        for t, (rows, w, out) in enumerate(zip(sizes, planes, outs)):
             multiply(_operand(source, codes, c, t), w[:, :rows], out)
         return y
 
@@ -366,6 +395,11 @@ def _tiles_at_once(source: Source, c: slice, codes: list[Tensor], planes: Tensor
         patches = source.patches_of_all(v, c)
         x = workspace("patches", tuple(patches.shape), patches.dtype, patches.device).copy_(patches)
         out.copy_(torch.bmm(w, x.view(len(w), w.shape[2], -1)).mT)  # [tile, row, vector]
+
+
+def depth_wise(layout: Layout, source: Source) -> bool:
+    """Whether every tile has one output, of one channel: then its products are sums over the window, in fp32, which is exact."""
+    return layout.columns == 1 and source.window.cells == layout.height <= EXACT and not source.window.is_pixel
 
 
 def many_small(layout: Layout, vectors: int) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mho.tile import Call, TileView
+from mho_fast.codes import Packed
 from mho_fast.epilogue import Epilogue
 from mho_fast.kernels import Kernels
 from mho_fast.route import Route
@@ -22,6 +23,7 @@ class Product:
     by_reference: bool  # whether gradients come from the reference path
     source: Any = None  # Source
     shares: bool = False  # whether the codes of the weights are done with before the next call
+    packed: Packed | None = None  # the planes that the products read, where they outlast the call
     part: int | None = None  # which part of the inputs it applies; None: all
 
     @property

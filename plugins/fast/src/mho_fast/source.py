@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mho.tile import POINT, Layout, Patches, Window
 from mho_fast.route import Route
@@ -91,6 +92,15 @@ class Source:
         start, count = c.start % self.per_image // line, (c.stop - c.start) // line
         reach = self.window.dilation[0] * (self.window.kernel[0] - 1) + 1
         return images[:, start * stride : (start + count - 1) * stride + reach]
+
+    def sums(self, codes: Tensor, c: slice, w: Tensor) -> Tensor:
+        """Sums over the window of each channel in one of the `chunks`: codes [pixel, channel] times w [channel, ...kernel], in
+        fp32 -> [channel, vector, 1], vector after vector in memory."""
+        kernel, dilation, stride = self.window
+        x = self._images(codes, c).to(torch.float32).movedim(-1, 1)
+        convolution = (F.conv1d, F.conv2d, F.conv3d)[len(kernel) - 1]
+        y = convolution(x, w.reshape(-1, 1, *kernel), stride=stride, dilation=dilation, groups=len(w))
+        return y.movedim(1, -1).reshape(-1, len(w)).t().unsqueeze(-1)
 
     def over_window(self, v: Tensor) -> Tensor:
         """[pixel, 1] -> [vector, 1], the sum over the pixels of each vector."""

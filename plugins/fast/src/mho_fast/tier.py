@@ -19,8 +19,8 @@ from torch import Tensor
 Precision = Literal["auto", "int8", "fp32-main", "fp32", "reference"]
 Tier = Literal["int8", "fp32-main", "fp32", "reference"]
 
+EXACT = 1024  # rows: 1024 * 128 * 128 = 2^24, up to which fp32 holds sums of products of 8-bit numbers
 ROW_LIMIT = 1 << 16  # rows of a tile whose products of 8-bit numbers surely fit 32 bits
-EXACT = 1024  # rows for which fp32 holds such sums: 1024 * 128 * 128 = 2^24
 
 
 def chosen_tier(precision: Precision, dac_bits: float, rows: int, accelerator: bool = False) -> tuple[Tier, str]:
@@ -78,6 +78,38 @@ def int8_product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
 def fits(x: Tensor, w: Tensor) -> bool:
     """Whether `torch._int_mm` takes this product: accelerators ask for more than 16 vectors and whole words."""
     return x.device.type == "cpu" or (len(x) > 16 and not any(n % 16 for n in (*w.shape, x.stride(0), w.stride(0))))
+
+
+def pack(w: Tensor) -> Tensor:
+    """Integers w [out, row] in the order in which `packed_product` reads them, each once."""
+    return torch.ops.onednn.qlinear_prepack(w, None)
+
+
+def packed_product(x: Tensor, packed: Tensor, out: Tensor) -> Tensor:
+    """`int8_product` with weights that have been packed, for at most `EXACT` rows: its sums come as fp32."""
+    one, zero = _units()
+    shifted = x.view(torch.uint8) ^ 128  # as the product wants inputs, 128 of which stand for 0
+    return out.copy_(
+        torch.ops.onednn.qlinear_pointwise(shifted, 1.0, 128, packed, one, zero, None, 1.0, 0, torch.float32, "none", [], "")
+    )
+
+
+@functools.cache
+@torch.inference_mode(False)
+def _units() -> tuple[Tensor, Tensor]:
+    return torch.ones(1), torch.zeros(1, dtype=torch.int64)
+
+
+@functools.cache
+def has_packed() -> bool:
+    """Whether torch multiplies packed integers, exactly: private names again, tried on the largest numbers."""
+    x = torch.full((3, EXACT), -127, dtype=torch.int8)
+    w = torch.where(torch.arange(EXACT) % 5 == 0, 127, -128).to(torch.int8).repeat(7, 1)
+    try:
+        found = packed_product(x, pack(w), torch.empty(3, 7, dtype=torch.int32))
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.equal(found.long(), x.long() @ w.long().t())
 
 
 def int8_products(x: Sequence[Tensor], w: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from mho_kit.bench import Bench as Bench, Witness as Witness
 from mho_kit.calibrations import CalibrationContract as CalibrationContract
+from mho_kit.columns import ColumnContract as ColumnContract
 from mho_kit.compensations import CompensationContract as CompensationContract
 from mho_kit.converters import ConverterContract as ConverterContract
 from mho_kit.corrections import CorrectionContract as CorrectionContract

@@ -7,10 +7,11 @@ import traceback
 import unittest
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mho.config import Kinded
 from mho_kit.checks.base import PREFIX, Checks, ExpectedFailure
+from mho_kit.columns import ColumnContract
 from mho_kit.compensations import CompensationContract
 from mho_kit.converters import ConverterContract
 from mho_kit.corrections import CorrectionContract
@@ -33,6 +34,7 @@ CONTRACTS: dict[str, type[Checks]] = {
     "training": TrainingContract,
     "quantiser": QuantiserContract,
     "layer": LayerContract,
+    "column": ColumnContract,
 }
 
 
@@ -48,12 +50,15 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def contract_of(part: Kinded | type, **about: object) -> type[Checks]:
-    """The contract of one part as a class: of an effect or any other part with a kind, or of the class of a layer. `about` sets
-    tile, ages, expected, … . KeyError for a category of parts that has no contract.
+def contract_of(part: Kinded | type | Callable[..., Any], **about: object) -> type[Checks]:
+    """The contract of one part as a class: of an effect or any other part with a kind, of the class of a layer, or of the
+    function of a column. `about` sets tile, ages, expected, name, … . KeyError for a category of parts that has no contract.
     """
     if isinstance(part, Kinded):
         return type(f"Test{type(part).__name__}", (CONTRACTS[part.CATEGORY],), {"spec": part, **about})
+    if not isinstance(part, type):
+        about = {"name": part.__name__, "text": getattr(part, "example", ""), **about}
+        return type(f"Test{part.__name__}", (ColumnContract,), {"column": staticmethod(part), **about})
     return type(f"Test{part.__name__}", (LayerContract,), {"layer": part, **about})
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print every check as JSON.")
 def test(plugin: str, only: str | None, given: tuple[str, ...], as_json: bool) -> None:
     """Run the conformance kit on everything that an installed PLUGIN (its family) or a Python FILE provides: effects,
-    mappings, converters, compensations, corrections, surrogates, layers, training methods and quantisers, each with its
-    contract.
+    mappings, converters, compensations, corrections, surrogates, layers, training methods, quantisers and columns of sweeps,
+    each with its contract.
 
     Kinds are tested with their defaults, or with the `example` of their class. Exit code 1 if a check fails that is not
     among the `expected_failed_checks` of the class, or if one of these passes.
@@ -53,14 +53,15 @@ def test(plugin: str, only: str | None, given: tuple[str, ...], as_json: bool) -
 
 
 def _parts(plugin: str, only: str | None) -> dict[str, Any]:
-    """What is to be tested: kind -> class, and "layer NAME" -> class."""
+    """What is to be tested: kind -> class, "layer NAME" -> class, "column NAME" -> function."""
     from mho_kit.outcomes import CONTRACTS
 
     is_file = Path(plugin).suffix == ".py"
     provided = registry.default().load_file(plugin) if is_file else registry.default().load(plugin)
     named = [(cls.CATEGORY, kind, cls) for kind, cls in provided.kinds.items()]
-    named += [(c, f"{c} {cls.__name__}", cls) for c, classes in provided.other.items() for cls in classes]
-    found = {name: cls for category, name, cls in named if category in CONTRACTS}
+    named += [("layer", f"layer {cls.__name__}", cls) for cls in provided.named("layer").values()]
+    named += [("column", f"column {name}", registry.thing(what)) for name, what in provided.named("column").items()]
+    found = {name: part for category, name, part in named if category in CONTRACTS}
     if not found:
         raise MhoError(f"{plugin} provides nothing that the conformance kit is about")
     if only is not None and only not in found:
@@ -91,7 +92,8 @@ def _tested(name: str, part: Any, quiet: bool) -> list[Outcome]:
     """Run the checks of one part; say how they ended."""
     from mho_kit import contract_of, run
 
-    outcomes = run(contract_of(part))
+    column, _, of = name.partition(" ")
+    outcomes = run(contract_of(part, **({"name": of} if column == "column" else {})))
     if quiet:
         return outcomes
     counts = Counter(o.state for o in outcomes)

@@ -71,6 +71,8 @@ def test_a_users_own_network_and_hardware_go_through_the_main_job(files):
         "hardware.yaml",
         "digital.safetensors",
         "trained.safetensors",
+        "digital.json",
+        "trained.json",
         "results.jsonl",
         "summary.json",
         "report.html",
@@ -83,6 +85,11 @@ def test_a_users_own_network_and_hardware_go_through_the_main_job(files):
         assert v["mean"] == pytest.approx(mean)
         assert v["normalised"] == pytest.approx([(m - 1 / 3) / (s["reference"] - 1 / 3) for m in mean])
     assert s["reference"] > 0.7
+    curves = s["training"]["digital"], s["training"]["hwa"]
+    assert [len(c["loss"]) for (c,) in curves] == [len(c["accuracy"]) for (c,) in curves] == [10, 3]
+    assert curves[0][0]["loss"][-1] < 0.7 * curves[0][0]["loss"][0] and 0.7 < curves[0][0]["accuracy"][-1] <= 1
+    page = (folder / "report.html").read_text()
+    assert "Loss in training" in page and "Accuracy in training" in page
     causes = {(r["time"], r["what"]): r["mean"] for r in s["mvm"]["rows"]}
     assert causes[None, "pcm.drift alone"] < 1e-6 < causes[86_400.0, "pcm.drift alone"] < causes[86_400.0, "all"]
     assert [k["layer"] for k in s["kurtosis"]] == ["0", "2"]
@@ -249,6 +256,8 @@ def test_several_trainings_give_means_over_trainings_and_a_paired_difference(qui
     assert gain["of"] == "hwa - direct" and gain["mean"] == pytest.approx([statistics.fmean(c) for c in zip(*pairs)])
     half = [4.302653 * statistics.stdev(c) / 3**0.5 for c in zip(*pairs)]  # Student's t, 2 degrees of freedom
     assert gain["half"] == pytest.approx(half)
+    assert [c["seed"] for c in whole["training"]["digital"]] == [c["seed"] for c in whole["training"]["hwa"]] == [0, 1, 2]
+    assert whole["training"]["hwa"][1] == parts[1]["training"]["hwa"][0]
     assert "3 trainings, each deployed on chips of its own" in (quick / "a" / "report.html").read_text()
 
 

@@ -115,10 +115,13 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch_to_the_bit(folder):
             loop.run()
         except KeyboardInterrupt:
             return trained(file)
+        curves.append(loop.curve)
         return net.state_dict()
 
+    curves = []
     whole, resumed = trained(folder / "a"), trained(folder / "b", stop=7)
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert curves[0] == curves[1] and len(curves[0]) == 2
 
 
 def test_every_sample_is_computed_once(monkeypatch):

@@ -1,6 +1,7 @@
 """A training that is killed goes on where it was, to the bit."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mho_lab.run.job import Job
-from mho_lab.run.loop import Loop, generator_states, set_generator_states
+from mho_lab.run.loop import Loop, accuracy, generator_states, set_generator_states
 from mho_lab.run.task import load_task
 from safetensors.torch import load_file
 
@@ -176,3 +177,20 @@ def test_all_generators_come_back():
     set_generator_states(states)
     second = torch.rand(3), np.random.rand(3), random.random()
     assert torch.equal(first[0], second[0]) and (first[1] == second[1]).all() and first[2] == second[2]
+
+
+@pytest.mark.parametrize(
+    "outputs, batch, right",
+    [
+        (torch.eye(3), (None, torch.tensor([0, 1, 0])), 2 / 3),
+        (torch.eye(3)[None].expand(2, 3, 3)[..., :2], (None, torch.tensor([[0, 1, 1]] * 2)), 1.0 - 1 / 6 * 2),  # [.., class]
+        (torch.eye(4)[None, :3], (None, torch.tensor([[0, 1, 2, 1]])), 3 / 4),  # [batch, class, place]
+        (torch.zeros(2, 3, 3), (None, torch.zeros(2, 3, dtype=torch.long)), None),  # either
+        (torch.zeros(2, 1), (None, torch.tensor([0, 1])), None),
+        (torch.zeros(2), (None, torch.tensor([0.5, 1.0])), None),
+        ({"logits": torch.zeros(2, 2)}, {"x": torch.zeros(2)}, None),
+    ],
+)
+def test_accuracy_is_that_of_labels_where_there_are_some(outputs, batch, right):
+    found = float(accuracy(outputs, batch))
+    assert math.isnan(found) if right is None else found == pytest.approx(right)

@@ -50,6 +50,7 @@ class Curve(Nonideality, kind="rram.iv_curve"):
     opposite voltages, so that quadratic currents add up."""
 
     source = "Milo et al., IRPS 2021, as fitted in Sandia's CrossSim"
+    example_tile = "device: {g_min: 50 uS, g_max: 225 uS, pair: both}"
     sides: ClassVar[dict[str, Side]] = {"two": Side(even, square), "three": Side(odd, cube)}
 
     v_read: float = Field(0.2, gt=0, le=0.5, unit="V", description="voltage of the largest input", source="assumption")

@@ -149,6 +149,7 @@ class ProgrammingNoise(Nonideality, kind="rram.programming_noise"):
   year    = {2022},
 }"""
     cellwise = True
+    example_tile = "device: {g_max: 40 uS}"
 
     law: Literal["wan2022", "milo2021", "cmo"] = Field("wan2022", description="which measured law", source="the laws' papers")
     one_second: Literal["cubic", "polynomial"] = Field("cubic", source="Wan 2022, Ext. Data Fig. 3d, as fitted in CrossSim")

@@ -48,6 +48,7 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
     The defaults are fitted to 16,223 HfO2 cells (docs/rram_relaxation.md). No programming error is contained.
     """
 
+    example_tile = "device: {g_max: 40 uS}"
     source = f"RRAM-Relaxation-Master-Model, tech C (Akash Levy, MIT), fitted by mho: {FIT}"
     bibtex = """@misc{levy_rram_relaxation,
   author = {Levy, Akash},

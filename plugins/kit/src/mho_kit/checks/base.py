@@ -34,6 +34,7 @@ class Checks:
 
     spec                     the part under test; it should do something visible
     tile                     YAML of a tile, where the part needs another than the bench's, e.g. "device: {g_max: 40 uS}"
+                             [`example_tile` of the class of the part]
     expected_failed_checks   check -> why this part may fail it, here or in the class of the part, where `mho test` sees it too.
                              The check is then skipped with that reason, and fails once the part passes it
     """
@@ -45,7 +46,9 @@ class Checks:
     def __init_subclass__(cls) -> None:
         """Exchange the checks that are expected to fail by ones that expect it."""
         own = vars(cls)
-        part = own.get("spec", own.get("layer"))
+        part = next((own[n] for n in ("spec", "layer", "column") if n in own), None)
+        if cls.tile == "" and part is not None:
+            cls.tile = getattr(part, "example_tile", "")
         expected = {**getattr(part, "expected_failed_checks", {}), **own.get("expected_failed_checks", {})}
         for name, reason in expected.items():
             method = PREFIX + name.removeprefix(PREFIX)

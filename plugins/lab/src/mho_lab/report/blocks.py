@@ -29,6 +29,7 @@ from mho_lab.report import figures, words
 from mho_lab.report.figures import Drawing, Series, TileGrid
 
 PAGE = "page.json"
+FOLDED = 15  # rows beside curves; more are folded up
 NUMBER = re.compile(r"[−+-]?[\d.,]+(\s±\s[\d.,]+)?(\s%)?")
 Value = float | int | None
 Cell = str | float | int | None
@@ -128,6 +129,8 @@ def lines(
     label = f"{title}: {y or 'value'} over {x or 'the setting'} for {_names(series)}. The numbers are in the table."
     numbers = _table(head, rows, percent, numeric=range(1, len(head)))
     data = {"legend": list(series), "levels": list(levels or {}), "table": numbers}
+    if len(rows) > FOLDED:
+        data["folded"] = f"Numbers by {x or 'setting'}"
     call = {"x_names": drawing.settings}
     return Block(title, "figure", data, lambda name: figures.curves(drawing, curves, name, label), note, call)
 
@@ -233,9 +236,9 @@ def page(title: str, blocks: Sequence[Block], *, headline: str = "", note: str =
     return render("page.html.j2", title=title, headline=headline, note=note, blocks=drawn(blocks))
 
 
-def drawn(blocks: Sequence[Block]) -> list[tuple[Block, Any]]:
-    """Each block with its figure."""
-    return [(b, figures.markup(b.draw(f"f{i}")) if b.draw else "") for i, b in enumerate(blocks)]
+def drawn(blocks: Sequence[Block], name: str = "f") -> list[tuple[Block, Any]]:
+    """Each block with its figure; `name` is of these blocks alone on a page."""
+    return [(b, figures.markup(b.draw(f"{name}{i}")) if b.draw else "") for i, b in enumerate(blocks)]
 
 
 def write_page(

@@ -94,7 +94,8 @@ def curve(ax: Axes, i: int, x: Sequence[float], y: Sequence[float | None], sem: 
     """The i-th curve: its points with their error bars, and lines between them."""
     points = [(a, b, e or 0.0) for a, b, e in zip(x, y, sem) if b is not None]
     at, value, error = zip(*points) if points else ((), (), ())
-    ax.errorbar(at, value, error, color=colour(i), linewidth=1.8, capsize=3, elinewidth=1.2, markersize=5, **_mark(i))
+    style = {"linewidth": 1.8, "capsize": 3, "elinewidth": 1.2, "markersize": 5, "markevery": 1 + len(at) // 20, **_mark(i)}
+    ax.errorbar(at, value, error, color=colour(i), **style)
 
 
 def scatter(drawing: Drawing, spots: Sequence[tuple[Any, ...]], front: int, name: str, label: str) -> str:

@@ -5,6 +5,7 @@ Everything lands in one folder, and an interrupted run goes on where it was:
 key.json          what was run; a folder never mixes two runs
 hardware.yaml     the resolved hardware file, with the versions of all plugins
 digital.safetensors, trained.safetensors   weights after plain and after hardware-aware training
+digital.json, trained.json      loss and accuracy of every epoch of these trainings
 digital.part.safetensors, trained.part.safetensors   a training under way, after its last whole epoch
 results.jsonl     one line per variant and chip
 summary.json      scores, curves, what went on tiles
@@ -217,6 +218,8 @@ class Job:
         loop = Loop(self.task, net, optimizer, epochs, self.seed, part, **options)
         loop.run()
         if ranks.is_first():
+            loss, right = zip(*loop.curve) if loop.curve else ((), ())
+            write_atomically(file.with_suffix(".json"), json.dumps({"seed": self.seed, "loss": loss, "accuracy": right}))
             save_model(net, file)
         loop.done()
         ranks.meet()
@@ -291,6 +294,11 @@ class Job:
                 if v.name in curves
                 for c, extra in (curves[v.name],)
             ],
+            "training": {
+                name: [made]
+                for name, file in (("digital", "digital.json"), (TRAINED.name, "trained.json"))
+                if (made := read_json(self.folder / file)) and made["loss"]
+            },
             "layers": json.loads(conversion_report(net).to_json()),
             "mvm": self._mvm(),
             "inside": inside.to_data(),  # of the first chip

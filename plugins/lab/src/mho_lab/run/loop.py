@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ class Loop:
     after: Callable[[int], Any] = lambda epochs: None  # told how many epochs are done, 0 first
     every: int | None = None
     attached: Attached | None = None  # what training methods remember
+    curve: list[tuple[float, float | None]] = field(default_factory=list)  # of each epoch: loss, accuracy; means over its batches
 
     def run(self) -> None:
         """Train until the last epoch is done."""
@@ -55,9 +56,9 @@ class Loop:
         called = ranks.together(self.net)
         with tqdm(range(self.epochs), self.what, initial=first, disable=not self.progress, leave=False) as bar:
             for epoch in range(first, self.epochs):
-                loss = self._epoch(epoch, called, decay, left)
+                self.curve.append(self._epoch(epoch, called, decay, left))
                 left = None
-                bar.set_postfix(loss=f"{loss:.4f}")
+                bar.set_postfix(loss=f"{self.curve[-1][0]:.4f}")
                 bar.update()
                 if decay is not None:
                     decay.step()
@@ -70,11 +71,11 @@ class Loop:
         if self.file is not None and ranks.is_first():
             self.file.unlink(missing_ok=True)
 
-    def _epoch(self, epoch: int, called: nn.Module, decay: Any, left: Left | None) -> float:
-        """All steps of an epoch, or those behind the `left` ones."""
+    def _epoch(self, epoch: int, called: nn.Module, decay: Any, left: Left | None) -> tuple[float, float | None]:
+        """All steps of an epoch, or those behind the `left` ones; its mean loss, and accuracy where there are labels."""
         if left is not None:
             set_generator_states(left.begun)
-        session, begun, loss = session_of(self.net), generator_states() if self.every else {}, None
+        session, begun, sums = session_of(self.net), generator_states() if self.every else {}, None if left is None else left.sums
         batches = enumerate(self.task.train_batches(draws.words("epoch", self.seed, epoch)[0] & 0x7FFFFFFF), 1)
         for step, whole in batches:
             if left is not None and step <= left.steps:
@@ -83,21 +84,26 @@ class Loop:
                 continue
             batch, session.before, weight = ranks.part_of(moved(whole))
             self.optimizer.zero_grad()
-            loss = self.loss(self.task.predict(called, batch), batch)
+            outputs = self.task.predict(called, batch)
+            loss = self.loss(outputs, batch)
             (loss if weight == 1 else loss * weight).backward()
             self.optimizer.step()
+            found = torch.stack([loss.detach().float(), accuracy(outputs, batch).to(loss.device), loss.new_ones(()).float()])
+            sums = found if sums is None else sums.to(found.device) + found
             if self.every and step % self.every == 0:
-                self._keep(epoch, decay, {"steps": step, "begun": begun})
+                self._keep(epoch, decay, {"steps": step, "begun": begun, "sums": sums})
         session.before = None
-        if loss is None and left is None:
+        if sums is None:
             raise MhoError(f"task {self.task.name!r}: train_batches gave no batch")
-        return math.nan if loss is None else float(loss.detach())
+        mean_loss, right = (sums[:2] / sums[2]).tolist()
+        return mean_loss, None if math.isnan(right) else right
 
     def _keep(self, epoch: int, decay: Any, left: dict[str, Any] | None = None) -> None:
         if self.file is None or not ranks.is_first():
             return
         state = {name: part.state_dict() for name, part in self._parts(decay).items()}
-        keep_state({**state, "epoch": epoch, "generators": generator_states(), "left": left}, self.file)
+        about = {"epoch": epoch, "generators": generator_states(), "left": left, "curve": self.curve}
+        keep_state({**state, **about}, self.file)
 
     def _parts(self, decay: Any) -> dict[str, Any]:
         """Everything that has a state of its own."""
@@ -112,8 +118,8 @@ class Loop:
         for name, part in self._parts(decay).items():
             part.load_state_dict(state[name])
         set_generator_states(state["generators"])
-        left = state.get("left")
-        return int(state["epoch"]), Left(left["steps"], left["begun"], state["generators"]) if left else None
+        self.curve, left = state.get("curve", []), state.get("left")
+        return int(state["epoch"]), Left(**left, now=state["generators"]) if left else None
 
 
 class Left(NamedTuple):
@@ -121,7 +127,22 @@ class Left(NamedTuple):
 
     steps: int
     begun: dict[str, Any]
+    sums: Tensor  # of loss, accuracy and batches
     now: dict[str, Any]
+
+
+def accuracy(outputs: Any, batch: Any) -> Tensor:
+    """The share of the labels of a batch (inputs, labels) that have the largest output; classes are the second or the last
+    axis of the outputs. nan where there are no labels, or where it is not clear which axis."""
+    labels = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
+    known = isinstance(outputs, Tensor) and isinstance(labels, Tensor) and not labels.is_floating_point()
+    shape = tuple(outputs.shape) if known else ()
+    axes = (
+        {d for d in (1, len(shape) - 1) if d > 0 and shape[d] > 1 and shape[:d] + shape[d + 1 :] == labels.shape} if known else ()
+    )
+    if len(axes) != 1:
+        return torch.tensor(math.nan)
+    return (outputs.detach().argmax(*axes) == labels).float().mean()
 
 
 def seed_all(seed: int) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 from mho.config import Hardware, format_seconds
 from mho.ground import NONE, MhoError
 from mho_lab.report import figures, words
-from mho_lab.report.blocks import Block, drawn, heatmap, histogram, render
+from mho_lab.report.blocks import Block, drawn, heatmap, histogram, lines, render
 from mho_lab.run import drawings, findings
 from mho_lab.run.results import Product, RunResults, read_results
+
+TRAINED = 5  # seeds whose trainings are drawn
 
 
 def run_page(folder: Path) -> str:
@@ -29,6 +31,7 @@ def _parts(run: RunResults) -> dict[str, Any]:
         "findings": findings,
         "on": _in_words(run.hardware_text),
         "classes": drawn(_classes(run)),
+        "training": drawn(_training(run.summary.get("training") or {}), "training"),
         "effect_bars": figures.markup(bars),
         "drift_curve": figures.markup(drawings.drift_curve(run, _curve_label(run))),
         "chip_spread": figures.markup(drawings.chip_spread(run, spread)),
@@ -74,6 +77,25 @@ def _classes(run: RunResults) -> list[Block]:
     low = min((v for row in rows for v in row if v is not None), default=0.0)
     note = f"Means over chips; pale: the lowest, {words.percent(low)}; {NONE}: not measured."
     return [heatmap("Class by class", names, columns, rows, percent=True, low=low, note=note)]
+
+
+def _training(curves: dict[str, list[dict[str, Any]]]) -> list[Block]:
+    """Loss and accuracy over the epochs of both trainings, a line for each seed."""
+    blocks = []
+    for what, options in (("loss", {}), ("accuracy", {"percent": True})):
+        series = {
+            f"{name}, seed {c['seed']}" if len(made) > 1 else name: [(float(e), v) for e, v in enumerate(c[what], 1)]
+            for name, made in curves.items()
+            for c in made[:TRAINED]
+            if None not in c[what]
+        }
+        more = (
+            f" The first {TRAINED} seeds; summary.json has all." if any(len(made) > TRAINED for made in curves.values()) else ""
+        )
+        note = f"Means over the batches of an epoch, while it trains; hwa: with the hardware in the loop.{more}"
+        if series:
+            blocks.append(lines(f"{what.capitalize()} in training", series, x="epoch", y=what, note=note, **options))
+    return blocks
 
 
 def inspection_blocks(inside: dict[str, Any]) -> list[Block]:

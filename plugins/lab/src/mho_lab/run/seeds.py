@@ -75,6 +75,7 @@ def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
             name: sum(p["reference_extra"][name] for p in parts) / len(parts) for name in parts[0]["reference_extra"]
         },
         "variants": [_variant(runs[name], parts) for name in names],
+        "training": {name: [c for p in parts for c in p["training"].get(name, ())] for name in parts[0]["training"]},
         "difference": _difference(runs["hwa"], runs["direct"]),
         "seconds": sum(p["seconds"] for p in parts),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mho.config import Hardware, registry, suggest
@@ -15,4 +16,11 @@ def column(task: str, hw: Hardware, name: str) -> dict[str, Any]:
     if name not in offered:
         raise MhoError(f"no column {name!r}; {suggest(name, offered, 'columns of installed plugins')}")
     found = dict(registry.thing(offered[name])(task, hw, text))
-    return {"low": found["value"], "high": found["value"], "unit": "", **found}
+    found = {"low": found.get("value"), "high": found.get("value"), "unit": "", **found}
+    try:
+        known = -math.inf < found["low"] <= found["value"] <= found["high"] < math.inf
+    except (KeyError, TypeError):
+        known = False
+    if not known:
+        raise MhoError(f"column {name!r} gives {found}; expected a finite value, with low and high around it")
+    return found

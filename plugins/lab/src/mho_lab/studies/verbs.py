@@ -86,6 +86,7 @@ def layers(checkpoint: Path | None, when: str, least: str | None, predict: float
         raise MhoError(f"--target {options['target']:g}: a normalised accuracy up to 1, e.g. 0.99")
     study, at = Study.begin("layers", options), seconds(when)
     device_noise(study.hardware, options["families"])  # mistakes before minutes of work
+    now = None if least is None else column(study.task, study.hardware, least)["value"]
     subject = study.subject(checkpoint or study.trained("trained.safetensors"))
     if predict is not None:
         choice = predicted(subject, study.hardware, predict)
@@ -95,7 +96,6 @@ def layers(checkpoint: Path | None, when: str, least: str | None, predict: float
     found = layer_study(subject, study.hardware, at, study.measured, weigh=weigh, **options)
     blocks, said = _mixed(study, found.deployment.hardware)
     if least is not None:
-        now = column(study.task, study.hardware, least)["value"]
         said = f"{least}: {found.deployment.weight:.4g}, with all layers on tiles {now:.4g}\n{said}"
     return study.finish(pages.layers_page(found, study.title("Layers")), as_data(found), blocks, said)
 
