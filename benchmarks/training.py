@@ -30,6 +30,7 @@ MODES: dict[str, list[str] | None] = {  # changes of pcm.standard
     "clean": None,  # the torch layers themselves
     "ste": ["training.backward=ste"],
     "ste, reference path": ["training.backward=ste", REFERENCE],
+    "masked": ["training.backward=masked"],
     "through": ["training.backward=through"],
     "through, reference path": ["training.backward=through", REFERENCE],
     "autograd, rounding ste": ["training.backward={mode: autograd, rounding: ste}", REFERENCE],

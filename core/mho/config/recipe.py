@@ -28,11 +28,11 @@ class Backward(Strict):
 
     SHORTHAND: ClassVar[str | None] = "mode"
 
-    mode: Literal["through", "ste", "surrogate", "autograd"] = Field(
-        "through", source=f"through: {RASCH}; ste: {FENG}; autograd: Fang & Wang 2026"
+    mode: Literal["through", "ste", "masked", "surrogate", "autograd"] = Field(
+        "through", source=f"through: {RASCH}; ste, masked: {FENG}; autograd: Fang & Wang 2026"
     )
-    """through: noisy weights, rounding straight-through; ste: clean weights; surrogate: those of a stand-in; autograd: every
-    derivative"""
+    """through: noisy weights, rounding straight-through; ste: clean weights; masked: clean weights, and nothing where converters
+    saturate; surrogate: those of a stand-in; autograd: every derivative"""
     products: Literal["fp32", "bf16"] = Field("fp32", source="mho")
     """through, on the fused path: arithmetic of the two products of a backward pass; bf16: half the time"""
     rounding: Literal["zero", "ste"] = Field("zero", source=f"zero: Fang & Wang 2026; ste: {FENG}")
@@ -51,7 +51,7 @@ class Backward(Strict):
     @property
     def forward_only(self) -> bool:
         """Whether the forward runs without a graph, so that it may be any code (R001-01)."""
-        return self.mode in ("ste", "surrogate")
+        return self.mode in ("ste", "masked", "surrogate")
 
 
 class InjectSpec(Strict):

@@ -56,3 +56,23 @@ class CleanProduct(torch.autograd.Function):
         gx = float_product(g, w * scale) if ctx.needs_input_grad[0] else None
         gw = float_product(g.mT, x) * scale if ctx.needs_input_grad[1] else None
         return gx, gw, None, None, None
+
+
+class StandIn(torch.autograd.Function):
+    """The value of an analog forward y with the gradient of `stand_in(*inputs)`, which is computed only when it is asked for:
+    nothing but the inputs is kept (R001-04)."""
+
+    @staticmethod
+    def forward(ctx: Any, stand_in: Callable[..., Tensor], y: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.stand_in = stand_in
+        ctx.save_for_backward(*inputs)
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        wanted, twice = ctx.needs_input_grad[2:], torch.is_grad_enabled()
+        with torch.enable_grad(), torch.autocast(g.device.type, enabled=False):
+            inputs = [t if twice else t.detach().requires_grad_(w) for t, w in zip(ctx.saved_tensors, wanted)]
+            y, asked = ctx.stand_in(*inputs), [t for t, w in zip(inputs, wanted) if w]
+            found = iter(torch.autograd.grad(y, asked, g, create_graph=twice, allow_unused=True))
+        return None, None, *(next(found) if w else None for w in wanted)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mho.config import TileSpec, TrainingSpec
 from mho.effects import Compensation, Correction, CorrectionModule, Matrix, Stream, Surrogate, draws, product, straight
 from mho.effects.arithmetic import transformed
-from mho.effects.gradient import CleanProduct
+from mho.effects.gradient import CleanProduct, StandIn
 from mho.effects.mapping import Mapping
 from mho.ground import MhoError, keeping
 from mho.tile.backend import Backend, Drawn, backend_for
@@ -159,7 +159,7 @@ class TileArray(Mapped, Member):
             self._note_range(flat)
             if backward.mode == "ste":
                 return self._with_clean_gradient(y, flat, self.stored(weight))
-            return straight(self._stand_in(flat, weight, cast(Surrogate, backward.surrogate)), y)
+            return self._with_stand_in(y, flat, self.stored(weight), cast(Surrogate | None, backward.surrogate))
 
     def _outputs(self, x: Patches, weight: Tensor, drawn: Drawn | None) -> Tensor:
         """[vector, out], by the back-end if it takes the call, else stage after stage."""
@@ -274,12 +274,24 @@ class TileArray(Mapped, Member):
         xs, ys = layout.split_groups(x), layout.split_groups(y)
         return layout.join_groups(CleanProduct.apply(xs, weight, s, layout.spread, ys))
 
-    def _stand_in(self, x: Tensor, weight: Tensor, surrogate: Surrogate) -> Tensor:
-        """What a surrogate says in place of the tiles: x [vector, in] -> [vector, out] (R001-02)."""
-        xs, dac = self.layout.cut(x), self.view.dac
-        alpha = torch.ones_like(self.gamma[:, :1]) if dac is None else dac.used_range(xs, self.input_range).detach()
-        y = surrogate.outputs(xs / alpha, self.normalised(weight), self.view.geometry_of(self.layout))
-        return self.layout.add_up(y * (self.gamma * self.output_factor() * alpha))
+    def _with_stand_in(self, y: Tensor, x: Tensor, stored: Tensor, surrogate: Surrogate | None) -> Tensor:
+        """y [vector, out] with the gradient of what a surrogate says in place of the tiles for x [vector, in] (R001-02); without
+        one, of the clean product within the limits of DAC, ADC and devices (`masked`)."""
+        layout, dac, geometry = self.layout, self.view.dac, self.view.geometry_of(self.layout)
+        alpha = self.gamma.new_ones(1, 1) if dac is None else dac.used_range(layout.cut(x), self.input_range).detach()
+
+        def stand_in(x: Tensor, stored: Tensor, factor: Tensor, alpha: Tensor, gamma: Tensor) -> Tensor:
+            v, w = layout.cut(x) / alpha, (layout.cut_weight(stored) / gamma.unsqueeze(-1)).clamp(-1, 1)
+            if surrogate is not None:
+                z = surrogate.outputs(v, w, geometry)
+            else:
+                z = product(v if dac is None else v.clamp(dac.lowest, 1), w).clamp(-geometry.bound, geometry.bound)
+            return layout.add_up(z * (gamma * factor * alpha))
+
+        inputs = x, stored, self.output_factor(), alpha, self.gamma
+        if transformed() or torch.compiler.is_compiling():
+            return straight(stand_in(*inputs), y)
+        return cast(Tensor, StandIn.apply(stand_in, y, *inputs))
 
     @torch.no_grad()
     def _note_range(self, x: Tensor) -> None:
@@ -290,7 +302,7 @@ class TileArray(Mapped, Member):
     @torch.no_grad()
     def follow_inputs(self) -> None:
         """After an optimizer step: move input ranges that have no gradient towards the abs-max of the last mini-batch, so
-        that they become its running mean (R003-62, modes `ste` and `surrogate`)."""
+        that they become its running mean (R003-62, modes `ste`, `masked` and `surrogate`)."""
         if self.seen is not None:
             self.input_range.lerp_(self.seen.to(self.input_range.dtype), RANGE_RATE)
             self.seen = None

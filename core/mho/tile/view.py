@@ -60,7 +60,7 @@ class TileView(Devices):
         cls, name: str, spec: TileSpec, backward: Backward, layout: Layout, channel: int, matrix: Layout | None = None
     ) -> TileView:
         """The view of a new array, with everything that its effects build. Raises `MhoError` where an effect builds
-        something to be trained and the backward mode differentiates no effects (`ste`, `surrogate`)."""
+        something to be trained and the backward mode differentiates no effects (`ste`, `masked`, `surrogate`)."""
         path, mapping, device = draws.words("layer", name), cast(Mapping, spec.mapping), spec.device
         factors, idle = mapping.factors, device.g_min / (device.g_max - device.g_min)
         digital, read = (0.0, mapping.offset(idle)) if mapping.reference else (mapping.offset(idle), 0.0)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import mho
+from mho.tile.watch import Watch
 from mho_lab import Page, Part, Study, Task, scores, study_options
 
 
@@ -54,7 +55,7 @@ def mho_pages():
 
 
 def loudness(item):
-    return {"scores": scores(item)["scores"], "times": item["times"]}
+    return {"scores": scores(item)["scores"], "watched": not Watch.off}
 
 
 @click.command()
@@ -66,7 +67,8 @@ def telegraph(**options):
     values = study.measured([subject.chips(study.hardware, k, k + 1, 1.0) for k in range(3)], loudness)
     loud = [v["scores"][0][0] for v in values]
     part = Part("Clicks", ("chip", "score"), list(enumerate(loud)))
-    study.finish(Page(study.title("Telegraph"), "It clicks.", [part]), {"study": "telegraph", "scores": loud})
+    found = {"study": "telegraph", "scores": loud, "watched": any(v["watched"] for v in values)}
+    study.finish(Page(study.title("Telegraph"), "It clicks.", [part]), found)
 '''
 
 
@@ -119,6 +121,7 @@ def test_a_study_of_a_plugin_has_a_verb_a_page_and_remembers_its_items(telegraph
     assert code == 0, said
     assert "It clicks." in said and "Telegraph: telegraph.morse on" in said and "report: out/report.html" in said
     found = json.loads((telegraph / "out" / "study.json").read_text())
+    assert not found["watched"]  # hardware that is tried is not warned about
     assert len(found["scores"]) == 3 and found["versions"]["mho-telegraph"] == "1.0"
     first = {f: f.stat().st_mtime_ns for f in (telegraph / "out" / "items" / "results").iterdir()}
     assert mho(*command)[0] == 0

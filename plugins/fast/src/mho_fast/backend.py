@@ -66,10 +66,10 @@ class Fast:
     @classmethod
     def explain(cls, hardware: Hardware) -> dict[str, list[tuple[str, str]]]:
         """How each tile is simulated on this machine: tier and gradients with their reasons, and every effect."""
-        mode, found, accelerated = hardware.training.backward.mode, {}, routes(hardware, True)
-        made = "kernels by Triton" if HAS_TRITON else "eagerly, since Triton is not installed"
+        backward, found, accelerated = hardware.training.backward, {}, routes(hardware, True)
+        mode, made = backward.mode, "kernels by Triton" if HAS_TRITON else "eagerly, since Triton is not installed"
         for name, route in routes(hardware).items():
-            by_reference = f"mode {mode}" if mode == "autograd" else "" if mode == "ste" else route.by_reference
+            by_reference = f"mode {mode}" if mode == "autograd" else "" if backward.forward_only else route.by_reference
             gradients = f"reference path: {by_reference}" if by_reference else f"fused ({mode})"
             found[name] = [("precision", f"{route.tier}: {route.why}"), ("gradients", gradients), *route.notes]
             if torch.accelerator.is_available():

@@ -88,7 +88,6 @@ class HermesEffect(Nonideality):
     source = HERMES
     bibtex = HERMES_BIBTEX
     cellwise = True
-    example_tile = "device: {g_max: 20.7 uS}"
 
     devices: Literal[1, 2] = Field(2, unit="count", description="PCM devices for each sign of a weight", source=HERMES)
 

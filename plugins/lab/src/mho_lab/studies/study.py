@@ -109,9 +109,11 @@ class Study:
     def measured(self, items: list[Item], measure: Measure) -> list[Value]:
         """The values of items in their order, with a progress bar; those that are in the folder already are not measured
         again. `measure` as for `mho.sweep.run`. Raises `MhoError` where an item fails."""
+        from mho.tile import unwatched
+
         if not items:
             return []
-        with connected(self.scheduler):
+        with connected(self.scheduler), unwatched():  # hardware that is tried, not kept
             records = engine.run(
                 items, measure, self.folder / "items", self.executor,
                 identity=self.identity, workers=self.workers, progress=sys.stderr.isatty(),
