@@ -27,11 +27,12 @@ def split_evenly(n: int, limit: int, unit: int = 1) -> list[int]:
 BLOCK = 1 << 18  # elements that are worked on at a time: temporaries stay in the cache
 
 
-def blocks(count: int, width: int, first: int = 0) -> Iterator[slice]:
-    """Slices of `count` rows of `width` elements, from row `first` on; one slice for a compiler, which fuses them."""
-    step = count if torch.compiler.is_compiling() else max(1, BLOCK // max(1, width))
-    for start in range(first, first + count, max(1, step)):
-        yield slice(start, min(start + step, first + count))
+def blocks(count: int, width: int, on: torch.device | None = None) -> Iterator[slice]:
+    """Slices of `count` rows of `width` elements that fit the cache; one for a compiler, which fuses them, and `on` an
+    accelerator."""
+    step = max(1, count if torch.compiler.is_compiling() or getattr(on, "type", "cpu") != "cpu" else BLOCK // max(1, width))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
 
 
 class Layout(nn.Module):

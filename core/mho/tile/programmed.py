@@ -19,6 +19,7 @@ SAVED = {"target": "target", "programmed": "programmed", "reference": "reference
 @dataclass(frozen=True, eq=False)
 class Programmed:
     """One weight matrix on one chip at one age. Nothing here is changed: ageing makes another one of the same conductances.
+    Of a lean chip, key (that of all layers), gamma and time are all there is: a forward makes the rest, and forgets it.
 
     key         of the chip in this layer
     gamma       [tile, out] when it was programmed: remapping the weights does not change a chip
@@ -38,8 +39,8 @@ class Programmed:
 
     key: draws.Key
     gamma: Tensor
-    target: Tensor
-    programmed: Tensor
+    target: Any
+    programmed: Any
     constants: Constants
     of: Any = None
     time: float = 0.0

@@ -43,8 +43,9 @@ class Scales(nn.Module):
     def _make_scales(self, learn: str, learned_range: bool, factory: dict[str, Any]) -> None:
         layout = self.layout
         columns, blocks = (layout.row_tiles, layout.columns), (layout.row_tiles, layout.block_count)
+        exact = torch.promote_types(factory["dtype"] or torch.get_default_dtype(), torch.float32)  # see `exactly`
         for name, shape in (("gamma", columns), ("scale_unit", columns), ("kappa_unit", blocks), ("zero", columns)):
-            self.register_buffer(name, torch.empty(shape, **factory))
+            self.register_buffer(name, torch.empty(shape, device=factory["device"], dtype=exact))
         for name in ("step", "mapped_by"):
             self.register_buffer(name, torch.zeros(1, device=factory["device"]))
         self.out_scale = nn.Parameter(torch.empty(columns, **factory), requires_grad=learn in ("column", "both"))

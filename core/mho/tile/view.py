@@ -197,7 +197,7 @@ class TileView(Devices):
         """f(part of the outputs) -> [..., out, row] for all outputs; in blocks whose temporaries stay in the cache, where
         `effects` treat every cell alone."""
         columns = self.slices * self.matrix.columns + self.layout.references
-        parts = list(blocks(columns, self.layout.row_tiles * self.layout.height))
+        parts = list(blocks(columns, self.layout.row_tiles * self.layout.height, self.layout.used.device))
         if len(parts) == 1 or not self.cellwise(effects):
             return f(slice(0, columns))
         first = f(parts[0])

@@ -34,8 +34,8 @@ Time = str | float | int | timedelta
 class Chip:
     """One simulated chip that carries a network. Made by `program`; chip k of seed s is seed hash(s, k)."""
 
-    def __init__(self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: Any = None) -> None:
-        self.net, self.seed, self.index, self.time = net, seed, index, time
+    def __init__(self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: Any = None, lean: bool = False):
+        self.net, self.seed, self.index, self.time, self.lean = net, seed, index, time, lean
         self._weights: Fingerprint = Fingerprint(net) if weights is None else weights
         self._file: Path | None = None
 
@@ -61,7 +61,9 @@ class Chip:
 
     def save(self, path: str | Path) -> None:
         """Write the programmed conductances and constants, and the input ranges of the network, to a safetensors file;
-        `load_chip` brings back the same bits (R003-33)."""
+        `load_chip` brings back the same bits (R003-33). All cells are in memory meanwhile."""
+        if self.lean:
+            return Chip(self.net, self.seed, self.index, self.time, self._weights).save(path)
         arrays = tile_arrays(self.net)
         with nullcontext() if chip_on(self.net) is self else self.on():
             chips = {a.name: replace(a.chip, range=a.call(a.chip.stream).range.detach()) for a in arrays if a.chip}
@@ -91,7 +93,7 @@ class Chip:
             _age(net, self.time)
         else:
             for array, matrix in matrices(net):
-                array.program(matrix, self.key, self.time, self._weights)
+                array.program(matrix, self.key, self.time, self._weights, self.lean)
         session_of(net).chip = self
         session_of(net).sample = 0
 
@@ -105,18 +107,19 @@ class Chip:
         return f"Chip(seed={self.seed}, index={self.index}, age={format_seconds(self.time)})"
 
 
-def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int = 0, age: Time = 0.0) -> Any:
+def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int = 0, age: Time = 0.0, lean: bool = False) -> Any:
     """Program `net` on simulated devices and leave the first chip on it, at an age of 0 s or `age`.
 
     Returns one `Chip` (number `index` of this seed), or with `chips=K` a list of K independent ones. The trainable
-    weights are not touched. Raises `MhoError` for a network without analog layers, weights that are NaN, and arguments that
-    are none of those.
+    weights are not touched. A chip holds three numbers in fp32 for every weight; a `lean` one none: every forward of a
+    layer programs and ages its cells and forgets them, for the same bits. Raises `MhoError` for a network without analog
+    layers, weights that are NaN, and arguments that are none of those.
     """
     arrays_of(net)
     seed, index = whole("seed", seed), whole("index", index, least=0)
     chips = None if chips is None else whole("chips", chips, least=1)
     weights, t = Fingerprint(net), seconds(age)
-    made = [Chip(net, seed, index + k, t, weights) for k in range(chips or 1)]
+    made = [Chip(net, seed, index + k, t, weights, lean) for k in range(chips or 1)]
     made[0]._write(net)
     return made[0] if chips is None else made
 
@@ -229,8 +232,8 @@ def _sums(t: Tensor) -> Tensor:
     """Sums over blocks of the bits of every number times an odd word of its place, mod 2^64: never the same after one number of
     a block has changed, and hardly ever after several have. A fraction of the time of a cryptographic hash. Of fp32, since
     another type makes no other chip."""
-    bits, words = t.detach().float().contiguous().view(torch.int32).flatten(), draws.odd_words(1 << 15, t.device)
-    return torch.stack([(part * words[: len(part)]).sum() for part in bits.split(len(words))])
+    flat, words = t.detach().contiguous().flatten(), draws.odd_words(1 << 15, t.device)
+    return torch.stack([(part.float().view(torch.int32) * words[: len(part)]).sum() for part in flat.split(len(words))])
 
 
 def session_of(net: nn.Module) -> Session:

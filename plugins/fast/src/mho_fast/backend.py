@@ -6,6 +6,7 @@ Saved for backward (see `backward`) are integers, masks, and the weights that th
 from __future__ import annotations
 
 import functools
+import importlib.util
 from dataclasses import replace
 from typing import Any
 
@@ -25,10 +26,12 @@ from mho_fast.route import Route, resolve, routes
 from mho_fast.source import source, spread, tiles_by_pixel
 from mho_fast.tier import Precision
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None  # what torch.compile makes kernels of accelerators with
+
 
 class Fast:
     """What `Mvm` computes, in integers where the hardware has them and with one pointwise epilogue: the back-end of arrays
-    (`mho.tile.Backend`) on a processor. `route` says how, and why not.
+    (`mho.tile.Backend`). `route` says how, and why not. On an accelerator, kernels are compiled where Triton is installed.
 
     precision, compiled   of the hardware file
     """
@@ -37,9 +40,24 @@ class Fast:
         self.view, self.precision, self.compiled = view, precision, compiled
         layout, channel = view.layout, view.channel
         channel = channel if all(n % channel == 0 for n in layout.sizes) else 0
-        self.route: Route = resolve(view.plan, view.spec, precision, layout.height, channel)
-        self.kernels = Kernels(view, (self.route.tier, self.route.cells), compiled)
-        self.quick = self.route.fused
+        self.near, self.far = (resolve(view.plan, view.spec, precision, layout.height, channel, on) for on in (False, True))
+        self.near_kernels = Kernels(view, (self.near.tier, self.near.cells), compiled)
+        self.far_kernels = Kernels(view, (self.far.tier, self.far.cells, True), compiled or HAS_TRITON)
+
+    @property
+    def route(self) -> Route:
+        """How the array is simulated where it is now."""
+        return self.far if on_accelerator(self.view) else self.near
+
+    @property
+    def kernels(self) -> Kernels:
+        """The compiled kernels there."""
+        return self.far_kernels if on_accelerator(self.view) else self.near_kernels
+
+    @property
+    def quick(self) -> bool:
+        """Whether normal numbers of training have 16 bits there."""
+        return self.route.fused
 
     def __reduce__(self) -> Any:
         """Copies and pickles resolve their route anew: it holds functions of plugins, and another machine has another tier."""
@@ -48,12 +66,14 @@ class Fast:
     @classmethod
     def explain(cls, hardware: Hardware) -> dict[str, list[tuple[str, str]]]:
         """How each tile is simulated on this machine: tier and gradients with their reasons, and every effect."""
-        backward, found = hardware.training.backward, {}
-        mode = backward.mode
+        backward, found, accelerated = hardware.training.backward, {}, routes(hardware, True)
+        mode, made = backward.mode, "kernels by Triton" if HAS_TRITON else "eagerly, since Triton is not installed"
         for name, route in routes(hardware).items():
             by_reference = f"mode {mode}" if mode == "autograd" else "" if backward.forward_only else route.by_reference
             gradients = f"reference path: {by_reference}" if by_reference else f"fused ({mode})"
             found[name] = [("precision", f"{route.tier}: {route.why}"), ("gradients", gradients), *route.notes]
+            if torch.accelerator.is_available():
+                found[name].insert(1, ("on the accelerator", f"{accelerated[name].tier}, {made}"))
         return found
 
     def takes(self, call: Call, weight: Tensor, differentiated: bool) -> bool:
@@ -61,7 +81,7 @@ class Fast:
         return self._can(weight) and not (differentiated and self._by_reference(call))
 
     def _can(self, weight: Tensor) -> bool:
-        return self.route.fused and weight.dtype == torch.float32 and weight.device.type == "cpu"
+        return self.route.fused and weight.dtype == torch.float32
 
     def _by_reference(self, call: Call) -> bool:
         return bool(self.route.by_reference) or call.backward.mode == "autograd"
@@ -166,6 +186,11 @@ class Fast:
         return cells.aged(self.kernels, chip, t)
 
 
+def on_accelerator(view: TileView) -> bool:
+    """Whether an array lies on another device than the processor."""
+    return view.layout.used.device.type != "cpu"
+
+
 class CodedWeights(torch.autograd.Function):
     """`Planes` of w, which have no gradient: a Function for the sake of its vmap rule."""
 
@@ -210,7 +235,7 @@ class MiniBatchWeights(torch.autograd.Function):
             if strength is not None and not view.cellwise(view.plan.program):
                 return of(weight, gamma, call.stream.chip, strength)
             out = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
-            for part in blocks(weight.shape[1], weight.shape[0] * weight.shape[2]):
+            for part in blocks(weight.shape[1], weight.shape[0] * weight.shape[2], weight.device):
                 out[:, part] = of(weight[:, part], gamma[:, part], call.stream.chip, strength, part)
             return out
 
@@ -236,7 +261,7 @@ class MiniBatchWeights(torch.autograd.Function):
             g.div_(full).masked_fill_(weight.abs() > full, 0)
 
         def eager() -> None:
-            for part in blocks(g.shape[1], g.shape[0] * g.shape[2]):
+            for part in blocks(g.shape[1], g.shape[0] * g.shape[2], g.device):
                 of(g[:, part], weight[:, part], gamma[:, part])
 
         product.kernels.run("gradient of the weights", lambda _: of, (g, weight, gamma), eager)

@@ -97,7 +97,7 @@ def code_weights(w: Tensor, terms: Terms, kernels: Kernels, shared: bool) -> Pla
     def eager() -> Tensor:
         bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
         alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
-        for part in blocks(w.shape[1], w.shape[0] * w.shape[2]) if alone else [slice(0, w.shape[1])]:
+        for part in blocks(w.shape[1], w.shape[0] * w.shape[2], w.device) if alone else [slice(0, w.shape[1])]:
             for plane, codes in zip(planes, codes_of(w[:, part], bound, terms.phi_sites(), route)):
                 plane[:, part].copy_(codes)
         return bound
@@ -148,7 +148,7 @@ def code_inputs(
         code(x, span, inputs, dac, route, number)
 
     def eager() -> None:
-        parts = list(blocks(*x.shape))
+        parts = list(blocks(*x.shape, x.device))
         for b in parts:
             alone = len(parts) == 1
             mine = (x, span, inputs) if alone else (x[b], span if span.dim() == 1 else span[b], inputs.of(b))

@@ -180,7 +180,7 @@ class Epilogue(Terms):
         if self.layout.columns >= WIDE:  # else words are as many as numbers: block by block
             noisy = [step.does == "noise" for step in self.route.steps]
             products = products._replace(draws=products.draws.hashed(noisy))
-        parts = list(blocks(len(ends.out), self.layout.row_tiles * self.layout.columns))
+        parts = list(blocks(len(ends.out), self.layout.row_tiles * self.layout.columns, ends.out.device))
         if first is None and len(parts) == 1:
             return self.block(products, ends)
         for b in parts:
@@ -237,7 +237,7 @@ class Epilogue(Terms):
             _tiles_at_once(source, c, codes, planes, y)
             return y
         sizes, outs = self.layout.rows_of_tiles, y.flatten(1, 2).unbind()
-        few = packed is not None and kind == torch.int32 and 1 < len(outs[0]) <= FEW and planes[0].numel() >= LARGE
+        few = planes.device.type == "cpu" and kind == torch.int32 and 1 < len(outs[0]) <= FEW and planes[0].numel() >= LARGE
         if packed is not None and few and self.layout.height <= EXACT and has_packed():
             for t, (w, out) in enumerate(zip(packed.of(name, planes, sizes), outs)):
                 packed_product(_operand(source, codes, c, t), w, out)

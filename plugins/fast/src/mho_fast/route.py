@@ -81,11 +81,11 @@ class Route:
         return _mains(self.tier)
 
 
-def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel: int = 1) -> Route:
-    """The route of an array with this plan; `rows` of its highest tile, `channel` rows of one input channel (0: channels are
-    cut between tiles)."""
+def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel: int = 1, accelerator: bool = False) -> Route:
+    """The route of an array with this plan, on this processor or on an accelerator; `rows` of its highest tile, `channel` rows of
+    one input channel (0: channels are cut between tiles)."""
     bits = _dac_bits(spec)
-    chosen, why = chosen_tier(precision, bits, rows)
+    chosen, why = chosen_tier(precision, bits, rows, accelerator)
     if chosen != "reference" and (reason := _unsupported(plan, spec)):
         chosen, why = "reference", reason
     if chosen == "reference":
@@ -109,14 +109,14 @@ def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel
     )
 
 
-def routes(hw: Hardware) -> dict[str, Route]:
-    """How each tile of a hardware is simulated on this machine: tier, reasons, and what happens to every effect. Nothing is
-    executed. `layer.tiles.backend.route` tells the same of a layer."""
+def routes(hw: Hardware, accelerator: bool = False) -> dict[str, Route]:
+    """How each tile of a hardware is simulated on this processor, or on an accelerator: tier, reasons, and what happens to every
+    effect. Nothing is executed. `layer.tiles.backend.route` tells the same of a layer."""
     found = {}
     for name, spec in hw.tiles.items():
         given = tuple(e for e in spec.nonidealities if isinstance(e, Nonideality))
         effects = with_circuits(given, spec.dac, spec.adc)
-        found[name] = resolve(resolve_plan(effects, "", spec.factor), spec, hw.precision, spec.rows)
+        found[name] = resolve(resolve_plan(effects, "", spec.factor), spec, hw.precision, spec.rows, 1, accelerator)
     return found
 
 

@@ -23,18 +23,20 @@ EXACT = 1024  # rows: 1024 * 128 * 128 = 2^24, up to which fp32 holds sums of pr
 ROW_LIMIT = 1 << 16  # rows of a tile whose products of 8-bit numbers surely fit 32 bits
 
 
-def chosen_tier(precision: Precision, dac_bits: float, rows: int) -> tuple[Tier, str]:
-    """The tier of a tile on this processor, and why. `dac_bits` is inf where the inputs are not digital."""
+def chosen_tier(precision: Precision, dac_bits: float, rows: int, accelerator: bool = False) -> tuple[Tier, str]:
+    """The tier of a tile on this processor or on an accelerator, and why. `dac_bits` is inf where the inputs are not digital."""
     if precision == "reference":
         return precision, "the hardware file says precision: reference"
     if math.isinf(dac_bits):
         return "reference", "without mho's own DAC the inputs are no integers"
     if precision == "fp32":
         return precision, "the hardware file says precision: fp32"
-    if not (has_int8() if precision == "auto" else is_exact()):
+    if accelerator and precision == "auto":
+        return "fp32", "products of an accelerator; 'precision: int8' asks for integers"
+    if not (accelerator or (has_int8() if precision == "auto" else is_exact())):
         return "fp32", "this processor or torch has no exact and fast integer products"
-    if rows > ROW_LIMIT:
-        return "fp32", f"sums over more than {ROW_LIMIT} rows may not fit 32 bits"
+    if rows > (limit := EXACT if accelerator else ROW_LIMIT):
+        return "fp32", f"sums over more than {limit} rows may not fit {24 if accelerator else 32} bits"
     if precision == "fp32-main":
         return "fp32-main", "the hardware file says precision: fp32-main"
     if dac_bits > 8:
@@ -68,7 +70,14 @@ def int8_product(x: Tensor, w: Tensor, out: Tensor) -> Tensor:
     product of torch leaves memory unwritten where there is one row (tests/test_fused.py tries all small shapes)."""
     if x.shape[1] == 1:
         return torch.mul(x.to(torch.int32), w.t().to(torch.int32), out=out)
+    if not fits(x, w):
+        return out.copy_(x.to(torch.float32) @ w.t().to(torch.float32))  # exact, see `EXACT`
     return torch._int_mm(x, w.t(), out=out)  # noqa: SLF001
+
+
+def fits(x: Tensor, w: Tensor) -> bool:
+    """Whether `torch._int_mm` takes this product: accelerators ask for more than 16 vectors and whole words."""
+    return x.device.type == "cpu" or (len(x) > 16 and not any(n % 16 for n in (*w.shape, x.stride(0), w.stride(0))))
 
 
 def pack(w: Tensor) -> Tensor:
@@ -105,7 +114,7 @@ def has_packed() -> bool:
 
 def int8_products(x: Sequence[Tensor], w: Tensor) -> Tensor:
     """The products of all tiles in a graph: x [vector, row] of every tile, w [tile, out, row] -> [tile, vector, out]."""
-    alone = len(x) == 1 and x[0].shape[1] > 1
+    alone = len(x) == 1 and x[0].shape[1] > 1 and fits(x[0], w[0])
     return torch._int_mm(x[0], w[0].t())[None] if alone else _opaque_products(x, w)  # noqa: SLF001
 
 

@@ -110,7 +110,7 @@ def _precision(hardware: Hardware | None) -> dict[str, str]:
 
     if hardware is None:
         return {"auto": chosen_tier("auto", 8, 1)[0], "int8": chosen_tier("int8", 8, 1)[0]}
-    return {name: r.tier for name, r in routes(hardware).items()}
+    return {name: r.tier for name, r in routes(hardware, current().type != "cpu").items()}
 
 
 def versions() -> dict[str, str]:
