@@ -458,7 +458,7 @@ def _as_target(target: Any, weight: Tensor) -> bool:
     return getattr(target, "dtype", None) == weight.dtype == torch.float32 and target.device.type == weight.device.type == "cpu"
 
 
-@functools.lru_cache(256)
+@functools.lru_cache(16)
 @torch.inference_mode(False)
 def _known_inputs(path: tuple[int, int], vectors: int, tiles: int, rows: int, device: torch.device) -> Tensor:
     """Inputs [vector, tile, row] of a read-out, U(-1, 1): the same for every chip at every time."""
