@@ -4,8 +4,6 @@ A `Renamed` stands where the new name is: in the class variable `renamed` of a m
 `mho.RENAMED` for public names. When the version that drops the old name is reached, a test fails until the entry is gone.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
