@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from packaging.version import Version
+
 
 @dataclass(frozen=True)
 class Renamed:
@@ -24,8 +26,8 @@ class Renamed:
         >>> Renamed("nu_sd", "nu_std", since="0.2").until
         '0.3'
         """
-        major, minor = numbers(self.since)
-        return f"{major}.{minor + 1}"
+        since = Version(self.since)
+        return f"{since.major}.{since.minor + 1}"
 
     def warn(self) -> None:
         """Say, in a `FutureWarning`, what the old name is called and when it goes away."""
@@ -34,17 +36,7 @@ class Renamed:
 
     def overdue(self, version: str) -> bool:
         """Whether the old name should be gone in this version."""
-        return numbers(version) >= numbers(self.until)
-
-
-def numbers(version: str) -> tuple[int, int]:
-    """Major and minor of a version.
-
-    >>> numbers("1.12.3")
-    (1, 12)
-    """
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)
+        return Version(version) >= Version(self.until)
 
 
 def present(name: str, renamed: Iterable[Renamed]) -> str:
