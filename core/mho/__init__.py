@@ -5,8 +5,6 @@ stub `__init__.pyi` lists them. Plugins add names through the entry-point group 
 is `mho.quantise`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from mho.ground.offers import offers

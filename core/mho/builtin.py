@@ -1,7 +1,5 @@
 """Core's own parts, registered through the same hooks as anybody's plugin."""
 
-from __future__ import annotations
-
 from mho.config import hookimpl
 from mho.effects import Adc, Dac
 from mho.effects.compensation import ColumnDrift, GlobalDrift, LeastSquaresDrift

@@ -352,7 +352,7 @@ def test_all_errors_are_reported_at_once_in_the_order_of_the_file() -> None:
         (
             "mho: 1\ndefault: digital\ntraining: {backward: stee}",
             "3:22  ",
-            "expected 'through', 'ste', 'surrogate' or 'autograd'",
+            "expected 'through', 'ste', 'masked', 'surrogate' or 'autograd'",
         ),
         ("mho: 1\ndefault: digital\ntraining: {backward: {rounding: ste}}", "3:12  ", "'rounding: ste' has a meaning only"),
         ("mho: 1\ndefault: digital\nrequires: [mho-nope]", "3:12  ", "mho-nope is not installed; try: pip install 'mho-nope'"),

@@ -1,7 +1,5 @@
 """The `mho` command. Verbs are imported when they are called, so that looking things up stays fast."""
 
-from __future__ import annotations
-
 import errno
 import functools
 import importlib.metadata

@@ -1,7 +1,5 @@
 """`mho check`, `show`, `init`, `schema`: look at hardware files and explain them."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import textwrap

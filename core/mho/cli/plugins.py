@@ -1,7 +1,5 @@
 """`mho plugins` and `doctor`: what is installed, and whether it works."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import platform

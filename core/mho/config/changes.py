@@ -1,7 +1,5 @@
 """`--set PATH=VALUE`: changes from the command line, made on the tree of a hardware file."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

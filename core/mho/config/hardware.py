@@ -1,7 +1,5 @@
 """The hardware file: its schema, how files inherit from each other, and where every error is."""
 
-from __future__ import annotations
-
 import fnmatch
 import hashlib
 import json

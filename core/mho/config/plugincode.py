@@ -1,7 +1,5 @@
 """The code of one plugin: run it, take what its hooks return, and say what is wrong with it."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.util

@@ -1,7 +1,5 @@
 """Finds plugins and their kinds: metadata first, a family's code only when one of its kinds is named."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import hashlib

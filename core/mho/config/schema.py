@@ -1,7 +1,5 @@
 """The base of everything a YAML file can contain: strict, immutable models whose fields know unit and source."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import types

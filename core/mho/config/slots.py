@@ -1,7 +1,5 @@
 """Places of a hardware file that plugins fill: a kind is looked up, and its class checks the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

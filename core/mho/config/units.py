@@ -1,7 +1,5 @@
 """Physical quantities: "25 uS", "1 h" or "0.35 ohm" become plain numbers in the unit a field is declared in."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re

@@ -1,7 +1,5 @@
 """Products of matrices in fp32, as fast as torch has them; and when private kernels may run at all."""
 
-from __future__ import annotations
-
 import functools
 from typing import cast
 

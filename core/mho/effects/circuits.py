@@ -1,7 +1,5 @@
 """Declared converters as the tile sees them: a DAC as the first effect on inputs, an ADC as the last on outputs."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from torch import Tensor

@@ -9,8 +9,6 @@ The generator hashes 32-bit counters (an integer finaliser with good avalanche),
 `tests/effects/test_draws.py` holds its statistics against exact distributions.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import math

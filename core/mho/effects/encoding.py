@@ -1,7 +1,5 @@
 """How values are coded, and how gradients pass: rounding and saturation (R003 Eqs. 3-5), and how an input range learns."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Values with somebody else's gradient: what "straight-through" means here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -16,12 +16,10 @@ An effect with numbers in its fields is a statistical model of a device. To be f
 information come from autograd. `residuals` and `simulate` see plain numbers.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -62,7 +60,7 @@ class Measurements:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
-    def replaced(self, columns: Mapping[str, Tensor]) -> Measurements:
+    def replaced(self, columns: Mapping[str, Tensor]) -> Self:
         """The same table with other values in these columns."""
         return replace(self, columns={**self.columns, **columns})
 

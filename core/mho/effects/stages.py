@@ -1,7 +1,5 @@
 """The stages of a tile in the order of the physics (R003 Eqs. 3 and 6): one table, which everybody reads."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 Per = Literal["chip", "time", "call", "vector"]  # how often a draw changes

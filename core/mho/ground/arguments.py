@@ -1,8 +1,6 @@
 """Arguments as people give them: whole numbers and numbers of Python, numpy or torch, or an error that names the
 argument."""
 
-from __future__ import annotations
-
 import math
 import operator
 from typing import Any

@@ -1,7 +1,5 @@
 """Mean and standard error over repetitions, and how numbers are written."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """What mho says when the user's input is wrong: short, located, without a traceback."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

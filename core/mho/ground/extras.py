@@ -1,7 +1,5 @@
 """Packages that not everybody has: they are imported where something needs them."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

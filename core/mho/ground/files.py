@@ -1,7 +1,5 @@
 """Write files so that they are either whole or not there, whenever a process or the machine dies."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """Attributes that are changed for a while."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -4,11 +4,11 @@ A `Renamed` stands where the new name is: in the class variable `renamed` of a m
 `mho.RENAMED` for public names. When the version that drops the old name is reached, a test fails until the entry is gone.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from packaging.version import Version
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Renamed:
         >>> Renamed("nu_sd", "nu_std", since="0.2").until
         '0.3'
         """
-        major, minor = numbers(self.since)
-        return f"{major}.{minor + 1}"
+        since = Version(self.since)
+        return f"{since.major}.{since.minor + 1}"
 
     def warn(self) -> None:
         """Say, in a `FutureWarning`, what the old name is called and when it goes away."""
@@ -36,17 +36,7 @@ class Renamed:
 
     def overdue(self, version: str) -> bool:
         """Whether the old name should be gone in this version."""
-        return numbers(version) >= numbers(self.until)
-
-
-def numbers(version: str) -> tuple[int, int]:
-    """Major and minor of a version.
-
-    >>> numbers("1.12.3")
-    (1, 12)
-    """
-    major, minor = version.split(".")[:2]
-    return int(major), int(minor)
+        return Version(version) >= Version(self.until)
 
 
 def present(name: str, renamed: Iterable[Renamed]) -> str:

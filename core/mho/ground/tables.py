@@ -1,7 +1,5 @@
 """Tables for people: as text for the terminal, as HTML for notebooks (every text escaped); and the same numbers as JSON."""
 
-from __future__ import annotations
-
 import html
 import json
 import math

@@ -5,8 +5,6 @@ crossbar, where a block-diagonal matrix would only store zeros. A depth-wise lay
 nearly empty tiles, and `mho footprint` shows it; in the simulation they are one batched product.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar, cast
 

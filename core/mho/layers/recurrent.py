@@ -5,8 +5,6 @@ all time steps of a root forward see the same noisy weights. Inputs are multipli
 states step by step. Packed sequences are padded, and finished ones keep their state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

@@ -4,8 +4,6 @@ A distribution offers one in the entry-point group `mho.backends` (`fast = "mho_
 an array, and says by itself which calls it takes; all others, and all without a back-end, go stage after stage.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple, Protocol
 

@@ -3,8 +3,6 @@
 Written once; the tile array computes them on whole tensors or on blocks of outputs, a back-end may compile them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 

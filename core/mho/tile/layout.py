@@ -4,8 +4,6 @@ Columns do not interact in the analog product, so the output axis stays whole, a
 tile an output sits on where that matters (R003-23, R003-24).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any, Self

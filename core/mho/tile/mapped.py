@@ -1,7 +1,5 @@
 """The weights of a matrix as its tiles hold them: corrected, quantised, cut, and divided by gamma, which follows them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

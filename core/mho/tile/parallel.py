@@ -1,7 +1,5 @@
 """Training on several ranks (DDP, FSDP2): one weight noise for all, and shards that are changed as whole matrices."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any

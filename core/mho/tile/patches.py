@@ -1,12 +1,10 @@
 """The input vectors of one call of a layer: as they are, or as patches of an image, which nobody has to write out."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -89,7 +87,7 @@ class Patches(NamedTuple):
         """The same as [vector, in]."""
         return self.flat().reshape(-1, self.shape[-1])
 
-    def with_image(self, image: Tensor) -> Patches:
+    def with_image(self, image: Tensor) -> Self:
         """The same patches of another image of this shape."""
         return self._replace(image=image)
 

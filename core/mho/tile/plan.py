@@ -3,8 +3,6 @@
 The forward pass loops over tuples of this plan; no hook, registry or schema is consulted there.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass

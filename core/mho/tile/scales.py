@@ -1,7 +1,5 @@
 """The digital scales of a weight matrix: gamma of the mapping, and the factors by which training corrects it."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -10,8 +10,6 @@ a chip in eval         keys are hashes of (chip, layer, effect, purpose, time, u
                        tile, output), so results do not depend on how an evaluation is cut into batches.
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections import Counter

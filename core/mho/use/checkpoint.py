@@ -1,7 +1,5 @@
 """Save and load trained networks as safetensors: weights and scales, with the hardware they were trained for."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 A chip is a seed: its weights at time t are a pure function of (target weights, seed, t), regenerated on demand.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json
@@ -14,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -44,7 +42,7 @@ class Chip:
         """What all random numbers of this chip are hashed from: seed and index."""
         return draws.key("chip", self.seed, self.index)
 
-    def age(self, t: Time) -> Chip:
+    def age(self, t: Time) -> Self:
         """Let the chip age to `t` after programming; takes effect on the network if the chip is on it."""
         self.time = seconds(t)
         if self is session_of(self.net).chip:

@@ -1,7 +1,5 @@
 """What accuracy survives: score a network on many simulated chips over drift time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any

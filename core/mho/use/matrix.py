@@ -1,7 +1,5 @@
 """A matrix on analog tiles, without a network around it; and the error of its products."""
 
-from __future__ import annotations
-
 from typing import Self
 
 import torch

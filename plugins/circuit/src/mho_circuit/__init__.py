@@ -3,8 +3,6 @@
 Analog units: one row fully on (x = 1) through one weight at g_max (w = 1) gives y = 1.
 """
 
-from __future__ import annotations
-
 from mho import Nonideality, hookimpl
 from mho.effects import Converter, Mapping
 from mho_circuit.cells import CellCurve, ThermalNoise

@@ -1,7 +1,5 @@
 """Cells whose current is not proportional to the voltage."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal

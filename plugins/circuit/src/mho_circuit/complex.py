@@ -1,8 +1,6 @@
 """Complex matrices on real arrays: y = W x as [[Re W, -Im W], [Im W, Re W]] [Re x, Im x]. All functions raise `MhoError` for
 what is no such matrix or vector."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

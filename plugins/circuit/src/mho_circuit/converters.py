@@ -3,8 +3,6 @@
 All are declared: `transfer` gives the level that the circuit decides for, which the ideal rounding behind it keeps.
 """
 
-from __future__ import annotations
-
 import csv
 import functools
 import itertools

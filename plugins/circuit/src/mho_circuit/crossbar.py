@@ -1,7 +1,5 @@
 """What the exact solvers share: the two devices behind a weight, and the precision they are solved in."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

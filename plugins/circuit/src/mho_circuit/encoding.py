@@ -1,7 +1,5 @@
 """Inputs that are applied in parts: bit after bit, or digit after digit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 

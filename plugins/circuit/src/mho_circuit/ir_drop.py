@@ -1,7 +1,5 @@
 """IR-drop along the bit lines, fast approximation: three matrix products."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """IR-drop along the bit lines, exact: every bit line is a ladder of wire segments, loaded by its cells."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """IR-drop along word and bit lines, exact: nodal analysis of the whole array, folded into the weights."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The output stage of a tile: noise and curvature in front of the ADC."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """Positive and negative inputs that are not treated alike: device polarity, and reads in two phases."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Programming of any device: an error in one shot, a loop that writes and verifies, and a loop on the products of the array."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """Output bounds of ADCs from data: what the columns of a network give for its inputs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack

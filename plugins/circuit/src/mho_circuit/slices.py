@@ -1,7 +1,5 @@
 """Weights that are held by several devices: equal shares, filled in turn, residuals, digits; signed in four ways."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping as Fields
 from typing import Any, ClassVar, Literal
 

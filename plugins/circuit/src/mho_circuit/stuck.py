@@ -1,7 +1,5 @@
 """Stuck cells, the base class that every device family shares (R003-27)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 

@@ -1,8 +1,6 @@
 """What analog hardware costs, beside what it computes: counts, energy, latency and area from tables with sources and bands,
 columns of sweeps with Pareto fronts, and maps of what devices must reach."""
 
-from __future__ import annotations
-
 from mho import hookimpl
 from mho_cost.tables import CostTable
 

@@ -1,7 +1,5 @@
 """Columns of sweeps: energy, latency, interval and area of a network on the hardware of each point, by a cost table."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

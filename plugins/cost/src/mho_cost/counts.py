@@ -1,7 +1,5 @@
 """What a network does on tiles and beside them for one sample: exact integers, before any joule."""
 
-from __future__ import annotations
-
 import copy
 import json
 import warnings

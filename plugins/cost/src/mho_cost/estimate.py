@@ -1,7 +1,5 @@
 """Energy, latency and area of a network: its counts times the rows of a cost table, with bands."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """The page of a cost: what each layer and component takes, stacked, with bands, counts and sources."""
 
-from __future__ import annotations
-
 from mho_lab.report import Block, code, facts, figures, page, table
 
 from mho.config import Hardware

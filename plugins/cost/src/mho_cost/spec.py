@@ -1,7 +1,5 @@
 """What devices must reach: combinations of conductance window, noise, drift and time that keep a network accurate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

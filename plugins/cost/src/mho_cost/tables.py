@@ -1,7 +1,5 @@
 """Cost tables: rows of numbers with source, year, node, basis and band, as YAML that is checked like hardware."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from importlib import metadata, resources

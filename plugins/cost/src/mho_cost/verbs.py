@@ -1,7 +1,5 @@
 """`mho cost`: what a task's network costs on a hardware, by a table that the user names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

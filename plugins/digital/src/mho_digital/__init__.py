@@ -1,7 +1,5 @@
 """Digital repairs around analog tiles: what survives without training, chosen layer by layer, and low-rank adapters."""
 
-from __future__ import annotations
-
 from mho import Correction, hookimpl
 from mho_digital.adapters import Adapter
 from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels

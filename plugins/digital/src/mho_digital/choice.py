@@ -1,7 +1,5 @@
 """Which layers should stay digital, for networks with hundreds of them: sensitivities from a few backward passes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field

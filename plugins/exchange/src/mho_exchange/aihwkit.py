@@ -1,7 +1,5 @@
 """Models of aihwkit and aihwkit-lightning: weights, input ranges and scales of their state dicts, on a network of mho."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Configurations of other tools as hardware files: aihwkit's `rpu_config`, CrossSim's parameters; with what is lost."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum

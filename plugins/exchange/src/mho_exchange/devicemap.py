@@ -1,7 +1,5 @@
 """What was measured of the single devices of one physical chip, as an effect: whatever is programmed there meets it."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A network on tiles as a plain torch model of quantisers, products and scales, which `torch.export` and ONNX understand."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The chip that is on a network as a table, and a table of measured conductances as a chip."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

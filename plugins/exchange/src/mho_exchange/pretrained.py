@@ -1,7 +1,5 @@
 """Networks as folders: safetensors, the hardware file and versions."""
 
-from __future__ import annotations
-
 import json
 import sys
 from functools import reduce

@@ -1,7 +1,5 @@
 """One tile of a chip as a SPICE circuit: devices, wires, drivers and virtual grounds, and what ngspice says of it."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile

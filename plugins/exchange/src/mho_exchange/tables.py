@@ -7,8 +7,6 @@ row      of the tile, 0 next to the sense node
 device   0, or 1 for the device that subtracts, with `pair: both`
 """
 
-from __future__ import annotations
-
 import csv
 import importlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`mho translate`: the configuration of another tool as a hardware file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -5,8 +5,6 @@ only arguments are compared at a call, and arrays of one kind (hardware and shap
 compiled (a term that draws random numbers itself, a machine without a C++ compiler) runs eagerly, and says so.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import itertools

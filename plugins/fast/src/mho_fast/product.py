@@ -1,7 +1,5 @@
 """What the steps of one fused product know of its call."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ the other, each with the channels of this tile: long runs of memory. So the rows
 codes and in the planes of the weights, and as [channel, kernel] everywhere else.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

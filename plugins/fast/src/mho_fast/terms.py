@@ -1,7 +1,5 @@
 """What the terms of effects are given in one call, or in a kernel."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from mho.effects import Per, Site, Stream, draws

@@ -6,8 +6,6 @@ fp32        all products in fp32
 reference   no fused path: stage after stage, in fp32 or fp64
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Memory that calls share: fresh tensors of many pages cost more than what is written to them."""
 
-from __future__ import annotations
-
 import math
 import threading
 from typing import Any

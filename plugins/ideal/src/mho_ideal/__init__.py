@@ -4,8 +4,6 @@ Copy this folder, rename `ideal` to your device in pyproject.toml, here and in t
 `program` (what is written is not what was asked for) and `age` (what was written does not stay).
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from mho import Field, Nonideality, Site, hookimpl

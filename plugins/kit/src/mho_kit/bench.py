@@ -1,7 +1,5 @@
 """The bench on which the checks put a part: a small uneven tile, sites as the core makes them, the same inputs always."""
 
-from __future__ import annotations
-
 import unittest
 import warnings
 from collections.abc import Iterator

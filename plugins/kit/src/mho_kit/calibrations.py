@@ -1,7 +1,5 @@
 """The contract of calibration methods: ranges for every tile, chosen from data alone, and a tile that is left as it was."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 

@@ -1,7 +1,5 @@
 """The contract of columns of sweeps: a number with its unit and band, the same for the same hardware, and clear refusals."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """The contract of drift compensations: the gain that undoes a loss, and nothing else."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

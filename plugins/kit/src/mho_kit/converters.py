@@ -1,7 +1,5 @@
 """The contract of DACs and ADCs: levels, saturation, gradients, a declared transfer, and errors that belong to the chip."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import ClassVar
 

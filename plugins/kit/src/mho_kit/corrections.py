@@ -1,7 +1,5 @@
 """The contract of digital corrections: nothing where tiles are ideal; tensors that are fitted, saved and copied."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterator

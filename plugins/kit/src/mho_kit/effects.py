@@ -1,7 +1,5 @@
 """The contract of nonidealities: physics that is a pure function of chip, place and time, on both paths and in training."""
 
-from __future__ import annotations
-
 from mho_kit.checks.declared import DeclaredChecks
 from mho_kit.checks.description import EffectDescriptionChecks
 from mho_kit.checks.devices import DeviceChecks

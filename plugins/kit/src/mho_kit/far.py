@@ -6,8 +6,6 @@ making (`torch.utils.backend_registration`, experimental) cannot be taken back, 
 has it, for as long as somebody asks.
 """
 
-from __future__ import annotations
-
 import atexit
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """The contract of mappings: scales that fit, conductances that devices have, weights that come back."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """`mho new`: a complete plugin project from the templates beside this module."""
 
-from __future__ import annotations
-
 import keyword
 import re
 from importlib import resources

@@ -1,7 +1,5 @@
 """Which contract a part has, and how its checks end without pytest."""
 
-from __future__ import annotations
-
 import time
 import traceback
 import unittest

@@ -1,12 +1,10 @@
 """The contract of report pages: a whole HTML page from what is in a folder, and from nothing else."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from mho_kit.checks.base import Checks
 
@@ -45,7 +43,7 @@ class PageContract(Checks):
             self.fill(folder)
             return type(self).page(folder)
 
-    def _read(self) -> _Reader:
+    def _read(self) -> Self:
         reader = _Reader()
         reader.feed(self._page())
         reader.close()

@@ -1,7 +1,5 @@
 """The contract of quantisers: levels that stay, a gradient, and state that is saved with the network."""
 
-from __future__ import annotations
-
 from typing import ClassVar, get_args
 
 import torch

@@ -1,7 +1,5 @@
 """The contract of surrogates: a finite, differentiable stand-in for the tile."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """The contract of tasks: a network that learns, the same batches for a seed, and a score that is a fraction."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from itertools import islice

@@ -1,7 +1,5 @@
 """The contract of training methods: what they do around the steps of a training, the same every time."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, ClassVar
 

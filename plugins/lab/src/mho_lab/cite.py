@@ -1,7 +1,5 @@
 """`mho cite`: whom to cite for exactly the parts that a hardware file uses."""
 
-from __future__ import annotations
-
 import click
 
 from mho.config import Hardware, Kinded, load

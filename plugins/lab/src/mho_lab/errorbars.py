@@ -1,7 +1,5 @@
 """Error bars: the factor that makes an interval of a standard error, and how both are written together."""
 
-from __future__ import annotations
-
 import functools
 import math
 

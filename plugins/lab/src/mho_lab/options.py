@@ -1,7 +1,5 @@
 """Options that verbs share, short ways to write others, and the folder where results go."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re

@@ -1,7 +1,5 @@
 """Phase-change memory (PCM): programming noise, drift, read noise and stuck cells."""
 
-from __future__ import annotations
-
 from mho import Nonideality, hookimpl
 from mho_pcm.afm import AfmProgrammingNoise
 from mho_pcm.hermes import HermesDrift, HermesLongTermReadNoise, HermesProgrammingNoise

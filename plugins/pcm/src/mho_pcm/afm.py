@@ -4,8 +4,6 @@ Law and numbers: Büchel et al. 2025 (AFM), as published with their code: two cu
 of a row. They describe weights as they are used; nothing ages.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

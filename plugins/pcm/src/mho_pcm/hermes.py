@@ -4,8 +4,6 @@ Laws and numbers: fits published with IBM/aihwkit (`HermesNoiseModel`) for Le Ga
 x = g_target/g_max, made at g_max = 10.35 µS (one device) and 20.7 µS (two), and scale with the g_max in use.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 import torch

@@ -4,8 +4,6 @@ Laws and numbers: Rasch et al. 2023 (R003), Eqs. 7-14 and Table A.1. They are fi
 g_max = 25 µS; the noise relative to g_max is the same for every g_max.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Quantisation-aware and noisy training: methods for the `training:` section, and the same by hand for digital networks."""
 
-from __future__ import annotations
-
 from mho import Quantiser, TrainingMethod, hookimpl
 from mho.ground import offers
 

@@ -1,7 +1,5 @@
 """Knowledge distillation: a digital teacher beside the labels (R003-75)."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -1,7 +1,5 @@
 """The measured current-voltage curve of RRAM cells."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

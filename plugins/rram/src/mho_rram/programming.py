@@ -1,7 +1,5 @@
 """Programming noise: three measured laws of how far a conductance ends up from its target, and how it moves after."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

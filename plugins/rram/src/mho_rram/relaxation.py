@@ -1,7 +1,5 @@
 """Heavy-tailed relaxation: how far the conductance of an RRAM cell moves after it was programmed."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Iterator

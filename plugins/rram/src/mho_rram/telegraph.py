@@ -1,7 +1,5 @@
 """Random telegraph noise: a trap beside the filament changes the resistance while it is filled."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

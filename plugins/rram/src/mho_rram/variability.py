@@ -1,7 +1,5 @@
 """Spread of the conductance from device to device and from cycle to cycle."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

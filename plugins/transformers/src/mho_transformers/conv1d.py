@@ -1,7 +1,5 @@
 """The Conv1D of Hugging Face's GPT-2 family on tiles."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Accuracy over drift time while a trainer trains: what the adapters for Hugging Face and Lightning have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Mixture of experts on tiles: transformers 5 keeps the weights of all experts in two parameters of three dimensions."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -3,8 +3,6 @@
 Trainer(model=mho.to_analog(model, hw), callbacks=[AnalogCallback()], ...).train()
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Language models and encoders of Hugging Face as tasks: `mho run hf:FOLDER pcm.standard --text FILE`."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Trainer(callbacks=[AnalogCallback()], ...).fit(module)      # module.net = mho.to_analog(model, hw)
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

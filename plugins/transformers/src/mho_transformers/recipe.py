@@ -1,7 +1,5 @@
 """The training recipe of analog foundation models, as far as `training:` lacks it: weights clipped channel by channel."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """What all checks share: the part under test and its bench, failures that are declared, and how calls are compared."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import inspect

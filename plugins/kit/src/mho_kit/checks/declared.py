@@ -1,7 +1,5 @@
 """Checks of declared terms: bounded sides, variances that are variances, and agreement with a plain method."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Checks of what a part says about itself: kind, documentation, units, source, schema."""
 
-from __future__ import annotations
-
 import copy
 import difflib
 import inspect

@@ -1,7 +1,5 @@
 """Check on a device without values: what would make an accelerator wait."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

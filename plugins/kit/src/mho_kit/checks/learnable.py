@@ -1,7 +1,5 @@
 """Checks of effects that learn: what `build(site)` makes is part of the layer, gets gradients, and is saved."""
 
-from __future__ import annotations
-
 import copy
 import tempfile
 from pathlib import Path

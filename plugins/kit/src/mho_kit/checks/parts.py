@@ -1,7 +1,5 @@
 """Checks of mappings, converters, compensations and surrogates, which a tile has one of each."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

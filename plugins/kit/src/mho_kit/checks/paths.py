@@ -1,7 +1,5 @@
 """Checks that the fused path means what the reference path means: values without noise, moments with it, gradients."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Checks of random numbers and of memory: everything is a pure function of chip, place and time."""
 
-from __future__ import annotations
-
 import torch
 
 from mho import MhoError

@@ -1,7 +1,5 @@
 """Checks of means and standard deviations against what the author expects, with fixed seeds and alpha = 1e-5."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any, ClassVar

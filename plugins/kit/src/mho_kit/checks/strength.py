@@ -1,7 +1,5 @@
 """Checks of the strength: 0 removes the effect and nothing else, more strength is more effect."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Checks of a part in tiles and networks: gradients, chips on disk, copies, vmap, compilation, other geometries."""
 
-from __future__ import annotations
-
 import copy
 import re
 import tempfile

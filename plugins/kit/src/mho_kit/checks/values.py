@@ -1,7 +1,5 @@
 """Checks of what the stages of an effect return: shape, dtype, device, finite values, untouched inputs."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

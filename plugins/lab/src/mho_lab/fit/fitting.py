@@ -3,8 +3,6 @@
 What an effect says so that it can be fitted is in `mho.effects.measurements`.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

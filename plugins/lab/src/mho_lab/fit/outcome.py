@@ -1,7 +1,5 @@
 """What comes out of a fit: YAML, plain data and a figure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`mho fit`: from a table of measurements to the parameters of an effect, with error bars and a verdict."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

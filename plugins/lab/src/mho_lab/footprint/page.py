@@ -1,7 +1,5 @@
 """The page of a footprint: what a network needs on tiles, drawn."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`mho footprint`: the tiles and MVMs that a network needs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ The key of a result is a hash of the item, the measure function and an `identity
 Each result is one file, written whole; running again measures what has no result yet, and only that.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """What makes a result stale: everything that it depends on besides what was asked for. Runs, sweeps and studies use it."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import hashlib

@@ -1,7 +1,5 @@
 """Where items are measured: here, in a process of our own, or by joblib (its loky, Dask and Ray workers)."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

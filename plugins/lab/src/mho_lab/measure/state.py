@@ -6,8 +6,6 @@ failed/KEY.json       an item that raised, hung (`timeout`) or killed its proces
 running/KEY.json      somebody is measuring this item, or died of it; KEY.trace says where it hung
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """Decisions from repeated measurements: confidence intervals, sequential tests, and thresholds found by bisection."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Generator, Sequence

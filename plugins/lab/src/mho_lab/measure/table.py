@@ -1,7 +1,5 @@
 """The results of a sweep folder as one flat table, for the terminal, files and pandas."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Measure one item, in whatever process: this is what workers run."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import faulthandler

@@ -8,8 +8,6 @@
 Every text may come from anywhere: it is shown as text, never as markup. Missing values are None or nan.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import itertools

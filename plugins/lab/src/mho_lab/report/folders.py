@@ -1,7 +1,5 @@
 """Which page a result folder gets: plugins say which folders they know, through the hook `mho_pages`."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

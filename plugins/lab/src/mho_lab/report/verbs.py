@@ -1,7 +1,5 @@
 """`mho report`: the page of a result folder, made again from what is in it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

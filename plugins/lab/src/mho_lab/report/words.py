@@ -1,7 +1,5 @@
 """Numbers as the pages write them: with spaces that do not break, and a sign of per cent."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import io

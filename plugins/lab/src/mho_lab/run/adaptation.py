@@ -1,7 +1,5 @@
 """Direct deployment: what can be adapted on hardware without training a weight (R003-80)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any

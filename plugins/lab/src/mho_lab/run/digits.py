@@ -1,7 +1,5 @@
 """The built-in task: scikit-learn's 1,797 real handwritten digits (8x8 pixels) and a small convolutional network."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cached_property
 

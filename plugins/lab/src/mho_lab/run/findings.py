@@ -1,7 +1,5 @@
 """What came out of a run, in sentences."""
 
-from __future__ import annotations
-
 import math
 
 from mho.ground import percent

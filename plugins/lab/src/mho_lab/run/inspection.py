@@ -1,7 +1,5 @@
 """What happens inside a programmed network: the error of every layer's products, what is clipped, where conductances go."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field

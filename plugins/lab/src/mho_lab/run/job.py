@@ -12,8 +12,6 @@ summary.json      scores, curves, what went on tiles
 report.html       the same to look at
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import time

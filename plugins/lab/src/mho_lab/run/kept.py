@@ -1,7 +1,5 @@
 """Nested state (of a training: networks, optimizers, generators) as one safetensors file: tensors, and the rest as JSON."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 """Networks of checkpoints, kept from item to item in every process that measures; and the chips of one, wherever they are
 scored."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Iterable, Sequence

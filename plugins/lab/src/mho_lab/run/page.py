@@ -1,7 +1,5 @@
 """The page of a run of the main job."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

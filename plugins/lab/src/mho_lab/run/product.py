@@ -1,7 +1,5 @@
 """The error of one matrix-vector product and what causes it: the standard experiment (R003-41)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from statistics import fmean
 from typing import NamedTuple, TypeVar, cast

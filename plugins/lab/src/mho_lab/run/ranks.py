@@ -1,8 +1,6 @@
 """Several processes that train one network: those that torchrun has started. Each computes its part of every mini-batch of the
 task, the first one writes files."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import os

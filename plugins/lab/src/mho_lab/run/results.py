@@ -1,7 +1,5 @@
 """What a result folder holds, read once and put in order: the numbers behind a report."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator, Sequence

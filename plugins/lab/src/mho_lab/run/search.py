@@ -2,8 +2,6 @@
 ISCAS 2024). Both are methods of the hook `mho_calibrations`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

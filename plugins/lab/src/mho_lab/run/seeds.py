@@ -9,8 +9,6 @@ the mean of these numbers, so it covers initial weights, order of the data and c
 independent trials of the whole. The standard error over chips alone stands beside it.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

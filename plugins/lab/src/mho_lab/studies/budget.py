@@ -1,7 +1,5 @@
 """An error budget: accuracy lost per effect and per layer, with what they cost together beyond their sum, and "what if"."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

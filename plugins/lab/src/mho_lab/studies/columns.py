@@ -1,7 +1,5 @@
 """What plugins say of a hardware beside its score (hook `mho_columns`): columns of sweeps, weights of deployments."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

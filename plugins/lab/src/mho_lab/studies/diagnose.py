@@ -3,8 +3,6 @@
 The verdict is computed from stated thresholds (`Rules`), never promised by class: it names its mode, strength and stage.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Which layers suffer, and which have to leave the tiles: sensitivity of each, exemption, a mixed deployment (R003)."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

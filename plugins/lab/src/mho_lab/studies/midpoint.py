@@ -1,7 +1,5 @@
 """The midpoint noise level: a robust fit of accuracy over the logarithm of the noise (R002-06)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """How much noise on its pre-activations does a network bear? Midpoint noise levels, global and layer by layer (R002)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Run many searches side by side: what all of them ask for is one round of items."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import Any, TypeVar
 

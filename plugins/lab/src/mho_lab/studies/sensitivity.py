@@ -1,7 +1,5 @@
 """How strong may each effect become? Thresholds at 99 % of the accuracy, and what equally large MVM errors cost (R003)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

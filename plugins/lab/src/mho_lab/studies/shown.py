@@ -1,7 +1,5 @@
 """What a study shows: a headline, and parts that are a table on the terminal and a section of a report page."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """What the signals of a network look like: their strength, and how analog products differ from exact ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """What a study is about: a task's trained network, and the hardware that it is put on."""
 
-from __future__ import annotations
-
 import copy
 import functools
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Trainings that studies need: a task's plain training, with noise or not, and the states it passes through."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Every function takes a valid `Hardware` and returns another one that can be writ
 `Hardware.varied`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping

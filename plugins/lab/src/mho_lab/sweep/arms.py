@@ -1,7 +1,5 @@
 """What came out of a plan: every arm at every point of the grid and time, and its difference from the baseline."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The page of a sweep: its table, curves over time and over the grid, heat-maps, what failed, how to get it again."""
 
-from __future__ import annotations
-
 import json
 import math
 import shlex

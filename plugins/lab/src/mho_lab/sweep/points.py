@@ -6,8 +6,6 @@ sweep.yaml              the plan
 columns.json            columns of plugins for every point
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """`mho sweep`: many settings of a hardware, seeds and arms, in a folder that survives every interruption."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
