@@ -21,14 +21,15 @@ from torch import nn
 
 import mho
 
-CHANGES = ("tiles.pcm.dac.range=1.0", "training.inject.ramp=none", "precision=reference")
+CHANGES = ("tiles.pcm.dac.range=1.0", "training.inject.ramp=none")
 GOALS = "goals, against nn.Linear fp32: forward at most 1.5, training step at most 1.5; at least twice as fast as lightning"
 Case = Callable[[], object]
 Layers = dict[str, Callable[[], Callable[[torch.Tensor], torch.Tensor]]]
 
 
-def ours(size: int, device: torch.device, compiled: bool) -> Any:
-    made = mho.Tile(0.2 * torch.randn(size, size, device=device), mho.load("pcm.standard", set=list(CHANGES)))
+def ours(size: int, device: torch.device, compiled: bool, precision: str = "fp32") -> Any:
+    hardware = mho.load("pcm.standard", set=[*CHANGES, f"precision={precision}"])
+    made = mho.Tile(0.2 * torch.randn(size, size, device=device), hardware)
     return torch.compile(made, fullgraph=True) if compiled else made
 
 
@@ -38,8 +39,13 @@ def layers(size: int, device: torch.device) -> Layers:
         "nn.Linear fp32": lambda: nn.Linear(size, size, device=device),
         "nn.Linear TF32": lambda: Precise(size, device, "high"),
         "nn.Linear bf16": lambda: Half(size, device),
-        "mho, full model": lambda: ours(size, device, False),
-        "mho, full model, torch.compile": lambda: ours(size, device, True),
+        **{
+            f"mho, full model, {precision}{', torch.compile' * compiled}": lambda p=precision, c=compiled: ours(
+                size, device, c, p
+            )
+            for precision in ("fp32", "int8", "reference")
+            for compiled in (False, True)
+        },
     }
     if importlib.util.find_spec("aihwkit_lightning"):
         cases |= {
