@@ -41,6 +41,7 @@ class Geometry(NamedTuple):
     g_max: float  # µS
     bound: float  # output bound of the ADC in analog units; inf without one
     single: bool = False  # one device, whose weight is all that it conducts
+    width: int = 1  # columns of the widest physical tile
 
     @property
     def idle(self) -> float:

@@ -133,8 +133,7 @@ class TileArray(Mapped, Member):
     def fit_corrections(self, x: Tensor, weight: Tensor, before: bool) -> None:
         """Fit the corrections that act `before` the tiles, or those that do not, in their order, to inputs x [vector, in] of the
         layer; the mapping follows their weights. They see x and the weights in fp32, or in fp64 where the layer has it."""
-        kind = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        x, weight = x.to(kind), weight.to(kind)
+        x, weight = (t.to(torch.promote_types(weight.dtype, torch.float32)) for t in (x, weight))
         given, w = Patches(x), weight
         for c in self.corrections:
             if c.acts_before is before:
@@ -390,10 +389,9 @@ class TileArray(Mapped, Member):
     def _read(self, x: Tensor) -> dict[str, Tensor]:
         """`trace` for inputs x [vector, in] of the layer on the chip that is on, see `CorrectionModule.repair`."""
         assert self.chip is not None
-        kind = torch.float64 if self.gamma.dtype == torch.float64 else torch.float32
-        given = self.dac_inputs(Patches(x.to(kind))).rows()
+        given = self.dac_inputs(Patches(x.to(self.gamma.dtype))).rows()
         xs, scale, view = self.layout.cut(given), self._column_scale(), self.view
-        target = view.summed(self.chip.target).to(kind)[:, : view.lines * view.matrix.columns]
+        target = view.summed(self.chip.target).to(given.dtype)[:, : view.lines * view.matrix.columns]
         exact = view.joined(product(xs, target) * view.line_factors(scale))
         if share := view.mapping.offset(0.0):  # of ideal devices, that conduct nothing at g_min
             exact = exact + xs.sum(-1, keepdim=True) * (share * scale)
@@ -422,7 +420,8 @@ class TileArray(Mapped, Member):
         x = (x.to(kind) * layout.used).repeat(compensation.repeats, 1, 1)
         stream = stream_of(chip.key, draws.fold(chip.key, "read-out", chip.time), chip.time, len(x))
         ones = torch.ones_like(self.gamma).repeat(1, self.view.lines)
-        call = replace(self.call(stream), chip=chip, factor=ones, offset=None, range=ones[:, :1])
+        how: Any = {"backward": self.training_spec.backward, "kernels": getattr(self.backend, "kernels", None)}
+        call = Call(self.view, stream, chip, self.gamma, ones, None, ones[:, :1], **how)  # no scales: trainers may shard them
         y = None if self.backend is None else self.backend.read_out(call, x)
         if y is not None:
             return self.view.referred(y)

@@ -58,7 +58,7 @@ class Mapped(Scales):
 
     def digital(self, weight: Tensor) -> Tensor:
         """The matrix that the tiles stand for, shaped like `weight`: learned output scales included."""
-        return self.stored(weight) * self.layout.spread(self.output_factor())
+        return (self.stored(weight) * self.layout.spread(self.output_factor())).to(weight.dtype)
 
     @torch.no_grad()
     def remap(self, weight: Tensor) -> None:

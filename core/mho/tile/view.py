@@ -107,7 +107,8 @@ class TileView(Devices):
         device, bound = self.spec.device, math.inf if self.adc is None else self.adc.limit
         rows = Rows(layout.occupied, layout.depth, layout.used)
         block = layout.block if lines == 1 else layout.block.repeat_interleave(lines)
-        ends = device.g_min, device.g_max, bound, device.pair == "single"
+        width = lines * (max(layout.block_sizes) + bool(layout.references))
+        ends = device.g_min, device.g_max, bound, device.pair == "single", width
         return Geometry(rows, lines * layout.columns, block, layout.block_count, *ends)
 
     @property

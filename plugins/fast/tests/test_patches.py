@@ -57,7 +57,7 @@ def layer(hardware, name, body=FULL, rows=ROWS, extra="training: {out_scale: col
 
 def unfolded(made):
     """From now on the same layer unfolds before it codes."""
-    made.tiles.backend.route = replace(made.tiles.backend.route, cells=1, unfolded="for a test")
+    made.tiles.backend.near = replace(made.tiles.backend.near, cells=1, unfolded="for a test")
     if made.tiles.chip is not None:
         made.tiles.chip.coded.clear()
     return made

@@ -41,9 +41,9 @@ class IRDropNodal(Nonideality, kind="circuit.ir_drop_nodal"):
 def to_arrays(g: Tensor, site: Site) -> Tensor:
     """[tile, out, row] -> [array, row, column], an array for every row tile and column block. Narrow blocks are padded
     with open columns at the far end of the word lines, where they change nothing."""
-    column = site.geometry.place
-    padded = g.new_zeros(len(g), site.geometry.block_count, int(column.max()) + 1, g.shape[-1])
-    padded[:, site.geometry.blocks.to(g.device), column.to(g.device)] = g
+    where = site.geometry
+    padded = g.new_zeros(len(g), where.block_count, where.width, g.shape[-1])
+    padded[:, where.blocks.to(g.device), where.place.to(g.device)] = g
     return padded.flatten(0, 1).mT.contiguous()
 
 

@@ -150,8 +150,7 @@ def code_inputs(
     def eager() -> None:
         parts = list(blocks(*x.shape, x.device))
         for b in parts:
-            alone = len(parts) == 1
-            mine = (x, span, inputs) if alone else (x[b], span if span.dim() == 1 else span[b], inputs.of(b))
+            mine = (x, span, inputs) if len(parts) == 1 else (x[b], span if span.dim() == 1 else span[b], inputs.of(b))
             code(*mine, dac, route, number)
 
     kernels.run("DAC" if number is None else f"DAC part {number}", lambda _: kernel, (x, span, inputs), eager, x.numel())

@@ -182,7 +182,7 @@ class Epilogue(Terms):
             products = products._replace(draws=products.draws.hashed(noisy))
         parts = list(blocks(len(ends.out), self.layout.row_tiles * self.layout.columns, ends.out.device))
         if first is None and len(parts) == 1:
-            return self.block(products, ends)
+            return self.block(products, ends, slice(0, len(ends.out)))
         for b in parts:
             start = (first or 0) + b.start
             self.block(products.of(b), ends.of(b), slice(start, start + b.stop - b.start))
