@@ -90,7 +90,7 @@ def _equal_error(s: Sensitivity) -> Part:
         _bars(
             f"Loss of {n} where each effect alone brings the MVM error to 20 %",
             {b.knob: b.loss[n] for b in s.boosts if n in b.loss},
-            "share of the accuracy on this hardware lost",
+            "share of the accuracy lost",
         )
         for n in names
     ]
