@@ -36,8 +36,8 @@ TERMS = ("shift", "variance", "transfer")
 class Side(NamedTuple):
     """A product phi(W).psi(x) that the tile computes beside W.x. Equal functions are computed once, whoever asks.
 
-    `phi(w, site)` returns a tensor shaped like w with |phi| <= max|w| (only `conductance` may be larger); `psi(x)` maps
-    [-1, 1] into itself.
+    `phi(w, site)` returns a tensor shaped like w, of any range; `psi(x)` maps [-1, 1] into itself, and should fill it: the fast
+    path rounds both to 1/127, phi of its range on a tile, psi of 1.
     """
 
     phi: Callable[[Tensor, Site], Tensor]

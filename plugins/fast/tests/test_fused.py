@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from mho_fast import epilogue, tier, workspace
+from mho_fast import epilogue, kernels, tier, workspace
 from mho_fast.route import Pair, _joints
 from torch import nn
 
@@ -413,6 +413,40 @@ class OwnSides(mho.Nonideality, kind="own.sides"):
 
     def shift(self, site, s):
         return 0.1 * s
+
+
+class Idle(mho.Nonideality, kind="own.idle"):
+    """A weight of 0 conducts more, or much less, than weights do."""
+
+    source = "a test"
+    size: float = mho.Field(1.0, unit="1", description="of phi")
+
+    def prepare(self, site):
+        site.size = torch.full((1,), self.size)
+
+    sides = {"s": mho.Side(lambda w, site: site.size * (1 + 0.1 * w), mho.square)}
+
+    def shift(self, site, s):
+        return 0.1 / site.size * s
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 100.0])
+def test_codes_of_a_side_have_the_range_of_its_values_not_that_of_the_weights(size, compile, monkeypatch):
+    monkeypatch.setattr(kernels, "WORTHWHILE", 1)
+    monkeypatch.setattr(kernels, "_compiled", lambda function: function)
+    w, x = data()
+    tile = {"dac": {"bits": 8, "range": 1.0}, "adc": {"bits": None, "bound": 100.0}, "nonidealities": (Idle(size=size),)}
+    about = {"mho": 1, "default": "t", "compile": compile, "tiles": {"t": {**tile, "mapping": "mho.direct"}}}
+    y = {}
+    for precision in ("reference", "fp32", "int8"):
+        made = mho.Tile(0.05 * w, mho.Hardware.model_validate({**about, "precision": precision})).program(seed=0)
+        with torch.no_grad():
+            y[precision] = made(x)
+    changed = (y["reference"] - x.clamp(-1, 1) @ (0.05 * w).T).abs().max()
+    assert ("weight codes" in made.tiles.backend.kernels.made) == compile
+    assert (y["fp32"] - y["reference"]).abs().max() < 1e-5 * changed
+    assert (y["int8"] - y["reference"]).abs().max() < 0.01 * changed
 
 
 class KeptProduct(mho.Nonideality, kind="own.kept"):

@@ -8,7 +8,7 @@ import torch
 from mho_kit import NonidealityContract, contract_of
 from pydantic import ConfigDict
 
-from mho import Field, Nonideality, Side, linear, square
+from mho import Field, Nonideality, Side, linear, magnitude, signed
 
 UNIT = {"unit": "1", "description": "an example"}
 
@@ -610,9 +610,9 @@ class SideShape(Base, kind="bad.side_shape"):
 
 @caught("sides_are_bounded", "move the factor")
 class SideBound(Base, kind="bad.side_bound"):
-    """A side is larger than the weights."""
+    """A side is larger than the inputs."""
 
-    sides: ClassVar[dict[str, Any]] = {"s": Side(lambda w, site: 3 * w, linear)}
+    sides: ClassVar[dict[str, Any]] = {"s": Side(signed, lambda x: 3 * x)}
 
     def shift(self, site, s):
         return s
@@ -668,16 +668,16 @@ class Backward(Base, kind="bad.backward"):
 # --- the fused path ---
 
 
-def small(w, site):
-    """w / 1000: nothing is left of it in 1/127 of the range of w."""
-    return w / 1000
+def small(x):
+    """x / 1000: nothing is left of it in 1/127 of the range of x."""
+    return x / 1000
 
 
-@caught("fused_values_are_those_of_the_reference_path", "sides fill [-1, 1]")
+@caught("fused_values_are_those_of_the_reference_path", "fills [-1, 1]")
 class LostSide(Base, kind="bad.lost_side"):
     """Its side uses so little of the range that integers lose it; the factor belongs into the term."""
 
-    sides: ClassVar[dict[str, Any]] = {"s": Side(small, linear)}
+    sides: ClassVar[dict[str, Any]] = {"s": Side(signed, small)}
 
     def shift(self, site, s):
         return 300 * s
@@ -695,7 +695,7 @@ class LooksAtTheBlock(Base, kind="bad.looks_at_the_block"):
 class LostNoise(Base, kind="bad.lost_noise"):
     """The same for a variance: the integers say that there is no noise."""
 
-    sides: ClassVar[dict[str, Any]] = {"s": Side(lambda w, site: w.abs() / 1000, square)}
+    sides: ClassVar[dict[str, Any]] = {"s": Side(magnitude, lambda x: x.square() / 1000)}
 
     def variance(self, site, s):
         return 10 * s

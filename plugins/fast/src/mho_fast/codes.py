@@ -2,7 +2,7 @@
 
 Inputs are the DAC's own codes. Weights are two int8 planes, w = (256 hi + lo) bound/32512 with `bound` the largest |w| of a
 tile: 15 bits and a sign, an error of at most bound/65024. Side products need less: phi(w) and psi(x) are rounded to 1/127 of
-their ranges, `side_bound` and 1.
+their ranges, those of `bounds_of` and 1.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mho.effects import Dac, Geometry, Site, conductance, outside
+from mho.effects import Dac, Site, conductance, outside
 from mho.tile import Constants, TileView, blocks
 from mho_fast.kernels import Kernels
-from mho_fast.route import Route, Weighing
+from mho_fast.route import Route
 from mho_fast.terms import Terms
 from mho_fast.tier import pack
 from mho_fast.workspace import workspace
@@ -44,7 +44,7 @@ class Planes(NamedTuple):
     """What the products of an array need of its weights.
 
     planes   [tile, plane * out, row] integers: hi and lo of w (tier int8), then every phi(w); fp32 values in tier fp32
-    bound    [tile] largest |w| of every tile
+    bound    [1 + phi, tile] largest |w| of every tile, and in integer tiers the range of every phi(w)
     packed   the same planes as few vectors want them, or None where planes are used once
     """
 
@@ -85,8 +85,8 @@ def code_weights(w: Tensor, terms: Terms, kernels: Kernels, shared: bool) -> Pla
 
     def make(view: TileView) -> Callable[..., Tensor]:
         def kernel(w: Tensor, planes: Sequence[Sequence[Tensor]], constants: Constants) -> Tensor:
-            bound = w.abs().amax((1, 2)).clamp(min=SMALLEST)
             sites = Terms(view, route, None, constants).phi_sites()
+            bound = bounds_of(w, w.abs().amax((1, 2)), sites, route)
             for parts, codes in zip(planes, codes_of(w, bound, sites, route)):
                 for part, mine in zip(parts, codes.reshape(len(parts), *parts[0].shape)):
                     part.copy_(mine)
@@ -95,7 +95,8 @@ def code_weights(w: Tensor, terms: Terms, kernels: Kernels, shared: bool) -> Pla
         return kernel
 
     def eager() -> Tensor:
-        bound = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]).clamp(min=SMALLEST)
+        largest = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w])
+        bound = bounds_of(w, largest, terms.phi_sites(), route)
         alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
         for part in blocks(w.shape[1], w.shape[0] * w.shape[2], w.device) if alone else [slice(0, w.shape[1])]:
             for plane, codes in zip(planes, codes_of(w[:, part], bound, terms.phi_sites(), route)):
@@ -107,27 +108,28 @@ def code_weights(w: Tensor, terms: Terms, kernels: Kernels, shared: bool) -> Pla
     return Planes(whole, kernels.run("weight codes", make, (w, parts, terms.constants), eager))
 
 
-def side_bound(bound: Tensor, weighing: Weighing, geometry: Geometry) -> Tensor:
-    """The largest |phi(w)| of a tile whose largest |w| is `bound`."""
-    return bound + 2 * geometry.idle if weighing.phi is conductance else bound
+def bounds_of(w: Tensor, largest: Tensor, sites: list[Site], route: Route) -> Tensor:
+    """`Planes.bound` of w [tile, out, row], whose `largest` |w| [tile] are known. What a plugin's phi makes of weights may be
+    much smaller than they are, or larger where a weight of 0 conducts: its range is looked for."""
+    bounds = [largest]
+    for weighing, site in zip(route.phis if route.tier != "fp32" else (), sites):
+        own = weighing.owner is not None
+        idle = 2 * site.geometry.idle if weighing.phi is conductance else 0.0
+        bounds.append(weighing.phi(w, site).abs().amax((1, 2)) if own else largest.clamp(min=SMALLEST) + idle)
+    return torch.stack(bounds).clamp(min=SMALLEST)
 
 
 def codes_of(w: Tensor, bound: Tensor, sites: list[Site], route: Route) -> Iterator[Tensor]:
     """The planes [tile, out, row] of some outputs, one after the other."""
-    per = bound[:, None, None].reciprocal()
+    per = bound[..., None, None].reciprocal()
     if route.mains:
-        q = (w * (per * LOW)).round_()
+        q = (w * (per[0] * LOW)).round_()
         high = (q * (1 / HIGH)).add_(0.5).floor_()  # lo in -128 ... 127
         yield high
         yield q.sub_(high, alpha=HIGH)
-    for weighing, site in zip(route.phis, sites):
+    for k, (weighing, site) in enumerate(zip(route.phis, sites)):
         phi = weighing.phi(w, site)
-        if route.tier != "fp32":
-            per = side_bound(bound, weighing, site.geometry)[:, None, None].reciprocal()
-            phi = (phi * (per * SIDE)).round_()
-            trusted = weighing.owner is None  # a plugin's phi may say |phi| <= bound and not keep it
-            phi = phi if trusted else phi.clamp_(-SIDE, SIDE)
-        yield phi
+        yield phi if route.tier == "fp32" else (phi * (per[1 + k] * SIDE)).round_()
 
 
 def code_inputs(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mho.effects import Adc, Dac, draws, float_product
 from mho.tile import Call, Constants, Layout, Placed, TileView, blocks
-from mho_fast.codes import HIGH, LOW, SIDE, Inputs, Packed, Planes, code_sides, side_bound
+from mho_fast.codes import HIGH, LOW, SIDE, Inputs, Packed, Planes, code_sides
 from mho_fast.kernels import Kernels
 from mho_fast.route import Route, Step
 from mho_fast.source import Source, tiles_by_pixel
@@ -97,8 +97,8 @@ class Draws(NamedTuple):
 
 
 class Products(NamedTuple):
-    """What a block starts from: products [tile, vector, out] of the main and the side products, the scale [tile] of their
-    weights, and what the noise is drawn from."""
+    """What a block starts from: products [tile, vector, out] of the main and the side products, the scales of their planes
+    (`Planes.bound`), and what the noise is drawn from."""
 
     main: list[Tensor]
     sides: list[Tensor]
@@ -270,16 +270,15 @@ class Epilogue(Terms):
     def _values(self, products: Products) -> tuple[Tensor | None, list[Tensor]]:
         """Products in analog units, [vector, tile, out]; fresh tensors."""
         main, sides = ([v.transpose(0, 1) for v in group] for group in (products.main, products.sides))
-        bound = products.bound[:, None]
         y = None
         if len(main) == 2:
-            y = self._joined(*main).mul_(bound / (LOW * self.top))
+            y = self._joined(*main).mul_(products.bound[0, :, None] / (LOW * self.top))
         elif main:
             y = main[0].clone()
         if self.route.tier == "fp32":
             return y, [s.clone() for s in sides]
         levels = [SIDE * (self.top if pair.psi is None else SIDE) for pair in self.route.pairs]
-        tops = [side_bound(bound, self.route.phis[pair.phi], self.view.geometry) for pair in self.route.pairs]
+        tops = [products.bound[1 + pair.phi, :, None] for pair in self.route.pairs]
         return y, [s.to(torch.float32).mul_(top / n) for s, top, n in zip(sides, tops, levels)]
 
     def _joined(self, high: Tensor, low: Tensor) -> Tensor:

@@ -31,12 +31,9 @@ class DeclaredChecks(EffectChecks):
             assert psi.shape == x.shape, f"side {name!r}: psi(x) must be shaped like x, got {tuple(psi.shape)}"
 
     def test_sides_are_bounded(self) -> None:
-        """The fast path computes side products in integers of the same range as w and x."""
-        _, w = self.bench.arguments("mvm")
-        grid = torch.linspace(-1, 1, 257, dtype=w.dtype)
+        """The fast path computes side products in integers of the same range as x; that of phi(w) it looks for."""
+        grid = torch.linspace(-1, 1, 257, dtype=self.bench.dtype)
         for name, side in self.spec.sides.items():
-            top = side.phi(w, self.bench.site(self.spec, "accumulate")).abs().max()
-            assert top <= w.abs().max() * (1 + 1e-6), f"side {name!r}: |phi(w)| exceeds max|w|; move the factor into the term"
             assert side.psi(grid).abs().max() <= 1 + 1e-6, f"side {name!r}: psi must map [-1, 1] into itself; move the factor"
 
     def test_terms_fit_the_outputs(self) -> None:

@@ -23,7 +23,7 @@ AGE = 3600.0
 VISIBLE = 0.05  # of the outputs
 CAUSES = (
     "the fused path shows a method the vectors in blocks (site.part), calls it without autograd, and rounds phi(W) and psi(x) "
-    "to 1/127 of their ranges: terms are pointwise, sides fill [-1, 1]"
+    "to 1/127 of their ranges: terms are pointwise, psi(x) fills [-1, 1]"
 )
 
 
