@@ -17,7 +17,10 @@ def effects():
     return registry.kinds("nonideality")
 
 
-@pytest.mark.parametrize("check", NonidealityContract.names())
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "test_compiles_in_training" else []) for n in NonidealityContract.names()],
+)
 @pytest.mark.parametrize("kind", effects())
 def test_an_effect_keeps_the_contract(kind, check):
     cls = registry.resolve(kind)

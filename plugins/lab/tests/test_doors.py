@@ -176,7 +176,7 @@ def with_file(telegraph):
     return telegraph
 
 
-@pytest.mark.parametrize("place", ["before", "behind"])
+@pytest.mark.parametrize("place", ["before", pytest.param("behind", marks=pytest.mark.slow)])
 def test_trainings_in_processes_of_their_own_know_the_plugin_files(with_file, place):
     verb = ["run", "telegraph.morse", "ideal.exact", NOISY, "--seeds", 2, "--jobs", 2, "--chips", 1, "--no-report"]
     given = ["--plugin", "hiss.py"]
@@ -184,6 +184,7 @@ def test_trainings_in_processes_of_their_own_know_the_plugin_files(with_file, pl
     assert code == 0, said
 
 
+@pytest.mark.slow
 def test_workers_of_sweeps_and_studies_know_the_plugin_files(with_file):
     sweep = ["sweep", "run", "telegraph.morse", "ideal.exact", NOISY, "--chips", 2, "--executor", "process", "--out", "s"]
     code, said = mho("--plugin", "hiss.py", *sweep)

@@ -284,6 +284,7 @@ def run_into(folder, *args):
     return summary(folder)
 
 
+@pytest.mark.slow
 def test_more_seeds_and_more_chips_go_on_from_what_is_there(quick):
     folder = quick / "a"
     run_into(folder, "--chips", 1, "--seeds", 2)
