@@ -11,11 +11,15 @@ import torch
 from mho_circuit.encoding import SerialDac
 from mho_circuit.slices import Digits, EqualShares, MaxFill, Residual
 from mho_kit import ConverterContract, MappingContract
-from mho_lab.footprint.counting import footprint
-from mho_lab.run.product import MvmExperiment, standard_mvm_error
 from torch import nn
 
 import mho
+
+
+def lab(module):
+    """What counts and measures; skips where mho-lab is not installed."""
+    return pytest.importorskip(f"mho_lab.{module}")
+
 
 SIGNS = ("pair", "columns", "offset", "reference", "twos_complement")
 
@@ -309,7 +313,7 @@ def test_slices_take_columns(tile):
     t = sliced(tile, torch.ones(100, 8), "digits, digit: 2", columns=64, rows=8)
     assert t.tiles.layout.block_count == 7 and t.tiles.view.layout.block_count == 7
     assert t.tiles.view.layout.columns == 400 and t.tiles.view.mapping.columns == 4
-    found = footprint(nn.Linear(8, 16, bias=False), torch.ones(1, 8), mho.Hardware.from_yaml(FULL))
+    found = lab("footprint.counting").footprint(nn.Linear(8, 16, bias=False), torch.ones(1, 8), mho.Hardware.from_yaml(FULL))
     assert found.utilisation == 1.0 and found[0].tiles == 1
 
 
@@ -318,7 +322,7 @@ def test_reference_columns_are_counted():
     mapping = "{kind: circuit.digits, bits: 6, digit: 2, sign: reference}"
     tile = f"{{rows: 8, columns: 10, device: {{pair: single}}, mapping: {mapping}}}"
     hw = mho.Hardware.from_yaml(f"mho: 1\ndefault: t\ntiles: {{t: {tile}}}\n")
-    found = footprint(nn.Linear(16, 12, bias=False), torch.ones(1, 16), hw)
+    found = lab("footprint.counting").footprint(nn.Linear(16, 12, bias=False), torch.ones(1, 16), hw)
     assert found[0].tiles == 8 and found.devices == 16 * 12 * 3 + 16 * 4 and found.utilisation == 0.9
 
 
@@ -380,8 +384,8 @@ def over_time(mapping):
     """The row of the table that mho has."""
     alone, circuit = SCHEME % mapping, (SCHEME % mapping).replace("[pcm.programming_noise]", f"[{READ}]") + CIRCUIT
     cases = (alone, None), (circuit, None), (circuit.replace(READ, AGED), "1 s"), (circuit.replace(READ, AGED), "1 day")
-    experiment = MvmExperiment(matrices=4)
-    return [100 * standard_mvm_error(mho.Hardware.from_yaml(hw), t, experiment).mean for hw, t in cases]
+    experiment = lab("run.product").MvmExperiment(matrices=4)
+    return [100 * lab("run.product").standard_mvm_error(mho.Hardware.from_yaml(hw), t, experiment).mean for hw, t in cases]
 
 
 @pytest.mark.slow
