@@ -35,16 +35,12 @@ class LayerRule(Strict):
 
     match: str = Field(min_length=1, source="mho")
     """shell pattern over dotted module names, e.g. 'layer1.*', or 're:' and a regular expression"""
-    tile: str = Field(source="mho")
-    """a tile of this file, a preset (its default tile), or digital"""
-    type: str | None = Field(None, source="mho")
-    """only layers of this class, e.g. Linear; shell pattern"""
+    tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
+    type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
     backward: Backward | None = Field(None, source="Feng et al. 2025")
     """how gradients pass through these layers; none: as `training:` says"""
-    min_params: int | None = Field(None, ge=0, unit="1", source="mho")
-    """only layers with at least this many"""
-    max_params: int | None = Field(None, ge=0, unit="1", source="mho")
-    """only layers with at most this many"""
+    min_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at least this many")
+    max_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at most this many")
     position: Literal["first", "last"] | None = Field(None, source="Rasch et al. 2023, A.2.7")
     """only the first or the last of the layers that the rest of the rule is about, in the order of the model"""
 
@@ -78,23 +74,17 @@ def _pattern(match: str) -> re.Pattern[str]:
 class Hardware(Tabular, Strict):
     """A complete description of an analog accelerator: tiles, which layers go where, and how to train for it."""
 
-    mho: Literal[1] = Field(source="mho")
-    """version of this schema; write 'mho: 1'"""
-    description: str = Field("", source="mho")
-    """what this hardware is, for people"""
-    requires: tuple[str, ...] = Field((), source="mho")
-    """plugins that must be installed, e.g. 'mho-pcm>=0.1'"""
-    default: str = Field(source="mho")
-    """tile of all layers that no rule is about, or digital"""
+    mho: Literal[1] = Field(source="mho", description="version of this schema; write 'mho: 1'")
+    description: str = Field("", source="mho", description="what this hardware is, for people")
+    requires: tuple[str, ...] = Field((), source="mho", description="plugins that must be installed, e.g. 'mho-pcm>=0.1'")
+    default: str = Field(source="mho", description="tile of all layers that no rule is about, or digital")
     precision: Literal["auto", "int8", "fp32-main", "fp32", "reference"] = Field("auto", source="mho")
     """arithmetic of the simulation; auto: integers where inputs have at most 8 bits and the processor is fast at them
     (docs/speed.md); reference: stage after stage in fp32 or fp64"""
     compile: bool = Field(False, source="mho")
     """compile the pointwise work of the fast path with torch.compile; needs a C++ compiler (docs/speed.md)"""
-    tiles: dict[str, TileSpec] = Field({}, source="mho")
-    """tile types by name"""
-    layers: tuple[LayerRule, ...] = Field((), source="mho")
-    """rules: which layers go on which tile"""
+    tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
+    layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")
     training: TrainingSpec = Field(TrainingSpec(), source="Rasch et al. 2023, Methods, HWA training")
     """hardware-aware training"""
     times: tuple[Seconds, ...] = Field((1.0, 3600.0, 86400.0, 31536000.0), ge=0, min_length=1, source="Rasch et al. 2023, Fig. 3")

@@ -57,10 +57,8 @@ class Backward(Strict):
 class InjectSpec(Strict):
     """Programming noise on the weights while training."""
 
-    scale: float = Field(1.0, ge=0, unit="1", source=INJECTION)
-    """factor on the noise that programming would make"""
-    ramp: Span | None = Field(None, source=INJECTION)
-    """grow linearly from 0 over this time, e.g. '1 epoch'"""
+    scale: float = Field(1.0, ge=0, unit="1", source=INJECTION, description="factor on the noise that programming would make")
+    ramp: Span | None = Field(None, source=INJECTION, description="grow linearly from 0 over this time, e.g. '1 epoch'")
     per: Literal["mini-batch", "sample"] = Field("mini-batch", source=INJECTION)
     """one draw of the weights for a whole mini-batch, or one for each of its samples (slow: a product each)"""
 
@@ -125,10 +123,8 @@ class TrainingSpec(Strict):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[TrainingMethod, SECTIONS]]
 
-    backward: Backward = Field(Backward(), source=INJECTION)
-    """how gradients pass through a tile"""
-    inject: InjectSpec | None = Field(InjectSpec(), source=INJECTION)
-    """weight noise while training"""
+    backward: Backward = Field(Backward(), source=INJECTION, description="how gradients pass through a tile")
+    inject: InjectSpec | None = Field(InjectSpec(), source=INJECTION, description="weight noise while training")
     clip: float | Sigmas | None = Field(1.0, gt=0, unit="1", source=CLIPPING)
     """after every step, clip the mapped weights at this value or at this many sigma"""
     remap: Span | None = Field(None, source=CLIPPING)
@@ -143,14 +139,11 @@ class TrainingSpec(Strict):
     """pull on a learned input range while few inputs are clipped"""
     methods: tuple[Annotated[TrainingMethod, TRAINING], ...] = Field((), source="mho")
     """training methods of plugins, in the order in which they act"""
-    epochs: int | None = Field(None, ge=0, unit="1", source="mho")
-    """passes over the data; none: the task says"""
-    lr: float | None = Field(None, gt=0, unit="1", source="mho")
-    """learning rate; none: the task says"""
+    epochs: int | None = Field(None, ge=0, unit="1", source="mho", description="passes over the data; none: the task says")
+    lr: float | None = Field(None, gt=0, unit="1", source="mho", description="learning rate; none: the task says")
     optimizer: Literal["adam", "adamw", "sgd"] | None = Field(None, source="mho")
     """torch optimizer; none: the task says"""
-    weight_decay: float | None = Field(None, ge=0, unit="1", source=FACTORS)
-    """of the optimizer; none: the task says"""
+    weight_decay: float | None = Field(None, ge=0, unit="1", source=FACTORS, description="of the optimizer; none: the task says")
 
     @classmethod
     def _spelled_out(cls, value: Any) -> Any:

@@ -39,14 +39,11 @@ class DeviceSpec(Strict):
 class TileSpec(Strict):
     """One type of crossbar tile with everything around it."""
 
-    rows: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1")
-    """inputs of a tile"""
-    columns: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1")
-    """outputs of a tile"""
+    rows: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1", description="inputs of a tile")
+    columns: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1", description="outputs of a tile")
     split: Literal["channel", "row"] = Field("channel", source="Rasch et al. 2023, Table 1")
     """cut weight matrices by whole input channels (linear layers: by rows), or always by rows"""
-    device: DeviceSpec = Field(DeviceSpec())
-    """the conductance range of a device"""
+    device: DeviceSpec = Field(DeviceSpec(), description="the conductance range of a device")
     mapping: Annotated[Kinded, SLOTS["mapping"]] = Field(
         "mho.per_column", validate_default=True, source="Rasch et al. 2023, Eq. 21"
     )

@@ -24,8 +24,7 @@ class Compensation(Kinded):
 
     inputs: Literal["random", "one_hot"] = Field("random", source="Rasch et al. 2023, Methods, Drift compensation")
     """read-out vectors: U(-1, 1), the same at every time, or one row after another"""
-    vectors: int = Field(64, ge=1, unit="1", source="mho")
-    """number of random read-out vectors"""
+    vectors: int = Field(64, ge=1, unit="1", source="mho", description="number of random read-out vectors")
 
     # How often the core repeats the read-out vectors, each time with fresh noise: vectors k and k + n are then the same.
     repeats: ClassVar[int] = 1

@@ -43,21 +43,22 @@ def largest_(tensors: Iterable[Tensor], group: Any) -> None:
 
 
 @contextlib.contextmanager
-def whole(layer: nn.Module) -> Iterator[None]:
+def whole(layer: nn.Module) -> Iterator[bool]:
     """Inside, the sharded parameters (FSDP2) of a layer are whole, ordinary ones; what became of them there is what the
-    shards hold afterwards. A collective call: every rank has to make it. Unsharded layers are left alone."""
+    shards hold afterwards. A collective call: every rank has to make it. Unsharded layers are left alone. Gives whether this
+    rank is to write files: one of those that share shards is."""
     if not (dist.is_available() and dist.is_initialized()):
-        yield
+        yield True
         return
     from torch.distributed.tensor import DTensor
 
     named: list[tuple[nn.Module, str, Any]] = [(m, n, p) for m in layer.modules() for n, p in m._parameters.items()]
     shards = [each for each in named if isinstance(each[2], DTensor)]
-    full = {id(p): nn.Parameter(p.detach().full_tensor(), requires_grad=p.requires_grad) for _, _, p in shards}
+    full = {id(p): nn.Parameter(p.detach().full_tensor().clone(), requires_grad=p.requires_grad) for _, _, p in shards}
     for module, name, p in shards:
         module._parameters[name] = full[id(p)]
     try:
-        yield
+        yield not shards or dist.get_rank() == 0
     finally:
         for module, name, p in shards:
             module._parameters[name] = p

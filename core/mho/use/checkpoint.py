@@ -11,15 +11,18 @@ from torch.utils import swap_tensors
 
 import mho
 from mho.ground import MhoError, write_atomically
-from mho.tile import Layout, TileArray
+from mho.tile import Layout, TileArray, parallel
 from mho.use.chip import session_of
 
 
 def save_model(net: nn.Module, path: str | Path) -> None:
     """Write the state of a network (analog or not) to a safetensors file; the resolved hardware travels as text.
+    One that is sharded (FSDP2) is gathered, and written by the first rank: every rank calls this.
     Raises `MhoError` where it cannot be written; a file that was there stays whole then."""
     about = {"mho": mho.__version__, "hardware": hw.to_yaml() if (hw := session_of(net).hardware) is not None else None}
-    write_atomically(Path(path), lambda part: _save(net, str(part), metadata={"mho": json.dumps(about)}))
+    with parallel.whole(net) as mine:
+        if mine:
+            write_atomically(Path(path), lambda part: _save(net, str(part), metadata={"mho": json.dumps(about)}))
 
 
 def load_model(net: nn.Module, path: str | Path, device: str | torch.device = "cpu") -> nn.Module:

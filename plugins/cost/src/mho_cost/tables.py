@@ -19,18 +19,12 @@ ABOUT = ("source", "year", "node", "basis", "band")
 class _About(Strict):
     """Where a number comes from; what a row leaves out is that of its table."""
 
-    source: str | None = Field(None, min_length=1)
-    """who published the number"""
-    via: str | None = Field(None, min_length=1)
-    """whose report of the source it was taken from, where that was not read itself"""
-    year: int | None = Field(None, ge=1950, unit="1")
-    """of the source"""
-    node: float | None = Field(None, gt=0, unit="1")
-    """technology node in nm"""
-    basis: Literal["measured", "simulated", "projected"] | None = None
-    """how the source knows"""
-    band: float | None = Field(None, ge=0, unit="1")
-    """the true value is within a factor of 1 + band either way"""
+    source: str | None = Field(None, min_length=1, description="who published the number")
+    via: str | None = Field(None, min_length=1, description="whose report of the source was read, where not the source itself")
+    year: int | None = Field(None, ge=1950, unit="1", description="of the source")
+    node: float | None = Field(None, gt=0, unit="1", description="technology node in nm")
+    basis: Literal["measured", "simulated", "projected"] | None = Field(None, description="how the source knows")
+    band: float | None = Field(None, ge=0, unit="1", description="the true value is within a factor of 1 + band either way")
 
 
 class CostRow(_About):
@@ -42,39 +36,23 @@ class CostRow(_About):
     """
 
     name: str = Field(min_length=1)
-    """the component; rows of one name are alternatives, of which the one with the fewest bits that suffice counts"""
-    per: Per
-    """what the numbers are for one of; operation: one of the 2 rows columns operations of a macro's product"""
-    energy: float | None = Field(None, ge=0, unit="pJ")
-    """energy of one"""
-    split: dict[str, float] = Field({})
-    """parts of the energy in pJ, by name, where the source tells them apart"""
-    model: Literal["adc_survey"] | None = None
-    """energy and area of an ADC from its bits, `rate` and node: Andrulis et al., arXiv 2404.06553"""
-    rate: float | None = Field(None, gt=0, unit="Hz")
-    """samples per second of one ADC"""
-    latency: float | None = Field(None, ge=0, unit="ns")
-    """time for one"""
-    area: float | None = Field(None, ge=0, unit="um2")
-    """area of one"""
-    rows: int | None = Field(None, ge=1, unit="1")
-    """inputs of a macro"""
-    columns: int | None = Field(None, ge=1, unit="1")
-    """outputs of a macro"""
-    input_bits: int | None = Field(None, ge=1, unit="bit")
-    """the row is for inputs of at most so many"""
-    output_bits: int | None = Field(None, ge=1, unit="bit")
-    """the row is for conversions to at most so many"""
-    phases: int = Field(1, ge=1, unit="1")
-    """passes of a tile that are in the numbers of a macro"""
-    shared: int = Field(1, ge=1, unit="1")
-    """columns that share an ADC, one after the other"""
-    units: int = Field(1, ge=1, unit="1")
-    """how many work at the same time, of digital parts"""
-    includes: tuple[Per, ...] = ()
-    """what is in the numbers besides"""
-    note: str = ""
-    """what a reader should know"""
+    """the component; of rows with one name, that with the fewest bits that suffice counts"""
+    per: Per = Field(description="what is counted; operation: one of the 2 rows columns operations of a macro's product")
+    energy: float | None = Field(None, ge=0, unit="pJ", description="energy of one")
+    split: dict[str, float] = Field({}, description="parts of the energy in pJ, by name, where the source tells them apart")
+    model: Literal["adc_survey"] | None = Field(None, description="of an ADC, from bits, `rate` and node: arXiv 2404.06553")
+    rate: float | None = Field(None, gt=0, unit="Hz", description="samples per second of one ADC")
+    latency: float | None = Field(None, ge=0, unit="ns", description="time for one")
+    area: float | None = Field(None, ge=0, unit="um2", description="area of one")
+    rows: int | None = Field(None, ge=1, unit="1", description="inputs of a macro")
+    columns: int | None = Field(None, ge=1, unit="1", description="outputs of a macro")
+    input_bits: int | None = Field(None, ge=1, unit="bit", description="the row is for inputs of at most so many")
+    output_bits: int | None = Field(None, ge=1, unit="bit", description="the row is for conversions to at most so many")
+    phases: int = Field(1, ge=1, unit="1", description="passes of a tile that are in the numbers of a macro")
+    shared: int = Field(1, ge=1, unit="1", description="columns that share an ADC, one after the other")
+    units: int = Field(1, ge=1, unit="1", description="how many work at the same time, of digital parts")
+    includes: tuple[Per, ...] = Field((), description="what is in the numbers besides")
+    note: str = Field("", description="what a reader should know")
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         if sum(v is not None for v in (self.energy, self.model)) + bool(self.split) > 1:
@@ -112,16 +90,11 @@ class CostRow(_About):
 class CostTable(_About):
     """A cost table."""
 
-    cost: Literal[1]
-    """version of the format; write 'cost: 1'"""
-    description: str = ""
-    """what the table is about, for people"""
-    include: tuple[str, ...] = ()
-    """other tables whose rows are added"""
-    mix_nodes: bool = False
-    """whether rows of different technology nodes may be added up"""
-    rows: tuple[CostRow, ...] = ()
-    """the numbers"""
+    cost: Literal[1] = Field(description="version of the format; write 'cost: 1'")
+    description: str = Field("", description="what the table is about, for people")
+    include: tuple[str, ...] = Field((), description="other tables whose rows are added")
+    mix_nodes: bool = Field(False, description="whether rows of different technology nodes may be added up")
+    rows: tuple[CostRow, ...] = Field((), description="the numbers")
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Every row has a source, a year, a node, a basis and a band, of its own or of the table."""

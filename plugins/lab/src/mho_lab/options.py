@@ -99,6 +99,7 @@ EXECUTORS = together(
 )
 SHARD = click.option("--shard", metavar="I/N", help="Only the I-th of N parts, e.g. of a job array; all share the folder.")
 EVERY = at_most("--save-every", "Keep the state of a training after every so many steps too, not only after each epoch.")
+FSDP = switch("--fsdp", "Under torchrun: processes share parameters and optimizer too (FSDP2), not only mini-batches.")
 CHIPS = count("--chips", 25, "Simulated chips.")
 
 

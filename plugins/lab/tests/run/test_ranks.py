@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from mho_lab.run import ranks
 from mho_lab.run.kept import kept_state
 from mho_lab.run.loop import Loop
@@ -14,6 +15,7 @@ from mho_lab.run.task import load_task
 from safetensors.torch import load_file
 
 import mho
+from mho.cli import main
 
 # The last mini-batch has one sample, so that a rank is without; STOP ends the process after so many losses.
 TASK = """
@@ -57,11 +59,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def train(folder, out, processes=1, stop=-1):
+def train(folder, out, processes=1, stop=-1, *more):
     """The exit status of `mho train`."""
     many = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, "-W", "ignore", *(many if processes > 1 else []), "-m", "mho", "train", "blobs.py", "pcm.standard"]
-    command += [*(f"--set={c}" for c in CHANGES), "--out", out, "--save-every", "1"]
+    command += [*(f"--set={c}" for c in CHANGES), "--out", out, "--save-every", "1", *more]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "STOP": str(stop)}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False).returncode
 
@@ -85,6 +87,28 @@ def test_processes_compute_what_one_computes_and_another_count_goes_on(folder):
     assert train(folder, "two") == 0
     assert_same(folder, "one", "two")
     assert sorted(f.name for f in (folder / "two").iterdir()) == sorted(f.name for f in (folder / "one").iterdir())
+
+
+@pytest.mark.slow
+def test_processes_that_share_parameters_compute_what_one_computes_and_another_count_goes_on(folder):
+    """FSDP2: weights, momentum and what clips and remaps see are whole where it matters. Two processes die in the second epoch
+    of the second training; one goes on from there, and from where that dies, two again"""
+    assert train(folder, "one") == 0
+    assert train(folder, "two", 2, 8 + 6, "--fsdp") != 0
+    state = kept_state(folder / "two" / "trained.part.safetensors")
+    sizes = {k: v.shape for k, v in load_file(folder / "one" / "trained.safetensors").items()}
+    assert {k: v.shape for k, v in state["net"].items()} == sizes
+    assert train(folder, "two", 1, 1) != 0
+    assert kept_state(folder / "two" / "trained.part.safetensors")["left"]["steps"] == state["left"]["steps"] + 1
+    assert train(folder, "two", 2, -1, "--fsdp") == 0
+    assert_same(folder, "one", "two")
+    assert sorted(f.name for f in (folder / "two").iterdir()) == sorted(f.name for f in (folder / "one").iterdir())
+
+
+def test_one_process_has_nothing_to_share(folder):
+    result = CliRunner().invoke(main, ["train", str(folder / "blobs.py"), "pcm.standard", "--out", str(folder / "out"), "--fsdp"])
+    assert isinstance(result.exception, mho.MhoError) or result.exit_code
+    assert "start them with torchrun" in f"{result.output}{result.exception}"
 
 
 @pytest.mark.slow

@@ -81,6 +81,7 @@ class Job:
     started: float = field(default_factory=time.time)
     chosen: str = ""  # how the direct deployment was made
     elsewhere: Elsewhere | None = None  # who scores the chips; None: this process
+    fsdp: bool = False  # whether ranks that train together shard what they train
     every: int | None = None  # steps of a training after which its state is kept, besides every epoch
 
     def run(self) -> dict[str, Any]:
@@ -117,8 +118,12 @@ class Job:
         if file.exists():
             load_model(model, file)
         else:
+            if self.fsdp:
+                ranks.shard(model)
             optimizer = self.task.optimizer(model.parameters(), self.task.lr)
             self._fit(model, optimizer, self.task.epochs, file, loss=self.task.loss, what="digital training")
+            if self.fsdp:
+                return self._digital()  # whole, from the file
         model.eval()
         with torch.no_grad():
             return model, self.task.checked_score(model)
@@ -171,6 +176,8 @@ class Job:
         if file.exists():
             return load_model(net, file)
         calibrate(net, self.task.calibration_batches(), cap=self.task.range_cap, forward=self.task.predict)
+        if self.fsdp:
+            ranks.shard(net)
         spec, epochs = self.hardware.training, self._epochs
         optimizer = self._optimizer([p for p in net.parameters() if p.requires_grad])
         attached = attach(optimizer, net, steps_per_epoch=sum(1 for _ in self.task.train_batches(0)))
@@ -218,6 +225,7 @@ class Job:
         if ranks.is_first():
             loss, right = zip(*loop.curve) if loop.curve else ((), ())
             write_atomically(file.with_suffix(".json"), json.dumps({"seed": self.seed, "loss": loss, "accuracy": right}))
+        if ranks.is_first() or self.fsdp:
             save_model(net, file)
         loop.done()
         ranks.meet()

@@ -99,11 +99,12 @@ class Loop:
         return mean_loss, None if math.isnan(right) else right
 
     def _keep(self, epoch: int, decay: Any, left: dict[str, Any] | None = None) -> None:
-        if self.file is None or not ranks.is_first():
+        if self.file is None:
             return
-        state = {name: part.state_dict() for name, part in self._parts(decay).items()}
+        state = {name: ranks.gathered(part.state_dict()) for name, part in self._parts(decay).items()}
         about = {"epoch": epoch, "generators": generator_states(), "left": left, "curve": self.curve}
-        keep_state({**state, **about}, self.file)
+        if ranks.is_first():
+            keep_state({**state, **about}, self.file)
 
     def _parts(self, decay: Any) -> dict[str, Any]:
         """Everything that has a state of its own."""
@@ -116,7 +117,7 @@ class Loop:
             return 0, None
         state = kept_state(self.file)
         for name, part in self._parts(decay).items():
-            part.load_state_dict(state[name])
+            ranks.load(part, state[name])
         set_generator_states(state["generators"])
         self.curve, left = state.get("curve", []), state.get("left")
         return int(state["epoch"]), Left(**left, now=state["generators"]) if left else None

@@ -4,6 +4,7 @@ task, the first one writes files."""
 import contextlib
 import inspect
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -47,9 +48,50 @@ def meet() -> None:
         dist.barrier()
 
 
+def shard(net: nn.Module) -> None:
+    """Every process keeps its part of each parameter only, and an optimizer made later what belongs to it (FSDP2)."""
+    from torch.distributed.fsdp import fully_shard
+
+    layers = list(_layers(net))
+    users = Counter(id(p) for layer in layers for p in layer.parameters())
+    for layer in layers:
+        if all(users[id(p)] == 1 for p in layer.parameters()):  # what several layers share is the whole network's
+            fully_shard(layer)
+    fully_shard(net)
+
+
+def _layers(net: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules with parameters of their own."""
+    for m in net.children():
+        yield from _layers(m) if next(m.parameters(recurse=False), None) is None else (m,)
+
+
+def gathered(state: Any) -> Any:
+    """A state whose tensors are whole. A collective call where they are sharded."""
+    return state.full_tensor() if hasattr(state, "full_tensor") else within(gathered, state)
+
+
+def load(part: Any, state: Any) -> None:
+    """Give a network, an optimizer or another part of a training its whole state, of which each process keeps what is its own."""
+    if isinstance(part, nn.Module):
+        state = {k: _mine(v, of) for (k, v), of in zip(state.items(), part.state_dict().values(), strict=True)}
+    part.load_state_dict(state)
+    if isinstance(part, torch.optim.Optimizer):
+        for p, known in part.state.items():
+            known.update({k: _mine(v, p) for k, v in known.items()})
+
+
+def _mine(value: Any, of: Any) -> Any:
+    """The shard of a value where it belongs to a sharded tensor of its shape."""
+    if not hasattr(of, "full_tensor") or getattr(value, "shape", None) != of.shape:
+        return value
+    return dist.tensor.distribute_tensor(value.to(of.device), of.device_mesh, of.placements)
+
+
 def together(net: nn.Module) -> nn.Module:
-    """What is called in a training of `net`: it averages the gradients of all ranks (DistributedDataParallel)."""
-    if count() == 1:
+    """What is called in a training of `net`: it averages the gradients of all ranks (DistributedDataParallel, or FSDP2 where it
+    is sharded)."""
+    if count() == 1 or hasattr(net, "unshard"):
         return net
     wrapper = nn.parallel.DistributedDataParallel
     known = inspect.signature(wrapper).parameters  # an older name of the same

@@ -40,6 +40,7 @@ def _with_text(task: str, text: Path | None) -> str:
 @options.THREADS
 @options.DEVICE
 @options.EVERY
+@options.FSDP
 @options.EXECUTORS
 @TEXT
 @options.switch("--no-report", "Skip the HTML report.")
@@ -47,7 +48,7 @@ def _with_text(task: str, text: Path | None) -> str:
 def run(
     task: str, hw: str, changes: tuple[str, ...], chips: int, seed: int, seeds: int | None, jobs: int | None,
     out: Path | None, threads: int, text: Path | None, save_every: int | None, executor: str, workers: int | None,
-    dask: str | None, no_report: bool, as_json: bool,
+    dask: str | None, no_report: bool, as_json: bool, fsdp: bool,
 ) -> None:  # fmt: skip
     """Train TASK digitally, deploy it on HW as it is, train it hardware-aware, deploy that, and compare the accuracies
     of many simulated chips over drift time.
@@ -71,7 +72,7 @@ def run(
         need_extras()  # before minutes of work
     job: Job | Trainings
     job = one = _job(task, hw, changes, chips, seed, out, threads, save_every)
-    if not _trained_together(one, seeds):
+    if not _trained_together(one, fsdp, seeds):
         return
     one.elsewhere = _elsewhere(task, one.folder / "items", executor, workers, dask)
     if seeds:
@@ -101,7 +102,8 @@ def run(
 @options.THREADS
 @options.DEVICE
 @options.EVERY
-def train(**given: Any) -> None:
+@options.FSDP
+def train(fsdp: bool, **given: Any) -> None:
     """Train TASK digitally and then for HW, and keep both networks (digital.safetensors, trained.safetensors).
 
     `mho run` with the same arguments goes on from there; `mho evaluate` takes the files.
@@ -111,7 +113,7 @@ def train(**given: Any) -> None:
       torchrun --nproc-per-node 4 -m mho train TASK HW --device cuda
     """
     job = _job(chips=1, **given)
-    if not _trained_together(job):
+    if not _trained_together(job, fsdp):
         return
     options.resumable(job.train, job.folder)
     click.echo(f"{job.folder / 'digital.safetensors'}\n{job.folder / 'trained.safetensors'}")
@@ -229,12 +231,15 @@ def _chips_of(
     return {k: tuple(v["scores"]) for k, v in elsewhere.chips(file, at, seed, chips).items()}
 
 
-def _trained_together(job: Job, seeds: int | None = None) -> bool:
+def _trained_together(job: Job, fsdp: bool, seeds: int | None = None) -> bool:
     """Train with the other processes of torchrun, if there are any; whether this one goes on alone."""
     from mho_lab.run import ranks
 
     with ranks.joined():
+        if fsdp and ranks.count() == 1:
+            raise MhoError("--fsdp shards a training over processes: start them with torchrun --nproc-per-node N -m mho ...")
         if ranks.count() > 1:
+            job.fsdp = fsdp
             if seeds:
                 raise MhoError("--seeds starts processes of its own; leave it out under torchrun")
             options.resumable(job.train, job.folder)

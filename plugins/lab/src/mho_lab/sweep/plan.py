@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from mho.config import Hardware, Strict, flow, load, parse_value, read, seconds, suggest, validated, write
+from mho.config import Field, Hardware, Strict, flow, load, parse_value, read, seconds, suggest, validated, write
 from mho.ground import MhoError
 from mho_lab.options import checked
 
@@ -21,44 +21,29 @@ class Arm(Strict):
     """One way of training and deploying the network."""
 
     train: bool | None = None
-    """Train for the hardware (true) or deploy the digital network (false); default: as the sweep says."""
-    set: Settings = {}
-    """Changes of the hardware, in training and on the chips."""
-    train_with: Settings = {}
-    """Further changes of the hardware in training only: the chips do not have them."""
+    """Whether to train for the hardware, or to deploy the digital network; default: as the sweep."""
+    set: Settings = Field({}, description="Changes of the hardware, in training and on the chips.")
+    train_with: Settings = Field({}, description="Further changes of the hardware in training only: the chips do not have them.")
 
 
 class SweepPlan(Strict):
     """A sweep file: `mho sweep run FILE`."""
 
-    sweep: Literal[1]
-    """Version of the format."""
-    task: str
-    """A built-in task or a Python file with a mho.Task."""
-    hardware: str
-    """A hardware file or a preset."""
-    set: Settings = {}
-    """Changes of the hardware for all arms."""
-    checkpoint: str | None = None
-    """Start from this network instead of a digital training for each seed."""
-    train: bool = False
-    """Train for the hardware before deploying, unless an arm says otherwise."""
-    seeds: int | tuple[int, ...] = 1
-    """How many (0, 1, ...) or which seeds: of trainings and of chips."""
-    chips: int = 10
-    """Chips of each network."""
-    times: tuple[str, ...] = ()
-    """When the chips are read; default: the times of the hardware."""
-    arms: dict[str, Arm] = {}
-    """Named ways; default: one, with the hardware as it is."""
-    baseline: str | None = None
-    """The arm that the others are compared with, seed by seed; default: the first of several."""
-    grid: dict[str, tuple[Any, ...]] = {}
-    """PATH of the hardware -> values: every combination of all of them, for every arm."""
+    sweep: Literal[1] = Field(description="Version of the format.")
+    task: str = Field(description="A built-in task or a Python file with a mho.Task.")
+    hardware: str = Field(description="A hardware file or a preset.")
+    set: Settings = Field({}, description="Changes of the hardware for all arms.")
+    checkpoint: str | None = Field(None, description="Start from this network instead of a digital training for each seed.")
+    train: bool = Field(False, description="Train for the hardware before deploying, unless an arm says otherwise.")
+    seeds: int | tuple[int, ...] = Field(1, description="How many (0, 1, ...) or which seeds: of trainings and of chips.")
+    chips: int = Field(10, description="Chips of each network.")
+    times: tuple[str, ...] = Field((), description="When the chips are read; default: the times of the hardware.")
+    arms: dict[str, Arm] = Field({}, description="Named ways; default: one, with the hardware as it is.")
+    baseline: str | None = Field(None, description="The arm that others are compared with, seed by seed; default: the first.")
+    grid: dict[str, tuple[Any, ...]] = Field({}, description="PATH of the hardware -> values: all combinations, for every arm.")
     columns: tuple[str, ...] = ()
-    """NAME or NAME:TEXT of columns beside the score that plugins offer, e.g. energy:components32."""
-    pareto: str | None = None
-    """The column that the score is drawn against, with its Pareto front."""
+    """NAME or NAME:TEXT of columns of plugins beside the score, e.g. energy:components32."""
+    pareto: str | None = Field(None, description="The column that the score is drawn against, with its Pareto front.")
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         if self.baseline is not None and self.baseline not in self.arms:
