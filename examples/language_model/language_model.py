@@ -124,7 +124,7 @@ def deployed(t: LanguageModel, row: Row, seen: dict[str, Any], steps: int) -> nn
 def train(t: LanguageModel, net: nn.Module, how: str, seen: dict[str, Any], steps: int, length: int = 128) -> None:
     """Distillation on text that the digital model writes itself (T = 1, forward divergence): of adapters beside the frozen
     weights of chip 0, or of all weights through noise, with the recipe of the hardware file."""
-    tokens = own_text(t.digital, 16, length)
+    tokens = own_text(t.digital, 64, length)
     parameters = mho.adapt(net, rank=8) if how == "adapters" else [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3 if how == "adapters" else 5e-6, betas=(0.9, 0.98), eps=1e-6)
     attached = None if how == "adapters" else mho.attach(optimizer, net, steps_per_epoch=steps)
