@@ -147,7 +147,7 @@ def text() -> Task:
 
 
 TASKS: dict[str, Callable[[], Task]] = {"digits": digits, "fashion": fashion, "text": text}
-EPOCHS = {"digits": 12, "fashion": 12, "text": 20}  # of a training on the hardware: 140, 600 and 600 steps
+EPOCHS = {"digits": 12, "fashion": 12, "text": 10}  # of a training on the hardware: 140, 600 and 300 steps
 
 STE, THROUGH, G4 = backward("ste"), backward("through"), gaussian(0.04)
 FIRST = {
