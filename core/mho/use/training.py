@@ -12,7 +12,7 @@ from mho.ground import MhoError, whole
 from mho.tile import TileArray, tile_arrays
 from mho.use.chip import arrays_of, matrices
 
-FIRST, BINDING = 16, 0.1  # the clip is said to bind from this step on, and where it holds so many weights
+FIRST, BINDING = 16, 0.25  # the clip is said to bind from this step on, and where it holds so many weights
 
 
 class Attached:

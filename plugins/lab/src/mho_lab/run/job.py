@@ -84,6 +84,7 @@ class Job:
     fsdp: bool = False  # whether ranks that train together shard what they train
     every: int | None = None  # steps of a training after which its state is kept, besides every epoch
 
+    @unwatched()  # the page says how much every layer loses at its edges
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
         to_analog(self.task.model(), self.hardware)  # rules that fit no layer should not wait for a training
@@ -96,6 +97,7 @@ class Job:
             curves[variant.name] = self._curve(variant, net, reference)
         return self._summarise(digital, net, reference, curves)
 
+    @unwatched()
     def train(self) -> None:
         """Both trainings, without any chip."""
         claim_folder(self.folder, self.task, self.hardware, self.seed)
