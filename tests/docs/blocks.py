@@ -212,9 +212,8 @@ def run_command(command: str) -> tuple[int, str]:
         result = CliRunner().invoke(main, words[1:], prog_name="mho")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return result.exit_code, re.sub(
-            r"[^\n]*\r", "", result.output
-        )  # without the progress of what takes longer on a busy machine
+        done = re.sub(r"[^\n]*\r", "", result.output)  # without progress, which slow machines show
+        return result.exit_code, done
     known = ("python", "torchrun", "cat", "ls", "head")
     assert words[0] in known, f"{command!r}: commands of a page are mho, {', '.join(known)}"
     modules = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run"]}
