@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -12,12 +13,18 @@ from tests.packaging.conftest import FOLDERS, ROOT
 
 pytestmark = pytest.mark.slow
 PLUGINS = [n for n in FOLDERS if n != "mho"]
-EXTRAS = {
-    "mho-lab": ("mho-ideal", "mho-pcm", "mho-rram"),
-    "mho-cost": ("mho-ideal", "mho-pcm"),
-    "mho-digital": ("mho-ideal", "mho-pcm", "mho-lab"),
-    "mho-exchange": ("mho-ideal", "mho-pcm", "mho-rram", "mho-qat"),
-}  # what the extra `test` of a plugin names besides the kit
+
+
+def extras(name):
+    """What the extra `test` of a plugin names besides the kit."""
+    about = tomllib.loads((FOLDERS[name] / "pyproject.toml").read_text())
+    return [
+        n
+        for r in about["project"]["optional-dependencies"]["test"]
+        if (n := r.split(">")[0]) != "mho-kit" and n.startswith("mho-")
+    ]
+
+
 # Each check of a contract is tried on the good examples elsewhere: here it is enough that the bad ones are caught.
 SELECTED = {"mho-kit": ("-k", "not TestTelegraphNoise")}
 
@@ -131,17 +138,20 @@ def test_a_verb_of_a_plugin_that_is_missing_says_what_to_install(environment, ve
 @pytest.mark.parametrize("name", PLUGINS)
 def test_the_tests_of_a_plugin_pass_where_only_it_the_core_and_the_kit_are_installed(environment, name):
     """Tests that need another family skip visibly; most do not."""
-    alone = environment(name, *EXTRAS.get(name, ()), "mho-kit")
+    alone = environment(name, *extras(name), "mho-kit")
     done = alone.pytest("-q", "-p", "no:cacheprovider", "-m", "not slow", *SELECTED.get(name, ()), "tests", cwd=FOLDERS[name])
     assert done.returncode == 0, done.stdout[-4000:]
     assert len(re.findall(r"\d+ passed", done.stdout)) == 1, done.stdout[-4000:]
 
 
+NEEDED = {"mho-transformers": ("mho-pcm", "mho-qat")}  # its preset is a recipe for the PCM of another
+
+
 @pytest.mark.parametrize("name", PLUGINS)
 def test_every_preset_loads_where_only_its_plugin_is_installed(environment, name):
-    alone = environment(name)
+    alone = environment(name, *NEEDED.get(name, ()))
     presets = [p.stem for p in (FOLDERS[name] / "src" / name.replace("-", "_") / "presets").glob("*.yaml")]
-    family = name.removeprefix("mho-")
+    family = {"mho-transformers": "hf"}.get(name, name.removeprefix("mho-"))
     for preset in presets:
         result = alone.mho("check", f"{family}.{preset}")
         assert result.returncode == 0, result.stderr

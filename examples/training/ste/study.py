@@ -192,6 +192,8 @@ TRIED = {f"Gaussian {s}": Arm(gaussian(s)) for s in (0.02, 0.05, 0.12, 0.25)} | 
     "masked, lr x 3": Arm(MASKED, lr=3),
     "masked, ranges searched": Arm(MASKED, "searched"),
     "masked, ranges searched, lr x 3": Arm(MASKED, "searched", lr=3),
+    "through": Arm(THROUGH),
+    "ste": Arm(STE),
 }
 
 
