@@ -72,6 +72,7 @@ def assert_quiet(call):
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.timeout(1800)
 def test_no_call_ends_in_a_traceback(folder, seed):
     rng = random.Random(seed)
     verbs = sorted({"check", "show", "init", "cite", *plugin_verbs()} - SKIPPED)

@@ -285,5 +285,6 @@ def test_properties_of_some_random_cases():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_properties_of_many_random_cases():
     run(range(60, 60 + COUNT))

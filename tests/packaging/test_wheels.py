@@ -18,11 +18,8 @@ PLUGINS = [n for n in FOLDERS if n != "mho"]
 def extras(name):
     """What the extra `test` of a plugin names besides the kit."""
     about = tomllib.loads((FOLDERS[name] / "pyproject.toml").read_text())
-    return [
-        n
-        for r in about["project"]["optional-dependencies"]["test"]
-        if (n := r.split(">")[0]) != "mho-kit" and n.startswith("mho-")
-    ]
+    named = [r.split(">")[0] for r in about["project"]["optional-dependencies"]["test"]]
+    return [n for n in named if n.startswith("mho-") and n != "mho-kit"]
 
 
 # Each check of a contract is tried on the good examples elsewhere: here it is enough that the bad ones are caught.
