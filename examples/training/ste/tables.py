@@ -53,7 +53,7 @@ def best(arm: Rows, time: int) -> str:
 
 
 def compared(result: dict[str, Any], to: str) -> str:
-    """All arms at all times, in both ways of deployment, and paired differences to one of them at the last time."""
+    """All arms at all times, in both ways of deployment, and paired differences to one of them at the first time."""
     times, arms = range(len(result["times"])), result["arms"]
     head = ["training", "n", *(f"{how}, {t}" for t in result["times"] for how in WAYS)]
     head += [*(f"{how}: difference to *{to}*" for how in WAYS), "better way of each: difference", "processor s"]
@@ -61,8 +61,8 @@ def compared(result: dict[str, Any], to: str) -> str:
     for name, arm in arms.items():
         seconds = sum(r["seconds"] for r in arm.values()) / len(arm)
         cells = [average(arm, how, t) for t in times for how in WAYS]
-        gaps = [paired(arm, arms[to], how, how, times[-1]) for how in WAYS]
-        gaps.append(paired(arm, arms[to], best(arm, times[-1]), best(arms[to], times[-1]), times[-1]))
+        gaps = [paired(arm, arms[to], how, how, 0) for how in WAYS]
+        gaps.append(paired(arm, arms[to], best(arm, 0), best(arms[to], 0), 0))
         said = ["" if name == to else f"{m:+.2f}" + (f" ± {half:.2f}" if len(arm) > 1 else "") for m, half in gaps]
         rows.append([name, str(len(arm)), *cells, *said, f"{seconds:.0f}"])
     about = (
