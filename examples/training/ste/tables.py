@@ -14,12 +14,12 @@ from mho_lab.errorbars import t95
 from mho.ground import spread
 
 HERE = Path(__file__).parent
-README = HERE / "README.md"
+README, RESULTS = HERE / "README.md", HERE / "results"
 Rows = dict[str, dict[str, Any]]  # what study.py keeps of an arm, by seed
 
 
 def read(name: str) -> dict[str, Any] | None:
-    file = HERE / "results" / f"{name}.json"
+    file = RESULTS / f"{name}.json"
     return json.loads(file.read_text()) if file.exists() else None
 
 
@@ -114,13 +114,31 @@ def of(name: str, make: Callable[..., str], *args: str) -> Callable[[], str]:
     return table
 
 
+def parts() -> str:
+    """Mean errors at the first time with one part of the chain changed, and the paired difference of `ste` to `through`."""
+    names = {"A": "why"} | {f.stem[5:].replace("_", " "): f.stem for f in sorted(RESULTS.glob("part-*.json"))}
+    modes = ("Gaussian", "through", "masked", "ste")
+    rows = []
+    for name, file in names.items():
+        arms = (read(file) or {"arms": {}})["arms"]
+        if all(arms.get(m) for m in modes):
+            gap, half = paired(arms["ste"], arms["through"], WAYS[0], WAYS[0], 0)
+            cells = [average(arms[m], WAYS[0], 0) for m in modes]
+            rows.append([name, str(len(arms["ste"])), *cells, f"{gap:+.2f} ± {half:.2f}"])
+    return grid(["hardware", "n", *modes, "*ste* less *through*"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "why": of("why", compared, "ste"),
+    "parts": parts,
     "directions": of("directions", directions),
     "search-B": searched("digits_dev", "fashion_dev", "text_dev"),
     "search-C": searched("coarse_digits_dev", "coarse_fashion_dev", "coarse_text_dev"),
-    "coarse_digits": of("coarse_digits", compared, "Gaussian"),
-    "beyond": of("coarse_digits", beyond),
+    "search-D": searched("search_fashion_D", "search_text_D"),
+    "digits-C": of("compare_digits_C", compared, "Gaussian"),
+    "fashion-D": of("compare_fashion_D", compared, "Gaussian"),
+    "text-D": of("compare_text_D", compared, "Gaussian"),
+    "beyond": of("compare_digits_C", beyond),
 }
 
 
