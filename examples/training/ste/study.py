@@ -199,7 +199,7 @@ TRIED = {f"Gaussian {s}": Arm(gaussian(s)) for s in (0.02, 0.05, 0.12, 0.25)} | 
 
 def trial(task: str, setting: str) -> Study:
     """What the comparison takes is chosen here, on another seed: as many tries for Gaussian training as for the full model."""
-    few = ("Gaussian 0.05", "Gaussian 0.12", "Gaussian 0.05, lr x 3", "masked", "masked, lr x 3")  # of the text, whose trainings take longest
+    few = ("Gaussian 0.05", "Gaussian 0.12", "Gaussian 0.05, lr x 3", "masked", "masked, lr x 3")  # of the text
     arms = {a: v for a, v in TRIED.items() if task != "text" or a in few}
     return Study(setting, task, SETTINGS[setting], arms, DEV[:1], 3, TIMES[:1])
 
