@@ -34,6 +34,8 @@ HERE = Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
 DYNAMIC = "tiles.{tile}.dac.range=dynamic"
 AFFINE = "tiles.{tile}.corrections=[digital.affine]"
+SCALED = "tiles.{tile}.corrections=[{{kind: digital.channel_scaling, migration: 0.5}}]"
+BOTH = "tiles.{tile}.corrections=[{{kind: digital.channel_scaling, migration: 0.5}}, digital.affine]"
 NO_CONVERTERS = ("tiles.afm.dac=none", "tiles.afm.adc=none")
 
 
@@ -58,6 +60,8 @@ SEED = 1  # of the chips
 ROWS = [
     Row("circuit", "static ranges, max", "pcm.standard", (), ("pcm",), MAX),
     Row("circuit", "dynamic ranges", "pcm.standard", (DYNAMIC,), ("pcm",), MAX),
+    Row("circuit", "dynamic ranges, channel scaling 0.5", "pcm.standard", (DYNAMIC, SCALED), ("pcm",), MAX),
+    Row("circuit", "dynamic ranges, channel scaling 0.5, gains and offsets", "pcm.standard", (DYNAMIC, BOTH), ("pcm",), MAX),
     Row("circuit", "dynamic ranges, auto", "pcm.standard", (DYNAMIC,), ("pcm",), AUTO),
     Row("noise", "direct", "pcm.afm2025", NO_CONVERTERS),
     Row("noise", "gains and offsets", "pcm.afm2025", (*NO_CONVERTERS, AFFINE), (), MAX),
@@ -65,6 +69,7 @@ ROWS = [
     Row("afm", "static ranges, max", "pcm.afm2025", (), (), MAX),
     Row("afm", "dynamic ranges", "pcm.afm2025", (DYNAMIC,), (), MAX),
     Row("afm", "dynamic ranges, gains and offsets", "pcm.afm2025", (DYNAMIC, AFFINE), (), MAX),
+    Row("afm", "dynamic ranges, channel scaling 0.5, gains and offsets", "pcm.afm2025", (DYNAMIC, BOTH), (), MAX),
     Row("afm", "dynamic ranges, auto", "pcm.afm2025", (DYNAMIC,), (), AUTO),
     Row("afm", "static ranges, auto, 4 % of the operations digital", "pcm.afm2025", (), (), {**AUTO, "budget": 0.04}),
     Row("afm", "dynamic ranges, auto, adapters of rank 8 on one chip", "pcm.afm2025", (DYNAMIC,), (), AUTO, training="adapters"),
