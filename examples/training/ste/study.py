@@ -216,6 +216,8 @@ def fair(task: str, setting: str, sigma: float, lr: tuple[float, float] = (1, 1)
         "full, saturating": Arm(surrogate("mho.saturating"), lr=lr[1]),
         "full, masked, the seconds of Gaussian": Arm(MASKED, ranges, lr=lr[1], epochs=SECONDS[task]),
     }
+    if lr == (1, 1):  # the search has found the larger one to be better for both, and more than the mode
+        arms |= {"Gaussian, lr x 3": Arm(gaussian(sigma), lr=3), "full, masked, lr x 3": Arm(MASKED, ranges, lr=3)}
     return Study(setting, task, SETTINGS[setting], arms, FRESH, 10, TIMES[:1])
 
 
