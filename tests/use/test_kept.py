@@ -61,6 +61,21 @@ def a_row(net):
         net[0].weight[3] *= 3
 
 
+@pytest.mark.parametrize("change", ["exchanged twice", "copied"])
+def test_a_weight_at_the_address_of_one_that_is_gone_is_another(hardware, change, monkeypatch):
+    """Python and torch give ids and addresses out again."""
+    net = mho.to_analog(model(), hardware(QUANTISED, QUIET)).eval()
+    gone = id(net[0].weight), net[0].weight.data_ptr(), net[0].weight._version
+    exchanged(net)
+    if change == "copied":
+        net = copy.deepcopy(net)
+    array = net[0].tiles
+    real = type(array)._state_of
+    monkeypatch.setattr(type(array), "_state_of", lambda self, w: real(self, w) and gone)
+    net(X)
+    assert torch.equal(array.gamma, mho.to_analog(digital(net), hardware(QUANTISED, QUIET))[0].tiles.gamma)
+
+
 @pytest.mark.parametrize("change", [in_place, exchanged, by_data, smaller, a_row])
 @pytest.mark.parametrize("how", ["eval", "program", "copy", "pickle", "save", "to"])
 def test_changed_weights_are_mapped_as_by_a_fresh_conversion(hardware, tmp_path, change, how):

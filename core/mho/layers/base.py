@@ -182,6 +182,12 @@ class AnalogLayer(nn.Module):
             array.fold_scales(matrix)
             array.settle(matrix)
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """An assigned weight is looked at, even where it lies at the address of one that is gone."""
+        super().register_parameter(name, param)
+        for array in self.arrays().values() if "tiles" in self._modules else ():
+            array.known = None
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._follow()
         super()._apply(fn, recurse)

@@ -27,6 +27,9 @@ class Mapped(Scales):
     attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
     _zeros = -1, False  # version of `zero`, and whether there is one
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "known": None}  # ids and addresses are given out again
+
     @property
     def is_attached(self) -> bool:
         """Whether optimizer steps train these weights, and advance the ramp."""
