@@ -134,7 +134,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "directions": of("directions", directions),
     "search-B": searched("digits_dev", "fashion_dev", "text_dev"),
     "search-C": searched("coarse_digits_dev", "coarse_fashion_dev", "coarse_text_dev"),
-    "search-D": searched("search_fashion_D", "search_text_D"),
+    "search-D": searched("search_digits_C", "search_fashion_D", "search_text_D"),
     "digits-C": of("compare_digits_C", compared, "Gaussian"),
     "fashion-D": of("compare_fashion_D", compared, "Gaussian"),
     "text-D": of("compare_text_D", compared, "Gaussian"),

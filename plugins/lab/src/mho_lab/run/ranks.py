@@ -74,7 +74,8 @@ def gathered(state: Any) -> Any:
 def load(part: Any, state: Any) -> None:
     """Give a network, an optimizer or another part of a training its whole state, of which each process keeps what is its own."""
     if isinstance(part, nn.Module):
-        state = {k: _mine(v, of) for (k, v), of in zip(state.items(), part.state_dict().values(), strict=True)}
+        now = part.state_dict()
+        state = {k: _mine(v, now.get(k)) for k, v in state.items()}
     part.load_state_dict(state)
     if isinstance(part, torch.optim.Optimizer):
         for p, known in part.state.items():
