@@ -72,19 +72,19 @@ class EncodeInput(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return gx, None, None, None, None, None
         rows = clipped.shape[-1] if ctx.rows is None else ctx.rows  # occupied rows [tile]: padding is never clipped
-        return gx, range_gradient(g, code, clipped, alpha, ctx.decay, rows), None, None, None, None
+        beyond = clipped.to(g.dtype)
+        return gx, range_gradient(g, code * beyond, beyond, alpha, ctx.decay, rows), None, None, None, None
 
 
-def range_gradient(g: Tensor, code: Tensor, clipped: Tensor, alpha: Tensor, decay: float, rows: Tensor | int) -> Tensor:
-    """The gradient of alpha [tile, 1], or [vector, tile, 1], by R003-70 from g, the gradient of the DAC's values `code`
-    [vector, tile, row]."""
-    return range_step(*clipping(g, code, clipped), alpha, decay, rows)
+def range_gradient(g: Tensor, ends: Tensor, beyond: Tensor, alpha: Tensor, decay: float, rows: Tensor | int) -> Tensor:
+    """The gradient of alpha [tile, 1], or [vector, tile, 1], by R003-70 from g, the gradient of the DAC's values [vector, tile,
+    row]. `ends`: those values where x is clipped, else 0; `beyond`: 1 or -1 there, else 0."""
+    return range_step(*clipping(g, ends, beyond), alpha, decay, rows)
 
 
-def clipping(g: Tensor, code: Tensor, clipped: Tensor) -> tuple[Tensor, Tensor]:
+def clipping(g: Tensor, ends: Tensor, beyond: Tensor) -> tuple[Tensor, Tensor]:
     """What the clipped inputs of every vector ask of the range, and how many they are: [vector, tile, 1] each."""
-    asks = (g * code).clamp(max=0).mul_(clipped).sum(-1, keepdim=True)  # a clipped code is the sign of x
-    return asks, clipped.to(g.dtype).sum(-1, keepdim=True)
+    return (g * ends).clamp(max=0).sum(-1, keepdim=True), beyond.abs().sum(-1, keepdim=True)
 
 
 def range_step(asks: Tensor, outside: Tensor, alpha: Tensor, decay: float, rows: Tensor | int) -> Tensor:

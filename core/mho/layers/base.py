@@ -202,7 +202,7 @@ class AnalogLayer(nn.Module):
 
     def _follow(self) -> None:
         for array, matrix in self.matrices():
-            array.follow(matrix)
+            array.follow(matrix, sure=True)
 
     def own_memory(self) -> None:
         """Views need rows in order: undo a channels_last layout, or clip and remap would change a copy."""

@@ -335,7 +335,7 @@ class TileArray(Mapped, Member):
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
         the fingerprint `of` is kept from chip to chip. A `lean` chip is only named here, and made in every forward. Raises
         `MhoError` for weights that are NaN or infinite."""
-        self.follow(weight)
+        self.follow(weight, sure=True)
         if weight.numel() and not perhaps(torch.stack(weight.aminmax()).isfinite().all()):  # takes no memory
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         if lean:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from mho.effects import CorrectionModule, QuantiserModule
 from mho.effects.arithmetic import transformed
@@ -26,9 +27,10 @@ class Mapped(Scales):
     mapped: Tensor | None = None
     attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
     _zeros = -1, False  # version of `zero`, and whether there is one
+    _lies: StorageWeakRef | None = None  # while it lives, torch gives the identity of this memory to no other
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "known": None}  # ids and addresses are given out again
+        return {**self.__dict__, "known": None, "_lies": None}  # ids and addresses are given out again
 
     @property
     def is_attached(self) -> bool:
@@ -75,10 +77,12 @@ class Mapped(Scales):
     def settle(self, weight: Tensor, training: bool = False) -> None:
         """Gamma is meant for these weights, whatever the mapping would make of them: `follow` looks for changes since. While
         steps of an optimizer train them (`training`), gamma stays as long as the weights are within range."""
-        self.known = self._state_of(weight)
+        self.known = None  # what is done to `weight.data` before the first forward is seen there
         if hasattr(weight, "to_local"):
             return  # a shard (FSDP2)
         self.mapped = None if training else self._mapped(weight)
+        if training:
+            self._remember(weight)
 
     @property
     def narrowed(self) -> bool:
@@ -90,30 +94,35 @@ class Mapped(Scales):
         return self.view.mapping.gamma(self.on_tiles(weight.detach()), self.view.geometry_of(self.layout)).to(self.gamma.dtype)
 
     @torch.no_grad()
-    def follow(self, weight: Tensor) -> None:
+    def follow(self, weight: Tensor, sure: bool = False) -> None:
         """Map the weights anew if they were changed (in place, exchanged, computed) since gamma was made for them, such that the
-        mapping makes something else of them now; in an attached training, only columns whose weights exceed their range."""
+        mapping makes something else of them now; in an attached training, only columns whose weights exceed their range. `sure`:
+        also where no counter of torch tells, as after `weight.data.mul_(2)`."""
         if torch.compiler.is_compiling() or transformed() or weight.is_meta or hasattr(weight, "to_local"):
             return
-        version = self._state_of(weight)
-        if version is not None and version == self.known:
+        if not sure and self.known is not None and self._state_of(weight) == self.known:
             return
-        found, self.known = self._mapped(weight), version
+        found = self._mapped(weight)
+        self._remember(weight)
         if not (self.is_attached or self.mapped is None):
             if not torch.allclose(found, self.mapped.to(found), rtol=1e-6, atol=0.0):
                 self.remap(weight)
         elif perhaps(over := found > self.gamma * (1 + 1e-6)):
             self.gamma.copy_(torch.where(over, found, self.gamma))
 
+    def _remember(self, weight: Tensor) -> None:
+        self.known = self._state_of(weight)
+        self._lies = None if self.known is None else StorageWeakRef(weight.untyped_storage())
+
     def _state_of(self, weight: Tensor) -> tuple[int, ...] | None:
-        """Which parameter a weight is, where its values lie, and how often they, quantiser and corrections were changed in place;
-        None for a weight that is no parameter (computed by pruning, given to `functional_call`): always looked at."""
+        """Which parameter a weight is, in which memory its values lie, how often they, quantiser and corrections were changed in
+        place; None for a weight that is no parameter (computed by pruning, given to `functional_call`): always looked at."""
         owner = weight if weight._base is None else weight._base
         if not isinstance(owner, nn.Parameter) or owner.is_inference():
             return None
         changing = [m for m in (self.weight_quantiser, *self.corrections) if m is not None]
         others = [t._version for m in changing for t in (*m.parameters(), *m.buffers())]
-        return id(owner), owner.data_ptr(), owner._version, *others
+        return id(owner), owner.untyped_storage()._cdata, owner.data_ptr(), owner._version, *others
 
     @torch.no_grad()
     def follow_zeros(self, weight: Tensor) -> None:

@@ -211,7 +211,7 @@ class Fingerprint:  # noqa: PLW1641 (compared, never a key)
     def __init__(self, net: nn.Module) -> None:
         self._sums: list[Tensor] = []
         for array, matrix in matrices(net):
-            array.follow(matrix)
+            array.follow(matrix, sure=True)
             self._sums += _sums(array.stored(matrix)), _sums(array.gamma)
 
     @functools.cached_property

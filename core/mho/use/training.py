@@ -40,7 +40,7 @@ class Attached:
         if not any(p in ours for group in self.optimizer.param_groups for p in group["params"]):
             raise MhoError("the optimizer trains no parameter of this network: make it from net.parameters() of this one")
         for array, matrix in matrices(net):
-            array.follow(matrix)
+            array.follow(matrix, sure=True)
             array.attached_as = id(array)
         self.methods: list[TrainingHooks] = []
         self._ranges: list[tuple[Tensor, Tensor]] = []  # input ranges and their values before a step that would decay them

@@ -139,7 +139,8 @@ class Backward:
     def _ends(self, beyond: Tensor) -> Tensor:
         """The DAC's values of clipped inputs: 1 above the range, the lowest below it. What a `transfer` makes of them is passed
         straight through."""
-        return beyond.clamp(min=round(self.product.view.dac.lowest * self.top) / self.top)
+        lowest = round(self.product.view.dac.lowest * self.top) / self.top
+        return beyond if lowest == -1 else beyond.clamp(min=lowest)
 
     def _once(self, values: Tensor) -> Tensor:
         """The inputs of the product, of which only codes have been kept: whoever differentiates the gradient of the weights by
@@ -186,7 +187,7 @@ class Backward:
         ) -> tuple[Tensor, Tensor | None]:
             beyond = clipped.to(g.dtype)
             gx = torch.where(beyond != 0, 0, g / span)
-            return gx, ranges(g, self._ends(beyond), beyond.abs(), alpha, decay) if learned else None
+            return gx, ranges(g, self._ends(beyond), beyond, alpha, decay) if learned else None
 
         def ranges(g: Tensor, ends: Tensor, beyond: Tensor, alpha: Tensor, decay: float) -> Tensor:
             galpha, start = [], 0
@@ -220,7 +221,7 @@ class Backward:
                 self.source.add_up(gx, part, c, t)
                 if self.wanted.alpha:
                     beyond = self.source.rows(clipped, c, t).to(part.dtype)
-                    sums.append(clipping(*(v[:, None] for v in (part, self._ends(beyond), beyond.abs()))))
+                    sums.append(clipping(*(v[:, None] for v in (part, self._ends(beyond), beyond))))
             if self.wanted.alpha:
                 asks, outside = (torch.cat(v) for v in zip(*sums))
                 galpha.append(range_step(asks, outside, alpha[t : t + 1], self.product.call.decay, rows))
@@ -243,7 +244,7 @@ class Backward:
             self.source.add_up_all(gx, part, c)
             if self.wanted.alpha:
                 beyond = beyond.to(part.dtype)
-                sums.append(clipping(*(v.permute(2, 0, 1) for v in (part, self._ends(beyond), beyond.abs()))))
+                sums.append(clipping(*(v.permute(2, 0, 1) for v in (part, self._ends(beyond), beyond))))
         if not self.wanted.alpha:
             return None
         asks, count = (torch.cat(v) for v in zip(*sums))
