@@ -17,8 +17,8 @@ from mho.config import registry
 from mho.config.changes import changed_by
 from mho.config.distributions import unmet
 from mho.config.inherit import Files
-from mho.config.recipe import Backward, TrainingSpec
-from mho.config.schema import KEY_ERROR, RULE_ERROR, Field, Strict, kind_form, suggest
+from mho.config.recipe import FENG, Backward, TrainingSpec
+from mho.config.schema import KEY_ERROR, RASCH, RULE_ERROR, Field, Strict, kind_form, suggest
 from mho.config.tilespec import CONVERTERS, TileSpec
 from mho.config.units import Seconds
 from mho.config.yamltext import Node, dotted, parse, parse_value, read, write
@@ -33,15 +33,13 @@ _TILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 class LayerRule(Strict):
     """Which layers go on which tile. The first rule that matches a layer counts."""
 
-    match: str = Field(min_length=1, source="mho")
-    """shell pattern over dotted module names, e.g. 'layer1.*', or 're:' and a regular expression"""
+    match: str = Field(min_length=1, source="mho", description="shell pattern over names, 'layer1.*', or 're:' and an expression")
     tile: str = Field(source="mho", description="a tile of this file, a preset (its default tile), or digital")
     type: str | None = Field(None, source="mho", description="only layers of this class, e.g. Linear; shell pattern")
-    backward: Backward | None = Field(None, source="Feng et al. 2025")
-    """how gradients pass through these layers; none: as `training:` says"""
+    backward: Backward | None = Field(None, source=FENG, description="how gradients pass these layers; none: as in `training:`")
     min_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at least this many")
     max_params: int | None = Field(None, ge=0, unit="1", source="mho", description="only layers with at most this many")
-    position: Literal["first", "last"] | None = Field(None, source="Rasch et al. 2023, A.2.7")
+    position: Literal["first", "last"] | None = Field(None, source=f"{RASCH}, A.2.7")
     """only the first or the last of the layers that the rest of the rule is about, in the order of the model"""
 
     @field_validator("match")
@@ -81,13 +79,11 @@ class Hardware(Tabular, Strict):
     precision: Literal["auto", "int8", "fp32-main", "fp32", "reference"] = Field("auto", source="mho")
     """arithmetic of the simulation; auto: integers where inputs have at most 8 bits and the processor is fast at them
     (docs/speed.md); reference: stage after stage in fp32 or fp64"""
-    compile: bool = Field(False, source="mho")
-    """compile the pointwise work of the fast path with torch.compile; needs a C++ compiler (docs/speed.md)"""
+    compile: bool = Field(False, source="mho", description="compile pointwise work of the fast path; needs a C++ compiler")
     tiles: dict[str, TileSpec] = Field({}, source="mho", description="tile types by name")
     layers: tuple[LayerRule, ...] = Field((), source="mho", description="rules: which layers go on which tile")
-    training: TrainingSpec = Field(TrainingSpec(), source="Rasch et al. 2023, Methods, HWA training")
-    """hardware-aware training"""
-    times: tuple[Seconds, ...] = Field((1.0, 3600.0, 86400.0, 31536000.0), ge=0, min_length=1, source="Rasch et al. 2023, Fig. 3")
+    training: TrainingSpec = Field(TrainingSpec(), source=f"{RASCH}, HWA training", description="hardware-aware training")
+    times: tuple[Seconds, ...] = Field((1.0, 3600.0, 86400.0, 31536000.0), ge=0, min_length=1, source=f"{RASCH}, Fig. 3")
     """when to evaluate, after programming"""
 
     _rule_marks: tuple[Mark, ...] = ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, model_validator
 
 from mho.config import registry
-from mho.config.schema import Field, Kinded, Strict
+from mho.config.schema import RASCH, Field, Kinded, Strict
 from mho.config.slots import SECTIONS, SURROGATE, TRAINING, Section
 from mho.config.units import Sigmas, Span
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Where the methods and their defaults come from.
-RASCH = "Rasch et al. 2023"
 FENG = "Feng et al. 2025"
 INJECTION = f"{RASCH}, Methods, Re-training with weight noise injection"
 CLIPPING = f"{RASCH}, Methods, Weight mapping and clipping"
@@ -127,12 +126,10 @@ class TrainingSpec(Strict):
     inject: InjectSpec | None = Field(InjectSpec(), source=INJECTION, description="weight noise while training")
     clip: float | Sigmas | None = Field(1.0, gt=0, unit="1", source=CLIPPING)
     """after every step, clip the mapped weights at this value or at this many sigma"""
-    remap: Span | None = Field(None, source=CLIPPING)
-    """map the weights anew this often, so that columns use the full range"""
+    remap: Span | None = Field(None, source=CLIPPING, description="map weights anew this often: columns use the full range again")
     out_scale: Literal["fixed", "tile", "column", "both"] = Field("fixed", source=FACTORS)
     """train a digital output factor for every tile (kappa), every column of every tile, both, or none"""
-    auto_scale: bool = Field(False, source=FACTORS)
-    """learn column factors in units of sqrt(3/n), so that they have similar magnitudes everywhere"""
+    auto_scale: bool = Field(False, source=FACTORS, description="column factors in units of sqrt(3/n), of like size everywhere")
     drop_connect: float = Field(0.0, ge=0, lt=1, unit="1", source=f"{RASCH}, A.2.7")
     """share of the weights set to 0 in each mini-batch"""
     range_decay: float = Field(0.001, ge=0, unit="1", source=f"{RASCH}, Methods, Learning the input range")
@@ -141,8 +138,7 @@ class TrainingSpec(Strict):
     """training methods of plugins, in the order in which they act"""
     epochs: int | None = Field(None, ge=0, unit="1", source="mho", description="passes over the data; none: the task says")
     lr: float | None = Field(None, gt=0, unit="1", source="mho", description="learning rate; none: the task says")
-    optimizer: Literal["adam", "adamw", "sgd"] | None = Field(None, source="mho")
-    """torch optimizer; none: the task says"""
+    optimizer: Literal["adam", "adamw", "sgd"] | None = Field(None, source="mho", description="torch optimizer; none: the task's")
     weight_decay: float | None = Field(None, ge=0, unit="1", source=FACTORS, description="of the optimizer; none: the task says")
 
     @classmethod

@@ -21,6 +21,7 @@ from mho.ground.renames import present
 # about values that are each fine but not together, or not here: what a JSON schema cannot say.
 VALUE_ERROR, KEY_ERROR, RULE_ERROR = "mho", "mho_key", "mho_rule"
 MANY = 100  # mistakes of one part that are described
+RASCH = "Rasch et al. 2023"  # the model that the core carries out
 _KIND = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 

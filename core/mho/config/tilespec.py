@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import field_validator, model_validator
 
 from mho.config import registry
-from mho.config.schema import Field, Kinded, Strict, kind_form, suggest
+from mho.config.schema import RASCH, Field, Kinded, Strict, kind_form, suggest
 from mho.config.slots import CORRECTION, EFFECT, SLOTS
 from mho.config.units import MicroSiemens
 
@@ -19,11 +19,10 @@ Factor = Annotated[float, Field(ge=0)]
 class DeviceSpec(Strict):
     """The conductance range of one device, and how many devices hold a weight, or a slice of one."""
 
-    g_min: MicroSiemens = Field(0.0, ge=0, unit="uS", source="Rasch et al. 2023, Eq. 12")
+    g_min: MicroSiemens = Field(0.0, ge=0, unit="uS", source=f"{RASCH}, Eq. 12")
     """conductance of weight 0; above 0 needs pair: both, or single"""
-    g_max: MicroSiemens = Field(25.0, gt=0, unit="uS", source="Rasch et al. 2023, Table A.1")
-    """conductance of the largest weight"""
-    pair: Literal["active", "both", "single"] = Field("active", source="Rasch et al. 2023, Methods, Weight programming")
+    g_max: MicroSiemens = Field(25.0, gt=0, unit="uS", source=f"{RASCH}, Table A.1", description="conductance of a full weight")
+    pair: Literal["active", "both", "single"] = Field("active", source=f"{RASCH}, Methods, Weight programming")
     """active: model only the device of a weight's sign; both: model the idle device too; single: one device,
     for mappings without negative slices"""
 
@@ -39,28 +38,23 @@ class DeviceSpec(Strict):
 class TileSpec(Strict):
     """One type of crossbar tile with everything around it."""
 
-    rows: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1", description="inputs of a tile")
-    columns: int = Field(512, ge=1, unit="1", source="Rasch et al. 2023, Table A.1", description="outputs of a tile")
-    split: Literal["channel", "row"] = Field("channel", source="Rasch et al. 2023, Table 1")
+    rows: int = Field(512, ge=1, unit="1", source=f"{RASCH}, Table A.1", description="inputs of a tile")
+    columns: int = Field(512, ge=1, unit="1", source=f"{RASCH}, Table A.1", description="outputs of a tile")
+    split: Literal["channel", "row"] = Field("channel", source=f"{RASCH}, Table 1")
     """cut weight matrices by whole input channels (linear layers: by rows), or always by rows"""
     device: DeviceSpec = Field(DeviceSpec(), description="the conductance range of a device")
-    mapping: Annotated[Kinded, SLOTS["mapping"]] = Field(
-        "mho.per_column", validate_default=True, source="Rasch et al. 2023, Eq. 21"
-    )
+    mapping: Annotated[Kinded, SLOTS["mapping"]] = Field("mho.per_column", validate_default=True, source=f"{RASCH}, Eq. 21")
     """from weights to target conductances"""
-    dac: Annotated[Kinded, SLOTS["dac"]] | None = Field(None, source="Rasch et al. 2023, Eq. 3")
+    dac: Annotated[Kinded, SLOTS["dac"]] | None = Field(None, source=f"{RASCH}, Eq. 3")
     """digital-to-analog converters of the inputs; none: ideal"""
-    adc: Annotated[Kinded, SLOTS["adc"]] | None = Field(None, source="Rasch et al. 2023, Eq. 5")
+    adc: Annotated[Kinded, SLOTS["adc"]] | None = Field(None, source=f"{RASCH}, Eq. 5")
     """analog-to-digital converters of the outputs; none: ideal"""
-    nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field(())
-    """effects; inside a stage they act in this order, noise behind the others"""
-    scale: dict[str, Factor] = Field({}, source="Rasch et al. 2023, Figs. 4, 5")
+    nonidealities: tuple[Annotated[Kinded, EFFECT], ...] = Field((), description="effects, in their order in a stage, noise last")
+    scale: dict[str, Factor] = Field({}, source=f"{RASCH}, Figs. 4, 5")
     """factors on the strength of effects, by kind or by family, e.g. {pcm: 3} for all PCM effects"""
     corrections: tuple[Annotated[Kinded, CORRECTION], ...] = Field((), source="mho")
     """what the digital side repairs around the tiles; fitted by calibration"""
-    compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(
-        None, source="Rasch et al. 2023, Methods, Drift compensation"
-    )
+    compensation: Annotated[Kinded, SLOTS["compensation"]] | None = Field(None, source=f"{RASCH}, Methods, Drift compensation")
     """digital drift compensation; none: off"""
 
     @field_validator("scale", mode="before")

@@ -67,17 +67,23 @@ class CorrectionModule(nn.Module):
         return y
 
     def fit(self, x: Tensor, w: Tensor, y: Outputs) -> None:
-        """Set the tensors from inputs x [vector, in] and weights w as corrections listed before leave them; y() [vector, out]
-        is what the tiles give for them as they are now, on the chip that is on or with target weights, in front of `outputs`
-        of corrections. The mapping follows new `weights` after `fit`, so ask for y() before a tensor changes. Corrections
-        that write `inputs` or `weights` are fitted before input ranges are chosen, without a chip; all others after it."""
+        """Set the tensors from inputs x [vector, in] and weights w of the layer; y() [vector, out] is what the tiles give for x
+        as they are now, on the chip that is on or with target weights, in front of `outputs` of corrections. Corrections that
+        write `inputs` or `weights` are fitted before input ranges are chosen, without a chip, to x and w as those listed before
+        leave them; the mapping follows new `weights` after `fit`, so ask for y() before a tensor changes."""
 
-    def repair(self, read: Read) -> tuple[Tensor, Tensor] | None:
-        """Gain and offset [out] of the digital outputs of one chip, asked for when it has been programmed and whenever it has
-        aged; they go with the chip. None: as they are. read(x) is the trace of its tiles (`TileArray.trace`) for inputs
-        x [vector, in] of the layer, with `given` [vector, tile, row], the inputs of the DACs, and `exact` [vector, out], what
-        ideal tiles would give. Of several corrections the last that says something counts."""
+    def repair(self, read: Read) -> tuple[Tensor, ...] | None:
+        """What `repaired` has to know of one chip, asked for when it has been programmed and whenever it has aged; it goes with
+        the chip. None: nothing. read(x) is the trace of its tiles (`TileArray.trace`) for inputs x [vector, in] of the layer,
+        with `given` [vector, tile, row], the inputs of the DACs, and `exact` [vector, out], what ideal tiles would give. Of
+        several corrections the last that says something counts."""
         return None
+
+    def repaired(self, y: Tensor, x: Outputs, found: tuple[Tensor, ...]) -> Tensor:
+        """y [vector, out], the digital outputs of the tiles, with what `repair` found for this chip, by default gain and offset
+        [out]; x() as in `outputs`, which comes next."""
+        gain, offset = found
+        return y * gain.to(y.dtype) + offset.to(y.dtype)
 
     @property
     def acts_before(self) -> bool:

@@ -110,7 +110,8 @@ class TileArray(Mapped, Member):
         else:
             y = self._analog(given, weight, drawn).to(given.image.dtype)
             if self.deployed and self.chip is not None and self.chip.repair is not None:
-                y = y * self.chip.repair[0].to(y.dtype) + self.chip.repair[1].to(y.dtype)
+                of, found = self.chip.repair
+                y = cast(CorrectionModule, self.corrections[of]).repaired(y, layer.rows, found)
             if not (self.training or torch.compiler.is_compiling() or transformed()) and self.watch.due(self):
                 self.watch.look(self, given, weight)
         for c in self.corrections:
@@ -132,7 +133,8 @@ class TileArray(Mapped, Member):
     @torch.no_grad()
     def fit_corrections(self, x: Tensor, weight: Tensor, before: bool) -> None:
         """Fit the corrections that act `before` the tiles, or those that do not, in their order, to inputs x [vector, in] of the
-        layer; the mapping follows their weights. They see x and the weights in fp32, or in fp64 where the layer has it."""
+        layer; the mapping follows their weights. They see x and the weights in fp32, or in fp64 where the layer has it: the
+        former as corrections listed before leave them."""
         x, weight = (t.to(torch.promote_types(weight.dtype, torch.float32)) for t in (x, weight))
         given, w = Patches(x), weight
         for c in self.corrections:
@@ -140,7 +142,8 @@ class TileArray(Mapped, Member):
                 c.fit(given.rows(), w, lambda: self.trace(self.dac_inputs(Patches(x)).rows(), weight, "fit")["outputs"])
                 if before:
                     self.remap(weight)
-            given, w = self._corrected(c, given), c.weights(w)
+            if before:
+                given, w = self._corrected(c, given), c.weights(w)
 
     def _analog(self, x: Patches, weight: Tensor, drawn: Drawn | None) -> Tensor:
         """What the tiles make of it, [vector, out], with the gradient that the training recipe asks for."""
@@ -379,9 +382,9 @@ class TileArray(Mapped, Member):
                 gain = compensation.gain(chip.reference, now, geometry) if t and chip.reference is not None else None
                 chip = replace(chip, gain=gain, reference=chip.reference if t else now)
             self.chip = chip
-            for c in self.corrections:
-                if (repair := c.repair(self._read)) is not None:
-                    chip = replace(chip, repair=repair)
+            for k, c in enumerate(self.corrections):
+                if (found := c.repair(self._read)) is not None:
+                    chip = replace(chip, repair=(k, found))
         finally:
             self.training = training
         self.chip = chip

@@ -33,7 +33,7 @@ class Programmed:
     reference   [vector, tile, out] the read-out of the drift compensation right after programming
     range       [tile, 1] the input ranges that a file brought along; None where those of the network are used
     gain        [tile, out] of the compensation; None where the gain is 1
-    repair      gain and offset [out] of the digital outputs, which corrections have found at this age
+    repair      which correction has found something at this age, and what (`CorrectionModule.repair`)
     coded       what a back-end keeps of `weights`
     """
 
@@ -49,7 +49,7 @@ class Programmed:
     reference: Tensor | None = None
     range: Tensor | None = None
     gain: Tensor | None = None
-    repair: tuple[Tensor, Tensor] | None = None
+    repair: tuple[int, tuple[Tensor, ...]] | None = None
     coded: dict[str, Any] = field(default_factory=dict)
 
     def at(self, t: float, weights: Tensor) -> Programmed:
@@ -78,7 +78,7 @@ class Programmed:
 
         tensors = {n: move(v) for n, v in vars(self).items() if isinstance(v, Tensor)}
         constants = {k: {n: move(v) for n, v in names.items()} for k, names in self.constants.items()}
-        repair = None if self.repair is None else (move(self.repair[0]), move(self.repair[1]))
+        repair = None if self.repair is None else (self.repair[0], tuple(map(move, self.repair[1])))
         return replace(
             self, **tensors, constants=constants, repair=repair, of=None, coded={}
         )  # `of` was computed in another type

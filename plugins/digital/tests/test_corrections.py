@@ -3,10 +3,11 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from mho_digital.adapters import Adapter
-from mho_digital.corrections import Affine, ChannelScaling, GainAndOffset, OutlierChannels
+from mho_digital.corrections import Affine, ChannelScaling, GainAndOffset, OutlierChannels, directions, fitted
 from mho_kit import CorrectionContract
 from mho_kit.fixtures import needs
 from torch import nn
@@ -24,6 +25,10 @@ class TestOutliers(CorrectionContract):
 
 class TestAffine(CorrectionContract):
     spec = Affine(vectors=8)
+
+
+class TestAffineWithDirections(CorrectionContract):
+    spec = Affine(vectors=32, rank=3)
 
 
 class TestAdapter(CorrectionContract):
@@ -110,7 +115,7 @@ def test_gains_and_offsets_are_read_from_the_chip(skewed):
     mho.program(net, seed=0)
     assert error(net, layer, x) < 1e-4
     gamma = net.tiles.chip.gamma[0]
-    gain, offset = net.tiles.chip.repair
+    gain, offset, _ = net.tiles.chip.repair[1]
     assert torch.allclose(gain, 1 / torch.linspace(0.3, 0.8, 6), rtol=1e-3)
     assert torch.allclose(offset, -gain * gamma * torch.linspace(-0.2, 0.2, 6), atol=1e-3)
     mho.unprogram(net)
@@ -150,7 +155,7 @@ def test_a_noisy_read_shrinks_the_gain_to_what_minimises_the_error(skewed):
     net = mho.to_analog(layer, skewed(noise=0.3)).eval().requires_grad_(False)
     mho.calibrate(net, [x])
     mho.program(net, seed=0)
-    gain = float(net.tiles.chip.repair[0])
+    gain = float(net.tiles.chip.repair[1][0])
     assert gain == pytest.approx(0.3 / (0.09 + 0.09), abs=4.42 * 0.12)  # std of a slope of 256 points: 0.1
 
 
@@ -172,7 +177,7 @@ def test_drift_is_repaired_again_at_every_age_and_saved_with_the_chip(tmp_path):
     y, repair = net(x), net.tiles.chip.repair
     mho.unprogram(net)
     mho.load_chip(net, tmp_path / "chip")
-    assert all(torch.equal(a, b) for a, b in zip(net.tiles.chip.repair, repair)) and net(x).shape == y.shape
+    assert all(torch.equal(a, b) for a, b in zip(net.tiles.chip.repair[1], repair[1])) and net(x).shape == y.shape
 
 
 def test_a_chip_of_a_network_in_training_is_read_as_it_is_deployed():
@@ -184,7 +189,7 @@ def test_a_chip_of_a_network_in_training_is_read_as_it_is_deployed():
     for mode in (True, False):
         net.train(mode)
         mho.program(net, seed=3).age("1 year")
-        repairs.append(net.tiles.chip.repair)
+        repairs.append(net.tiles.chip.repair[1])
         assert net.tiles.training is mode
     assert torch.equal(repairs[0][0], repairs[1][0]) and torch.equal(repairs[0][1], repairs[1][1])
 
@@ -199,7 +204,7 @@ def test_clipped_vectors_do_not_rule_the_fit(skewed):
     mho.program(net, seed=0)
     good = x[1::10]
     assert error(net, layer, good) < 0.05
-    assert torch.allclose(net.tiles.chip.repair[0], 1 / torch.linspace(0.3, 0.8, 6), rtol=0.05)
+    assert torch.allclose(net.tiles.chip.repair[1][0], 1 / torch.linspace(0.3, 0.8, 6), rtol=0.05)
 
 
 def test_vectors_without_outputs_and_huge_ones_do_not_rule_the_fit(skewed):
@@ -211,7 +216,7 @@ def test_vectors_without_outputs_and_huge_ones_do_not_rule_the_fit(skewed):
     net = mho.to_analog(layer, skewed(noise=0.05)).eval().requires_grad_(False)
     mho.calibrate(net, [x])
     mho.program(net, seed=0)
-    assert torch.allclose(net.tiles.chip.repair[0], 1 / torch.linspace(0.3, 0.8, 6), rtol=0.05)
+    assert torch.allclose(net.tiles.chip.repair[1][0], 1 / torch.linspace(0.3, 0.8, 6), rtol=0.05)
 
 
 def test_a_fit_that_does_not_help_on_the_other_half_is_not_taken(skewed):
@@ -222,4 +227,83 @@ def test_a_fit_that_does_not_help_on_the_other_half_is_not_taken(skewed):
     mho.calibrate(net, [x])
     mho.program(net, seed=0)
     before = net.tiles.chip.repair
-    assert before is None or torch.allclose(before[0], torch.ones(6), atol=1e-3)
+    assert before is None or torch.allclose(before[1][0], torch.ones(6), atol=1e-3)
+
+
+def test_gains_are_read_with_the_vectors_that_the_layer_is_given(skewed):
+    """Behind other corrections of the inputs, calibration vectors are still those of the layer: they are scaled once."""
+    layer, x = nn.Linear(30, 6, bias=False), torch.randn(300, 30, generator=torch.Generator().manual_seed(0))
+    x *= torch.logspace(-2, 2, 30)
+    data = skewed().to_data()
+    data["tiles"]["t"]["corrections"].insert(0, {"kind": "digital.channel_scaling"})
+    net = mho.to_analog(layer, mho.Hardware.from_data(data)).eval().requires_grad_(False)
+    mho.calibrate(net, [x])
+    scaling, affine = net.tiles.corrections
+    assert (scaling.scale != 1).all()
+    kept = affine.bits[: int(affine.count)].view(torch.bfloat16)
+    assert torch.equal(kept, x[: len(kept)].to(torch.bfloat16))
+    mho.program(net, seed=0)
+    assert error(net, layer, x) < 1e-3
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_the_joint_fit_is_the_least_squares_solution_of_every_output(rank):
+    """g y_j + z b + o against numpy's solution for the columns [y_j, z, 1] of one output after the other, in fp64"""
+    generator = torch.Generator().manual_seed(0)
+    y, t, z = (torch.randn(50, n, generator=generator, dtype=torch.float64) for n in (4, 4, rank))
+    weight = torch.rand(50, generator=generator, dtype=torch.float64) + 0.1
+    g, o, b = fitted(y, t, weight, z)
+    root = weight.sqrt().numpy()[:, None]
+    for j in range(4):
+        columns = np.concatenate([y[:, j : j + 1], z, np.ones((50, 1))], 1) * root
+        exact = np.linalg.lstsq(columns, t[:, j].numpy() * root[:, 0], rcond=None)[0]
+        assert np.allclose([g[j], *b[:, j], o[j]], exact, atol=1e-10)
+
+
+def test_directions_are_those_of_a_singular_value_decomposition():
+    """x of rank 4 in 12 channels, equally long vectors: right singular vectors over singular values of centred x; no fifth"""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((40, 4), (4, 12)))
+    x = a @ b
+    x /= x.norm(dim=1, keepdim=True)
+    centred = x - x.mean(0)
+    _, s, vh = torch.linalg.svd(centred)
+    found = directions(x, 5)
+    assert torch.allclose(found[:, :4].abs(), (vh[:4].T / s[:4]).abs(), rtol=1e-6, atol=1e-9) and not found[:, 4].any()
+    assert torch.allclose((centred @ found[:, :4]).norm(dim=0), torch.ones(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_errors_along_the_directions_of_the_inputs_are_repaired(grouped):
+    """Inputs of rank 3: whatever the cells of a chip make of them, rank 3 holds it; gains and offsets do not"""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 3, generator=generator) @ torch.randn(3, 32, generator=generator) + 0.5
+    layer, given = nn.Linear(32, 8), x
+    if grouped:
+        layer, given = nn.Conv1d(32, 8, 1, groups=2), x[:, :, None]
+    errors = {}
+    for rank in (0, 3):
+        changes = [f"tiles.afm.corrections=[{{kind: digital.affine, rank: {rank}}}]", "tiles.afm.dac=none", "tiles.afm.adc=none"]
+        net = mho.to_analog(layer, mho.load("pcm.afm2025", set=changes)).eval().requires_grad_(False)
+        mho.calibrate(net, [given])
+        mho.program(net, seed=0)
+        errors[rank] = error(net, layer, given)
+        (part,) = net.tiles.corrections
+        assert part.operations == rank * (32 + 8)
+    assert errors[3] < 0.005 < 0.02 < errors[0]
+
+
+def test_a_rank_is_read_again_at_every_age_and_saved_with_the_network(tmp_path):
+    layer, x = nn.Linear(64, 16), torch.randn(300, 4, generator=torch.Generator().manual_seed(0)) @ torch.randn(4, 64)
+    errors = {}
+    for rank in (0, 8):
+        hw = mho.load("pcm.standard", set=[f"tiles.pcm.corrections=[{{kind: digital.affine, rank: {rank}}}]"])
+        net = mho.to_analog(layer, hw).eval().requires_grad_(False)
+        mho.calibrate(net, [x])
+        mho.save_model(net, tmp_path / "net.safetensors")
+        again = mho.load_model(mho.to_analog(layer, hw).eval(), tmp_path / "net.safetensors")
+        for n in (net, again):
+            mho.program(n, seed=0, age="1 year")
+        assert torch.equal(net(x), again(x))
+        errors[rank] = error(net, layer, x)
+    assert errors[8] < 0.8 * errors[0]

@@ -24,8 +24,7 @@ class IRDropNodal(Nonideality, kind="circuit.ir_drop_nodal"):
     source = "Kirchhoff's laws; wire resistance of Rasch et al. 2023"
     bibtex = RASCH_BIBTEX
 
-    r_word: Ohms = Field(0.35, ge=0, source=f"{RASCH}, Table A.1 (bit line)")
-    """word-line resistance between two cells"""
+    r_word: Ohms = Field(0.35, ge=0, source=f"{RASCH}, Table A.1 (bit line)", description="word-line resistance between cells")
     r_bit: Ohms = Field(0.35, ge=0, description="bit-line resistance between two cells", source=f"{RASCH}, Table A.1")
     r_driver: Ohms = Field(0.0, ge=0, description="output resistance of a row driver", source="ideal driver")
     r_sense: Ohms = Field(0.0, ge=0, description="input resistance of a sense amplifier", source="ideal virtual ground")

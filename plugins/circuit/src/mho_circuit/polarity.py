@@ -8,6 +8,8 @@ from torch import Tensor
 from mho import Field, Nonideality, Site, product
 from mho_circuit.sources import RASCH, RASCH_BIBTEX
 
+POLARITY = f"{RASCH}, Methods, PCM polarity"
+
 
 class PolarityAsymmetry(Nonideality, kind="circuit.polarity_asymmetry"):
     """A device conducts differently when its read current is reversed: negative inputs see w_ij (1 + a_ij),
@@ -17,12 +19,11 @@ class PolarityAsymmetry(Nonideality, kind="circuit.polarity_asymmetry"):
     conducts too: w_ij a_ij becomes g+ a+ - g- a-.
     """
 
-    source = f"{RASCH}, Methods, PCM polarity"
+    source = POLARITY
     bibtex = RASCH_BIBTEX
     strength: ClassVar[str] = "std"
 
-    std: float = Field(0.05, ge=0, unit="1", source=f"{RASCH}, Methods, PCM polarity")
-    """spread sigma_a of the relative difference"""
+    std: float = Field(0.05, ge=0, unit="1", source=POLARITY, description="spread sigma_a of the relative difference")
 
     def accumulate(self, y: Tensor, x: Tensor, w: Tensor, site: Site) -> Tensor:
         a = self.std * site.randn_like(w, per="chip", name="a")
@@ -45,8 +46,7 @@ class TwoPhase(Nonideality, kind="circuit.two_phase"):
     bibtex = RASCH_BIBTEX
     strength = None
 
-    sum: Literal["analog", "digital"] = Field("analog", source=f"{RASCH}, Methods, PCM polarity")
-    """sum the phases in front of the ADC, or convert each"""
+    sum: Literal["analog", "digital"] = Field("analog", source=POLARITY, description="sum phases before the ADC, or convert each")
 
     @property
     def apart(self) -> bool:

@@ -35,8 +35,7 @@ class CostRow(_About):
     area        of one macro, cell, row driver, ADC, digital unit
     """
 
-    name: str = Field(min_length=1)
-    """the component; of rows with one name, that with the fewest bits that suffice counts"""
+    name: str = Field(min_length=1, description="the component; of rows of one name, that with the fewest sufficient bits")
     per: Per = Field(description="what is counted; operation: one of the 2 rows columns operations of a macro's product")
     energy: float | None = Field(None, ge=0, unit="pJ", description="energy of one")
     split: dict[str, float] = Field({}, description="parts of the energy in pJ, by name, where the source tells them apart")

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mho import Hardware
-from mho.effects import draws, product
+from mho.effects import CorrectionModule, draws, product
 from mho.ground import MhoError, Table, Tabular, percent
 from mho.tile import Patches, TileArray
 from mho.use import chip_on, matrices, session_of
 from mho_digital import corrections
 from mho_digital.choice import macs
-from mho_digital.corrections import Affine, ChannelScaling, OutlierChannels, Outliers, Scaling, fitted, relative, sizes
+from mho_digital.corrections import Affine, ChannelScaling, GainAndOffset, OutlierChannels, Outliers, Scaling
 
-MIGRATIONS = ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6")  # lambda of channel scaling (NORA)
-FIRST = 2  # of them that is tried first
+MIGRATIONS = ("0.2", "0.3", "0.4", "0.5")  # lambda of channel scaling (NORA)
 BALANCES = ("range", "energy")  # of the inputs, that noise is proportional to
 STARTS = (0.0, 0.25, 0.5, 0.75)  # of the descent to balanced scales: lambda of NORA
 STEPS, RATE, OUTPUTS = 30, 0.1, 512  # steps of Adam, the first step, outputs that it sees
 FACTORS = (6.0, 3.0, 2.0, 1.5)  # of the quantile, from which on channels are digital; rising cost
+RANKS = (4, 8, 16)  # of what is read from the chip along the directions of the inputs; rising cost
 MARGIN = 0.98  # of the error without, that scaling has to reach: it costs a multiplication for every input
 STEP = 2**-0.5  # between input ranges, from the largest input down
 WORSE = 3  # ranges in a row that may be worse before the search ends
-REMEDIES = (OutlierChannels, ChannelScaling, Affine)
+Part = TypeVar("Part", bound=CorrectionModule)
 VECTORS = 192  # of the inputs, that ways are compared on
 SHARES = (1.0, 0.84, 0.71, 0.59)  # of the conductance range of a column, that are tried
 CHIPS = 2  # that they are tried on
@@ -48,6 +48,7 @@ class Remedy:
     share: float  # of the multiply-adds of this matrix that are digital
     range: float | None  # the input range as a share of the largest input; None: not changed
     columns: float = 1.0  # the mean share of the largest weight that fills the conductance range
+    rank: int = 0  # directions of the inputs whose errors are repaired
 
 
 class Remedies(Tabular, tuple[Remedy, ...]):
@@ -62,13 +63,15 @@ class Remedies(Tabular, tuple[Remedy, ...]):
                 percent(r.before),
                 percent(r.after),
                 r.scaling,
-                f"{r.channels} ({percent(r.share, 2)} %)" if r.channels else "",
+                str(r.channels or ""),
+                str(r.rank or ""),
+                f"{percent(r.share, 2)} %" if r.share else "",
                 "" if r.range is None else f"{r.range:.2f} max",
                 "" if r.columns == 1 else f"{r.columns:.2f} max",
             )
             for r in self
         ]
-        head = ["matrix", "error % before", "after", "scaling", "digital channels", "input range", "conductance range"]
+        head = ["matrix", "error % before", "after", "scaling", "channels", "rank", "digital", "input range", "conductance range"]
         return Table(head, rows, note=f"{len(self)} weight matrices, {percent(self.share, 2)} % of the multiply-adds digital")
 
 
@@ -76,14 +79,13 @@ class Remedies(Tabular, tuple[Remedy, ...]):
 class Found:
     """A way to run a matrix, its error, and what it costs."""
 
-    digital: Tensor
-    others: tuple[Tensor, ...]
+    tensors: tuple[Tensor, ...]  # those of `_tensors`
     remedy: Remedy
     macs: int  # digital multiply-adds for every vector
 
     @torch.no_grad()
     def put(self, array: TileArray, weight: Tensor) -> None:
-        for now, then in zip(_tensors(array), (self.digital, *self.others)):
+        for now, then in zip(_tensors(array), self.tensors):
             now.copy_(then)
         array.settle(weight)
 
@@ -95,12 +97,12 @@ def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Reme
         raise MhoError("method='auto' changes what is written to the tiles: take the chip off first, mho.unprogram(net)")
     if not (isinstance(budget, (int, float)) and 0 <= budget <= 1):
         raise MhoError(f"budget is a share of the multiply-adds, from 0 to 1, got {budget!r}")
-    equip(net)
+    equip(net, RANKS[-1] if budget else 0)
     hardware = session_of(net).hardware
     time = hardware.times[-1] if hardware is not None else 0.0
     weights = {a: w.detach() for a, w in matrices(net) if a in inputs}
     progress = tqdm(weights.items(), "calibration", leave=False, disable=len(weights) < 50)
-    found = {a: list(Search(a, w, inputs[a], time).levels(FACTORS if budget else ())) for a, w in progress}
+    found = {a: list(Search(a, w, inputs[a], time).levels(budget > 0)) for a, w in progress}
     total = sum(macs(a) for a in found)
     chosen = _within(found, budget * total)
     for array, f in chosen.items():
@@ -110,21 +112,25 @@ def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Reme
     return made
 
 
-def equip(net: nn.Module) -> None:
-    """Give every array the corrections that `auto` sets, where it lacks them, and let the hardware of the network say so."""
+def equip(net: nn.Module, rank: int) -> None:
+    """Give every array the corrections that `auto` sets, where it lacks them, with directions up to a `rank`; the hardware of
+    the network says so then."""
+    specs: tuple[Any, ...] = OutlierChannels(), ChannelScaling(), Affine(rank=rank)
     missing = set()
     for array, _ in matrices(net):
-        for kind in REMEDIES:
-            if not any(isinstance(c.spec, kind) for c in array.corrections):
-                array.corrections.append(cast(Any, kind)().module(array.matrix).to(array.gamma.device, array.gamma.dtype))
-                missing.add(kind.KIND)
+        for spec in specs:
+            if not any(isinstance(c.spec, type(spec)) for c in array.corrections):
+                array.corrections.append(made := spec.module(array.matrix).to(array.gamma.device, array.gamma.dtype))
+                missing.add(spec.KIND)
+                if isinstance(made, GainAndOffset):
+                    made.rank.zero_()
     session = session_of(net)
     if missing and session.hardware is not None:
         data = session.hardware.to_data()
         for tile in data["tiles"].values():
             own = tile.setdefault("corrections", [])
             new = missing.difference(c["kind"] for c in own)
-            tile["corrections"] = [*own, *({"kind": k.KIND} for k in REMEDIES if k.KIND in new)]
+            tile["corrections"] = [*own, *(s.model_dump() for s in specs if s.KIND in new)]
         session.hardware = Hardware.from_data(data)
 
 
@@ -137,9 +143,10 @@ class Search:
     x: Tensor
     time: float
 
-    def levels(self, factors: tuple[float, ...]) -> Iterator[Found]:
-        """The best way without digital channels, then those with more and more of them that lower the error further."""
-        array, outliers = self.array, _outliers(self.array)
+    def levels(self, more: bool) -> Iterator[Found]:
+        """The best way without digital operations; and if `more` may be, those with more and more digital channels, then
+        directions, that lower the error further."""
+        array, outliers, affine = self.array, _part(self.array, Outliers), _part(self.array, GainAndOffset)
         chip, before = array.chip, self.error()
         start = Remedy(array.name, before, before, "", 0, 0.0, None)
         best = self._found(start)
@@ -148,51 +155,43 @@ class Search:
         found = min(scaled, key=lambda f: f.remedy.after)
         best = self._with_columns(found if found.remedy.after < MARGIN * best.remedy.after else best)
         yield best
-        for factor in factors:
+        for factor in FACTORS if more else ():
             digital = outliers.chosen(self._x(), factor)
-            if torch.equal(digital, best.digital):
+            if torch.equal(digital, best.tensors[0]):
                 continue
             better = self._with_columns(self._way(digital, best.remedy.scaling, start))
             if better.remedy.after < best.remedy.after:
                 best = better
                 yield best
+        for rank in RANKS if more else ():
+            best.put(array, self.weight)
+            if int(affine.rank) < rank <= affine.spec.rank:
+                affine.rank.fill_(rank)
+                better = self._found(replace(best.remedy, after=self.error()))
+                if better.remedy.after < best.remedy.after:
+                    best = better
+                    yield best
         array.chip = chip
 
     def _scaled(self, digital: Tensor, start: Remedy) -> Iterator[Found]:
-        """Without scaling, with balanced channels, and where all vectors share one input range also with the scales of NORA: from
-        the middle of `MIGRATIONS` down and up, as long as the error falls."""
-        for scaling in ("", *BALANCES):
+        """Without scaling, with balanced channels, and where all vectors share one input range also with the scales of NORA."""
+        for scaling in ("", *BALANCES, *(MIGRATIONS if self.array.learns_range else ())):
             yield self._way(digital, scaling, start)
-        if not self.array.learns_range:
-            return
-        middle = best = self._way(digital, MIGRATIONS[FIRST], start)
-        yield middle
-        for side in (MIGRATIONS[FIRST - 1 :: -1], MIGRATIONS[FIRST + 1 :]):
-            last = middle
-            for migration in side:
-                way = self._way(digital, migration, start)
-                if way.remedy.after >= last.remedy.after:
-                    break
-                last = best = way
-                yield best
-            if best is not middle:  # the other side only leads away
-                return
 
     def _way(self, digital: Tensor, scaling: str, start: Remedy) -> Found:
         """With these digital channels, this scaling, and the best input range."""
-        array, outliers = self.array, _outliers(self.array)
+        array, outliers = self.array, _part(self.array, Outliers)
         outliers.digital.copy_(digital)
         cells, w = array.matrix.cells, outliers.weights(self._w())
         channels = outliers.inputs(self._x().unflatten(1, (-1, cells)).mT.flatten(0, 1))  # [vector * cell, channel]
-        given, scale = channels.unflatten(0, (-1, cells)).mT.flatten(1), _scaling(array).scale
+        given, scale = channels.unflatten(0, (-1, cells)).mT.flatten(1), _part(array, Scaling).scale
         scale.fill_(1)
         if scaling in BALANCES:
             scale.copy_(balanced(array, given, w, scaling))
         elif scaling:
-            scale.copy_(_scaling(array).scales(given, w, float(scaling)))
+            scale.copy_(_part(array, Scaling).scales(given, w, float(scaling)))
         array.remap(self.weight)
-        share = outliers.operations / macs(array)
-        return self._ranged(replace(start, scaling=scaling, channels=int(digital.sum()), share=share))
+        return self._ranged(replace(start, scaling=scaling, channels=int(digital.sum())))
 
     def _ranged(self, about: Remedy) -> Found:
         """With the best input range, where there is one to choose."""
@@ -218,14 +217,14 @@ class Search:
         start = columns(array, self.weight, x, array.gamma.clone())
         factor, errors = array.output_factor(), []
         exact = product(x, array.on_tiles(self._w())) * factor
-        weight = sizes(exact.flatten(1)) ** -2
+        weight = corrections.sizes(exact.flatten(1)) ** -2
         for share in SHARES:
             array.gamma.copy_(start * share)
             total, target = torch.zeros_like(start), product(x, array.normalised(self._w())) * (array.gamma * factor)
             for k in range(CHIPS):
                 self.program(k + 1)
                 y = array.trace(array.layout.join(x), self.weight, "auto")["digital"]
-                gain, offset = fitted(y.flatten(1), target.flatten(1), weight)
+                gain, offset, _ = corrections.fitted(y.flatten(1), target.flatten(1), weight)
                 left = (y.flatten(1) * gain + offset - exact.flatten(1)).square()
                 total += (left * weight[:, None]).mean(0).view_as(start)
             errors.append(total)
@@ -235,8 +234,9 @@ class Search:
         return found if found.remedy.after < best.remedy.after else best
 
     def _found(self, remedy: Remedy) -> Found:
-        digital, *others = (t.detach().clone() for t in _tensors(self.array))
-        return Found(digital, tuple(others), remedy, _outliers(self.array).operations)
+        affine, tensors = _part(self.array, GainAndOffset), tuple(t.detach().clone() for t in _tensors(self.array))
+        operations = _part(self.array, Outliers).operations + affine.operations
+        return Found(tensors, replace(remedy, share=operations / macs(self.array), rank=int(affine.rank)), operations)
 
     # -- measuring ----------------------------------------------------------------------------------------------
     def program(self, k: int = 0) -> None:
@@ -255,14 +255,15 @@ class Search:
         y = array.trace(given, self.weight, "auto", ranges)["outputs"]
         tiles = product(array.layout.cut(given), array.normalised(w)) * (array.gamma * array.output_factor())
         exact = array.layout.join_groups(array.layout.split_groups(x) @ w.mT)
-        size = sizes(exact)
+        size = corrections.sizes(exact)
         if len(x) < 2:
             return 0.0
+        z = x @ corrections.directions(x, int(_part(array, GainAndOffset).rank))
         halves, found = (slice(0, None, 2), slice(1, None, 2)), torch.zeros(2)
         for a, b in (halves, halves[::-1]):
-            gain, offset = fitted(y[a], array.layout.add_up(tiles)[a], size[a] ** -2)
-            repaired = self._behind(gain * y + offset)
-            found += torch.tensor([relative(z[b], exact[b], size[b]) / 2 for z in (self._behind(y), repaired)])
+            gain, offset, low = corrections.fitted(y[a], array.layout.add_up(tiles)[a], size[a] ** -2, z[a])
+            repaired = self._behind(gain * y + offset + z @ low)
+            found += torch.tensor([corrections.relative(z[b], exact[b], size[b]) / 2 for z in (self._behind(y), repaired)])
         return float(found.min())
 
     def _behind(self, y: Tensor) -> Tensor:
@@ -302,8 +303,8 @@ def balanced(array: TileArray, x: Tensor, w: Tensor, balance: str) -> Tensor:
     the size of the inputs: the sum over tiles of (sum_j max_k (s_k w_jk)^2) (mean_t a_t^2), with a_t^2 the largest
     (x_tk/s_k)^2 ("range": noise of the periphery) or their sum about the mean ("energy": noise of cells, of which offsets
     repair the mean), of vectors weighted by 1/max(|y|, median |y|)^2."""
-    layout, scaling, cells = array.layout, _scaling(array), array.matrix.cells
-    size = sizes(layout.join_groups(layout.split_groups(x) @ w.mT))[:, None]
+    layout, scaling, cells = array.layout, _part(array, Scaling), array.matrix.cells
+    size = corrections.sizes(layout.join_groups(layout.split_groups(x) @ w.mT))[:, None]
     if energy := balance == "energy":
         x = x - (x / size**2).sum(0) / (size**-2).sum()
     ws, xs = layout.cut_weight(w).square(), layout.cut(x / size).square()
@@ -344,12 +345,9 @@ def columns(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tens
 
 def _tensors(array: TileArray) -> tuple[Tensor, ...]:
     """Everything about an array that `auto` may change, with the digital channels first."""
-    return _outliers(array).digital, _scaling(array).scale, array.input_range, array.gamma
+    rank = _part(array, GainAndOffset).rank
+    return _part(array, Outliers).digital, _part(array, Scaling).scale, array.input_range, array.gamma, rank
 
 
-def _scaling(array: TileArray) -> Scaling:
-    return next(c for c in array.corrections if isinstance(c, Scaling))
-
-
-def _outliers(array: TileArray) -> Outliers:
-    return next(c for c in array.corrections if isinstance(c, Outliers))
+def _part(array: TileArray, kind: type[Part]) -> Part:
+    return next(c for c in array.corrections if isinstance(c, kind))

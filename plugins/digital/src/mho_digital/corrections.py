@@ -12,6 +12,7 @@ from mho.effects import CorrectionModule, Matrix, Outputs, Read
 
 NORA = "Hou et al. 2025 (NORA); Xiao et al. 2023 (SmoothQuant)"
 SCATTER = 1.01  # of the error, that a fit of half of the vectors may add
+STILL = 1e-10  # of the power of what moves: less is rounding
 LEAST, MOST = 1e-3, 1e3  # of a channel's scale: more than a converter of 10 bits can tell apart
 
 
@@ -139,51 +140,73 @@ class Affine(Correction, kind="digital.affine"):
     the fit (attention has both). Gain and offset fold into the digital scale and the bias that are there anyway. Vectors
     that the DAC clips are left out, for the same reason; and a layer takes the fit only if that of one half of the vectors
     does not raise the mean of |y - t|/max(|t|, median |t|) on the other half by more than its own scatter, 1 %.
+
+    With a `rank` r the fit is y -> g y + o + B P x: errors of the weights are regressed on the r principal directions P [r, in]
+    of the calibration vectors, which carry most of the energy of a transformer's activations. That is r (in + out) digital
+    multiply-adds for every vector, without any training.
     """
 
     source: ClassVar[str] = "mho; recalibration of a chip as in Chen et al. 2025"
     expected_failed_checks = {"never_waits_for_an_accelerator": "whether a fit is taken is decided once for every chip and age"}
+    rank: int = Field(0, ge=0, le=64, unit="1", description="directions of the inputs whose errors are repaired", source="mho")
     vectors: int = Field(256, ge=8, unit="1", description="calibration vectors that are kept", source="mho")
-    clipped: float = Field(0.01, ge=0, unit="1", source="mho")
-    """vectors are left out that lose more than this share of their energy"""
+    clipped: float = Field(0.01, ge=0, unit="1", source="mho", description="energy that a vector may lose before it is left out")
 
     def module(self, matrix: Matrix) -> GainAndOffset:
         return GainAndOffset(self, matrix)
 
 
 class GainAndOffset(CorrectionModule):
-    """`bits` [vector, in] are the first `count` calibration vectors, in bfloat16, which moving a network must not change."""
+    """`bits` [vector, in] are the first `count` calibration vectors, in bfloat16, which moving a network must not change; of the
+    `directions` [in, direction] the first `rank` are used."""
 
     bits: Tensor
     count: Tensor
+    directions: Tensor
+    rank: Tensor
     spec: Affine
 
     def __init__(self, spec: Affine, matrix: Matrix) -> None:
         super().__init__(spec, matrix)
         self.register_buffer("bits", torch.zeros(spec.vectors, matrix.inputs, dtype=torch.int16))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        self.register_buffer("directions", torch.zeros(matrix.inputs, spec.rank))
+        self.register_buffer("rank", torch.tensor(spec.rank))
 
     def fit(self, x: Tensor, w: Tensor, y: Outputs) -> None:
         kept = x[:: max(1, len(x) // len(self.bits))][: len(self.bits)].to(torch.bfloat16).contiguous()
         self.bits.zero_()[: len(kept)] = kept.view(torch.int16)
         self.count.fill_(len(kept))
+        self.directions.copy_(directions(kept.to(x.dtype), self.spec.rank))
 
-    def repair(self, read: Read) -> tuple[Tensor, Tensor] | None:
+    def repair(self, read: Read) -> tuple[Tensor, ...] | None:
         if not (n := int(self.count)):
             return None
-        seen = read(self.bits[:n].view(torch.bfloat16))
-        y, t = seen["outputs"], seen["exact"]
-        size = sizes(t)
-        other, weight = t.any(1), size**-2
+        x = self.bits[:n].view(torch.bfloat16)
+        seen = read(x)
+        y, t, z = seen["outputs"], seen["exact"], x.to(self.directions) @ self.directions[:, : int(self.rank)]
+        size, other = sizes(t), t.any(1)
         good = (other & (self.lost(seen) <= self.spec.clipped)).nonzero().squeeze(1)
         half = good[::2]
         if len(half) < 4:
             return None
-        g, o = fitted(y[half], t[half], weight[half])
         other[half] = False
-        if relative(g * y[other] + o, t[other], size[other]) > SCATTER * relative(y[other], t[other], size[other]):
-            return None
-        return fitted(y[good], t[good], weight[good])
+        best, found = SCATTER * relative(y[other], t[other], size[other]), None
+        for zs in (z[:, :0], z):
+            g, o, b = fitted(y[half], t[half], size[half] ** -2, zs[half])
+            left = relative(g * y[other] + o + zs[other] @ b, t[other], size[other])
+            if left <= best:
+                best, found = left, zs
+        return None if found is None else fitted(y[good], t[good], size[good] ** -2, found[good])
+
+    def repaired(self, y: Tensor, x: Outputs, found: tuple[Tensor, ...]) -> Tensor:
+        *affine, b = found
+        y = super().repaired(y, x, tuple(affine))
+        return y + (x().to(b.dtype) @ self.directions[:, : len(b)].to(b.dtype) @ b).to(y.dtype) if len(b) else y
+
+    @property
+    def operations(self) -> int:
+        return int(self.rank) * (self.matrix.inputs + self.matrix.outputs)
 
     @staticmethod
     def lost(seen: dict[str, Tensor]) -> Tensor:
@@ -193,14 +216,29 @@ class GainAndOffset(CorrectionModule):
         return beyond.square().sum((1, 2)) / x.square().sum((1, 2)).clamp(min=1e-24)
 
 
-def fitted(y: Tensor, t: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gain and offset [out] of outputs y for targets t [vector, out]; gain 1 where an output never moves."""
-    share = (weight / weight.sum())[:, None]
-    ym, tm = (share * y).sum(0), (share * t).sum(0)
-    dy = y - ym
-    var, cov = (share * dy * dy).sum(0), (share * dy * (t - tm)).sum(0)
-    g = torch.where(var > 0, cov / var.clamp(min=1e-30), torch.ones_like(var))
-    return g, tm - g * ym
+def fitted(y: Tensor, t: Tensor, weight: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Gain g and offset o [out], and b [direction, out], of outputs y for targets t [vector, out] and the directions z [vector,
+    direction] of their inputs: the smallest sum over vectors of weight (g y + o + z b - t)^2. Gain 1 where an output does not
+    move but with the directions."""
+    s = (weight / weight.sum()).sqrt()[:, None]
+    a = s if z is None else torch.cat([s, s * z], 1)
+    y, t, inverse = s * y, s * t, torch.linalg.pinv(a)
+    dy, dt = (v - a @ (inverse @ v) for v in (y, t))
+    var = dy.square().sum(0)
+    moves = var > STILL * y.square().sum(0)
+    g = torch.where(moves, (dy * dt).sum(0) / torch.where(moves, var, 1.0), 1.0)
+    rest = inverse @ (t - g * y)
+    return g, rest[0], rest[1:]
+
+
+def directions(x: Tensor, rank: int) -> Tensor:
+    """The first principal directions of x [vector, in], -> [in, direction], of which x has the size 1 in every one; vectors count
+    by 1/max(|x|, median |x|). 0 for directions that x does not have."""
+    x = (x - x.mean(0)) / sizes(x)[:, None]
+    power, u = torch.linalg.eigh(x @ x.T)
+    power, u = power.flip(0)[:rank], u.flip(1)[:, :rank]
+    found = x.T @ torch.where(power > STILL * power[:1], u / power, 0.0)
+    return torch.nn.functional.pad(found, (0, rank - found.shape[1]))
 
 
 def sizes(t: Tensor) -> Tensor:

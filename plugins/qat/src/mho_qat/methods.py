@@ -35,8 +35,7 @@ class Noise(TrainingMethod, kind="qat.noise"):
     sigma: float = Field(0.1, ge=0, unit="1", source=WANG, description="standard deviation, in units of the pre-activation")
     mode: Literal["additive", "multiplicative", "mixed"] = Field("additive", source=WANG)
     """y + sigma xi, y (1 + sigma xi), or both with draws of their own"""
-    layers: str | tuple[str, ...] = Field("all", source=WANG)
-    """all (global), or names or shell patterns of the noisy layers (walking)"""
+    layers: str | tuple[str, ...] = Field("all", source=WANG, description="all (global), or names or patterns of noisy layers")
     alpha: float = Field(1.0, ge=0, unit="1", source=VARIANCE_AWARE, description="each sample draws N(alpha sigma, theta^2)")
     theta: float = Field(0.0, ge=0, unit="1", source=VARIANCE_AWARE, description="spread of the drawn standard deviation")
     ramp: Span | None = Field(None, source=INJECTION, description="grow linearly from 0 over this time, e.g. '1 epoch'")
@@ -67,8 +66,7 @@ class Distill(TrainingMethod, kind="qat.distill"):
 
     source: ClassVar[str] = "Hinton et al. 2015"
     temperature: float = Field(10.0, gt=0, unit="1", source=TEACHER, description="softens both distributions")
-    weight: float = Field(0.75, ge=0, le=1, unit="1", source=TEACHER)
-    """share of the teacher; the task's loss has the rest"""
+    weight: float = Field(0.75, ge=0, le=1, unit="1", source=TEACHER, description="share of the teacher; the rest is the task's")
 
     def loss(self, value: Tensor, logits: Callable[[], Tensor], teacher: Callable[[], Tensor]) -> Tensor:
         soft = teacher()

@@ -118,8 +118,7 @@ class Quantise(TrainingMethod, kind="qat.quantise"):
 
     example: ClassVar[dict[str, Any]] = {"weights": {"bits": 4}}
     source: ClassVar[str] = "Wang et al. 2025"
-    weights: Annotated[Quantiser, QUANTISER] | None = Field(None, source=WANG)
-    """quantise the weights; none: leave them"""
+    weights: Annotated[Quantiser, QUANTISER] | None = Field(None, source=WANG, description="quantise weights; none: leave them")
     activations: Annotated[Quantiser, QUANTISER] | None = Field(None, source=WANG)
     """quantise the inputs of the layers, in front of the DAC; none: leave them"""
 

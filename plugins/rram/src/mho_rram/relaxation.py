@@ -57,8 +57,7 @@ class Relaxation(Nonideality, kind="rram.relaxation"):
 
     times: tuple[Seconds, ...] = Field((0.01, 0.1, 1.0, 1e5), gt=0, min_length=1, unit="s", source=FIT)
     """times that the coefficients belong to"""
-    since: Seconds = Field(1.0, gt=0, source=FIT)
-    """earliest time at which the law describes the cells; before it only 0 s is known"""
+    since: Seconds = Field(1.0, gt=0, source=FIT, description="earliest time of the law; before it only 0 s is known")
     location: Table = Field(
         (
             (0.0026, -0.0114, -0.0077, -0.0259),

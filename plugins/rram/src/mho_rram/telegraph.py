@@ -22,8 +22,7 @@ class TelegraphNoise(Nonideality, kind="rram.telegraph_noise"):
     cellwise = True
     straight = True  # backward: autograd takes the true derivative, 1 + d dG/dg (p - filled)
 
-    a: MicroSiemens = Field(0.1662, ge=0, unit="uS", source="PytorX")
-    """part of the amplitude that grows with resistance"""
+    a: MicroSiemens = Field(0.1662, ge=0, unit="uS", source="PytorX", description="part of the amplitude growing with resistance")
     b: float = Field(0.0015, ge=0, lt=1, unit="1", description="relative amplitude at low resistance", source="PytorX")
     occupancy: float = Field(0.5, ge=0, le=1, unit="1", description="chance that the trap is filled at a read", source="PytorX")
 

@@ -20,8 +20,7 @@ Settings = dict[str, Any]  # PATH of a hardware file -> value, as for --set
 class Arm(Strict):
     """One way of training and deploying the network."""
 
-    train: bool | None = None
-    """Whether to train for the hardware, or to deploy the digital network; default: as the sweep."""
+    train: bool | None = Field(None, description="train for the hardware, or deploy the digital network; default: as the sweep")
     set: Settings = Field({}, description="Changes of the hardware, in training and on the chips.")
     train_with: Settings = Field({}, description="Further changes of the hardware in training only: the chips do not have them.")
 
@@ -41,8 +40,7 @@ class SweepPlan(Strict):
     arms: dict[str, Arm] = Field({}, description="Named ways; default: one, with the hardware as it is.")
     baseline: str | None = Field(None, description="The arm that others are compared with, seed by seed; default: the first.")
     grid: dict[str, tuple[Any, ...]] = Field({}, description="PATH of the hardware -> values: all combinations, for every arm.")
-    columns: tuple[str, ...] = ()
-    """NAME or NAME:TEXT of columns of plugins beside the score, e.g. energy:components32."""
+    columns: tuple[str, ...] = Field((), description="NAME or NAME:TEXT of columns of plugins, such as energy:components32")
     pareto: str | None = Field(None, description="The column that the score is drawn against, with its Pareto front.")
 
     def disagreements(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
