@@ -184,7 +184,8 @@ class GainAndOffset(CorrectionModule):
             return None
         x = self.bits[:n].view(torch.bfloat16)
         seen = read(x)
-        y, t, z = seen["outputs"], seen["exact"], x.to(self.directions) @ self.directions[:, : int(self.rank)]
+        y, t = seen["outputs"], seen["exact"]
+        z = x.to(y.dtype) @ self.directions[:, : int(self.rank)].to(y.dtype)
         size, other = sizes(t), t.any(1)
         good = (other & (self.lost(seen) <= self.spec.clipped)).nonzero().squeeze(1)
         half = good[::2]
