@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from mho_lab.run.digits import Digits
@@ -23,8 +24,11 @@ CORRECTIONS = {
     "channel scaling": "{kind: digital.channel_scaling, migration: 0.3}",
     "outlier channels": "digital.outlier_channels",
     "gains and offsets": "digital.affine",
+    "gains and offsets, rank 8": "{kind: digital.affine, rank: 8}",
     "auto": "",
+    "auto, 4 % digital": "",
 }
+HOW: dict[str, Any] = {"auto": {"method": "auto"}, "auto, 4 % digital": {"method": "auto", "budget": 0.04}}
 
 
 class Rows(nn.Module):
@@ -66,8 +70,7 @@ def main(chips: int) -> None:
         cells = [f"{100 * score(task)(model):.1f}"]
         for remedy, text in CORRECTIONS.items():
             net = mho.to_analog(model, mho.load("pcm.standard", set=[f"tiles.pcm.corrections=[{text}]"])).eval()
-            how = {"method": "auto"} if remedy == "auto" else {"dac": "mse"}
-            mho.calibrate(net, task.calibration_batches(), **how)
+            mho.calibrate(net, task.calibration_batches(), **HOW.get(remedy, {"dac": "mse"}))
             found = mho.evaluate(net, score(task), ["1 h"], chips)
             cells.append(f"{100 * found.mean[0]:.2f} ± {100 * found.sem[0]:.2f}")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
