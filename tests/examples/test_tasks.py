@@ -193,8 +193,8 @@ def test_the_tables_of_the_readmes_are_those_of_the_result_files():
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("folder", ["fashion", "stdlib", "vowels"])
 def test_the_command_of_a_readme_runs_and_agrees_with_its_table(folder, tmp_path):
-    """The first of its trainings. After a year, within 1 % of guessing-to-digital of what that training has in the table: machines
-    differ in rounding only."""
+    """The first of its trainings. After a year, within 1 % of guessing-to-digital of what that training has in the table:
+    machines differ in rounding only."""
     task_of(f"{folder}/task.py")
     before = results_script().result(folder, "pcm.standard")
     assert before is not None
