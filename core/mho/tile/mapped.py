@@ -97,10 +97,10 @@ class Mapped(Scales):
     def follow(self, weight: Tensor, sure: bool = False) -> None:
         """Map the weights anew if they were changed (in place, exchanged, computed) since gamma was made for them, such that the
         mapping makes something else of them now; in an attached training, only columns whose weights exceed their range. `sure`:
-        also where no counter of torch tells, as after `weight.data.mul_(2)`."""
+        without one also where no counter of torch tells, as after `weight.data.mul_(2)`."""
         if torch.compiler.is_compiling() or transformed() or weight.is_meta or hasattr(weight, "to_local"):
             return
-        if not sure and self.known is not None and self._state_of(weight) == self.known:
+        if not (sure and not self.is_attached) and self.known is not None and self._state_of(weight) == self.known:
             return
         found = self._mapped(weight)
         self._remember(weight)
