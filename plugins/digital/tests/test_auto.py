@@ -172,4 +172,8 @@ def test_directions_are_bought_where_the_inputs_have_few():
         assert done.share <= budget and done.share == done.rank * (64 + 32) / (64 * 32)
         mho.program(net, seed=3)
         errors[done.rank] = error(net, layer, x)
+    hw = mho.load("pcm.afm2025", set=[*changes, "tiles.afm.corrections=[{kind: digital.affine, rank: 8}]"])
+    for budget, rank in ((0.0, 0), (0.2, 4)):  # what the file lists is no gift
+        (done,) = mho.calibrate(mho.to_analog(nn.Sequential(layer), hw).eval(), [x], method="auto", budget=budget)
+        assert done.rank == rank and done.share <= budget
     assert set(errors) == {0, 8} and errors[0] > 0.02 > 0.002 > errors[8]

@@ -120,10 +120,9 @@ def equip(net: nn.Module, rank: int) -> None:
     for array, _ in matrices(net):
         for spec in specs:
             if not any(isinstance(c.spec, type(spec)) for c in array.corrections):
-                array.corrections.append(made := spec.module(array.matrix).to(array.gamma.device, array.gamma.dtype))
+                array.corrections.append(spec.module(array.matrix).to(array.gamma.device, array.gamma.dtype))
                 missing.add(spec.KIND)
-                if isinstance(made, GainAndOffset):
-                    made.rank.zero_()
+        _part(array, GainAndOffset).rank.zero_()  # directions are bought, whoever listed them
     session = session_of(net)
     if missing and session.hardware is not None:
         data = session.hardware.to_data()

@@ -150,7 +150,7 @@ class Affine(Correction, kind="digital.affine"):
     expected_failed_checks = {"never_waits_for_an_accelerator": "whether a fit is taken is decided once for every chip and age"}
     rank: int = Field(0, ge=0, le=64, unit="1", description="directions of the inputs whose errors are repaired", source="mho")
     vectors: int = Field(256, ge=8, unit="1", description="calibration vectors that are kept", source="mho")
-    clipped: float = Field(0.01, ge=0, unit="1", source="mho", description="energy that a vector may lose before it is left out")
+    clipped: float = Field(0.01, ge=0, unit="1", source="mho", description="share of its energy that a vector may lose, to count")
 
     def module(self, matrix: Matrix) -> GainAndOffset:
         return GainAndOffset(self, matrix)

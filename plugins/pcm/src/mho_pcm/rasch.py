@@ -208,7 +208,8 @@ class ReadNoise(Nonideality, kind="pcm.read_noise"):
     strength: ClassVar[str] = "sigma"
     sides: ClassVar[dict[str, Side]] = {"s": Side(conductance, square)}
 
-    sigma: float = Field(0.0175, ge=0, unit="1", source=f"{RASCH}, Table A.1", description="noise of a full row and full weights")
+    sigma: float = Field(0.0175, ge=0, unit="1", source=f"{RASCH}, Table A.1")
+    """noise of one fully-on row through one full weight"""
 
     def variance(self, site: Site, s: Tensor) -> Tensor:
         return self.sigma**2 * s
