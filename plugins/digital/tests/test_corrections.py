@@ -307,3 +307,17 @@ def test_a_rank_is_read_again_at_every_age_and_saved_with_the_network(tmp_path):
         assert torch.equal(net(x), again(x))
         errors[rank] = error(net, layer, x)
     assert errors[8] < 0.8 * errors[0]
+
+
+def test_a_chip_keeps_its_repair_when_adapters_are_exchanged():
+    """Listed in front of the gains, an adapter is exchanged in its place."""
+    layer, x = nn.Linear(32, 8), torch.randn(100, 32, generator=torch.Generator().manual_seed(0))
+    hw = mho.load(
+        "pcm.standard", set=["tiles.pcm.corrections=[{kind: digital.adapter, rank: 2}, {kind: digital.affine, rank: 2}]"]
+    )
+    net = mho.to_analog(nn.Sequential(layer), hw).eval()
+    mho.calibrate(net, [x])
+    mho.program(net, seed=0)
+    before = error(net, layer, x)
+    mho.adapt(net, rank=4)
+    assert error(net, layer, x) == pytest.approx(before, rel=0.1)

@@ -80,7 +80,8 @@ def adapt(
         for array in layer.arrays().values():
             parts = [c for c in array.corrections if not isinstance(c, LowRank)]
             fresh = spec.module(array.matrix).to(array.gamma.device, array.gamma.dtype)
-            array.corrections = nn.ModuleList([*parts, fresh])
+            at = next((k for k, c in enumerate(array.corrections) if isinstance(c, LowRank)), len(parts))  # chips know places
+            array.corrections = nn.ModuleList([*parts[:at], fresh, *parts[at:]])
             trained += fresh.parameters()
     return trained
 
