@@ -60,7 +60,7 @@ EVALUATE = ("evaluate", "net.safetensors", "blobs.py", "pcm.standard", "--chips"
 def test_shards_of_an_evaluation_give_its_numbers(mho_line):
     whole = json.loads(mho_line(*EVALUATE))
     said = mho_line(*EVALUATE, "--shard", "1/2", "--out", "there")
-    assert "of 3 chips are done in there" in said
+    assert "2 of 3 chips are done in there" in said
     assert json.loads(mho_line(*EVALUATE, "--shard", "2/2", "--out", "there")) == whole
     assert json.loads(mho_line(*EVALUATE, "--executor", "process", "--out", "there")) == whole  # all are there
 

@@ -335,6 +335,17 @@ def test_the_mean_of_nothing_is_told(files):
 
 
 @pytest.mark.slow
+def test_workers_that_stay_follow_their_driver_into_another_folder(files, tmp_path_factory, monkeypatch):
+    pytest.importorskip("joblib")
+    (there := tmp_path_factory.mktemp("there") / "blobs.py").write_text((files / "blobs.py").read_text())
+    plan = SweepPlan.from_file("plan.yaml").model_copy(update={"seeds": 1, "chips": 1})
+    for folder in (files, there.parent):
+        monkeypatch.chdir(folder)
+        run_plan(plan, "out", "loky", workers=2)
+        assert len(outcomes("out")) == 12, folder
+
+
+@pytest.mark.slow
 def test_loky_and_the_worker_process_give_the_table_of_this_process(files):
     pytest.importorskip("joblib")
     plan = SweepPlan.from_file("plan.yaml").model_copy(update={"seeds": 1})

@@ -64,7 +64,7 @@ def run(
     job = _Job(state, work.describe(measure), executor, _with_code(identity, measure), workers, timeout)
     keys = {key_of(item, measure, job.identity): item for item in items}
     job.plan(keys)
-    mine = {k: item for k, item in keys.items() if in_shard(k, shard) and (only is None or only(item))}
+    mine = {k: keys[k] for k in in_shard(keys, shard) if only is None or only(keys[k])}
     job.measure_all(mine, progress)
     return [r for k in mine if (r := state.record(k))]
 
@@ -100,14 +100,12 @@ def _with_code(identity: dict[str, Any] | None, measure: Measure) -> dict[str, A
     return {**(identity or {}), "measure": {name: digest(file) for name, file in files_of(sys.modules[module]).items()}}
 
 
-def in_shard(key: str, shard: tuple[int, int] | None) -> bool:
-    """Whether a key belongs to part i of n; every key belongs to exactly one."""
-    if shard is None:
-        return True
-    i, n = shard
+def in_shard(items: Iterable[Any], shard: tuple[int, int] | None) -> list[Any]:
+    """Part i of n of these items; every item is in exactly one, and parts differ by one item at most."""
+    i, n = shard or (1, 1)
     if not 1 <= i <= n:
         raise MhoError(f"shard {i}/{n}: shards are counted from 1 to {n}")
-    return int(key, 16) % n == i - 1
+    return list(items)[i - 1 :: n]
 
 
 def retry(folder: str | Path, executor: str = "process", **options: Any) -> list[Record]:

@@ -135,7 +135,8 @@ def _configured(backend: str, workers: int | None) -> Iterator[int | None]:
     if backend == "joblib":
         yield workers
         return
-    own = {"inner_max_num_threads": 1, "initializer": work.follow, "initargs": (os.getpid(),)} if backend == "loky" else {}
+    loky = {"inner_max_num_threads": 1, "initializer": work.follow, "initargs": (os.getpid(), os.getcwd())}
+    own = loky if backend == "loky" else {}
     jobs = workers or (os.cpu_count() or 1 if backend == "loky" else -1)
     try:
         configured = parallel_config(backend=backend, n_jobs=jobs, **own)

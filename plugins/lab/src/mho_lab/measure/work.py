@@ -169,10 +169,11 @@ def _limited(trace: Path, timeout: float | None) -> Iterator[None]:
 
 
 @functools.cache
-def follow(driver: int) -> None:
-    """End this process when the driver that started it is gone: nobody waits for its results any more."""
+def follow(driver: int, folder: str = ".") -> None:
+    """Work in the driver's folder, and end this process when it is gone: nobody waits for its results any more."""
     if os.getpid() == driver:
         return
+    os.chdir(folder)
 
     def watch() -> None:
         while os.getppid() == driver:

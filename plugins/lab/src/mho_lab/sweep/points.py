@@ -53,7 +53,7 @@ def run_plan(plan: SweepPlan, where: str | Path, executor: str = "serial", *, sh
 
     starts = {seed: _start(plan, seed, about) for seed in plan.all_seeds}
     networks = [_network(p, seed, starts[seed]) for p in points for seed in plan.all_seeds]
-    mine = {_name(n) for n in networks if engine.in_shard(engine.key_of(n, network, about), shard)}
+    mine = set(engine.in_shard(dict.fromkeys(map(_name, networks)), shard))
     at = {"times": list(plan.at), "task": plan.task}
     chips = [
         {"arm": p.arm, "grid": p.grid, "seed": n["seed"], "chip": k, **at, "network": _name(n)}
