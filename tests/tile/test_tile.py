@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 import mho
+from mho.config import registry
 from mho.effects.encoding import quantise
 from mho.tile.layout import split_evenly
 
@@ -311,3 +312,16 @@ def test_a_factor_that_fits_no_effect_is_an_error_with_its_place(hardware):
         )
     with pytest.raises(mho.ConfigError, match="-1"):
         hardware("scale: {pcm: -1}\nnonidealities: [pcm.programming_noise]")
+
+
+@pytest.mark.parametrize("preset", registry.presets())
+def test_many_input_ranges_in_one_call_give_what_each_gives_alone(preset):
+    """The same chip and the same noise of every vector for every setting."""
+    w, x = data(6, 40, vectors=5)
+    tile = mho.Tile(w, mho.load(preset)).program(seed=0).age("1 h")
+    array = tile.tiles
+    settings = torch.tensor([0.3, 1.0, 4.0])[:, None, None].expand(-1, array.layout.row_tiles, -1)
+    together = array.trace(x, None, "trial", settings)
+    for name in ("converted", "digital", "outputs"):
+        apart = torch.cat([array.trace(x, None, "trial", one)[name] for one in settings])
+        assert torch.allclose(together[name], apart, rtol=1e-4, atol=1e-5 * float(apart.abs().max())), name

@@ -66,8 +66,8 @@ class Geometry(NamedTuple):
 class Vectors(NamedTuple):
     """Which vectors a call sees: the first sample's number, samples, positions inside each sample.
 
-    In memory they lie as [outer, sample, inner] with outer * inner positions: sample by sample where outer is 1, step by
-    step where time comes first.
+    In memory they lie as [again, outer, sample, inner] with outer * inner positions: sample by sample where outer is 1, step by
+    step where time comes first; the same ones `again` and again, so that settings can be compared in one call.
     """
 
     first: int | Tensor  # a tensor in a compiled graph, which so serves all batches
@@ -75,12 +75,13 @@ class Vectors(NamedTuple):
     positions: int
     outer: int = 1
     before: int = 0  # samples of the same mini-batch that other processes compute
+    again: int = 1
 
     def numbers(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The sample and the position of every vector, [vector] as they lie in memory."""
         kept = not torch.compiler.is_compiling()  # a graph must not contain tensors that somebody else keeps
         number = _kept_numbers if kept else _numbers
-        sample, position = number(self.samples, self.positions, self.outer, device)
+        sample, position = number(self.samples, self.positions, self.outer, self.again, device)
         return sample + (self.first + self.before), position
 
     def words(self, k: Key, rest: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -228,7 +229,7 @@ class Site:
         if per != "vector":
             return draws.rows_of(k, self._cells(t))
         v = self.stream.vectors
-        count = v.samples * v.positions
+        count = v.samples * v.positions * v.again
         if t.shape[0] != (count if self.part is None else len(range(*self.part.indices(count)))):
             raise MhoError(
                 f"a draw per vector needs a tensor whose first axis is the {count} vectors of this call, "
@@ -267,17 +268,17 @@ class Site:
         self.constants[name] = value
 
 
-def _numbers(samples: int, positions: int, outer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _numbers(samples: int, positions: int, outer: int, again: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """See `Vectors.numbers`; the first sample is 0."""
-    v, inner = draws.count(samples * positions, device), positions // outer
+    v, inner = draws.count(samples * positions, device).repeat(again), positions // outer
     sample = v // inner % samples
     return sample, v // (inner * samples) * inner + v % inner
 
 
 @functools.lru_cache(64)
 @torch.inference_mode(False)  # what is kept serves calls outside of it too
-def _kept_numbers(samples: int, positions: int, outer: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    return _numbers(samples, positions, outer, device)
+def _kept_numbers(samples: int, positions: int, outer: int, again: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _numbers(samples, positions, outer, again, device)
 
 
 def _reshape(words: tuple[Tensor, Tensor], shape: torch.Size) -> tuple[Tensor, Tensor]:

@@ -232,7 +232,8 @@ class TileArray(Mapped, Member):
     def trace(self, x: Tensor, weight: Tensor | None, purpose: str = "trace", ranges: Tensor | None = None) -> dict[str, Tensor]:
         """The named values of every stage of the reference path (see `Mvm`) for inputs x [..., in] of the DAC, on the chip that
         is on or with target weights; with input ranges [tile, 1] of their own where given. The same `purpose` draws the same
-        noise, so that settings can be compared; nothing else of the network changes.
+        noise, so that settings can be compared, also in one call: ranges [setting, tile, 1] repeat the vectors for every setting.
+        Nothing else of the network changes.
 
         range [tile, 1], inputs [vector, tile, row], weights [tile, out, row], analog and converted [vector, tile, out] in analog
         units (of every slice that is apart), digital [vector, tile, out] in units of the outputs, outputs [vector, out]. A chip
@@ -245,7 +246,11 @@ class TileArray(Mapped, Member):
             xs = self.layout.cut(x.reshape(-1, self.layout.in_features))
             key = self.chip.key if self.chip is not None else draws.key(purpose, *self.path)
             time = self.chip.time if self.chip is not None else 0.0
-            call = self.call(stream_of(key, draws.fold(key, purpose), time, len(xs)))
+            stream = stream_of(key, draws.fold(key, purpose), time, len(xs))
+            if ranges is not None and ranges.dim() == 3:
+                stream = replace(stream, vectors=stream.vectors._replace(again=len(ranges)))
+                ranges, xs = ranges.repeat_interleave(len(xs), 0), xs.repeat(len(ranges), 1, 1)
+            call = self.call(stream)
             call = call if ranges is None else replace(call, range=ranges)
             w = call.weights(None if call.chip is not None or weight is None else self.on_tiles(weight))
             seen["outputs"] = self.layout.add_up(Mvm(call, seen).digital(xs, w))

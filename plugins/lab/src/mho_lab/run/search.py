@@ -22,15 +22,10 @@ def mse(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tensor:
     tried = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:TRIED].sort().values
     trial = Trial(array, weight, x[tried.to(x.device)])
     trial.program(0)
-    centre, best = array.input_range.detach().clone(), trial.errors(before)[0]
-    chosen = before
+    centre, chosen = array.input_range.detach().clone(), before
     for grid in (COARSE, FINE):
-        for factor in grid:
-            error = trial.errors(centre * factor)[0]
-            better = error < best
-            chosen = torch.where(better[:, None], centre * factor, chosen)
-            best = torch.where(better, error, best)
-        centre = chosen
+        ranges = torch.stack([chosen, *(centre * f for f in grid)])  # [candidate, tile, 1], of equals the first
+        centre = chosen = ranges.gather(0, trial.errors(ranges)[0].argmin(0)[None, :, None])[0]
     return chosen
 
 
@@ -71,9 +66,9 @@ class Trial:
         return mvm, square
 
     def errors(self, ranges: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the trial chip that is on, with these input ranges [tile, 1]: the MVM error mean |y - y~| / mean |y| over
-        vectors (Rasch et al. 2023, Eq. 20) [tile], and the mean squared error [tile, out]."""
-        x = self.array.layout.join(self.x)
-        off = self.array.trace(x, self.weight, "trial", ranges)["digital"] - self.exact
+        """Of the trial chip that is on, with these input ranges [(candidate,) tile, 1]: the MVM error mean |y - y~| / mean |y|
+        over vectors (Rasch et al. 2023, Eq. 20) [(candidate,) tile], and the mean squared error [(candidate,) tile, out]."""
+        seen = self.array.trace(self.array.layout.join(self.x), self.weight, "trial", ranges)
+        off = seen["digital"].view(*ranges.shape[:-2], *self.exact.shape) - self.exact
         size = self.exact.norm(dim=-1).mean(0).clamp(min=1e-12)
-        return off.norm(dim=-1).mean(0) / size, off.square().mean(0)
+        return off.norm(dim=-1).mean(-2) / size, off.square().mean(-3)
