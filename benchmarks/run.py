@@ -202,31 +202,32 @@ def networks(rounds: int) -> None:
         ("4-layer perceptron, 256 vectors", mlp, torch.rand(256, 784)),
         ("ResNet-18-shaped CNN (width 32), 16 images of 32 x 32", cnn(32), torch.rand(16, 3, 32, 32)),
     ):
-        cases = {"torch fp32": quietly(lambda m=model, x=x: m(x)), **on_chip(model, x)}
-        if model is mlp:  # a graph of the CNN takes minutes to compile, and is slower than kernels
-            whole = graph(model)
-            cases["mho, one graph"] = quietly(lambda net=whole, x=x: net(x))
-        table(name, cases, rounds)
+        # a graph of the CNN takes minutes to compile, and is slower than kernels
+        against_torch(name, model, x, rounds=rounds, paths=WHOLE if model is mlp else ALL)
 
 
 def graph(model: nn.Module) -> Any:
     """The network on a chip, compiled as a whole."""
     net = torch.compile(mho.to_analog(model, hardware()).eval(), fullgraph=True)
-    mho.program(net, seed=0)
+    mho.program(net, seed=0, age="1 h")
     return net
 
 
 FAST = (("mho, precision auto", "precision=auto"), ("mho, precision auto, compiled", "compile=true"))
 ALL = (*FAST, ("mho, precision reference", "precision=reference"))
+GRAPH = ("mho, one graph", "")
+BOTH, WHOLE = (*FAST, GRAPH), (*ALL, GRAPH)
 
 
 def on_chip(model: nn.Module, *x: Any, paths: Any = ALL) -> Cases:
+    """Forwards of the network on a chip, along these paths: names and changes of the hardware."""
     cases: Cases = {}
     for name, change in paths:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            net = mho.to_analog(model, hardware(change)).eval()
-        mho.program(net, seed=0, age="1 h")
+            net = mho.to_analog(model, hardware(change)).eval() if change else graph(model)
+        if change:
+            mho.program(net, seed=0, age="1 h")
         cases[name] = quietly(lambda net=net: net(*x))
     return cases
 
@@ -253,14 +254,14 @@ def few(rounds: int) -> None:
     """Few vectors, as when a language model writes one token after the other."""
     for vectors in (1, 2, 4, 8, 16):
         x = torch.rand(vectors, 2048) * 2 - 1
-        against_torch(f"forward 2048 x 2048, {vectors} vectors", nn.Linear(2048, 2048), x, rounds=2 * rounds)
+        against_torch(f"forward 2048 x 2048, {vectors} vectors", nn.Linear(2048, 2048), x, rounds=2 * rounds, paths=BOTH)
 
 
 def calls(rounds: int) -> None:
     """What one call of a small layer takes beyond the digital one, in microseconds of processor time."""
     for vectors in (1, 32, 256):
         chain, x = nn.Sequential(*[nn.Linear(64, 64) for _ in range(8)]), torch.rand(vectors, 64)
-        cases = {"torch fp32": quietly(lambda m=chain, x=x: m(x)), **on_chip(chain, x, paths=FAST)}
+        cases = {"torch fp32": quietly(lambda m=chain, x=x: m(x)), **on_chip(chain, x, paths=BOTH)}
         ratios = table(f"8 layers of 64 x 64, {vectors} vectors", cases, 5 * rounds)
         least = processor_time(cases["torch fp32"], 5 * rounds)
         more = {k: f"{(r - 1) * least / 8 * 1e6:.0f}" for k, r in ratios.items()}
@@ -315,7 +316,8 @@ def transformers(rounds: int) -> None:
     decoder = Decoder(*[Block(576, 9, 3, 1536, gated=True) for _ in range(6)]).eval()
     past = torch.randn(1, 3, 256, 64), torch.randn(1, 3, 256, 64)
     against_torch("decoder of 135 M (6 of 30 blocks), 256 tokens", decoder, torch.randn(1, 256, 576), rounds=rounds)
-    against_torch("the same, one token, 256 in the cache", decoder, torch.randn(1, 1, 576), past, rounds=2 * rounds)
+    token = torch.randn(1, 1, 576)
+    against_torch("the same, one token, 256 in the cache", decoder, token, past, rounds=2 * rounds, paths=BOTH)
 
 
 def convolutions(rounds: int) -> None:
