@@ -101,8 +101,8 @@ class Watch:
     @torch.no_grad()
     def weights(self, array: TileArray, weight: Tensor) -> None:
         """The weights [out, in] that are used, or written to a chip."""
-        self.found.pop("weights clipped", None)
-        if array.device.type == "cpu":
+        if array.device.type == "cpu" and not self.off:
+            self.found.pop("weights clipped", None)
             self.note("weights clipped", array.on_tiles(weight), array.gamma[..., None], used=float(array.layout.used.mean()))
 
     def note(self, what: str, v: Tensor, limit: Tensor | float, lowest: float = -1.0, used: float = 1.0) -> None:

@@ -19,7 +19,7 @@ from mho.effects import QuantiserModule, quantisers, unquantised
 from mho.effects.quantiser import summary
 from mho.ground import MhoError, keeping
 from mho.ground.arguments import number
-from mho.tile import Patches, TileArray, tile_arrays, vectors
+from mho.tile import Patches, TileArray, tile_arrays, unwatched, vectors
 from mho.use.chip import NO_LAYERS, hearing, keeping_modes, matrices
 from mho.use.convert import remark
 
@@ -94,7 +94,7 @@ def calibrate(
     seen = {a: Seen(a, dac, quantile, keep=bool(of_inputs or of_columns)) for a in (arrays if columns else learned)}
     corrected = {a: Sample() for a in arrays if len(a.corrections) or of_all}
     result = None
-    with keeping_modes(net), torch.no_grad():
+    with keeping_modes(net), unwatched(), torch.no_grad():
         net.eval()
         if corrected:
             batches = list(batches)
