@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -209,6 +211,22 @@ def test_a_plugin_can_add_a_verb_which_is_imported_on_use(verb: Callable[[str], 
     assert re.search(r"greet +Says hello \(mho-greet 1\.0\)", mho("--help").output)
     assert "fake_greet" not in sys.modules
     assert mho("greet").output == "hello\n"
+
+
+def test_a_distribution_may_say_nothing_of_itself(
+    verb: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody has imported importlib_metadata, asking for what is not there raises."""
+    verb("click.echo('hello')")
+    (tmp_path / "site" / "greet-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mho-greet\nVersion: 1.0\n")
+
+    def strictly(message: Message, name: str) -> Any:
+        if name not in message:
+            raise KeyError(name)
+        return message.get(name)
+
+    monkeypatch.setattr("importlib.metadata._adapters.Message.__getitem__", strictly)
+    assert re.search(r"greet +From mho-greet 1\.0", mho("--help").output)
 
 
 def test_an_interrupt_ends_with_a_word_and_130(verb: Callable[[str], None]) -> None:

@@ -28,7 +28,7 @@ def entry_points(group: str, path: Sequence[str] | None = None) -> dict[str, lis
     claims: dict[str, list[metadata.EntryPoint]] = {}
     distributions = metadata.distributions() if path is None else metadata.distributions(path=list(path))
     for distribution in distributions:
-        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
+        name = distribution.metadata.get_all("Name", [""])[0].lower().replace("_", "-")
         if name in seen:
             continue
         seen.add(name)
@@ -50,7 +50,7 @@ def owners(points: Iterable[metadata.EntryPoint]) -> str:
 
 def about(points: Sequence[metadata.EntryPoint]) -> str:
     """What a distribution says of itself in one line, with its name."""
-    said = points[0].dist.metadata["Summary"] if points[0].dist is not None else None
+    said = points[0].dist.metadata.get_all("Summary", [""])[0] if points[0].dist is not None else ""
     return f"{said} ({owners(points)})" if said else f"From {owners(points)}."
 
 
