@@ -167,8 +167,7 @@ def explain_kind(cls: type[Kinded]) -> dict[str, Any]:
     """All that is known about a kind, as data."""
     fields = []
     for n in cls.notes():
-        default = None if n.required else _as_text(n.default, n.unit)
-        fields.append({**vars(n), "default": default, "required": n.required})
+        fields.append({**vars(n), "default": None if n.required else _as_text(n.default, n.unit), "required": n.required})
     doc = inspect.cleandoc(cls.__doc__ or "")
     return {"kind": cls.KIND, "category": cls.CATEGORY, "doc": doc, "source": cls.source, "fields": fields}
 
@@ -212,8 +211,7 @@ def _fields(notes: list[FieldNote], values: dict[str, Any]) -> str:
         changed = "*" if n.name in values and not n.required and n.default != value else ""
         unit = n.unit if n.unit != "1" else ""
         rows.append((n.name, _as_text(value, n.unit) + changed, unit, n.accepts, n.description, n.source))
-    head = ("field", "value" if values else "default", "unit", "accepts", "meaning", "source")
-    return table(head, rows, wrap=4, indent=2)
+    return table(("field", "value" if values else "default", "unit", "accepts", "meaning", "source"), rows, wrap=4, indent=2)
 
 
 def _as_text(value: Any, unit: str) -> str:

@@ -30,8 +30,7 @@ def plugins(load_all: bool, as_json: bool) -> None:
         click.echo(json.dumps([asdict(p) for p in found], indent=2))
         return
     head = ("family", "distribution", "version", "state", "presets", "provides")
-    rows = [(p.family, p.distribution, p.version, p.state, _short(p.presets), _provides(p)) for p in found]
-    click.echo(table(head, rows))
+    click.echo(table(head, [(p.family, p.distribution, p.version, p.state, _short(p.presets), _provides(p)) for p in found]))
     for p in found:
         if p.reason:
             click.echo(f"\n{p.family} ({p}): {p.reason}")

@@ -44,8 +44,7 @@ class Files:
             with self.collecting():
                 base = self._preset(tree.value["like"], "like", chain)
                 base = base.with_value({k: v for k, v in base.value.items() if k != "description"})  # it was the other's
-        own = tree.with_value({k: v for k, v in tree.value.items() if k not in ("like", "tiles")})
-        result = merged(spelled_out(base), own)
+        result = merged(spelled_out(base), tree.with_value({k: v for k, v in tree.value.items() if k not in ("like", "tiles")}))
         tiles = tree.child("tiles")
         inherited = base.child("tiles") if base is not None else None
         if tiles is None:
@@ -159,8 +158,7 @@ class _Tiles:
             base = None
             with self.files.collecting():
                 base = self._base(name, like)
-        own = node.with_value({k: v for k, v in node.value.items() if k not in INHERITING})
-        tile = merged(spelled_out(base), own)
+        tile = merged(spelled_out(base), node.with_value({k: v for k, v in node.value.items() if k not in INHERITING}))
         if like is not None and base is None:  # whatever is to be overridden is not there
             return tile
         if override is not None:
@@ -197,8 +195,7 @@ class _Tiles:
         for kind, change in override.entries.items():
             with self.files.collecting():
                 effects = tile.child("nonidealities") or Node((), override.mark, override.key)
-                changed = _changed(effects, kind, change, dotted((path, kind)))
-                tile = tile.with_child("nonidealities", changed)
+                tile = tile.with_child("nonidealities", _changed(effects, kind, change, dotted((path, kind))))
         return tile
 
 
@@ -232,8 +229,7 @@ def merged(base: Node | None, over: Node) -> Node:
         return over
     if old is not None:
         base, over = by_present_names(base, old.value), by_present_names(over, old.value)
-    below = {k: merged(base.value.get(k), v) for k, v in over.value.items()}
-    return over.with_value({**base.value, **below})
+    return over.with_value({**base.value, **{k: merged(base.value.get(k), v) for k, v in over.value.items()}})
 
 
 def same_kind(a: object, b: object) -> bool:

@@ -92,8 +92,7 @@ class Registry:
         loaded = self._loaded.get(point.name)
         if loaded is None:
             return about
-        classes = () if loaded.waiting else loaded.classes
-        return replace(about, state="ok", kinds=tuple(sorted(loaded.kinds)), classes=classes)
+        return replace(about, state="ok", kinds=tuple(sorted(loaded.kinds)), classes=() if loaded.waiting else loaded.classes)
 
     def _refusal(self, point: EntryPoint) -> tuple[str, str]:
         """(state, why) if nobody may use what claims a family, whatever its code does; ("", "") if somebody may."""

@@ -305,8 +305,7 @@ def _rewritten(cls: type[Strict], raised: ValidationError) -> list[InitErrorDeta
         if info is not None and len(branches) > 1 and all(len(e["loc"]) > 1 for e in group):
             words = dict.fromkeys([*(_wanted(e, info) for e in group), *_or_none(info)])
             value = group[0]["input"]
-            sentence = problem(f"expected {' or '.join(words)}, got {shown(value)}")
-            result.append({"type": sentence, "loc": name, "input": value})
+            result.append({"type": problem(f"expected {' or '.join(words)}, got {shown(value)}"), "loc": name, "input": value})
         else:
             result += [{"type": _plain(cls, e, info), "loc": e["loc"], "input": e["input"]} for e in group]
     if len(errors) > MANY:

@@ -60,8 +60,7 @@ class Slot:
         choices: list[dict[str, Any]] = [{"type": "string", "enum": list(kinds)}]
         for kind, cls in kinds.items():
             fields = _fields(cls, handler)
-            named = [] if kind == self.kind else ["kind"]
-            choices.append({**fields, "required": [*named, *fields.get("required", ())]})
+            choices.append({**fields, "required": [*([] if kind == self.kind else ["kind"]), *fields.get("required", ())]})
         return {"anyOf": choices}
 
 

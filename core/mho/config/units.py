@@ -90,8 +90,7 @@ def format_seconds(value: float) -> str:
         return "0 s"
     table = {unit: float(factor) for unit, factor in DIMENSIONS["time"][2].items()}
     whole = [unit for unit in table if value >= table[unit] and (value / table[unit]) % 1 == 0]
-    fitting = [unit for unit in table if value >= table[unit]]
-    unit = (whole or fitting or ["ns"])[-1]
+    unit = (whole or [unit for unit in table if value >= table[unit]] or ["ns"])[-1]
     number = value / table[unit]
     plural = "s" if unit in ("day", "year") and number != 1 else ""
     return f"{number:.6g} {unit}{plural}"
@@ -190,8 +189,7 @@ class _Word:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        pattern = rf"^\s*{cls.PATTERN}\s*$"
-        return {"type": "string", "pattern": pattern, "description": cls.WHAT, "examples": [cls.EXAMPLE]}
+        return {"type": "string", "pattern": rf"^\s*{cls.PATTERN}\s*$", "description": cls.WHAT, "examples": [cls.EXAMPLE]}
 
 
 @dataclass(frozen=True)

@@ -155,8 +155,7 @@ def _checked_text(text: str | bytes, name: str) -> tuple[str, Source]:
         try:
             text.decode("utf-8")
         except UnicodeDecodeError as error:
-            readable = len(text[: error.start].decode("utf-8"))
-            problems.append((readable, "this is not UTF-8 text; save the file as UTF-8"))
+            problems.append((len(text[: error.start].decode("utf-8")), "this is not UTF-8 text; save the file as UTF-8"))
     decoded = decoded.removeprefix("\ufeff")
     source = Source(name, tuple(_LINE.split(_FORBIDDEN.sub("\ufffd", decoded))))
     for match in _FORBIDDEN.finditer(decoded):
@@ -266,8 +265,7 @@ class _Builder:
         while not isinstance(event := self.events.get_event(), yaml.MappingEndEvent):
             key = self._key(event, entries)
             self.path = (*here, key)
-            value = self._node(self.events.get_event(), self._mark(event.start_mark))
-            entries.setdefault(key, value)
+            entries.setdefault(key, self._node(self.events.get_event(), self._mark(event.start_mark)))
             self.path = here
         return entries
 

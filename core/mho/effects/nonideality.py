@@ -188,8 +188,7 @@ class Nonideality(Kinded):
         """Changes the accumulated outputs knowing x and w. Derived from the terms where there are sides."""
         if not self.sides:
             return y
-        products = {n: product(s.psi(x), s.phi(w, site)) for n, s in self.sides.items()}
-        return self._terms(y, site, products)
+        return self._terms(y, site, {n: product(s.psi(x), s.phi(w, site)) for n, s in self.sides.items()})
 
     def output(self, y: Tensor, site: Site) -> Tensor:
         """Changes the outputs in front of the ADC. Derived from the terms where there are no sides."""

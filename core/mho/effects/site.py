@@ -207,8 +207,7 @@ class Site:
         if self.kernels is None:
             return function(*args)
         name = f"kernel {function.__module__}.{function.__qualname__}"
-        elements = max(t.numel() for t in args)
-        return self.kernels.run(name, lambda _: function, args, lambda: function(*args), elements)
+        return self.kernels.run(name, lambda _: function, args, lambda: function(*args), max(t.numel() for t in args))
 
     def over_tile(self, v: Tensor) -> Tensor:
         """The mean of v [..., out] over the outputs of each physical tile (column block), at every output again."""

@@ -30,8 +30,7 @@ class AnalogMultiheadAttention(AnalogLayer, nn.MultiheadAttention):
     order = "samples"
 
     def place_by_hand(self, hw: Hardware, tile: str | None) -> None:
-        spec = hw.tile(tile or hw.default)
-        self._modules["out_proj"] = AnalogLinear.from_torch(self.out_proj, spec, hw.training, "out_proj")
+        self._modules["out_proj"] = AnalogLinear.from_torch(self.out_proj, hw.tile(tile or hw.default), hw.training, "out_proj")
         super().place_by_hand(hw, tile)
         order_projections(self)
 

@@ -245,8 +245,7 @@ class TileArray(Mapped, Member):
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             xs = self.layout.cut(x.reshape(-1, self.layout.in_features))
             key = self.chip.key if self.chip is not None else draws.key(purpose, *self.path)
-            time = self.chip.time if self.chip is not None else 0.0
-            stream = stream_of(key, draws.fold(key, purpose), time, len(xs))
+            stream = stream_of(key, draws.fold(key, purpose), self.chip.time if self.chip is not None else 0.0, len(xs))
             if ranges is not None and ranges.dim() == 3:
                 stream = replace(stream, vectors=stream.vectors._replace(again=len(ranges)))
                 ranges, xs = ranges.repeat_interleave(len(xs), 0), xs.repeat(len(ranges), 1, 1)
@@ -403,8 +402,7 @@ class TileArray(Mapped, Member):
         exact = view.joined(product(xs, target) * view.line_factors(scale))
         if share := view.mapping.offset(0.0):  # of ideal devices, that conduct nothing at g_min
             exact = exact + xs.sum(-1, keepdim=True) * (share * scale)
-        seen = self.trace(given, None, f"repair at {self.chip.time:g} s")
-        return {**seen, "given": xs, "exact": self.layout.add_up(exact)}
+        return {**self.trace(given, None, f"repair at {self.chip.time:g} s"), "given": xs, "exact": self.layout.add_up(exact)}
 
     def _weights_at(self, chip: Programmed, t: float) -> Tensor:
         w = None if self.backend is None else self.backend.aged(chip, t)

@@ -107,8 +107,7 @@ class Mvm:
 
     def __call__(self, x: Tensor, w: Tensor) -> Tensor:
         """x [vector, in], normalised weights w -> [vector, out]."""
-        layout = self.call.view.layout
-        return self.call.view.matrix.add_up(self.digital(layout.cut(x), w))
+        return self.call.view.matrix.add_up(self.digital(self.call.view.layout.cut(x), w))
 
     def digital(self, xs: Tensor, w: Tensor) -> Tensor:
         """Eq. 3: from the digital inputs of each tile to its digital outputs."""

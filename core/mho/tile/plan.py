@@ -65,8 +65,7 @@ def resolve(effects: tuple[Nonideality, ...], layer: str, factor: Callable[[str]
         if len(at[stage]) > 1:
             names = " and ".join(p.effect.kind for p in at[stage])
             raise ConfigError(f"{names} both {what}; list one of them")
-    prepare = tuple(p for p in placed if p.effect.writes("prepare"))
-    return Plan(tuple(placed), prepare, at)
+    return Plan(tuple(placed), tuple(p for p in placed if p.effect.writes("prepare")), at)
 
 
 def _says(effect: Nonideality, stage: str) -> str:

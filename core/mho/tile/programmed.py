@@ -86,8 +86,7 @@ class Programmed:
     def state(self) -> dict[str, Tensor]:
         """What a file keeps, by name; `restored` reads it."""
         state = {n: getattr(self, field) for n, field in SAVED.items() if getattr(self, field) is not None}
-        constants = {f"{k}.{n}": v for k, names in self.constants.items() for n, v in names.items()}
-        return {**state, **constants}
+        return {**state, **{f"{k}.{n}": v for k, names in self.constants.items() for n, v in names.items()}}
 
     @classmethod
     def restored(cls, key: draws.Key, state: dict[str, Tensor]) -> Programmed:

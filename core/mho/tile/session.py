@@ -163,8 +163,7 @@ class Session:
                 self.alone[array.name] += vectors
             self.uses.clear()
             return stream_of(chip, call, time, vectors, first=first, samples=vectors)
-        outer = self._outer(array, shape)
-        return stream_of(chip, call, time, vectors, first=self.sample, samples=self.batch, outer=outer)
+        return stream_of(chip, call, time, vectors, first=self.sample, samples=self.batch, outer=self._outer(array, shape))
 
     def _outer(self, array: Member, shape: torch.Size) -> int:
         """How many positions come before the samples in the inputs [...shape] of a layer, in a network that is given

@@ -217,5 +217,4 @@ class TileView(Devices):
 
 
 def _plan(spec: TileSpec, name: str) -> Plan:
-    effects = with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc)
-    return resolve(effects, name, spec.factor)
+    return resolve(with_circuits(cast(tuple[Nonideality, ...], spec.nonidealities), spec.dac, spec.adc), name, spec.factor)

@@ -247,8 +247,7 @@ def _untie(net: nn.Module, changes: Callable[[TileArray], bool]) -> None:
             continue
         for name, p in layer._parameters.items():
             if p is not None and id(p) in theirs:
-                fresh = nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad)
-                layer._parameters[name] = own.setdefault(id(p), fresh)
+                layer._parameters[name] = own.setdefault(id(p), nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
 
 
 class Holder:

@@ -45,8 +45,7 @@ class QuantisedLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Any = 0
         for t, part in enumerate(self.parts):
-            v = rounded((x / self.alpha[t]).clamp(-1, 1), 1.0, self.bits[0]) if self.ranged else x
-            out = part(v)
+            out = part(rounded((x / self.alpha[t]).clamp(-1, 1), 1.0, self.bits[0]) if self.ranged else x)
             if self.bound != float("inf"):
                 out = rounded(out.clamp(-self.bound, self.bound), self.bound, self.bits[1])
             y = y + out * self.scale[t].view(-1, *[1] * self.dims)

@@ -297,8 +297,7 @@ class TileProduct(torch.autograd.Function):
         codes = torch.empty(shape, dtype=adc.kind, device=x.device)
         own = alpha if alpha.dim() == 3 else None
         full = scale * adc.step if own is not None else scale * alpha * adc.step
-        poison = product.source.over_window(inputs.poison)
-        out = poison.expand(count, layout.groups * scale.shape[1]).clone()
+        out = product.source.over_window(inputs.poison).expand(count, layout.groups * scale.shape[1]).clone()
         ends = Ends(full, out, own, codes if product.keep else None)
         epilogue.run(product.source, inputs, w, Planes(planes, bound, product.packed), ends, kernels)
         clipped = inputs.clipped if inputs.clipped is not None else torch.empty(0, dtype=torch.int8, device=x.device)
@@ -318,8 +317,7 @@ class TileProduct(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if g is None:
             return (None,) * 7
-        found = gradients(g, Saved(*ctx.saved_tensors), ctx.product, Wanted(*ctx.needs_input_grad[:4]))
-        return *found, None, None, None
+        return *gradients(g, Saved(*ctx.saved_tensors), ctx.product, Wanted(*ctx.needs_input_grad[:4])), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:

@@ -109,8 +109,7 @@ class Backward:
 
     def run(self, g: Tensor) -> Wanted:
         main, clipped, _, w, alpha, _ = self.saved
-        kind = torch.bfloat16 if w.dtype == torch.bfloat16 else g.dtype
-        gts, gscales = self._before_adc(g, kind)
+        gts, gscales = self._before_adc(g, torch.bfloat16 if w.dtype == torch.bfloat16 else g.dtype)
         rows = self.source.window.is_pixel
         fresh = torch.empty_like if rows and self.layout.full else torch.zeros_like
         gx = fresh(main, dtype=g.dtype) if self.wanted.x or self.wanted.alpha else None

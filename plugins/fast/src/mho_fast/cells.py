@@ -36,8 +36,7 @@ class Kind(NamedTuple):
             geometry._replace(rows=Rows(geometry.rows.n, *(_padded(v)[:, part].clone() for v in geometry.rows[1:])))
             for part in (slice(0, half), slice(half, None))
         ]
-        shape = (view.layout.row_tiles, view.layout.columns, half)
-        return cls(view.plan, view.spec, shape, (parts[0], parts[1]))
+        return cls(view.plan, view.spec, (view.layout.row_tiles, view.layout.columns, half), (parts[0], parts[1]))
 
 
 class HalfRows(Devices):

@@ -178,8 +178,7 @@ class Epilogue(Terms):
         """Eagerly, in blocks whose temporaries stay in the cache; `first` is the number of the first vector in the call, None
         for all vectors of it."""
         if self.layout.columns >= WIDE:  # else words are as many as numbers: block by block
-            noisy = [step.does == "noise" for step in self.route.steps]
-            products = products._replace(draws=products.draws.hashed(noisy))
+            products = products._replace(draws=products.draws.hashed([step.does == "noise" for step in self.route.steps]))
         parts = list(blocks(len(ends.out), self.layout.row_tiles * self.layout.columns, ends.out.device))
         if first is None and len(parts) == 1:
             return self.block(products, ends, slice(0, len(ends.out)))

@@ -84,8 +84,7 @@ class Route:
 def resolve(plan: Plan, spec: TileSpec, precision: Precision, rows: int, channel: int = 1, accelerator: bool = False) -> Route:
     """The route of an array with this plan, on this processor or on an accelerator; `rows` of its highest tile, `channel` rows of
     one input channel (0: channels are cut between tiles)."""
-    bits = _dac_bits(spec)
-    chosen, why = chosen_tier(precision, bits, rows, accelerator)
+    chosen, why = chosen_tier(precision, _dac_bits(spec), rows, accelerator)
     if chosen != "reference" and (reason := _unsupported(plan, spec)):
         chosen, why = "reference", reason
     if chosen == "reference":
@@ -114,8 +113,7 @@ def routes(hw: Hardware, accelerator: bool = False) -> dict[str, Route]:
     effect. Nothing is executed. `layer.tiles.backend.route` tells the same of a layer."""
     found = {}
     for name, spec in hw.tiles.items():
-        given = tuple(e for e in spec.nonidealities if isinstance(e, Nonideality))
-        effects = with_circuits(given, spec.dac, spec.adc)
+        effects = with_circuits(tuple(e for e in spec.nonidealities if isinstance(e, Nonideality)), spec.dac, spec.adc)
         found[name] = resolve(resolve_plan(effects, "", spec.factor), spec, hw.precision, spec.rows, 1, accelerator)
     return found
 

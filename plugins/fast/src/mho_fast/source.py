@@ -133,8 +133,7 @@ def source(layout: Layout, route: Route, x: Patches) -> tuple[Source, Tensor]:
         image = image.reshape(-1, image.shape[-1])
         if cells > 1:
             image, window = image.unflatten(-1, (-1, cells)).mT, Window((cells,), (1,), (1,))
-    size = tuple(image.shape[1:-1])
-    return Source(window, size, image.shape[0], layout.rows_of_tiles), image.reshape(-1, image.shape[-1])
+    return Source(window, tuple(image.shape[1:-1]), image.shape[0], layout.rows_of_tiles), image.reshape(-1, image.shape[-1])
 
 
 def spread(layout: Layout, route: Route, v: Tensor) -> Tensor:

@@ -176,8 +176,7 @@ class Bench:
     ) -> Recorder:
         """A site as the core makes it for the converters of chip number `chip`."""
         geometry = on_device(self.geometry, torch.device(device))
-        stream = _stream(chip, "layer", 0.0, call, vectors)
-        return Recorder(geometry, stream, draws.words("layer", part.kind, 0), part.CATEGORY)
+        return Recorder(geometry, _stream(chip, "layer", 0.0, call, vectors), draws.words("layer", part.kind, 0), part.CATEGORY)
 
     def call(
         self,

@@ -89,8 +89,7 @@ class CorrectionContract(DeviceChecks, ModuleChecks, DescriptionChecks):
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
         found: dict[str, Call] = {}
         for kind in LAYERS:
-            module = self._module(self._fitted(kind, bench.dtype)).to(device)
-            found.update(self._methods(module, kind, bench))
+            found.update(self._methods(self._module(self._fitted(kind, bench.dtype)).to(device), kind, bench))
         return found
 
     def on_a_chip(self, **tile: object) -> Tensor:

@@ -66,8 +66,7 @@ def answer_for(part: Kinded | type, tile: str = "") -> Answer:
     cls = type(part) if isinstance(part, Kinded) else part
     if cls.__module__ not in sys.modules or "<" in cls.__qualname__ or not getattr(sys.modules[cls.__module__], "__file__", None):
         return Answer(skipped=f"{cls.__qualname__} cannot be imported by another process; write it at the top level of a file")
-    values = part.model_dump(mode="json") if isinstance(part, Kinded) else None
-    return answer(specimen_of, _described(cls), values, tile)
+    return answer(specimen_of, _described(cls), part.model_dump(mode="json") if isinstance(part, Kinded) else None, tile)
 
 
 def _described(thing: Any) -> tuple[str, str, str]:
@@ -120,8 +119,7 @@ def _answered(request: dict[str, Any], lacking: str) -> Answer:
         return Answer(skipped=lacking)
     try:
         with registry.using(_with_files(*request["plugins"])):
-            made = _found(*request["make"])(*request["arguments"])
-            return Answer(problem_with(*made))
+            return Answer(problem_with(*_found(*request["make"])(*request["arguments"])))
     except (unittest.SkipTest, ImportError) as why:
         return Answer(skipped=str(why))
     except Exception as error:

@@ -38,8 +38,7 @@ class TrainingContract(DeviceChecks, DescriptionChecks):
         """A grouped convolution, whose weight is a matrix [group, out, in], and a linear layer; weights times `factor`."""
         with seeded():
             model = nn.Sequential(nn.Conv2d(4, 6, 2, groups=2), nn.Flatten(), nn.Linear(24, 10)).double()
-            hardware = self.bench.hardware(inject=None, clip=None, methods=methods)
-            net = to_analog(model, hardware)
+            net = to_analog(model, self.bench.hardware(inject=None, clip=None, methods=methods))
         with torch.no_grad():
             for _, weight in matrices(net):
                 weight.mul_(factor)

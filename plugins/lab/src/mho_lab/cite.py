@@ -31,8 +31,7 @@ def citations(hardware: Hardware) -> tuple[dict[str, list[str]], dict[str, str]]
         if not text and part.source:
             silent[kind] = part.source
         for entry in _split(text):
-            known = next((e for e in entries if _key(e) == _key(entry)), entry)
-            kinds = entries.setdefault(known, [])
+            kinds = entries.setdefault(next((e for e in entries if _key(e) == _key(entry)), entry), [])
             kinds.extend([kind] if kind not in kinds else [])
     return entries, silent
 

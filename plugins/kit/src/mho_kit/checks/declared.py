@@ -51,8 +51,7 @@ class DeclaredChecks(EffectChecks):
             return
         site = self.bench.site(self.spec, self._stage)
         for factor in (0.0, 1.0):
-            products = {n: factor * p for n, p in self._products().items()}
-            value = torch.as_tensor(self.spec.variance(site, **products))
+            value = torch.as_tensor(self.spec.variance(site, **{n: factor * p for n, p in self._products().items()}))
             assert (value >= 0).all(), f"variance is {float(value.min()):.3g} somewhere; clamp it, or use |w| and x^2 as sides"
 
     def test_transfer_is_pointwise(self) -> None:

@@ -34,8 +34,7 @@ class ValueChecks(EffectChecks, CallChecks):
     def test_leaves_its_inputs_alone(self) -> None:
         for stage in self.spec.stages():
             arguments = self.bench.arguments(stage)
-            target = arguments[0] if stage in OF_DEVICES else None
-            site = self.bench.site(self.spec, stage, t=3600.0, target=target)
+            site = self.bench.site(self.spec, stage, t=3600.0, target=arguments[0] if stage in OF_DEVICES else None)
             known = {"target": site.target, "programmed": site.programmed, **site.constants}
             watched: dict[str, Tensor] = {f"argument {i}": a for i, a in enumerate(arguments)}
             watched |= {f"site.{n}": v for n, v in known.items() if v is not None}

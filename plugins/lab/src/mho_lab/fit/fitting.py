@@ -69,8 +69,7 @@ def read_csv(
 
 def _lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = raw.decode("utf-8-sig")
+        text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode("utf-8-sig")
     except FileNotFoundError:
         raise MhoError(f"no file {str(path)!r}") from None
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
@@ -137,8 +136,7 @@ class Parameters:
     def split(self, vector: Sequence[Any] | Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
         """(fields, extras) that a vector stands for; its items may be tensors."""
         items = iter(vector)
-        fields = {f: _filled(getattr(self.effect, f), items) for f in self.fields}
-        return fields, {n: next(items) for n in self.extras}
+        return {f: _filled(getattr(self.effect, f), items) for f in self.fields}, {n: next(items) for n in self.extras}
 
     def model(self, vector: Tensor) -> tuple[Nonideality, dict[str, Any]]:
         """The effect with these tensors in its fields: for `log_prob` only, nothing is validated."""
@@ -153,8 +151,7 @@ class Parameters:
 
 def with_fields(effect: Nonideality, fields: Mapping[str, Any]) -> Nonideality:
     """The effect with some fields changed, validated."""
-    values = {n: getattr(effect, n) for n in type(effect).model_fields}
-    return type(effect).model_validate({**values, **fields})
+    return type(effect).model_validate({**{n: getattr(effect, n) for n in type(effect).model_fields}, **fields})
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, float]]:
@@ -233,8 +230,7 @@ def fit(
     _check(effect, data)
     cls: Any = type(effect)
     start = dict(getattr(cls, "fit_extras", {}))
-    free = tuple(f for f in cls.fit_fields if f not in fixed)
-    p = Parameters(effect, free, tuple(n for n in start if n not in fixed))
+    p = Parameters(effect, tuple(f for f in cls.fit_fields if f not in fixed), tuple(n for n in start if n not in fixed))
     constants = {n: v for n, v in start.items() if n in fixed}
     if not p.names:
         raise MhoError("everything is fixed: there is nothing to fit")

@@ -26,8 +26,7 @@ def write_footprint(file: Path, found: Footprint, hw: Hardware, task: str, comma
     )
     if command:
         blocks.append(code("To get this again", command))
-    title = f"Footprint of {task} on: {hw.description or hw.default}"
-    return write_page(file, title, blocks, headline=headline, keep=True)
+    return write_page(file, f"Footprint of {task} on: {hw.description or hw.default}", blocks, headline=headline, keep=True)
 
 
 def _grid(e: MatrixFootprint, hw: Hardware) -> TileGrid:

@@ -25,8 +25,7 @@ def footprint(task: str, hardware: str, changes: tuple[str, ...], split: Any, ou
     from mho_lab.run.task import task_and_hardware
 
     job, hw = task_and_hardware(task, hardware, changes)
-    batch = first_sample(next(iter(job.calibration_batches())))
-    result = count(job.model(), batch, hw, split, forward=job.predict)
+    result = count(job.model(), first_sample(next(iter(job.calibration_batches()))), hw, split, forward=job.predict)
     click.echo(result.to_json() if as_json else str(result))
     if out is not None:
         from mho_lab.footprint.page import write_footprint

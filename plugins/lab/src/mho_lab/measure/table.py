@@ -40,8 +40,7 @@ class Table:
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame."""
-        pandas = needed("pandas", "this needs pandas", "'mho-lab[tables]'")
-        return pandas.DataFrame(list(self.rows), columns=list(self.columns))
+        return needed("pandas", "this needs pandas", "'mho-lab[tables]'").DataFrame(list(self.rows), columns=list(self.columns))
 
     def _repr_html_(self) -> str:
         return html_table(self.columns, [[_short(row.get(c, "")) for c in self.columns] for row in self.rows])

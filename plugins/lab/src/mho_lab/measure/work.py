@@ -82,8 +82,7 @@ def do(task: dict[str, Any]) -> None:
         if state.done(key):
             return
         _here = state.folder
-        mark = {"pid": os.getpid(), "host": platform.node(), "started": _now()}
-        write_atomically(state.running(key), json.dumps(mark))
+        write_atomically(state.running(key), json.dumps({"pid": os.getpid(), "host": platform.node(), "started": _now()}))
         try:
             _measure(task, state)
         finally:

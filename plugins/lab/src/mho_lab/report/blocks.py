@@ -225,8 +225,7 @@ def tiles(title: str, grids: Sequence[TileGrid], *, note: str = "") -> Block:
         [g.name, g.matrix, g.down * g.across, f"{g.down} × {g.across}", shown(g.used, percent=True)] for g in grids
     ]
     head = ["Layer", "Matrix", "Tiles", "Rows × columns of tiles", "Used"]
-    data = {"cards": cards, "table": _table(head, rows, False, numeric=[2, 4])}
-    return Block(title, "tiles", data, note=note)
+    return Block(title, "tiles", {"cards": cards, "table": _table(head, rows, False, numeric=[2, 4])}, note=note)
 
 
 def page(title: str, blocks: Sequence[Block], *, headline: str = "", note: str = "") -> str:
@@ -254,8 +253,7 @@ def kept_page(folder: Path) -> str:
     file = folder / PAGE
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        blocks = [_made_again(call) for call in data["blocks"]]
-        return page(data["title"], blocks, headline=data["headline"], note=data["note"])
+        return page(data["title"], [_made_again(call) for call in data["blocks"]], headline=data["headline"], note=data["note"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MhoError(f"{file} is not a page that mho wrote: {type(error).__name__}: {error}") from error
 
@@ -316,8 +314,7 @@ def _table(
     """Head and cells as text, and which columns stand to the right: those of numbers."""
     if numeric is None:
         numeric = [j for j in range(len(head)) if any(isinstance(r[j], (int, float)) or (j and _is_number(r[j])) for r in rows)]
-    cells = [[shown(c, percent) for c in row] for row in rows]
-    return {"head": [str(h) for h in head], "rows": cells, "right": set(numeric)}
+    return {"head": [str(h) for h in head], "rows": [[shown(c, percent) for c in row] for row in rows], "right": set(numeric)}
 
 
 def _is_number(cell: Cell) -> bool:

@@ -108,8 +108,7 @@ def scatter(drawing: Drawing, spots: Sequence[tuple[Any, ...]], front: int, name
             if i < front:
                 ax.plot([low, high], [y, y], color=colour(0), alpha=0.35, linewidth=0.8)
                 ax.annotate(str(i + 1), (x, y), (-11, 1), textcoords="offset points", color=INK)
-        best = [(s[1], s[4]) for s in spots[:front]]
-        ax.plot(*zip(*best), color=colour(0), linewidth=1.4, drawstyle="steps-post")
+        ax.plot(*zip(*[(s[1], s[4]) for s in spots[:front]]), color=colour(0), linewidth=1.4, drawstyle="steps-post")
         _axes(ax, drawing)
         return finish(figure, name, label)
 

@@ -109,5 +109,4 @@ def _compared(a: VariantScores, b: VariantScores) -> tuple[str, str, int]:
 
 def _ranked(run: RunResults) -> list[VariantScores]:
     """The curves that have a mean at the last time, best first."""
-    known = [c for c in run.curves if c.mean and c.mean[-1] is not None]
-    return sorted(known, key=lambda c: -(c.mean[-1] or 0))
+    return sorted([c for c in run.curves if c.mean and c.mean[-1] is not None], key=lambda c: -(c.mean[-1] or 0))

@@ -145,8 +145,7 @@ class _Probe:
         x, weight = vectors(args[0]), args[1]
         flat = x.reshape(-1, x.shape[-1])[:VECTORS].to(weight.dtype)
         exact = array.layout.join_groups(array.layout.split_groups(flat) @ array.digital(weight).mT).double()
-        difference = y.reshape(-1, y.shape[-1])[:VECTORS].double() - exact
-        self.error += float(difference.norm(dim=-1).sum())
+        self.error += float((y.reshape(-1, y.shape[-1])[:VECTORS].double() - exact).norm(dim=-1).sum())
         self.norm += float(exact.norm(dim=-1).sum())
         self._converters(array, flat, weight)
 

@@ -35,8 +35,7 @@ class Trainings:
     def run(self) -> dict[str, Any]:
         """Do whatever is not done yet and return the summary."""
         self.todo()
-        parts = [self._done(seed) or self._one(seed).run() for seed in self.seeds]
-        summary = {**together(parts), "command": self.job.command}
+        summary = {**together([self._done(seed) or self._one(seed).run() for seed in self.seeds]), "command": self.job.command}
         write_atomically(self.folder / "summary.json", json.dumps(summary, indent=1))
         return summary
 

@@ -90,8 +90,7 @@ def budget_study(
         hardwares["layer", "removed", x] = variants.digital(hw, [x])
     for c in asked:
         hardwares["what if", "", c] = load(hw, set=c)
-    items = [subject.chips(h, 0, chips, *times) for h in hardwares.values()]
-    digital, *values = measured([subject.item(None), *items], scores)
+    digital, *values = measured([subject.item(None), *[subject.chips(h, 0, chips, *times) for h in hardwares.values()]], scores)
     found = dict(zip(hardwares, values))
     reference = column([digital])[0]
     budgets, answers = [], []

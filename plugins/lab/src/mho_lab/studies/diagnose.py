@@ -384,8 +384,7 @@ def _recoveries(
 def trained_under(item: Item) -> Value:
     """Measure: train a network under its hardware for some steps, every step on a fresh chip, and score unseen ones."""
     task, net = task_of(item["task"]), network(item)
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    optimizer = task.optimizer(parameters, task.hwa_lr)
+    optimizer = task.optimizer([p for p in net.parameters() if p.requires_grad], task.hwa_lr)
     done = 0
     while done < item["steps"]:
         for example in islice(

@@ -40,8 +40,7 @@ Tick = Callable[[], object]  # told after every matrix, for a progress bar
 
 def with_tile(hw: Hardware, **changes: Any) -> Hardware:
     """`hw` with changes of its default tile."""
-    tile = hw.tile(hw.default).model_copy(update=changes)
-    return hw.model_copy(update={"tiles": {**hw.tiles, hw.default: tile}})
+    return hw.model_copy(update={"tiles": {**hw.tiles, hw.default: hw.tile(hw.default).model_copy(update=changes)}})
 
 
 def equal_error_boost(
@@ -112,8 +111,7 @@ def input_range_study(
         w, _ = e.draw(k)
         x = moved(torch.randn(e.vectors, e.size, generator=torch.Generator().manual_seed(10_000 + k)))
         x = rho * w[torch.arange(e.vectors) % e.size] + (1 - rho) * x
-        fixed = with_tile(hw, dac=dac.model_copy(update={"range": float(alpha)}))
-        return mvm_error(x @ w.T, Tile(w, fixed).program(seed=k)(x))
+        return mvm_error(x @ w.T, Tile(w, with_tile(hw, dac=dac.model_copy(update={"range": float(alpha)}))).program(seed=k)(x))
 
     return _curve(alphas, error, e, tick)
 

@@ -110,8 +110,7 @@ def _bars(ax: Axes, table: StudyTable) -> None:
     several = len({r.series for r in table.rows}) > 1
     for i, row in enumerate(table.rows):
         if row.value is None:
-            at = (0, -i)
-            ax.annotate(" does not reach it", at, xycoords=("axes fraction", "data"), va="center", color=MUTED)
+            ax.annotate(" does not reach it", (0, -i), xycoords=("axes fraction", "data"), va="center", color=MUTED)
             continue
         error = scale * row.sem if math.isfinite(row.sem) else None
         bar = ax.barh(-i, scale * row.value, height=0.65, color=COLOURS[0], xerr=error, ecolor=INK)

@@ -178,8 +178,7 @@ def predicted_page(s: Any, title: str) -> Page:
     """The `LayerChoice` of mho-digital."""
     table, kept = s.as_table(), ", ".join(map(layer_name, s.digital)) or "no layer"
     headline = f"With {kept} off the tiles: {table.note}, as a few backward passes predict; mho evaluate measures it."
-    part = Part("Divergence of each layer alone on tiles", tuple(table.head), table.rows)
-    return Page(title, headline, [part])
+    return Page(title, headline, [Part("Divergence of each layer alone on tiles", tuple(table.head), table.rows)])
 
 
 # --- budget ---

@@ -116,8 +116,7 @@ def sensitivity(
 
     def start(case: Case) -> float:
         """The margin of the hardware as it is."""
-        mean = interval(base[case.network, case.time]).mean
-        return (1 - level) * (mean - networks[case.network].chance)
+        return (1 - level) * (interval(base[case.network, case.time]).mean - networks[case.network].chance)
 
     searches = {c: threshold(effort, k.highest, 2.0, TOLERANCE if k.bits is None else 1.0, start(c)) for c, k in cases.items()}
     found = rounds.search(searches, item, margins, scores, measured)
@@ -185,10 +184,8 @@ def _boosts(
     if hw.default not in hw.tiles:
         return ()
     size = min(512, hw.tile(hw.default).rows)
-    experiment = list(MvmExperiment(size=size, vectors=64, matrices=2))
-    common = {"hardware": hw.to_data(), "target": TARGET, "experiment": experiment}
-    items = [{**common, "knob": k.name, "highest": k.value(k.highest)} for k in knobs]
-    values = dict(zip(knobs, measured(items, boost)))
+    common = {"hardware": hw.to_data(), "target": TARGET, "experiment": list(MvmExperiment(size=size, vectors=64, matrices=2))}
+    values = dict(zip(knobs, measured([{**common, "knob": k.name, "highest": k.value(k.highest)} for k in knobs], boost)))
     reached = [k for k in knobs if values[k]["value"] is not None]
     cases = [(k, n) for k in reached for n in networks]
     turned = [
@@ -199,8 +196,7 @@ def _boosts(
     def loss(k: Knob, n: str) -> Interval:
         chance, before = networks[n].chance, base[n, time]
         reference = sum(before) / len(before)
-        lost = [(b - s) / (reference - chance) for s, b in zip(column([after[k, n]]), before)]
-        return interval(lost)
+        return interval([(b - s) / (reference - chance) for s, b in zip(column([after[k, n]]), before)])
 
     return tuple(
         Boost(k.name, values[k]["value"], {n: loss(k, n) for n in networks} if k in reached else {}, values[k].get("why", ""))

@@ -100,5 +100,4 @@ def _saved(net: nn.Module, item: Item, what: str) -> str:
     """The file of a network, named also by a hash of everything that it depends on: no other one overwrites it."""
     about = {k: v for k, v in item.items() if k != "out"}, identity(task_of(item["task"]))
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-    file = Path(item["out"]) / f"{what}-{name}.safetensors"
-    return str(write_atomically(file, lambda part: save_model(net, part)))
+    return str(write_atomically(Path(item["out"]) / f"{what}-{name}.safetensors", lambda part: save_model(net, part)))
