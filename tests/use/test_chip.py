@@ -339,3 +339,33 @@ def test_a_fingerprint_notices_a_single_bit_and_an_exchange():
         after = Fingerprint(net)
         assert after != before and after == Fingerprint(net)
         before = after
+
+
+def test_a_chip_ages_where_it_is(net, x):
+    """On a copy inside `on`, and the network that it was on has its age again afterwards."""
+    other, chip = copy.deepcopy(net), mho.program(net, seed=0, age="1 s")
+    y = run(net, x)
+    with chip.on(other):
+        chip.age("1 year")
+        aged = run(other, x)
+    assert chip.time == 1.0 and mho.chip_on(other) is None
+    chip.age("1 s")
+    assert torch.equal(run(net, x), y)
+    chip.age("1 year")
+    assert torch.equal(run(net, x), aged) and not torch.equal(aged, y)
+
+
+def test_a_file_that_holds_another_chip_by_now_is_refused(net, tmp_path):
+    mho.program(net, seed=0).save(tmp_path / "chip.safetensors")
+    chip = mho.load_chip(net, tmp_path / "chip.safetensors")
+    mho.program(net, seed=1).save(tmp_path / "chip.safetensors")
+    with pytest.raises(mho.MhoError, match="holds another chip by now"):
+        chip.put_on(net)
+
+
+def test_a_network_is_made_and_used_in_inference_mode(x):
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Flatten(), nn.Linear(100, 6))
+        net = mho.to_analog(model, "ideal.quantised").eval()
+        mho.calibrate(net, [x])
+        assert torch.allclose(net(x), model(x), atol=0.1) and torch.equal(net(x), net(x))

@@ -47,7 +47,11 @@ class CorrectionModule(nn.Module):
 
     y = outputs(tiles(inputs(x), weights(W)), x, W). With ideal tiles the layer computes x W^T as without it: whatever `inputs`
     does to x, `weights` or `outputs` undoes. Override what is needed; new modules change nothing.
+
+    adds   True: what `outputs` adds is part of what the layer computes (an adapter), linear in x; nothing undoes it
     """
+
+    adds: ClassVar[bool] = False
 
     def __init__(self, spec: Correction, matrix: Matrix) -> None:
         super().__init__()
@@ -63,7 +67,8 @@ class CorrectionModule(nn.Module):
         return w
 
     def outputs(self, y: Tensor, x: Outputs, w: Tensor) -> Tensor:
-        """y [vector, out], the digital outputs of the tiles; x() [vector, in] are the inputs of the layer, w its weights."""
+        """y [vector, out], the digital outputs of the tiles; x() [vector, in] are the inputs of the layer, w its weights,
+        learned output scales included."""
         return y
 
     def fit(self, x: Tensor, w: Tensor, y: Outputs) -> None:

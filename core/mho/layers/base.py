@@ -138,8 +138,10 @@ class AnalogLayer(nn.Module):
             session.watch(self)
 
     def to_torch(self) -> nn.Module:
-        """The plain torch layer, with the learned output scales folded into its weight."""
+        """The plain torch layer, with learned output scales and what corrections add (adapters) folded into its weight."""
         self.fold_scales()
+        for array, matrix in self.matrices():
+            array.merge_(matrix)
         new = self.torch_class.__new__(self.torch_class)
         new.__dict__.update({k: copy.copy(v) for k, v in self.__dict__.items() if k != "placement"})
         del new._modules["tiles"]

@@ -95,8 +95,12 @@ class TileArray(Mapped, Member):
     def forward(self, x: Tensor | Patches, weight: Tensor, drawn: Drawn | None = None) -> Tensor:
         """x [..., in], weight [out, in] -> [..., out]. `drawn` are the weights of `draw`."""
         if self.deployed and self.chip is not None and self.chip.target is None:
-            if self.chip.of != self._state_of(weight):
-                raise MhoError(f"weights of {self.name!r} have changed or moved since its lean chip was programmed")
+            state = self._state_of(weight)
+            if state is None or self.chip.of not in (None, state):
+                raise MhoError(
+                    f"weights of {self.name!r} have changed or moved since its lean chip was programmed, or are computed"
+                )
+            self.chip = replace(self.chip, of=state)  # a copy knows its weights from now on
             with keeping([self], "chip"):
                 self.program(weight, self.chip.key, self.chip.time)
                 return self.forward(x, weight)
@@ -114,7 +118,9 @@ class TileArray(Mapped, Member):
                 y = cast(CorrectionModule, self.corrections[of]).repaired(y, layer.rows, found)
             if not (self.training or torch.compiler.is_compiling() or transformed()) and self.watch.due(self):
                 self.watch.look(self, given, weight)
-        for c in self.corrections:
+        behind = [c for c in self.corrections if type(c).outputs is not CorrectionModule.outputs]
+        weight = weight if all(c.adds for c in behind) else self.scaled(weight)
+        for c in behind:
             y = c.outputs(y, layer.rows, weight)
         return y.reshape(*given.shape[:-1], self.layout.out_features)
 

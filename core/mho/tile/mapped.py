@@ -1,5 +1,6 @@
 """The weights of a matrix as its tiles hold them: corrected, quantised, cut, and divided by gamma, which follows them."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,17 +31,25 @@ class Mapped(Scales):
     _lies: StorageWeakRef | None = None  # while it lives, torch gives the identity of this memory to no other
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "known": None, "_lies": None}  # ids and addresses are given out again
+        """Ids and addresses are given out again: a copy compares its weights anew."""
+        chip = self.__dict__.get("chip")
+        lean = {"chip": replace(chip, of=None)} if chip is not None and chip.target is None else {}
+        return {**self.__dict__, "known": None, "_lies": None, **lean}
 
     @property
     def is_attached(self) -> bool:
         """Whether optimizer steps train these weights, and advance the ramp."""
         return self.attached_as == id(self)
 
-    def stored(self, weight: Tensor) -> Tensor:
-        """The weights that are written to the tiles: what corrections and the `weight_quantiser` make of them (R002-02)."""
+    def corrected(self, weight: Tensor) -> Tensor:
+        """What digital corrections make of the weights."""
         for c in self.corrections:
             weight = c.weights(weight)
+        return weight
+
+    def stored(self, weight: Tensor) -> Tensor:
+        """The weights that are written to the tiles: what corrections and the `weight_quantiser` make of them (R002-02)."""
+        weight = self.corrected(weight)
         return weight if self.weight_quantiser is None else self.weight_quantiser(weight)
 
     @torch.no_grad()
@@ -63,7 +72,21 @@ class Mapped(Scales):
 
     def digital(self, weight: Tensor) -> Tensor:
         """The matrix that the tiles stand for, shaped like `weight`: learned output scales included."""
-        return (self.stored(weight) * self.layout.spread(self.output_factor())).to(weight.dtype)
+        return self.scaled(self.stored(weight))
+
+    def scaled(self, weight: Tensor) -> Tensor:
+        """The weights with the learned output scales."""
+        return (weight * self.layout.spread(self.output_factor())).to(weight.dtype)
+
+    @torch.no_grad()
+    def merge_(self, weight: Tensor) -> None:
+        """Make what corrections add to the outputs part of the weights, and take these corrections off."""
+        for c in (c for c in self.corrections if c.adds):
+            if weight.dim() == 3:
+                raise MhoError(f"layer {self.name!r}: what {c.spec.KIND} adds across groups is no part of its weights")
+            one = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+            weight += c.outputs(one.new_zeros(len(one), len(weight)), lambda one=one: one, weight).T
+        self.corrections = nn.ModuleList(c for c in self.corrections if not c.adds)
 
     @torch.no_grad()
     def remap(self, weight: Tensor) -> None:
@@ -120,8 +143,8 @@ class Mapped(Scales):
         owner = weight if weight._base is None else weight._base
         if not isinstance(owner, nn.Parameter) or owner.is_inference():
             return None
-        changing = [m for m in (self.weight_quantiser, *self.corrections) if m is not None]
-        others = [t._version for m in changing for t in (*m.parameters(), *m.buffers())]
+        changing = [m for m in (self.weight_quantiser, *(c for c in self.corrections if c.acts_before)) if m is not None]
+        others = [version(t) for m in changing for t in (*m.parameters(), *m.buffers())]
         return id(owner), owner.untyped_storage()._cdata, owner.data_ptr(), owner._version, *others
 
     @torch.no_grad()
@@ -134,9 +157,15 @@ class Mapped(Scales):
 
     @torch.no_grad()
     def clip_(self, weight: Tensor, limit: float) -> None:
-        """|w| <= limit gamma, in place (R003-68)."""
-        bound = self.layout.spread(self.gamma * limit).to(weight.dtype)
-        weight.copy_(torch.minimum(torch.maximum(weight, -bound), bound))
+        """|w| <= limit gamma, in place (R003-68); of what corrections make of the weights, which they multiply one by one."""
+        bound, seen = self.layout.spread(self.gamma * limit).to(weight.dtype), self.corrected(weight)
+        cut = torch.minimum(torch.maximum(seen, -bound), bound)
+        weight.copy_(cut if seen is weight else torch.where(cut == seen, weight, weight * cut / seen))
+
+
+def version(t: Tensor) -> int:
+    """How often it was changed in place; -1 where torch does not count."""
+    return -1 if t.is_inference() else t._version
 
 
 def perhaps(found: Tensor) -> bool:

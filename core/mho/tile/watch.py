@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mho.ground import keeping
+from mho.tile.mapped import version
 from mho.tile.patches import Patches
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Watch:
         """Whether this call is looked at; none on an accelerator, which would have to be waited for."""
         if self.off:
             return False
-        about = array.input_range._version, array.gamma._version, array.known, array.chip is None
+        about = version(array.input_range), version(array.gamma), array.known, array.chip is None
         if about != self.about:
             self.about, self.calls = about, 0
             self.found = {k: v for k, v in self.found.items() if k == "weights clipped" and array.chip is not None}

@@ -129,6 +129,8 @@ def _fit(net: nn.Module, samples: Mapping[TileArray, Sample], before: bool) -> N
     for array, weight in matrices(net):
         if array in samples and samples[array].inputs and not (before and array.chip):
             array.fit_corrections(samples[array].some(), weight.detach(), before)
+            if array.chip is not None:
+                array.age(array.chip.time)  # reads gains and offsets anew
 
 
 def run_batch(net: nn.Module, batch: Any, forward: Forward | None = None) -> Any:
@@ -207,7 +209,11 @@ class Sample:
 
     def note(self, x: Tensor | Patches) -> None:
         flat = vectors(x).detach()
-        self.keep(flat.reshape(-1, flat.shape[-1]).float())
+        flat = flat.reshape(-1, flat.shape[-1]).float()
+        if not torch.isfinite(flat.square().sum()):
+            raise MhoError("calibrate met inputs that are NaN, infinite or too large to be squared")
+        if len(flat):
+            self.keep(flat)
 
     def keep(self, x: Tensor) -> None:
         """x [vector, ...]: every batch has its share of the vectors that are kept, however many come."""

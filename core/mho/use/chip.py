@@ -53,9 +53,11 @@ class Chip:
     def on(self, net: nn.Module | None = None) -> Iterator[nn.Module]:
         """Use this chip inside the `with` block; whatever was on the network before comes back afterwards."""
         net = self.net if net is None else net
-        with keeping_chip(net):
+        before = self.time
+        with keeping_chip(net), keeping([self], "net"):
             self.put_on(net)
             yield net
+        self.time = before if chip_on(self.net) is self else self.time  # as it is there
 
     def save(self, path: str | Path) -> None:
         """Write the programmed conductances and constants, and the input ranges of the network, to a safetensors file;
@@ -67,7 +69,7 @@ class Chip:
             chips = {a.name: replace(a.chip, range=a.call(a.chip.stream).range.detach()) for a in arrays if a.chip}
             state = {f"{name}|{k}": v.contiguous() for name, chip in chips.items() for k, v in chip.state().items()}
         about = {"seed": self.seed, "index": self.index, "time": self.time, "weights": self._weights.digest, "format": 1}
-        about["layers"] = {a.name: a.view.signature for a in arrays}
+        about |= {"layers": {a.name: a.view.signature for a in arrays}, "corrections": _corrections(arrays)}
         with writing(path):
             save_file(state, str(path), metadata={"mho_chip": json.dumps(about)})
 
@@ -92,6 +94,7 @@ class Chip:
         else:
             for array, matrix in matrices(net):
                 array.program(matrix, self.key, self.time, self._weights, self.lean)
+        self.net = net
         session_of(net).chip = self
         session_of(net).sample = 0
 
@@ -217,13 +220,22 @@ class Fingerprint:  # noqa: PLW1641 (compared, never a key)
     @functools.cached_property
     def digest(self) -> str:
         """As a chip's file has it."""
-        digest = hashlib.blake2b(digest_size=16)
-        for sums in self._sums:
-            digest.update(sums.cpu().numpy().data)
-        return digest.hexdigest()
+        return _digest(self._sums)
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Fingerprint) and self.digest == other.digest)
+
+
+def _corrections(arrays: Iterable[TileArray]) -> str:
+    """What digital corrections have been fitted to, without which a chip computes something else; no adapters."""
+    return _digest([_sums(t) for a in arrays for c in a.corrections for t in c.buffers()])
+
+
+def _digest(sums: Iterable[Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for each in sums:
+        digest.update(each.cpu().numpy().data)
+    return digest.hexdigest()
 
 
 def _sums(t: Tensor) -> Tensor:
@@ -274,16 +286,25 @@ def _about(path: Path) -> dict[str, Any]:
 
 
 def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
-    layers, saved = _about(path).get("layers", {}), defaultdict[str, dict[str, Tensor]](dict)
+    about, arrays, saved = _about(path), tile_arrays(net), defaultdict[str, dict[str, Tensor]](dict)
+    if (about["seed"], about["index"]) != (chip.seed, chip.index):
+        raise MhoError(f"{path} holds another chip by now than {chip!r}")
+    layers, corrections = about.get("layers", {}), _corrections(arrays)
     for name, value in load_file(str(path)).items():
         layer, _, what = name.partition("|")
         saved[layer][what] = value
-    for array in tile_arrays(net):
+    for array in arrays:
         if layers.get(array.name) != array.view.signature:
             raise MhoError(
                 f"{path} was saved from another network or hardware: layer {array.name!r} is {array.view.signature} here, "
                 f"{layers.get(array.name, 'missing')} there"
             )
+    if about.get("corrections", corrections) != corrections:
+        raise MhoError(
+            f"{path} was saved with other digital corrections (scales and digital channels, vectors of gains and offsets): load "
+            "the network that it was saved with first (mho.load_model), or calibrate and program anew"
+        )
+    for array in arrays:
         own = {what: value.to(array.device) for what, value in saved.pop(array.name, {}).items()}
         array.chip = Programmed.restored(draws.fold_words(chip.key, array.path), own)
         if array.chip.range is None and array.learns_range:

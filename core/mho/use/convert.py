@@ -219,13 +219,13 @@ def remark(net: nn.Module, who: str, arrays: set[str], text: str, warning: str =
 
 def to_digital(net: nn.Module) -> nn.Module:
     """A copy of `net` with torch's layers in place of those on tiles: what the tiles held becomes the weights (quantised
-    ones stay so), and learned output scales are folded into them."""
+    ones stay so), and learned output scales and adapters are folded into them."""
     net = copy.deepcopy(net)
     for array in tile_arrays(net):
         array.session.unwatch()
     open_fast_paths(net)
     keep_stored(net)
-    _untie(net, lambda array: bool((array.output_factor() != 1).any()))
+    _untie(net, lambda array: bool((array.output_factor() != 1).any()) or any(c.adds for c in array.corrections))
     return _replace(net, {id(m): m.to_torch() for m in net.modules() if isinstance(m, AnalogLayer)})
 
 

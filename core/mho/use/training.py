@@ -187,7 +187,7 @@ def _trains(matrix: Tensor) -> bool:
 def _say_where_it_binds(array: TileArray, matrix: Tensor, clip: float) -> None:
     if array.training_spec.out_scale in ("column", "both"):
         return  # outputs grow by their factors
-    share = float((matrix.abs() >= array.layout.spread(array.gamma * clip) * (1 - 1e-6)).float().mean())
+    share = float((array.corrected(matrix).abs() >= array.layout.spread(array.gamma * clip) * (1 - 1e-6)).float().mean())
     if share > BINDING:
         array.session.say(
             "clip",

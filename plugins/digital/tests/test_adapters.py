@@ -1,5 +1,7 @@
 """Adapters: everything else is frozen, two tasks share one chip, PEFT reads and merges them."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -102,3 +104,77 @@ def test_what_does_not_fit_is_said(tmp_path):
     other = mho.to_analog(nn.Sequential(nn.Linear(8, 8)), "ideal.exact")
     with pytest.raises(mho.MhoError, match="adapter of '0' does not fit"):
         mho.load_adapters(other, tmp_path)
+
+
+def filled(*adapters):
+    """A network with adapters (rank, layers, alpha) of random numbers."""
+    net = mho.to_analog(network(), "ideal.exact").eval()
+    for rank, layers, alpha in adapters:
+        with torch.no_grad():
+            for p in mho.adapt(net, rank, layers, alpha=alpha):
+                p.normal_(std=0.3, generator=torch.Generator().manual_seed(p.numel()))
+    return net
+
+
+def test_adapters_of_different_rank_and_alpha_come_back(tmp_path):
+    net, x = filled((2, "0", 2.0), (3, "2", 20.0)), torch.randn(8, 20)
+    mho.save_adapters(net, tmp_path)
+    other = mho.to_analog(network(), "ideal.exact").eval()
+    mho.load_adapters(other, tmp_path)
+    assert torch.equal(other(x), net(x))
+
+
+def test_adapters_replace_all_that_were_there(tmp_path):
+    task_b, x = filled((4, "0", None)), torch.randn(8, 20)
+    mho.save_adapters(task_b, tmp_path)
+    net = filled((2, "*", None))
+    mho.load_adapters(net, tmp_path)
+    assert torch.equal(net(x), task_b(x))
+
+
+def test_a_refused_file_changes_nothing(tmp_path):
+    mho.save_adapters(filled((4, "0", None)), tmp_path)
+    net, x = filled((2, "2", None)), torch.randn(8, 20)
+    y, about = net(x), json.loads((tmp_path / "adapter_config.json").read_text())
+    for change, said in (
+        ({"use_dora": True}, "without use_dora"),
+        ({"peft_type": "LOHA"}, "of the type LORA"),
+        ({"alpha_pattern": {"nobody": 3}}, "nothing but LoRA of named layers, got nobody"),
+    ):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({**about, **change}))
+        with pytest.raises(mho.MhoError, match=said):
+            mho.load_adapters(net, tmp_path)
+        assert torch.equal(net(x), y)
+
+
+def test_rank_stabilised_adapters_count_by_the_root_of_the_rank(tmp_path):
+    """Kalajdzievski 2023: alpha/sqrt(r) in place of alpha/r."""
+    net, x = filled((4, "0", 8.0)), torch.randn(8, 20)
+    mho.save_adapters(net, tmp_path)
+    about = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**about, "use_rslora": True}))
+    mho.load_adapters(net, tmp_path)
+    a, b = (p.detach() for p in (net[0].tiles.corrections[0].a, net[0].tiles.corrections[0].b))
+    hidden = (net[0].bias + x @ (net[0].weight + 8 / 4**0.5 * b @ a).T).relu()
+    assert torch.allclose(net(x), net[2].bias + hidden @ net[2].weight.T, atol=1e-4)
+
+
+def test_tied_layers_have_one_adapter(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(self.a(x).relu())
+
+    model, x = Tied(), torch.randn(5, 8)
+    net, other = (mho.to_analog(model, "ideal.exact").eval() for _ in range(2))
+    parameters = mho.adapt(net, 2)
+    assert len(parameters) == 2 and {id(p) for p in parameters} <= {id(p) for p in net.parameters()}
+    with torch.no_grad():
+        parameters[1].normal_()
+    mho.save_adapters(net, tmp_path)
+    mho.load_adapters(other, tmp_path)
+    assert torch.equal(other(x), net(x))

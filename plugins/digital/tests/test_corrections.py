@@ -115,7 +115,7 @@ def test_gains_and_offsets_are_read_from_the_chip(skewed):
     mho.program(net, seed=0)
     assert error(net, layer, x) < 1e-4
     gamma = net.tiles.chip.gamma[0]
-    gain, offset, _ = net.tiles.chip.repair[1]
+    gain, offset, *_ = net.tiles.chip.repair[1]
     assert torch.allclose(gain, 1 / torch.linspace(0.3, 0.8, 6), rtol=1e-3)
     assert torch.allclose(offset, -gain * gamma * torch.linspace(-0.2, 0.2, 6), atol=1e-3)
     mho.unprogram(net)

@@ -319,3 +319,12 @@ def test_a_compiled_convolution_is_one_graph_with_the_same_values(hardware):
             made.tiles.session.sample = 0
             values.append(f(x).detach())
         assert torch.allclose(*values, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["ideal.exact", "pcm.standard"])
+@pytest.mark.parametrize("channels", [1, 40])
+def test_a_batch_of_no_images_has_gradients_of_0(preset, channels):
+    layer = nn.Conv2d(channels, 6, 3)
+    net, x = mho.to_analog(layer, preset), torch.zeros(0, channels, 6, 6, requires_grad=True)
+    net(x).sum().backward()
+    assert x.grad.shape == x.shape and not net.weight.grad.any()

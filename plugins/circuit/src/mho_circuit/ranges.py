@@ -60,8 +60,7 @@ def _outputs(array: TileArray, weight: Tensor, x: Tensor) -> Tensor:
         return traced["analog"].abs()
     assert dac.top and dac.part_top
     codes = (array.layout.cut(x) / traced["range"]).clamp(dac.lowest, 1).mul(dac.top).round()
-    parts = torch.cat([dac.part(codes, k) / dac.part_top for k in range(len(dac.passes))])
-    return product(parts, traced["weights"]).abs()
+    return product(torch.cat([dac.part(codes, k) / dac.part_top for k in range(len(dac.passes))]), traced["weights"]).abs()
 
 
 def _granular(y: Tensor, top: int, quantile: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import math
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from mho import AnalogLayer, Correction, Field
 from mho.effects import CorrectionModule, Matrix, Outputs
 from mho.ground import MhoError, whole
+from mho.ground.arguments import number
 from mho.tile import TileArray
 
 LORA = "Li et al. 2026 (AHWA-LoRA), after Hu et al. 2022"
@@ -41,6 +41,7 @@ class Adapter(Correction, kind="digital.adapter"):
 class LowRank(CorrectionModule):
     """`a` [r, in] and `b` [out, r], trained."""
 
+    adds = True
     spec: Adapter
 
     def __init__(self, spec: Adapter, matrix: Matrix) -> None:
@@ -69,21 +70,23 @@ def adapt(
     """
     rank = whole("rank", rank, least=1)
     patterns = (layers,) if isinstance(layers, str) else layers
-    spec = Adapter.model_validate({"rank": rank, "alpha": 2.0 * rank if alpha is None else alpha})
+    spec = Adapter(rank=rank, alpha=2.0 * rank if alpha is None else number("alpha", alpha, 0))
     chosen = [m for n, m in net.named_modules() if isinstance(m, AnalogLayer) and any(fnmatchcase(n, p) for p in patterns)]
     if not chosen:
         raise MhoError(f"no layer on tiles is called {', '.join(patterns)}; conversion_report(net) lists them")
     for p in net.parameters():
         p.requires_grad_(False)
-    trained: list[nn.Parameter] = []
-    for layer in chosen:
-        for array in layer.arrays().values():
-            parts = [c for c in array.corrections if not isinstance(c, LowRank)]
-            fresh = spec.module(array.matrix).to(array.gamma.device, array.gamma.dtype)
-            at = next((k for k, c in enumerate(array.corrections) if isinstance(c, LowRank)), len(parts))  # chips know places
-            array.corrections = nn.ModuleList([*parts[:at], fresh, *parts[at:]])
-            trained += fresh.parameters()
-    return trained
+    arrays = dict.fromkeys(array for layer in chosen for array in layer.arrays().values())  # those of tied layers once
+    return [p for array in arrays for p in _put(array, spec).parameters()]
+
+
+def _put(array: TileArray, spec: Adapter) -> LowRank:
+    """A fresh adapter beside this array, where the one before was: a chip knows corrections by their places."""
+    parts = [c for c in array.corrections if not isinstance(c, LowRank)]
+    fresh = spec.module(array.matrix).to(array.gamma.device, array.gamma.dtype)
+    at = next((k for k, c in enumerate(array.corrections) if isinstance(c, LowRank)), len(parts))
+    array.corrections = nn.ModuleList([*parts[:at], fresh, *parts[at:]])
+    return fresh
 
 
 def adapters(net: nn.Module) -> Iterator[tuple[str, LowRank]]:
@@ -111,32 +114,42 @@ def save_adapters(net: nn.Module, folder: str | Path, base: str = "") -> None:
         raise MhoError("this network has no adapters; mho.adapt puts them on")
     folder, spec = Path(folder), next(iter(found.values())).spec
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: p.detach().contiguous() for k, p in parameters(net).items()}, str(folder / "adapter_model.safetensors"))
+    save_file({k: p.detach().clone() for k, p in parameters(net).items()}, str(folder / "adapter_model.safetensors"))
     about = {"peft_type": "LORA", "r": spec.rank, "lora_alpha": spec.alpha, "target_modules": sorted(found)}
     about |= {"base_model_name_or_path": base, "bias": "none", "inference_mode": True}
+    about["rank_pattern"] = {n: c.spec.rank for n, c in found.items() if c.spec.rank != spec.rank}
+    about["alpha_pattern"] = {n: c.spec.alpha for n, c in found.items() if c.spec.alpha != spec.alpha}
     (folder / "adapter_config.json").write_text(json.dumps(about, indent=1))
 
 
 @torch.no_grad()
 def load_adapters(net: nn.Module, folder: str | Path) -> None:
-    """Put adapters of `save_adapters` or of PEFT on the layers that they name, in place of those that are there; weights, scales
-    and the chip stay. Raises `MhoError` for a folder that cannot be read or does not fit."""
+    """Put adapters of `save_adapters` or of PEFT on the layers that they name, in place of all that are there: those of other
+    layers do nothing any more. Weights, scales and the chip stay. Raises `MhoError` for a folder that cannot be read or does not
+    fit, or holds more than LoRA; then nothing has changed."""
     folder = Path(folder)
     try:
         about = json.loads((folder / "adapter_config.json").read_text())
         tensors = load_file(str(folder / "adapter_model.safetensors"))
-        rank, alpha = int(about["r"]), float(about["lora_alpha"])
+        alpha, alphas = float(about["lora_alpha"]), dict(about.get("alpha_pattern") or {})
     except (OSError, ValueError, KeyError, SafetensorError) as e:
         raise MhoError(f"{folder} holds no adapters ({type(e).__name__}: {e})") from None
-    names = {k.removeprefix(PREFIX).rpartition(".lora_")[0] for k in tensors}
-    layers = [n for n, m in net.named_modules() if isinstance(m, AnalogLayer) and names & set(matrix_names(n, m))]
-    grads = {id(p): p.requires_grad for p in net.parameters()}
-    adapt(net, rank, tuple(map(glob.escape, layers)), alpha=alpha)
-    for p in net.parameters():
-        p.requires_grad_(grads.get(id(p), True))
-    found = parameters(net)
-    for name in sorted(names):
-        for key in (f"{PREFIX}{name}.lora_{x}.weight" for x in "AB"):
-            if not (key in found and key in tensors and found[key].shape == tensors[key].shape):
-                raise MhoError(f"{folder}: the adapter of {name!r} does not fit this network")
-            found[key].copy_(tensors[key])
+    if about.get("peft_type") != "LORA" or about.get("use_dora"):
+        raise MhoError(f"{folder}: expected adapters of the type LORA, without use_dora")
+    arrays = {n: a for name, m in net.named_modules() if isinstance(m, AnalogLayer) for n, a in matrix_names(name, m).items()}
+    found: dict[str, tuple[Adapter, Tensor, Tensor]] = {}
+    for name in sorted({k.removeprefix(PREFIX).rpartition(".lora_")[0] for k in tensors}):
+        a, b = (tensors.pop(f"{PREFIX}{name}.lora_{x}.weight", torch.empty(0)) for x in "AB")
+        shape = (arrays[name].matrix.outputs, arrays[name].matrix.inputs) if name in arrays else None
+        if a.dim() != 2 or b.dim() != 2 or (len(b), a.shape[1]) != shape or len(a) != b.shape[1]:
+            raise MhoError(f"{folder}: the adapter of {name!r} does not fit this network")
+        scale = alphas.get(name, alpha) * (math.sqrt(len(a)) if about.get("use_rslora") else 1)
+        found[name] = Adapter(rank=len(a), alpha=scale), a, b
+    if tensors or alphas.keys() - found.keys():
+        raise MhoError(f"{folder}: expected nothing but LoRA of named layers, got {', '.join(sorted({*tensors, *alphas}))}")
+    for _, adapter in adapters(net):
+        adapter.b.zero_()
+    for name, (spec, a, b) in found.items():
+        adapter = _put(arrays[name], spec)
+        adapter.a.copy_(a)
+        adapter.b.copy_(b)

@@ -93,6 +93,8 @@ class Found:
 def auto(net: nn.Module, inputs: dict[TileArray, Tensor], budget: float) -> Remedies:
     """Choose remedies for the arrays whose `inputs` [vector, in] are given: see `mho.calibrate`. Raises `MhoError` for a
     network with a chip, and for a budget that is no share."""
+    if torch.is_inference_mode_enabled():
+        raise MhoError("method='auto' takes derivatives: not inside torch.inference_mode(), but torch.no_grad() is fine")
     if chip_on(net) is not None:
         raise MhoError("method='auto' changes what is written to the tiles: take the chip off first, mho.unprogram(net)")
     if not (isinstance(budget, (int, float)) and 0 <= budget <= 1):
@@ -253,7 +255,9 @@ class Search:
         given = array.dac_inputs(Patches(x)).rows()
         y = array.trace(given, self.weight, "auto", ranges)["outputs"]
         tiles = product(array.layout.cut(given), array.normalised(w)) * (array.gamma * array.output_factor())
-        exact = array.layout.join_groups(array.layout.split_groups(x) @ w.mT)
+        exact = array.layout.join_groups(array.layout.split_groups(x) @ array.scaled(w).mT)
+        for c in (c for c in array.corrections if c.adds):
+            exact = c.outputs(exact, lambda: x, w)
         size = corrections.sizes(exact)
         if len(x) < 2:
             return 0.0
@@ -268,7 +272,7 @@ class Search:
     def _behind(self, y: Tensor) -> Tensor:
         """The outputs of the layer for those of its tiles."""
         for c in self.array.corrections:
-            y = c.outputs(y, self._x, self._w())
+            y = c.outputs(y, self._x, self.array.scaled(self._w()))
         return y
 
     def _w(self) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mho import Correction, Field
 from mho.effects import CorrectionModule, Matrix, Outputs, Read
+from mho.ground import MhoError
 
 NORA = "Hou et al. 2025 (NORA); Xiao et al. 2023 (SmoothQuant)"
 SCATTER = 1.01  # of the error, that a fit of half of the vectors may add
@@ -94,6 +95,7 @@ class Outliers(CorrectionModule):
     def __init__(self, spec: Correction, matrix: Matrix) -> None:
         super().__init__(spec, matrix)
         self.register_buffer("digital", torch.zeros(matrix.channels))
+        self.register_load_state_dict_post_hook(_within_share)
 
     def inputs(self, x: Tensor) -> Tensor:
         return x * (1 - self.digital).to(x.dtype)
@@ -129,6 +131,12 @@ class Outliers(CorrectionModule):
     def operations(self) -> int:
         """Every group has outputs of its own."""
         return int(self.digital.sum()) * self.matrix.cells * (self.matrix.outputs // self.matrix.groups)
+
+
+def _within_share(outliers: Outliers, _: object) -> None:
+    if (there := int(outliers.digital.sum())) > int((share := outliers.spec.share) * outliers.matrix.channels):
+        more = f"{there} of {outliers.matrix.channels} channels are digital in these weights, more than share: {share:g} allows"
+        raise MhoError(f"digital.outlier_channels: {more}; load them with the hardware that they were saved with")
 
 
 class Affine(Correction, kind="digital.affine"):
@@ -198,12 +206,14 @@ class GainAndOffset(CorrectionModule):
             left = relative(g * y[other] + o + zs[other] @ b, t[other], size[other])
             if left <= best:
                 best, found = left, zs
-        return None if found is None else fitted(y[good], t[good], size[good] ** -2, found[good])
+        if found is None:
+            return None
+        return *fitted(y[good], t[good], size[good] ** -2, found[good]), self.directions[:, : found.shape[1]].clone()
 
     def repaired(self, y: Tensor, x: Outputs, found: tuple[Tensor, ...]) -> Tensor:
-        *affine, b = found
+        *affine, b, p = found
         y = super().repaired(y, x, tuple(affine))
-        return y + (x().to(b.dtype) @ self.directions[:, : len(b)].to(b.dtype) @ b).to(y.dtype) if len(b) else y
+        return y + (x().to(b.dtype) @ p.to(b.dtype) @ b).to(y.dtype) if len(b) else y
 
     @property
     def operations(self) -> int:

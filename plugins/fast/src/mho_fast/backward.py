@@ -174,8 +174,7 @@ class Backward:
             if gx is not None:
                 gx[:, mine] = float_product(gt, self.saved.w[t, :, :rows].to(gt.dtype))
             if gw is not None:
-                values = self._once(_values(self.saved.main[:, mine], self.top, gt.dtype))
-                gw[t, :, :rows] = float_product(gt.t(), values)
+                gw[t, :, :rows] = float_product(gt.t(), self._once(_values(self.saved.main[:, mine], self.top, gt.dtype)))
 
     def _before_dac(self, g: Tensor) -> tuple[Tensor, Tensor | None]:
         """From the gradient g of the DAC's values [vector, in]: those of x, and of alpha where it is asked for."""
@@ -221,7 +220,7 @@ class Backward:
                 if self.wanted.alpha:
                     beyond = self.source.rows(clipped, c, t).to(part.dtype)
                     sums.append(clipping(*(v[:, None] for v in (part, self._ends(beyond), beyond))))
-            if self.wanted.alpha:
+            if sums:
                 asks, outside = (torch.cat(v) for v in zip(*sums))
                 galpha.append(range_step(asks, outside, alpha[t : t + 1], self.product.call.decay, rows))
         return torch.cat(galpha) if galpha else None
@@ -244,7 +243,7 @@ class Backward:
             if self.wanted.alpha:
                 beyond = beyond.to(part.dtype)
                 sums.append(clipping(*(v.permute(2, 0, 1) for v in (part, self._ends(beyond), beyond))))
-        if not self.wanted.alpha:
+        if not sums:
             return None
         asks, count = (torch.cat(v) for v in zip(*sums))
         return range_step(asks, count, alpha, self.product.call.decay, w.shape[2])

@@ -94,8 +94,7 @@ class Bench:
 
     def random(self, *shape: int, number: int) -> Tensor:
         """U(-1, 1), the same on every call."""
-        u = torch.rand(shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64)
-        return (2 * u - 1).to(self.dtype)
+        return (2 * torch.rand(shape, generator=torch.Generator().manual_seed(number), dtype=torch.float64) - 1).to(self.dtype)
 
     # -- tiles ------------------------------------------------------------------------------------------------
     def hardware(self, *effects: Nonideality, tile: dict[str, Any] | None = None, **training: Any) -> Hardware:

@@ -32,8 +32,7 @@ class CompensationContract(PartChecks):
 
     def _read_outs(self, bench: Bench) -> Tensor:
         """[vector, tile, out] as the core takes them, repeats included."""
-        y = bench.random(16, *bench.w.shape[:2], number=8) + 0.1
-        return y.repeat(self.spec.repeats, 1, 1)
+        return (bench.random(16, *bench.w.shape[:2], number=8) + 0.1).repeat(self.spec.repeats, 1, 1)
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
         geometry = on_device(bench.geometry, device)

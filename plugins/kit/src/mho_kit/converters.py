@@ -103,8 +103,7 @@ class ConverterContract(PartChecks):
         """R003-03: on both sides, whatever comes."""
         if not self._bounded:
             skip("it has no bound")
-        v = 1e4 * self._values(self.bench)
-        top = float(self._convert(v, self.bench.converter_site(self.spec)).abs().max())
+        top = float(self._convert(1e4 * self._values(self.bench), self.bench.converter_site(self.spec)).abs().max())
         assert top <= self._full * (1 + 1e-6), f"values up to {top:.4g} come out; the range ends at {self._full:g}"
 
     def test_has_as_many_levels_as_its_bits(self) -> None:

@@ -73,6 +73,16 @@ def test_another_checkpoint_in_the_same_folder_is_another_evaluation(mho_line, t
     assert again["scores"] != first["scores"] and again == json.loads(mho_line(*EVALUATE))
 
 
+def test_another_calibration_in_the_same_folder_is_another_evaluation(mho_line, tmp_path):
+    """Input ranges come from the task: its file has changed, and not the checkpoint."""
+    line = (*EVALUATE, "--shard", "1/1", "--out", "there")
+    first = json.loads(mho_line(*line))
+    (tmp_path / "blobs.py").write_text(TASK.replace("hwa_epochs = 1 / 3, 1, 1", "hwa_epochs, range_cap = 1 / 3, 1, 1, 0.1"))
+    with pytest.warns(UserWarning, match="blobs.py has changed"):
+        again = json.loads(mho_line(*line))
+    assert again == json.loads(mho_line(*EVALUATE)) != first
+
+
 def test_a_shard_is_two_numbers():
     assert shard_of("2/8") == (2, 8) and shard_of(None) is None
     with pytest.raises(mho.MhoError, match="expected I/N"):

@@ -136,8 +136,7 @@ class PreactivationNoise:
         additive, multiplicative = MODES[self.mode]
         new = y
         if multiplicative:
-            xi = _normal(y, draws.fold(key, "multiplicative"), rows)
-            new = new * (1 + self._std(pair[1], y, key, rows) * xi)
+            new = new * (1 + self._std(pair[1], y, key, rows) * _normal(y, draws.fold(key, "multiplicative"), rows))
         if additive:
             new = new + self._std(pair[0], y, key, rows) * _normal(y, draws.fold(key, "additive"), rows)
         return new

@@ -75,8 +75,7 @@ class Variability(Nonideality, kind="rram.variability"):
         """Programmed conductances `g`, µS, for the targets of the data."""
         site = data.site(self, "program", seed, data["g_target"])
         d, c = self._spreads(data)
-        devices = torch.zeros(int(data["device"].max()) + 1, dtype=torch.float64)
-        xi = site.randn_like(devices, name="device")[data["device"]]
+        xi = site.randn_like(torch.zeros(int(data["device"].max()) + 1, dtype=torch.float64), name="device")[data["device"]]
         return {"g": data["g_target"] * torch.exp(d * xi + c * site.randn_like(c, name="cycle"))}
 
     def _spreads(self, data: Measurements) -> tuple[Tensor, Tensor]:

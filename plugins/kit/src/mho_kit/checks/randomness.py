@@ -26,8 +26,7 @@ class RandomnessChecks(EffectChecks, CallChecks):
 
     def test_draws_differ_between_cells(self) -> None:
         for stage in set(self.draws("chip")) & set(CELLS):
-            flat = torch.full_like(self.bench.arguments(stage)[0], 0.5)
-            new = self.bench.call(self.spec, stage, arguments=(flat,))
+            new = self.bench.call(self.spec, stage, arguments=(torch.full_like(self.bench.arguments(stage)[0], 0.5),))
             assert new.unique().numel() > 1, f"{stage} gives all cells the same draw; ask for randn_like(g), not for one number"
 
     def test_ignores_torchs_generator(self) -> None:

@@ -224,10 +224,10 @@ def _chips_of(
     from mho.use import save_model, session_of
     from mho_lab.measure.identity import digest
 
-    hardware = session_of(net).hardware
-    file = elsewhere.folder.parent / f"{checkpoint.stem}-{digest(checkpoint)[:8]}-{hardware.digest[:8]}.safetensors"
-    write_atomically(file, lambda f: save_model(net, f), keep=True)
-    at = [seconds(t) for t in times] or list(hardware.times)
+    part = elsewhere.folder.parent / f"{checkpoint.stem}-{os.getpid()}.safetensors"
+    write_atomically(part, lambda f: save_model(net, f))
+    file = part.replace(part.with_name(f"{checkpoint.stem}-{digest(part)[:16]}.safetensors"))  # the same bytes, the same name
+    at = [seconds(t) for t in times] or list(session_of(net).hardware.times)
     return {k: tuple(v["scores"]) for k, v in elsewhere.chips(file, at, seed, chips).items()}
 
 

@@ -143,8 +143,7 @@ def dynamic_range_study(
 def sized_vectors(e: MvmExperiment, k: int, spread: float) -> tuple[Tensor, Tensor]:
     """The k-th matrix of the experiment, and its vectors with sizes exp(spread N), the largest entry of all on 1."""
     w, x = e.draw(k)
-    size = moved(spread * torch.randn(e.vectors, 1, generator=torch.Generator().manual_seed(30_000 + k))).exp()
-    x = x * size
+    x = x * moved(spread * torch.randn(e.vectors, 1, generator=torch.Generator().manual_seed(30_000 + k))).exp()
     return w, x / x.abs().max()
 
 
