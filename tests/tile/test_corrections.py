@@ -100,7 +100,28 @@ class AffineModule(CorrectionModule):
         return self.matrix.outputs
 
 
-KINDS = (Scaling, Beside, Affine)
+class Missing(Correction, kind="tried.missing"):
+    """Adds what the tiles miss of every output on average."""
+
+    source: ClassVar[str] = "a test"
+
+    def module(self, matrix):
+        return MissingModule(self, matrix)
+
+
+class MissingModule(CorrectionModule):
+    def __init__(self, spec, matrix):
+        super().__init__(spec, matrix)
+        self.register_buffer("missing", torch.zeros(matrix.outputs))
+
+    def fit(self, x, w, y):
+        self.missing.copy_((x @ w.T - y()).mean(0))
+
+    def outputs(self, y, x, w):
+        return y + self.missing
+
+
+KINDS = (Scaling, Beside, Affine, Missing)
 
 
 @pytest.fixture(autouse=True)
@@ -246,3 +267,14 @@ def test_gradients_pass_through_corrections_and_their_parameters_are_trained():
 def test_an_unknown_correction_is_located():
     with pytest.raises(mho.ConfigError, match=r"tiles.t.corrections\[0\][\s\S]*tried.scaling"):
         hardware("tried.scalling")
+
+
+def test_a_part_behind_the_tiles_is_fitted_to_weights_with_learned_scales():
+    layer, x = nn.Linear(12, 5), torch.rand(64, 12, generator=torch.Generator().manual_seed(0))
+    net = mho.to_analog(
+        layer, mho.load("ideal.exact", set=["tiles.exact.corrections=[tried.missing]", "training.out_scale=column"])
+    )
+    with torch.no_grad():
+        net.tiles.out_scale.mul_(3)
+    mho.calibrate(net.eval(), [x])
+    assert net.tiles.corrections[0].missing.abs().max() < 1e-5  # exact tiles miss nothing

@@ -72,10 +72,11 @@ class CorrectionModule(nn.Module):
         return y
 
     def fit(self, x: Tensor, w: Tensor, y: Outputs) -> None:
-        """Set the tensors from inputs x [vector, in] and weights w of the layer; y() [vector, out] is what the tiles give for x
-        as they are now, on the chip that is on or with target weights, in front of `outputs` of corrections. Corrections that
-        write `inputs` or `weights` are fitted before input ranges are chosen, without a chip, to x and w as those listed before
-        leave them; the mapping follows new `weights` after `fit`, so ask for y() before a tensor changes."""
+        """Set the tensors from inputs x [vector, in] and weights w of the layer (as in `outputs` for what acts behind tiles);
+        y() [vector, out] is what the tiles give for x as they are now, on the chip that is on or with target weights, in front of
+        `outputs` of corrections. Corrections that write `inputs` or `weights` are fitted before input ranges are chosen, with
+        no chip, to x and w as those listed before leave them; the mapping follows new `weights` after `fit`, so ask for y()
+        before a tensor changes."""
 
     def repair(self, read: Read) -> tuple[Tensor, ...] | None:
         """What `repaired` has to know of one chip, asked for when it has been programmed and whenever it has aged; it goes with

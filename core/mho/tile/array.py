@@ -142,7 +142,7 @@ class TileArray(Mapped, Member):
         layer; the mapping follows their weights. They see x and the weights in fp32, or in fp64 where the layer has it: the
         former as corrections listed before leave them."""
         x, weight = (t.to(torch.promote_types(weight.dtype, torch.float32)) for t in (x, weight))
-        given, w = Patches(x), weight
+        given, w = Patches(x), weight if before else self.scaled(weight)
         for c in self.corrections:
             if c.acts_before is before:
                 c.fit(given.rows(), w, lambda: self.trace(self.dac_inputs(Patches(x)).rows(), weight, "fit")["outputs"])
