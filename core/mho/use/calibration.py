@@ -78,6 +78,8 @@ def calibrate(
     `MhoError` for a network without analog layers, no data, inputs that are NaN or infinite, or an argument that is none of
     those above.
     """
+    if (budget and method is None) or (method is not None and dac not in ("max", None)):
+        raise MhoError("a budget belongs to a method, which chooses input ranges too: give method='auto', and no dac")
     of_all: Any = None if method is None else _method("method", method)
     dac = None if of_all else dac
     of_inputs = None if dac in (None, *STATISTICS) else _method("dac", dac, STATISTICS)

@@ -179,3 +179,9 @@ def test_auto_says_where_it_has_nothing_to_work_with(model, x):
         mho.calibrate(mho.to_analog(model, "ideal.exact"), [x[:0]], method="auto")
     with torch.inference_mode(), pytest.raises(mho.MhoError, match="inference_mode"):
         mho.calibrate(mho.to_analog(model, "ideal.exact"), [x], method="auto")
+
+
+@pytest.mark.parametrize("given", [{"budget": 0.5}, {"dac": "moving_std", "method": "auto"}])
+def test_what_would_be_ignored_is_refused(model, x, given):
+    with pytest.raises(mho.MhoError, match="a budget belongs to a method"):
+        mho.calibrate(mho.to_analog(model, "ideal.exact"), [x], **given)
