@@ -162,3 +162,14 @@ def test_an_evaluation_is_a_data_frame_and_a_curve():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1 s", "1 h"]
     assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[0.8, 0.4], [0.9, 0.5]]
     assert e.plot(ax) is ax
+
+
+def test_scores_that_are_known_must_be_of_these_times():
+    net = mho.to_analog(nn.Linear(4, 2), "ideal.exact")
+    with pytest.raises(mho.MhoError, match=r"done\[0\] must have a score for each of 2 times, got 1"):
+        mho.evaluate(net, lambda net: 0.0, ["1 s", "1 h"], chips=1, done={0: (0.5,)})
+
+
+def test_outputs_of_different_shapes_are_not_compared():
+    with pytest.raises(mho.MhoError, match="outputs of one shape"):
+        mho.mvm_error(torch.ones(5, 1), torch.ones(5))

@@ -106,8 +106,7 @@ class TileSpec(Strict):
             if part is not None and not stays({slot}):
                 # The input range is the unit of everything analog, so a DAC is removed by not rounding; so does the bound
                 # of an ADC stay where effects are drawn relative to it.
-                needed = slot == "dac" or any(e.drawn_in_bound() for e in effects)
-                left[slot] = _ideal(part, slot) if needed else None
+                left[slot] = _ideal(part, slot) if (slot == "dac" or any(e.drawn_in_bound() for e in effects)) else None
         tile = self.model_copy(update=left)
         turnable = set().union(*tile.names(turnable=True)) - {n for n in tile.effect_names if "#" in n}
         scale = {name: f for name, f in self.scale.items() if name in turnable}

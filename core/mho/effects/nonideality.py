@@ -258,8 +258,7 @@ class Nonideality(Kinded):
         (R003-09: sum, IR-drop, short-term noise, nonlinearity, output noise). While outputs accumulate, curves come last;
         in the other stages noise does; behind them final effects."""
         only_variance = cls.writes("variance") and not (cls.writes("shift") or cls.writes("transfer"))
-        late = cls.writes("transfer") if stage == "accumulate" else cls.noise or only_variance
-        return cls.final, late
+        return cls.final, cls.writes("transfer") if stage == "accumulate" else cls.noise or only_variance
 
     @classmethod
     def drawn_in_bound(cls) -> bool:

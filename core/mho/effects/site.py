@@ -219,8 +219,7 @@ class Site:
         if self.half is None or per == "vector":
             return _reshape(self._words(t, per, name), t.shape[:-1])
         if (per, name) not in self.half.words:
-            count = t.shape[:-1].numel()
-            self.half.words[per, name] = draws.rows_in_front(self.stream.key(per), self.path, (per, name), count)
+            self.half.words[per, name] = draws.rows_in_front(self.stream.key(per), self.path, (per, name), t.shape[:-1].numel())
         return _reshape(self.half.words[per, name], t.shape[:-1])
 
     def _words(self, t: Tensor, per: Per, name: str) -> tuple[Tensor, Tensor]:

@@ -67,8 +67,7 @@ class _AnalogConv(AnalogLayer):
         """y [batch, ...size, out] with its bias, as torch returns it for x: with or without a batch axis, and contiguous
         unless x has its channels last in memory too."""
         y = (y if self.bias is None else y + self.bias).movedim(-1, 1)
-        channels_last = x.dim() == y.dim() and x.stride(1) == 1 and not x.is_contiguous()
-        y = y if channels_last else y.contiguous()
+        y = y if (x.dim() == y.dim() and x.stride(1) == 1 and not x.is_contiguous()) else y.contiguous()
         return y if x.dim() == y.dim() else y.squeeze(0)
 
 

@@ -134,5 +134,4 @@ class Devices:
     def cellwise(self, effects: Iterable[Placed]) -> bool:
         """Whether these effects and the mapping treat every cell alone, so that blocks of cells may be taken in turn."""
         own = any(getattr(type(self.mapping), n) is not getattr(Mapping, n) for n in ("conductances", "weights"))
-        alone = self.mapping.apart or not self.mapping.sliced
-        return alone and not own and all(p.effect.cellwise for p in effects)
+        return (self.mapping.apart or not self.mapping.sliced) and not own and all(p.effect.cellwise for p in effects)

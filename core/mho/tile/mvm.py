@@ -72,8 +72,7 @@ class Call:
         stream = self.stream if stream is None else stream
         effects = (placed,) if placed.effect.writes("prepare") else ()
         chip = self.view.prepared(stream, effects) if self.chip is None else self.chip.constants
-        constants = chip.get(placed.number, {})
-        return self.view.site(placed, stage, stream, constants=constants, kernels=self.kernels, part=part)
+        return self.view.site(placed, stage, stream, constants=chip.get(placed.number, {}), kernels=self.kernels, part=part)
 
     def weights(self, weight: Tensor | None) -> Tensor:
         """The weights that columns see in this call: those of the chip, or `weight` [tile, out, row] / gamma, saturated at

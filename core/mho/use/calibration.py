@@ -190,8 +190,7 @@ def _watch(net: nn.Module, seen: Mapping[Any, Any], batches: Iterable[Any], forw
 
 def quantile_of(x: Tensor, count: Tensor, share: float) -> Tensor:
     ordered = x.abs().transpose(0, 1).flatten(1).sort(dim=1, descending=True).values
-    rank = ((1 - share) * count).long().clamp(max=ordered.shape[1] - 1)
-    return ordered.gather(1, rank[:, None]).squeeze(1)
+    return ordered.gather(1, ((1 - share) * count).long().clamp(max=ordered.shape[1] - 1)[:, None]).squeeze(1)
 
 
 def sigmas(x: Tensor, count: Tensor, share: float) -> Tensor:
@@ -241,8 +240,7 @@ class Seen(Sample):
         self.tops: list[Tensor] = []  # one [tile] per batch
 
     def note(self, x: Tensor | Patches) -> None:
-        given = self.array.dac_inputs(x if isinstance(x, Patches) else Patches(x))
-        xs = self.array.layout.cut(given.rows().detach().float())
+        xs = self.array.layout.cut(self.array.dac_inputs(x if isinstance(x, Patches) else Patches(x)).rows().detach().float())
         if not len(xs):
             return
         if not torch.isfinite(xs).all():

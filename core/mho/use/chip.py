@@ -300,10 +300,7 @@ def _restore(net: nn.Module, chip: Chip, path: Path) -> None:
                 f"{layers.get(array.name, 'missing')} there"
             )
     if about.get("corrections", corrections) != corrections:
-        raise MhoError(
-            f"{path} was saved with other digital corrections (scales and digital channels, vectors of gains and offsets): load "
-            "the network that it was saved with first (mho.load_model), or calibrate and program anew"
-        )
+        raise MhoError(f"{path} was saved with other digital corrections: load its network first (mho.load_model), or program")
     for array in arrays:
         own = {what: value.to(array.device) for what, value in saved.pop(array.name, {}).items()}
         array.chip = Programmed.restored(draws.fold_words(chip.key, array.path), own)

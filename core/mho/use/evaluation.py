@@ -145,6 +145,8 @@ def evaluate(
                 row = one_chip(net, score, at, seed, k, lean)
                 if on_chip is not None:
                     on_chip(k, row)
+            if len(row) != len(at):
+                raise MhoError(f"done[{k}] must have a score for each of {len(at)} times, got {len(row)}")
             rows.append(row)
     if entered:  # or else the score has used copies, or other processes
         missed = {a.name for a in arrays} - entered

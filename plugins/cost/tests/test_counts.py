@@ -157,3 +157,42 @@ def test_totals_conversions_by_bits_and_json():
 def test_what_forward_makes_of_the_outputs_is_free_to_choose():
     model, x = nn.Sequential(nn.Linear(40, 20)), torch.zeros(1, 40)
     assert counts(model, x, hardware(), forward=lambda net, v: net(v).sum()) == counts(model, x, hardware())
+
+
+def multiply_adds(model, x):
+    return counts(model, x, "ideal.exact").totals()["multiply_add"]
+
+
+def test_attention_is_counted_wherever_it_runs():
+    """Two products of 3 x 3 x 8; on the processor torch has an operator of its own for both."""
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(8, 8, bias=False)
+
+        def forward(self, x):
+            return nn.functional.scaled_dot_product_attention(*[self.linear(x)[:, None]] * 3)
+
+    with torch.device("meta"):
+        there = Attention(), torch.randn(1, 3, 8)
+    assert multiply_adds(Attention(), torch.randn(1, 3, 8)) == multiply_adds(*there) == 2 * 3 * 3 * 8
+
+
+@pytest.mark.parametrize(
+    ("digital", "expected"),
+    [(lambda: nn.RMSNorm(8), 8), (lambda: nn.Bilinear(8, 8, 5, bias=False), 5 * 8 * 8), (lambda: torch.randn(7, 8), 7 * 8)],
+)
+def test_operators_that_torch_does_not_count_are_counted(digital, expected):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.digital = nn.Linear(4, 8, bias=False), digital()
+
+        def forward(self, x):
+            y = self.linear(x)
+            if isinstance(self.digital, torch.Tensor):
+                return self.digital @ y[0]
+            return self.digital(y, y) if isinstance(self.digital, nn.Bilinear) else self.digital(y)
+
+    assert multiply_adds(Model(), torch.randn(1, 4)) == expected

@@ -77,7 +77,7 @@ def test_a_saved_chip_asks_for_the_corrections_it_was_programmed_with(model, x, 
     chip.save(tmp_path / "chip.safetensors")
     mho.save_model(net, tmp_path / "net.safetensors")
     other = mho.to_analog(model, hw).eval()
-    with pytest.raises(mho.MhoError, match=r"other digital corrections .* load the network that it was saved with first"):
+    with pytest.raises(mho.MhoError, match="other digital corrections: load its network first"):
         mho.load_chip(other, tmp_path / "chip.safetensors")
     assert all(a.chip is None for a in tile_arrays(other))
     mho.load_model(other, tmp_path / "net.safetensors")

@@ -253,3 +253,25 @@ def test_what_is_no_configuration_is_refused(tmp_path):
     for name, message in (("a", "is not JSON"), ("b", "neither an rpu_config of aihwkit")):
         run = CliRunner().invoke(main, ["translate", str(tmp_path / f"{name}.json")])
         assert run.exit_code and message in str(run.output) + str(run.exception)
+
+
+@pytest.mark.parametrize(
+    "learned", [[], ["training.out_scale=column"], ["training.out_scale=column", "training.auto_scale=true"]]
+)
+def test_scales_of_aihwkit_are_whole_whatever_is_learned_here(learned):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(6, 4), torch.randn(5, 6)
+    gamma = linear.weight.detach().abs().amax(1)
+    tile = {"analog_tile_weights": (linear.weight / gamma[:, None]).detach()}
+    there = {"0.analog_module.analog_tile_state": tile, "0.analog_module.mapping_scales": gamma, "0.bias": linear.bias.detach()}
+    net = mho.to_analog(nn.Sequential(nn.Linear(6, 4)), mho.load("ideal.exact", set=learned)).eval()
+    exchange.load_aihwkit(net, there)
+    assert torch.allclose(net(x), linear(x), atol=1e-6)
+
+
+def test_an_input_range_that_the_hardware_fixes_stays():
+    net = mho.to_analog(nn.Sequential(nn.Linear(6, 4)), mho.load("ideal.quantised", set=["tiles.quantised.dac.range=1.0"]))
+    there = {"0.weight": torch.ones(4, 6), "0.bias": torch.zeros(4), "0.input_range": torch.tensor([2.5])}
+    with pytest.warns(UserWarning, match="keeps the input range of the hardware file"):
+        exchange.load_aihwkit(net, there)
+    assert float(net[0].tiles.input_range) == 1.0

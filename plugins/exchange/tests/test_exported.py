@@ -109,3 +109,27 @@ def test_what_cannot_be_exported_is_named(layer, changes, message):
     net = mho.to_analog(nn.ModuleDict({"a": layer}), mho.load("ideal.quantised", set=changes))
     with pytest.raises(mho.MhoError, match=f"layer 'a' cannot be exported with its converters: .*{message}"):
         exchange.quantised(net)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        "{kind: circuit.digits, bits: 3, digit: 2}",
+        "{kind: circuit.equal_shares, devices: 2}",
+        "{kind: circuit.digits, sign: offset}",
+    ],
+)
+def test_sliced_weights_are_refused_by_every_door(mapping, tmp_path):
+    pytest.importorskip("mho_circuit")
+    pair = ["tiles.pcm.device.pair=single"] if "offset" in mapping else []
+    hw = mho.load("pcm.standard", set=["tiles.pcm.nonidealities=[]", *pair, f"tiles.pcm.mapping={mapping}"])
+    net = mho.to_analog(nn.Sequential(nn.Linear(6, 4)), hw).eval()
+    mho.calibrate(net, [torch.randn(32, 6)])
+    mho.program(net, seed=0)
+    with pytest.raises(mho.MhoError, match="sliced, or have an offset"):
+        exchange.quantised(net)
+    with pytest.raises(mho.MhoError, match="weights are sliced"):
+        exchange.write_chip(net, tmp_path / "chip.csv")
+    if net[0].tiles.lines is not net[0].tiles.layout:
+        with pytest.raises(mho.MhoError, match="several columns for an output"):
+            exchange.netlist(net[0].tiles, torch.rand(6))

@@ -281,3 +281,13 @@ def test_an_embedding_keeps_its_values_when_the_quantised_weights_of_a_tied_head
     assert plain.head.weight is plain.again.weight and plain.head.weight is not plain.embedding.weight
     torch.testing.assert_close(plain(tokens), y)
     torch.testing.assert_close(net(tokens), y)
+
+
+def test_quantisers_of_a_checkpoint_are_not_dropped(tmp_path):
+    model = nn.Sequential(nn.Linear(6, 4))
+    quantised = mho.to_analog(model, mho.load("ideal.exact", set=["training.quantise={weights: {bits: 2}}"]))
+    mho.save_model(quantised, tmp_path / "net.safetensors")
+    with pytest.raises(mho.MhoError, match="layer '0' of the checkpoint has a weight_quantiser, and none here"):
+        mho.load_model(mho.to_analog(model, "ideal.exact"), tmp_path / "net.safetensors")
+    with pytest.raises(RuntimeError, match="weight_quantiser, and none here"):
+        mho.to_analog(model, "ideal.exact").load_state_dict(quantised.state_dict())

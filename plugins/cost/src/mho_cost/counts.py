@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from mho_lab import tile_uses
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -23,6 +24,10 @@ from mho.tile import TileArray, tile_arrays
 from mho.use import NothingAnalogError, to_analog
 
 COUNTED = ("mvm", "cell_read", "drive", "input_bit", "conversion", "scale", "multiply_add", "byte", "write")
+OTHERS: dict[str, Any] = {  # multiply-adds of what torch's own table lacks
+    "mv": lambda a, v: a.numel(), "addmv": lambda y, a, v, **_: a.numel(), "dot": lambda a, b: a.numel(),
+    "_trilinear": lambda x, w, *_: x.shape[0] * w.numel(),
+}  # fmt: skip
 NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "native_layer_norm", "native_group_norm")
 
 
@@ -135,6 +140,7 @@ def counts(
         # Recurrent layers and attention run as the products that they are made of.
         with _Digital(net.eval()) as digital, ExitStack() as opaque:
             opaque.enter_context(torch.backends.mkldnn.flags(enabled=False, allow_tf32=None))
+            opaque.enter_context(sdpa_kernel(SDPBackend.MATH))
             opaque.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
             torch.backends.mha.set_fastpath_enabled(False)
             uses = tile_uses(net, sample, forward)
@@ -194,6 +200,8 @@ class _Digital(TorchDispatchMode):
             at = None if isinstance(module, TileArray) else name
             module.register_forward_pre_hook(lambda m, args, at=at: self._stack.append(at))
             module.register_forward_hook(self._left, always_call=True)
+            if isinstance(module, nn.RMSNorm):  # several operators
+                module.register_forward_hook(lambda m, args, out, at=name: self.flops.update({at: 2 * out.numel()}))
 
     def _left(self, module: nn.Module, args: Any, out: Any) -> None:
         self._stack.pop()
@@ -205,6 +213,8 @@ class _Digital(TorchDispatchMode):
             flops = flop_registry[packet](*args, **kwargs, out_val=out)
         elif packet.__name__ in NORMS:
             flops = 2 * args[0].numel()
+        elif packet.__name__ in OTHERS:
+            flops = 2 * OTHERS[packet.__name__](*args, **kwargs)
         if flops and None not in self._stack:
             self.flops[self._stack[-1] or ""] += flops
         return out

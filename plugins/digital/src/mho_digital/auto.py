@@ -226,8 +226,7 @@ class Search:
                 self.program(k + 1)
                 y = array.trace(array.layout.join(x), self.weight, "auto")["digital"]
                 gain, offset, _ = corrections.fitted(y.flatten(1), target.flatten(1), weight)
-                left = (y.flatten(1) * gain + offset - exact.flatten(1)).square()
-                total += (left * weight[:, None]).mean(0).view_as(start)
+                total += ((y.flatten(1) * gain + offset - exact.flatten(1)).square() * weight[:, None]).mean(0).view_as(start)
             errors.append(total)
         chosen = torch.tensor(SHARES, device=start.device, dtype=start.dtype)[torch.stack(errors).argmin(0)]
         array.gamma.copy_(start * chosen)

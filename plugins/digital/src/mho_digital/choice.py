@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mho import AnalogLayer, Hardware
 from mho.effects import draws
-from mho.ground import MhoError, Table, Tabular, percent
+from mho.ground import MhoError, Table, Tabular, percent, whole
 from mho.tile import TileArray, tile_arrays
 from mho.use import keeping_chip, keeping_modes, matrices, run_batch, session_of
 
@@ -61,7 +61,7 @@ def sensitivities(
     `seed` at the last time of the hardware, on the exact inputs. `logits(net, batch)` [..., class] defaults to the `logits` of
     what the network returns, or to that itself. Raises `MhoError` without batches or analog layers.
     """
-    found: dict[str, float] = {}
+    labels, found = whole("labels", labels, least=1), dict[str, float]()
     hardware, vectors = session_of(net).hardware, 0
     time, weights = (hardware.times[-1] if hardware is not None else 0.0), dict(matrices(net))
     if not weights:
@@ -84,8 +84,7 @@ def sensitivities(
                     array.program(weights[array].detach(), draws.key("chip", seed, 0), time)
                     error = (array(x, weights[array]) - y).double()
                     array.chip = None
-                    slope = [0.0 if g is None else float((g * error).sum()) for g in gs]
-                    slopes.setdefault(array.name, []).append(slope)
+                    slopes.setdefault(array.name, []).append([0.0 if g is None else float((g * error).sum()) for g in gs])
             for name, of_calls in slopes.items():
                 found[name] = found.get(name, 0.0) + float(torch.tensor(of_calls).sum(0).square().mean()) / 2
     if not vectors:

@@ -128,7 +128,12 @@ def _put(layer: AnalogLayer, name: str, read: Read) -> None:
     if read.bias is not None:
         layer.bias.copy_(read.bias)
     array.remap(layer.matrix)
-    for own, theirs in ((array.input_range, read.ranges), (array.gamma, read.gamma), (array.out_scale, read.scale)):
+    array.scale_unit.fill_(1.0)
+    array.kappa.copy_(array.kappa_unit)
+    ranges = read.ranges if array.learns_range else None
+    if read.ranges is not None and ranges is None:
+        array.session.say("range", f"layer {name!r} keeps the input range of the hardware file; range: learned loads it")
+    for own, theirs in ((array.input_range, ranges), (array.gamma, read.gamma), (array.out_scale, read.scale)):
         if theirs is None:
             continue
         if len(theirs) != len(own):
@@ -136,3 +141,5 @@ def _put(layer: AnalogLayer, name: str, read: Read) -> None:
                 f"layer {name!r}: its inputs lie on {len(theirs)} tiles there, on {len(own)} here; give tiles as many rows"
             )
         own.copy_(theirs.reshape(own.shape))
+    if array.training_spec.auto_scale:
+        array.auto_scale()

@@ -114,6 +114,8 @@ def _refused(layer: AnalogLayer) -> str:
 def _strange(array: TileArray) -> str:
     if array.layout.groups > 1:
         return "it is no convolution of one group"
+    if array.view.mapping.sliced or array.view.offset:
+        return "its weights are sliced, or have an offset"
     dac, adc = array.view.dac, array.view.adc
     if type(dac) not in (Dac, type(None)) or type(adc) not in (Adc, type(None)):
         return "its converters are not mho.dac and mho.adc"

@@ -41,6 +41,8 @@ def write_chip(net: nn.Module, file: str | Path, bits: int = 8) -> Path:
 def _rows(array: TileArray, top: int) -> Columns:
     chip, layout = array.chip, array.layout
     assert chip is not None
+    if array.lines is not layout or array.view.mapping.sliced:
+        raise MhoError(f"layer {array.name!r}: its weights are sliced, for which a table has no columns")
     at = (layout.used[:, None, :] > 0).expand_as(chip.programmed).nonzero().unbind(1)  # [device, tile, column, row] each
     device, tile, column, row = at
     first = torch.tensor([0, *layout.rows_of_tiles], device=tile.device).cumsum(0)

@@ -27,6 +27,8 @@ def netlist(array: TileArray, x: Tensor, *, tile: int = 0, block: int = 0, wires
     """
     if array.chip is None:
         raise MhoError(f"no chip is on layer {array.name!r}; program one first: mho.program(net, seed=0)")
+    if array.lines is not array.layout:
+        raise MhoError(f"layer {array.name!r} has several columns for an output, which the netlist does not know")
     rows, columns = array.layout.rows_of_tiles[tile], (array.layout.block == block).nonzero().flatten()
     if x.shape != (rows,):
         raise MhoError(f"tile {tile} of layer {array.name!r} has {rows} rows: give as many voltages, got {tuple(x.shape)}")

@@ -122,8 +122,7 @@ class Backward:
             if gx is not None:
                 gx, galpha = self._before_dac(gx)
         else:
-            many = many_small(self.layout, self.source.count)
-            galpha = (self._patches_of_all if many else self._patches)(gts, gx, gw)
+            galpha = (self._patches_of_all if many_small(self.layout, self.source.count) else self._patches)(gts, gx, gw)
             if gx is not None:
                 gx = torch.where(clipped != 0, 0, gx / spread(self.layout, self.product.route, alpha))
         return Wanted(gx if self.wanted.x else None, gw, galpha, torch.stack(gscales) if gscales else None)

@@ -94,8 +94,7 @@ def aged(kernels: Kernels, chip: Programmed, t: float) -> Tensor | None:
 
         def kernel(out: Halves, target: Halves, g: Halves, words: Tensor, t: Tensor) -> None:
             for half, w, start, to in zip(_pair(kind, words), target, g, out):
-                new = half.aged(start.view(-1, *kind.shape), w.view(kind.shape), t, half.stream)
-                to.copy_(new.reshape(to.shape))
+                to.copy_(half.aged(start.view(-1, *kind.shape), w.view(kind.shape), t, half.stream).reshape(to.shape))
 
         return kernel
 

@@ -95,8 +95,7 @@ def code_weights(w: Tensor, terms: Terms, kernels: Kernels, shared: bool) -> Pla
         return kernel
 
     def eager() -> Tensor:
-        largest = torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w])
-        bound = bounds_of(w, largest, terms.phi_sites(), route)
+        bound = bounds_of(w, torch.stack([torch.stack(tile.aminmax()).abs().amax() for tile in w]), terms.phi_sites(), route)
         alone = all(p.owner is None for p in route.phis)  # mho's own phis look at single cells
         for part in blocks(w.shape[1], w.shape[0] * w.shape[2], w.device) if alone else [slice(0, w.shape[1])]:
             for plane, codes in zip(planes, codes_of(w[:, part], bound, terms.phi_sites(), route)):

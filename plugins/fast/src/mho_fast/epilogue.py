@@ -153,8 +153,7 @@ class Epilogue(Terms):
         drawn, chunks = self._draws(), self._chunks(source)
         for c in chunks:
             alone = len(chunks) == 1
-            mine = drawn if alone else drawn.of(c)
-            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, mine)
+            products = Products(*self._products(source, c, inputs, w, planes), planes.bound, drawn if alone else drawn.of(c))
             ends = whole if alone else whole.of(c)
             if self.route.whole:
                 self.block(products, ends, plain=(inputs, w))
@@ -190,8 +189,7 @@ class Epilogue(Terms):
         """Vectors whose products fit the workspace; few, since every product packs its weights anew."""
         per = 4 * (max(1, self.route.mains) + len(self.route.pairs)) * self.layout.row_tiles * self.layout.columns
         per += 4 * self.layout.in_features if self.layout.groups > 1 else 0  # gathered in fp32
-        whole = self.route.whole or torch.compiler.is_compiling()
-        return source.chunks(source.count if whole else max(256, ROOM // per))
+        return source.chunks(source.count if (self.route.whole or torch.compiler.is_compiling()) else max(256, ROOM // per))
 
     def _products(self, source: Source, c: slice, inputs: Inputs, w: Tensor, planes: Planes) -> tuple[list[Tensor], list[Tensor]]:
         """Main and side products [tile, vector, out] of some vectors."""
@@ -342,8 +340,7 @@ class Epilogue(Terms):
 
     def values(self, inputs: Inputs) -> Tensor:
         """The analog inputs [vector, tile, row] that plain methods see."""
-        x = inputs.main.to(torch.float32).div_(self.top) if self.route.tier == "int8" else inputs.main
-        return self.layout.cut(x)
+        return self.layout.cut(inputs.main.to(torch.float32).div_(self.top) if self.route.tier == "int8" else inputs.main)
 
 
 def _noise_keys(base: draws.Key, steps: int, device: torch.device) -> list[draws.Key]:

@@ -71,8 +71,7 @@ class Source:
     def patches_of_all(self, codes: Tensor, c: slice) -> Tensor:
         """The same for all tiles of one height, in fp32: [tile, ...kernel, channel, image, ...position]."""
         images = self._images(codes, c).unflatten(-1, (len(self.sizes), -1)).movedim((-2, -1), (0, 1))
-        x = self.window.view(images.contiguous().to(torch.float32).unsqueeze(-1)).squeeze(-1)
-        return x.movedim(*self._kernel_axes)
+        return self.window.view(images.contiguous().to(torch.float32).unsqueeze(-1)).squeeze(-1).movedim(*self._kernel_axes)
 
     @property
     def _kernel_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

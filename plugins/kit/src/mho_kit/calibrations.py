@@ -44,8 +44,7 @@ class CalibrationContract(Checks):
         with torch.no_grad():
             top = x.abs().amax((0, 2))[:, None]
             array.input_range.copy_(torch.where(top > 0, top, 1))
-        before = array.input_range if self.argument == "dac" else array.gamma
-        return array, made.weight.detach(), x, before.detach().clone()
+        return array, made.weight.detach(), x, (array.input_range if self.argument == "dac" else array.gamma).detach().clone()
 
     def _chosen(self, factor: float = 1.0) -> tuple[Tensor, Tensor]:
         """What it chooses, and the ranges before."""

@@ -59,8 +59,7 @@ class ConverterContract(PartChecks):
     def _values(self, bench: Bench) -> Tensor:
         """[vector, tile, out] or [vector, tile, row], a little beyond the full range."""
         tiles, columns, height = bench.w.shape
-        last = columns if isinstance(self.spec, Adc) else height
-        return 1.3 * self._full * bench.random(VECTORS, tiles, last, number=7)
+        return 1.3 * self._full * bench.random(VECTORS, tiles, columns if isinstance(self.spec, Adc) else height, number=7)
 
     def calls(self, bench: Bench, device: str = "cpu") -> dict[str, Call]:
         site, values = bench.converter_site(self.spec, device=device), (self._values(bench),)

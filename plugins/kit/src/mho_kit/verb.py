@@ -41,8 +41,7 @@ def test(plugin: str, only: str | None, given: tuple[str, ...], as_json: bool) -
         raise MhoError(f"--with: {plugin} has no {strange[0]!r}; {suggest(strange[0], parts, 'it provides')}")
     results: dict[str, list[Outcome]] = {}
     for name, cls in parts.items():
-        part = _made(cls, values.get(name)) if hasattr(cls, "KIND") else cls
-        results[name] = _tested(name, part, quiet=as_json)
+        results[name] = _tested(name, _made(cls, values.get(name)) if hasattr(cls, "KIND") else cls, quiet=as_json)
     failed = sum(o.state == "failed" for outcomes in results.values() for o in outcomes)
     if as_json:
         click.echo(json.dumps({k: [o._asdict() for o in outcomes] for k, outcomes in results.items()}, indent=1))

@@ -296,6 +296,11 @@ def test_more_seeds_and_more_chips_go_on_from_what_is_there(quick):
     assert result.exit_code == 1 and "holds another run (seed was several, is 0)" in result.output
 
 
+def test_several_seeds_need_no_hardware_aware_training(quick):
+    found = run_into(quick / "a", "--chips", 1, "--seeds", 2, "--set", "training.epochs=0")
+    assert [v["name"] for v in found["variants"]] == ["direct"] and "difference" not in found
+
+
 @pytest.mark.slow
 def test_trainings_in_processes_of_their_own_give_the_same(quick):
     args = ("--chips", 2, "--seeds", 3)

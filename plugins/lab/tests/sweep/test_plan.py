@@ -353,3 +353,9 @@ def test_loky_and_the_worker_process_give_the_table_of_this_process(files):
         run_plan(plan, name, executor, workers=2)
     tables = {name: sweep.read(name).to_csv() for name in ("here", "process", "loky")}
     assert len(tables["here"].splitlines()) == 1 + 3 * 2 * 2 * 2 and len(set(tables.values())) == 1
+
+
+def test_an_arm_and_the_grid_may_not_set_the_same(files):
+    (files / "plan.yaml").write_text(FILE.replace("direct: {}", "direct: {set: {tiles.pcm.adc.bits: 3}}"))
+    result = invoke("sweep", "run", "plan.yaml")
+    assert result.exit_code == 1 and "arm 'direct' sets tiles.pcm.adc.bits, which the grid varies" in result.output

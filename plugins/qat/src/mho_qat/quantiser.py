@@ -57,8 +57,7 @@ class UniformModule(QuantiserModule):
 
     def __init__(self, spec: Uniform, what: What) -> None:
         super().__init__(spec, what)
-        full = spec.range if isinstance(spec.range, float) else 1.0
-        step = torch.full((1,), full / self._high(0.0))
+        step = torch.full((1,), (spec.range if isinstance(spec.range, float) else 1.0) / self._high(0.0))
         if spec.range == "learned":
             self.step = nn.Parameter(step)
         else:

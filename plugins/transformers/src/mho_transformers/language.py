@@ -223,8 +223,7 @@ def own_text(model: Any, windows: int, length: int, seed: int = 0, *, temperatur
         out = model(input_ids=new, past_key_values=cache, use_cache=True)
         logits, cache = out.logits[:, -1].float() / temperature, out.past_key_values
         if top_k:
-            least = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
+            logits = logits.masked_fill(logits < logits.topk(min(top_k, logits.shape[-1])).values[:, -1:], -torch.inf)
         new = torch.multinomial(logits.softmax(-1), 1, generator=generator)
         tokens = torch.cat([tokens, new], 1)
     return tokens

@@ -63,8 +63,7 @@ class PathChecks(Checks):
             for name, g in fused.items():
                 wanted = reference[name]
                 share = (SIDES if name == "output scales" else EXACT)[precision]
-                allowed = share * wanted.abs().amax().expand_as(wanted[0])
-                problem = compare_samples(g, wanted, allowed, float("inf"))
+                problem = compare_samples(g, wanted, share * wanted.abs().amax().expand_as(wanted[0]), float("inf"))
                 assert not problem, (
                     f"precision {precision}: the gradient of the {name} is not that of the reference path: {problem}; {CAUSES}"
                 )

@@ -135,8 +135,7 @@ class TileChecks(Checks):
     def test_works_with_pairs_of_devices(self) -> None:
         """`pair: both` models the idle device too: g is [2, tile, out, row]."""
         g_max = self.bench.geometry.g_max
-        device = {"g_max": g_max, "g_min": 0.02 * g_max, "pair": "both"}
-        finite(self.on_a_chip(device=device), "with pair: both outputs are")
+        finite(self.on_a_chip(device={"g_max": g_max, "g_min": 0.02 * g_max, "pair": "both"}), "with pair: both outputs are")
 
     def test_padding_computes_nothing(self) -> None:
         """Padded rows of the inputs are 0 and stay without weight."""

@@ -394,8 +394,7 @@ def _bootstrap(
     observed, worse = misfit(residuals), 0
     for k in range(draws):
         again = data.replaced(model.simulate(data, 1 + seed * draws + k, **extras))
-        f = _objective(p, again, constants)
-        refitted = _newton(f, values, np.ones(len(values), dtype=bool), p.bounds())
+        refitted = _newton(_objective(p, again, constants), values, np.ones(len(values), dtype=bool), p.bounds())
         new, new_extras = p.spec(refitted)
         worse += misfit(_residuals(_closed(new, again), again, {**constants, **new_extras})) >= observed
         tick()

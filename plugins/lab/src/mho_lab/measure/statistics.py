@@ -138,8 +138,7 @@ def _widest(points: list[Decision], tolerance: float) -> float | None:
     """The middle of the wider gap next to the two ends of the interval; None when no gap is wider than the tolerance."""
     low, high = _decided(points), _failed(points)
     inside = sorted(p.x for p in points if low < p.x < high)
-    gaps = [(low, inside[0]), (inside[-1], high)] if inside else [(low, high)]
-    a, b = max(gaps, key=lambda g: g[1] - g[0])
+    a, b = max([(low, inside[0]), (inside[-1], high)] if inside else [(low, high)], key=lambda g: g[1] - g[0])
     whole = tolerance >= 1  # settings are whole numbers
     if b - a <= tolerance:
         return None

@@ -186,8 +186,7 @@ def tile_cards(grids: Sequence[TileGrid]) -> list[TileCard]:
     """Every layer's tiles to one scale; in a network of many layers equal ones share a card."""
     alike: dict[Any, list[TileGrid]] = {}
     for i, g in enumerate(grids):
-        shape = (g.matrix, g.down, g.across, g.rows, g.columns)
-        alike.setdefault(i if len(grids) <= CARDS else shape, []).append(g)
+        alike.setdefault(i if len(grids) <= CARDS else (g.matrix, g.down, g.across, g.rows, g.columns), []).append(g)
     longest = max((max(g.down, g.across) for g in grids), default=1)
     pitch = min(26.0, max(280.0 / longest, min(7.0, 640.0 / longest)))  # pixels
     return [TileCard(markup(_tiles_svg(same[0], pitch)), *_tiles_text(same)) for same in alike.values()]

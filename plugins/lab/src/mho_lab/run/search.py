@@ -35,8 +35,7 @@ def columns(array: TileArray, weight: Tensor, x: Tensor, before: Tensor) -> Tens
     trial = Trial(array, weight, x)
     squares = torch.stack([trial.over_chips(before * f)[1] for f in COLUMNS])  # [candidate, tile, out]
     chosen = before * torch.tensor(COLUMNS, device=before.device, dtype=before.dtype)[squares.argmin(0)]
-    better = trial.over_chips(chosen)[0] < trial.over_chips(before)[0]
-    return torch.where(better[:, None], chosen, before)
+    return torch.where((trial.over_chips(chosen)[0] < trial.over_chips(before)[0])[:, None], chosen, before)
 
 
 class Trial:

@@ -73,7 +73,7 @@ def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         },
         "variants": [_variant(runs[name], parts) for name in names],
         "training": {name: [c for p in parts for c in p["training"].get(name, ())] for name in parts[0]["training"]},
-        "difference": _difference(runs["hwa"], runs["direct"]),
+        **({"difference": _difference(runs["hwa"], runs["direct"])} if "hwa" in runs else {}),
         "seconds": sum(p["seconds"] for p in parts),
     }
 

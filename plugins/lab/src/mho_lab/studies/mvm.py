@@ -169,8 +169,7 @@ def generalised_normal(shape: tuple[int, ...], beta: float, generator: torch.Gen
     i = torch.searchsorted(below, u).clamp(1, len(grid) - 1)
     share = (u - below[i - 1]) / (below[i] - below[i - 1]).clamp(min=1e-300)
     magnitude = grid[i - 1] + share.clamp(0, 1) * (grid[i] - grid[i - 1])
-    sign = torch.where(torch.rand(len(u), generator=generator) < 0.5, -1.0, 1.0)
-    return (magnitude * sign).float().view(shape)
+    return (magnitude * torch.where(torch.rand(len(u), generator=generator) < 0.5, -1.0, 1.0)).float().view(shape)
 
 
 def theoretical_kurtosis(beta: float) -> float:

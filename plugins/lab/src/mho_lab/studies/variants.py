@@ -104,8 +104,7 @@ def knobs(hw: Hardware, highest: float = 1024.0) -> list[Knob]:
     turned = {f: kinds for f, kinds in noise.items() if len(kinds) > 1} | {k: (k,) for k in active}
     found = []
     for name, kinds in turned.items():
-        room = [highest, *(_headroom(e) for e in turnable if e.kind in kinds)]
-        found.append(Knob(name, math.log2(min(room)), kinds=kinds))
+        found.append(Knob(name, math.log2(min([highest, *(_headroom(e) for e in turnable if e.kind in kinds)])), kinds=kinds))
     for converter in CONVERTERS:
         bits = [getattr(getattr(t, converter), "bits", None) for t in hw.tiles.values()]
         most = max((b for b in bits if b is not None), default=2)

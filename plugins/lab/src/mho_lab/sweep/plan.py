@@ -107,6 +107,8 @@ class SweepPlan(Strict):
     def points(self) -> Iterator[GridPoint]:
         """Every arm at every point of the grid; errors of any setting come up here."""
         for name, arm in self.all_arms.items():
+            if twice := arm.set.keys() & self.grid.keys():
+                raise MhoError(f"arm {name!r} sets {', '.join(sorted(twice))}, which the grid varies: keep it in one of the two")
             for values in itertools.product(*self.grid.values()):
                 at = dict(zip(self.grid, values))
                 hw = load(self.base, set=changes({**arm.set, **at}))
