@@ -215,7 +215,9 @@ Which layers stay digital or go on other tiles is up to the `layers:` rules of t
 
 On a chip, noise is numbered by sample, so results do not depend on how data are cut into batches. Samples are counted
 along the first axis of what the network is given; for `[time, batch, ...]` say `mho.evaluate(..., batch_axis=1)`.
-Inside `torch.vmap` a layer sees one sample at a time and cannot count them: all samples of a vmap draw the same noise.
+Experts of a mixture see the tokens that come to them, in the order in which they come: their noise is numbered by call, so it
+depends on the batch (its distribution does not). Inside `torch.vmap` a layer sees one sample at a time and cannot count them: all
+samples of a vmap draw the same noise.
 A network counts its samples while it runs, so threads need copies of it (`copy.deepcopy`).
 """
 

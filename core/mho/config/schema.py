@@ -269,8 +269,7 @@ def _or_word_none(schema: dict[str, Any]) -> dict[str, Any]:
     """The JSON schema of a field where `none` may be written for null."""
     kept = {k: v for k, v in schema.items() if k not in ("anyOf", "type", "$ref", "enum", "const", "minimum", "items")}
     core = {k: v for k, v in schema.items() if k not in kept}
-    choices = core["anyOf"] if set(core) == {"anyOf"} else [core]
-    return {**kept, "anyOf": [*choices, {"const": "none"}]}
+    return {**kept, "anyOf": [*(core["anyOf"] if set(core) == {"anyOf"} else [core]), {"const": "none"}]}
 
 
 # --- pydantic's errors in plain words ---

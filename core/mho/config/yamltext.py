@@ -86,8 +86,7 @@ class Node:
     def with_child(self, key: Any, child: Node | None) -> Node:
         """The same with another value under that key or index; of a list, None takes the entry out."""
         if isinstance(self.value, tuple):
-            new = () if child is None else (child,)
-            return self.with_value((*self.value[:key], *new, *self.value[key + 1 :]))
+            return self.with_value((*self.value[:key], *(() if child is None else (child,)), *self.value[key + 1 :]))
         return self.with_value({**self.value, key: child})
 
     def moved(self, mark: Mark) -> Node:

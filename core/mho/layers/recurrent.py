@@ -47,8 +47,7 @@ class _Recurrent(AnalogLayer):
 
     @classmethod
     def example(cls) -> tuple[nn.Module, tuple[Any, ...]]:
-        sample = (3, 6, 7) if issubclass(cls, nn.RNNBase) else (6, 7)
-        return cast(Any, cls.torch_type)(7, 5), (torch.rand(*sample),)
+        return cast(Any, cls.torch_type)(7, 5), (torch.rand(*((3, 6, 7) if issubclass(cls, nn.RNNBase) else (6, 7))),)
 
     def views(self) -> dict[str, Tensor]:
         return {n: p for n, p in self._parameters.items() if n.startswith("weight") and p is not None}

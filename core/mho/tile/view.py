@@ -124,8 +124,7 @@ class TileView(Devices):
         """What a saved chip must have been made for: shapes of the tiles, kinds of the effects."""
         layout, effects = self.layout, [p.effect.kind for p in self.plan.effects]
         shape = layout.out_features, layout.in_features, layout.groups, layout.sizes
-        sliced = (self.mapping,) if self.mapping.sliced else ()
-        return repr((*shape, self.spec.device.pair, effects, *sliced))
+        return repr((*shape, self.spec.device.pair, effects, *((self.mapping,) if self.mapping.sliced else ())))
 
     def in_rows(self, w: Tensor) -> Tensor:
         return self.layout.in_rows(w)

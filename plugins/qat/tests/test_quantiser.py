@@ -291,3 +291,18 @@ def test_quantisers_of_a_checkpoint_are_not_dropped(tmp_path):
         mho.load_model(mho.to_analog(model, "ideal.exact"), tmp_path / "net.safetensors")
     with pytest.raises(RuntimeError, match="weight_quantiser, and none here"):
         mho.to_analog(model, "ideal.exact").load_state_dict(quantised.state_dict())
+
+
+@pytest.mark.parametrize("what", ["activations", "weights"])
+def test_a_checkpoint_of_other_bits_is_refused(what, tmp_path):
+    """Its steps and conductance ranges are of no use for these."""
+    model, x = nn.Sequential(nn.Linear(6, 4)), torch.randn(64, 6)
+    said = "training.quantise={{{}: {{bits: {}, range: statistics}}}}"
+    net, same, other = (mho.to_analog(model, mho.load("ideal.exact", set=[said.format(what, b)])).eval() for b in (8, 8, 4))
+    mho.calibrate(net, [x])
+    mho.save_model(net, tmp_path / "net.safetensors")
+    assert torch.equal(mho.load_model(same, tmp_path / "net.safetensors")(x), net(x))
+    with pytest.raises(mho.MhoError, match="quantised with 8 bits, the hardware says 4: load it with 8"):
+        mho.load_model(other, tmp_path / "net.safetensors")
+    before = {k: v for k, v in net.state_dict().items() if not k.endswith(".bits")}  # a file from before
+    assert torch.equal(same(x), net(x)) and not same.load_state_dict(before).missing_keys

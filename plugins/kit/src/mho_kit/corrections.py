@@ -55,8 +55,7 @@ class CorrectionContract(DeviceChecks, ModuleChecks, DescriptionChecks):
             return made[kind]().to(dtype).eval()
 
     def _inputs(self, kind: str, dtype: torch.dtype = torch.float64) -> Tensor:
-        shape = (20,) if kind == "Linear" else (4, WIDTH, WIDTH)
-        x = self.bench.random(SAMPLES, *shape, number=13).to(dtype)
+        x = self.bench.random(SAMPLES, *((20,) if kind == "Linear" else (4, WIDTH, WIDTH)), number=13).to(dtype)
         x[:, 1] *= OUTLIER
         return x
 

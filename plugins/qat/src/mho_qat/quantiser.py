@@ -49,7 +49,7 @@ class Uniform(Quantiser, kind="qat.uniform"):
 
 
 class UniformModule(QuantiserModule):
-    """`Uniform` at its place. State (saved): `step` [1], `unsigned` [1]."""
+    """`Uniform` at its place. State (saved): `step` [1], `unsigned` [1], `bits` [1] that the step is for."""
 
     spec: Uniform
     step: Tensor
@@ -63,6 +63,9 @@ class UniformModule(QuantiserModule):
         else:
             self.register_buffer("step", step)
         self.register_buffer("unsigned", torch.zeros(1))
+        self.register_buffer("bits", torch.full((1,), float(spec.bits)))
+        self.register_load_state_dict_pre_hook(_with_bits)
+        self.register_load_state_dict_post_hook(_of_these_bits)
 
     def _high(self, unsigned: Any) -> Any:
         """The largest code: 2^(b-1) - 1, or 2^b - 1 where no code is spent on negative values."""
@@ -110,6 +113,17 @@ class UniformModule(QuantiserModule):
 
     def extra_repr(self) -> str:
         return f"{self.what}, {self.spec.bits} bits, range {self.spec.range}"
+
+
+def _with_bits(q: UniformModule, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    state.setdefault(f"{prefix}bits", q.bits)  # files from before do not tell
+
+
+def _of_these_bits(q: UniformModule, _: object) -> None:
+    there, here = int(q.bits), q.spec.bits
+    q.bits.fill_(float(here))
+    if there != here:  # steps and conductance ranges are those of the bits
+        raise MhoError(f"the checkpoint was quantised with {there} bits, the hardware says {here}: load it with {there}")
 
 
 class Quantise(TrainingMethod, kind="qat.quantise"):

@@ -46,8 +46,7 @@ class AnalogExperts(AnalogLayer):
         layer = MixtralExperts(MixtralConfig(hidden_size=6, intermediate_size=5, num_local_experts=3))
         for p in layer.parameters():
             nn.init.normal_(p, std=0.3)
-        chosen = torch.tensor([[0, 1], [1, 2], [2, 0], [0, 2]])
-        return layer, (torch.rand(4, 6), chosen, torch.tensor([[0.7, 0.3]] * 4))
+        return layer, (torch.rand(4, 6), torch.tensor([[0, 1], [1, 2], [2, 0], [0, 2]]), torch.tensor([[0.7, 0.3]] * 4))
 
     def views(self) -> dict[str, Tensor]:
         names = ("gate_up", self.gate_up_proj), ("down", self.down_proj)

@@ -50,8 +50,7 @@ def fit(
     table = fitting.read_csv(data, cls.fit_columns, columns, None if g_max is None else _micro_siemens(g_max))
     with tqdm(desc="simulated data sets", total=draws, disable=not sys.stderr.isatty(), leave=False) as bar:
         result = fitting.fit(effect, table, fixed=list(held), draws=draws, seed=seed, tick=bar.update)
-    rejected = result.goodness is not None and result.goodness.rejected
-    give = force or not rejected
+    give = force or not (result.goodness is not None and result.goodness.rejected)
     if out is not None:
         _write(result, out, give)
     click.echo(json.dumps(outcome.as_data(result), indent=1) if as_json else _text(result, give, out))

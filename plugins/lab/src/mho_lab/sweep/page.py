@@ -204,8 +204,7 @@ def _map(plan: SweepPlan, found: list[ArmScore]) -> list[Block]:
     cells: dict[str, dict[str, ArmScore]] = {}
     for o in _last(found) if across else found:
         rest = o._replace(grid={p: v for p, v in o.grid.items() if p != across})
-        column = shown(o.grid[across]) if across else format_seconds(o.time)
-        cells.setdefault(_label(plan, rest), {})[column] = o
+        cells.setdefault(_label(plan, rest), {})[(shown(o.grid[across]) if across else format_seconds(o.time))] = o
     columns = list(dict.fromkeys(c for row in cells.values() for c in row))
     if len(cells) * len(columns) < 2:
         return []
@@ -231,5 +230,4 @@ def _again(folder: Path) -> list[Block]:
     command = plans[-1].get("command", [])
     said = shlex.join(["mho", *command[1:]]) if command and Path(command[0]).name == "mho" else shlex.join(command)
     versions = plans[-1]["identity"].get("versions", {})
-    blocks = [code("To get this again", said)] if said else []
-    return blocks + ([facts("Versions", versions)] if versions else [])
+    return ([code("To get this again", said)] if said else []) + ([facts("Versions", versions)] if versions else [])
