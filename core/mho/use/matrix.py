@@ -51,7 +51,8 @@ class Tile(AnalogLinear):
 
 
 def mvm_error(exact: Tensor, analog: Tensor) -> float:
-    """R003 Eq. 20: mean_k |y_k - y~_k| / mean_k |y_k| over vectors k, y [vector, out] (R003-40)."""
+    """R003 Eq. 20: mean_k |y_k - y~_k| / mean_k |y_k| over vectors k, y [vector, out] (R003-40). Raises `MhoError` for outputs of
+    different shapes."""
     if exact.shape != analog.shape:
         raise MhoError(f"mvm_error compares outputs of one shape, got {[*exact.shape]} and {[*analog.shape]}")
     error = (exact - analog).detach().double().norm(dim=-1).mean()
