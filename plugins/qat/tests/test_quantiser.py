@@ -283,22 +283,26 @@ def test_an_embedding_keeps_its_values_when_the_quantised_weights_of_a_tied_head
     torch.testing.assert_close(net(tokens), y)
 
 
+def exactly(training="{}"):
+    return mho.Hardware.from_yaml(f"mho: 1\ndefault: t\ntiles:\n  t: {{rows: 8}}\ntraining: {training}\n")
+
+
 def test_quantisers_of_a_checkpoint_are_not_dropped(tmp_path):
     model = nn.Sequential(nn.Linear(6, 4))
-    quantised = mho.to_analog(model, mho.load("ideal.exact", set=["training.quantise={weights: {bits: 2}}"]))
+    quantised = mho.to_analog(model, exactly("{quantise: {weights: {bits: 2}}}"))
     mho.save_model(quantised, tmp_path / "net.safetensors")
     with pytest.raises(mho.MhoError, match="layer '0' of the checkpoint has a weight_quantiser, and none here"):
-        mho.load_model(mho.to_analog(model, "ideal.exact"), tmp_path / "net.safetensors")
+        mho.load_model(mho.to_analog(model, exactly()), tmp_path / "net.safetensors")
     with pytest.raises(RuntimeError, match="weight_quantiser, and none here"):
-        mho.to_analog(model, "ideal.exact").load_state_dict(quantised.state_dict())
+        mho.to_analog(model, exactly()).load_state_dict(quantised.state_dict())
 
 
 @pytest.mark.parametrize("what", ["activations", "weights"])
 def test_a_checkpoint_of_other_bits_is_refused(what, tmp_path):
     """Its steps and conductance ranges are of no use for these."""
     model, x = nn.Sequential(nn.Linear(6, 4)), torch.randn(64, 6)
-    said = "training.quantise={{{}: {{bits: {}, range: statistics}}}}"
-    net, same, other = (mho.to_analog(model, mho.load("ideal.exact", set=[said.format(what, b)])).eval() for b in (8, 8, 4))
+    hws = [exactly(f"{{quantise: {{{what}: {{bits: {bits}, range: statistics}}}}}}") for bits in (8, 8, 4)]
+    net, same, other = (mho.to_analog(model, hw).eval() for hw in hws)
     mho.calibrate(net, [x])
     mho.save_model(net, tmp_path / "net.safetensors")
     assert torch.equal(mho.load_model(same, tmp_path / "net.safetensors")(x), net(x))
