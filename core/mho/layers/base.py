@@ -232,13 +232,9 @@ def _fill_in_scales(layer: AnalogLayer, state: dict[str, Tensor], prefix: str, *
             array.after_load = "start"
             state.update(own)
             continue
-        for q in (
-            q for q in ("weight_quantiser", "input_quantiser") if getattr(array, q) is None
-        ):  # torch takes any key below a None
-            if any(k.startswith(f"{mine}{q}.") for k in state):
-                args[-1].append(
-                    f"layer {array.name!r} of the checkpoint has a {q}, and none here: load it on hardware with quantisers"
-                )
+        for q in ("weight_quantiser", "input_quantiser"):  # torch takes any key below a None
+            if getattr(array, q) is None and any(k.startswith(f"{mine}{q}.") for k in state):
+                args[-1].append(f"layer {array.name!r} of the checkpoint has a {q}, and none here: load it where there is one")
         state.update((k, own[k]) for k in (f"{mine}zero", f"{mine}mapped_by") if k not in state)
         gamma, there, by = state.get(f"{mine}gamma"), state.get(f"{mine}input_range"), f"{mine}mapped_by"
         if gamma is not None and gamma.shape != array.gamma.shape:

@@ -94,7 +94,7 @@ def calibrate(
         raise MhoError(NO_LAYERS)
     learned = [a for a in arrays if dac is not None and a.learns_range]
     seen = {a: Seen(a, dac, quantile, keep=bool(of_inputs or of_columns)) for a in (arrays if columns else learned)}
-    corrected = {a: Sample() for a in arrays if len(a.corrections) or of_all}
+    corrected = {a: Sample(a.name) for a in arrays if len(a.corrections) or of_all}
     result = None
     with keeping_modes(net), unwatched(), torch.no_grad():
         net.eval()
@@ -202,9 +202,10 @@ STATISTICS = {"max": lambda x, *_: x.abs().amax((0, 2)), "quantile": quantile_of
 
 
 class Sample:
-    """Some of the inputs of a layer, as vectors."""
+    """Some of the inputs of a layer of this name, as vectors."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.inputs: list[Tensor] = []
         self.batches = self.count = 0
 
@@ -212,7 +213,7 @@ class Sample:
         flat = vectors(x).detach()
         flat = flat.reshape(-1, flat.shape[-1]).float()
         if not torch.isfinite(flat.square().sum()):
-            raise MhoError("calibrate met inputs that are NaN, infinite or too large to be squared")
+            raise MhoError(f"calibrate met inputs at layer {self.name!r} that are NaN, infinite or too large to be squared")
         if len(flat):
             self.keep(flat)
 
@@ -234,7 +235,7 @@ class Seen(Sample):
     """What the DACs of one tile array were given while it was watched, [vector, tile, row]."""
 
     def __init__(self, array: TileArray, method: str | None, quantile: float, keep: bool) -> None:
-        super().__init__()
+        super().__init__(array.name)
         self.array, self.quantile, self.keeps = array, quantile, keep
         self.statistic = STATISTICS.get(method or "max", STATISTICS["max"])  # where searches start
         self.tops: list[Tensor] = []  # one [tile] per batch

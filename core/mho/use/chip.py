@@ -54,10 +54,12 @@ class Chip:
         """Use this chip inside the `with` block; whatever was on the network before comes back afterwards."""
         net = self.net if net is None else net
         before = self.time
-        with keeping_chip(net), keeping([self], "net"):
-            self.put_on(net)
-            yield net
-        self.time = before if chip_on(self.net) is self else self.time  # as it is there
+        try:
+            with keeping_chip(net), keeping([self], "net"):
+                self.put_on(net)
+                yield net
+        finally:
+            self.time = before if chip_on(self.net) is self else self.time  # as it is there
 
     def save(self, path: str | Path) -> None:
         """Write the programmed conductances and constants, and the input ranges of the network, to a safetensors file;
@@ -180,7 +182,7 @@ def hearing(modules: Iterable[nn.Module], hear: Callable[[Any, tuple[Any, ...]],
 
 def load_chip(net: nn.Module, path: str | Path) -> Chip:
     """Put a saved chip on `net`: the same bits as when it was saved, whatever the weights have become since. Raises
-    `MhoError` for a file that is no saved chip, or one of another network (other tiles or effects). Its input ranges are used
+    `MhoError` for a file that is no saved chip, or one of another network (other tiles, effects or digital corrections). Its input ranges are used
     while it is on, until the network is calibrated with it."""
     path = Path(path)
     try:

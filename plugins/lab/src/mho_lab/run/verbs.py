@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -224,7 +225,7 @@ def _chips_of(
     from mho.use import save_model, session_of
     from mho_lab.measure.identity import digest
 
-    part = elsewhere.folder.parent / f"{checkpoint.stem}-{os.getpid()}.safetensors"
+    part = elsewhere.folder.parent / f"{checkpoint.stem}-{secrets.token_hex(8)}.safetensors"
     write_atomically(part, lambda f: save_model(net, f))
     file = part.replace(part.with_name(f"{checkpoint.stem}-{digest(part)[:16]}.safetensors"))  # the same bytes, the same name
     at = [seconds(t) for t in times] or list(session_of(net).hardware.times)
