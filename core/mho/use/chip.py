@@ -182,8 +182,8 @@ def hearing(modules: Iterable[nn.Module], hear: Callable[[Any, tuple[Any, ...]],
 
 def load_chip(net: nn.Module, path: str | Path) -> Chip:
     """Put a saved chip on `net`: the same bits as when it was saved, whatever the weights have become since. Raises
-    `MhoError` for a file that is no saved chip, or one of another network (other tiles, effects or digital corrections). Its input ranges are used
-    while it is on, until the network is calibrated with it."""
+    `MhoError` for a file that is no saved chip, or one of another network (other tiles, effects or digital corrections). Its
+    input ranges are used while it is on, until the network is calibrated with it."""
     path = Path(path)
     try:
         about = _about(path)
