@@ -16,7 +16,7 @@ BITS = [(8, 8), (5, 6), (None, None)]
 def agree(a, b, step=0.02):
     """Equal, but for sums that lie on the edge between two codes of a converter: kernels of processors round differently."""
     off = (a - b).detach().abs()
-    assert float((off > 1e-5).float().mean()) < 0.2 and float(off.max()) < step
+    assert float((off > 1e-5).float().mean()) < 0.1 and float(off.max()) < step
 
 
 @pytest.mark.parametrize("dac, adc", BITS)
@@ -76,19 +76,19 @@ class Last(nn.Module):
 
 @pytest.mark.parametrize(
     "made",
-    [nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True), nn.GRU(3, 4, batch_first=True), nn.RNNCell(3, 4), nn.LSTMCell(3, 4)],
+    [nn.LSTM(4, 4, 2, batch_first=True, bidirectional=True), nn.GRU(4, 4, batch_first=True), nn.RNNCell(4, 4), nn.LSTMCell(4, 4)],
     ids=lambda m: type(m).__name__,
 )
 def test_recurrent_layers_compute_what_the_tiles_compute(made):
     """Every step has converters: those of the input and of the state; on a chip and through torch.export"""
     torch.manual_seed(0)
-    x = torch.randn(256, 5, 3)
+    x = torch.randn(256, 5, 4)  # no tile of one row: its only weight is 1, and every other sum would lie on an edge
     net = mho.to_analog(Last(made), mho.load("ideal.quantised", set=["tiles.quantised.rows=2"])).eval()
     mho.calibrate(net, [x])
     with torch.no_grad():
         mho.program(net, seed=0)
         model = exchange.quantised(net)
-        agree(model(x), net(x), 0.05)
+        agree(model(x), net(x), 0.2)
         assert (model(x) - mho.to_digital(net)(x)).abs().max() > 1e-4  # the converters are there
     model = copy.deepcopy(model).to("cpu")
     assert not any(isinstance(m, TileArray) for m in model.modules())
