@@ -37,8 +37,8 @@ def test_the_asymmetry_is_fixed_for_a_chip_and_another_one_on_the_next(tile):
     w, x = uniform(16, 100), uniform(1, 100, seed=1).expand(3, -1)
     t = tile(w, ASYMMETRY).program(seed=0)
     y = t(x)
-    assert torch.equal(y[0], y[1]) and torch.equal(t.age("1 h")(x), y)
-    assert not torch.equal(t.program(seed=1)(x), y)
+    torch.testing.assert_close(y[0], y[1])  # the order of sums in a product depends on the row
+    assert torch.equal(t.age("1 h")(x), y) and (t.program(seed=1)(x) - y).abs().max() > 1e-3
 
 
 def test_signs_of_the_input_add_up(tile):

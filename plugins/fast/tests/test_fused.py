@@ -17,6 +17,7 @@ import mho
 from mho.effects import arithmetic, draws
 from mho.tile import layout
 
+needs_int8 = pytest.mark.skipif(not tier.has_int8(), reason="no exact and fast integer products on this processor")
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 Z = 4.42  # two-sided 1e-5 quantile of the normal distribution
 QUIET = "nonidealities: [pcm.programming_noise, circuit.ir_drop, circuit.adc_s_curve]"
@@ -54,6 +55,7 @@ CASES = {
 }
 
 
+@needs_int8
 @pytest.mark.parametrize("body", CASES.values(), ids=CASES.keys())
 def test_without_fresh_noise_the_paths_agree_to_one_code_of_the_adc(hardware, body):
     """fp32: a few roundings at code edges. Integer sides are good to 1/127 of their range: some codes move by one."""
@@ -471,6 +473,7 @@ def test_what_a_plugin_returns_is_not_written_to():
     assert layer.tiles.backend.route.fused
 
 
+@needs_int8
 def test_networks_are_copied_and_pickled_whatever_functions_their_effects_have():
     w, x = data()
     tile = {"dac": {"bits": 8, "range": 1.0}, "adc": {"bits": 8}, "nonidealities": (OwnSides(),)}
@@ -508,6 +511,7 @@ def test_what_the_fused_path_cannot_do_runs_on_the_reference_path_for_a_stated_r
     assert mho.Tile(torch.ones(3, 8), hw).tiles.backend.route.why == route.why
 
 
+@needs_int8
 def test_the_tier_follows_from_hardware_file_and_processor(hardware, monkeypatch):
     nine = tile_yaml(dac="{bits: 9, range: 1.0}")
     monkeypatch.setattr(tier, "has_int8", lambda: True)
@@ -521,6 +525,7 @@ def test_the_tier_follows_from_hardware_file_and_processor(hardware, monkeypatch
     assert mho.routes(hardware(tile_yaml(), "precision: int8"))["t"].tier == "fp32"
 
 
+@needs_int8
 def test_a_private_product_that_is_missing_or_wrong_is_not_used(monkeypatch):
     assert tier.is_exact()
     for broken in (None, lambda x, w, out: out.zero_()):
@@ -718,6 +723,7 @@ def test_layers_of_one_input_are_right(layer):
     assert float((y - exact).norm() / exact.norm()) < 0.05
 
 
+@needs_int8
 @pytest.mark.skipif(not tier.has_packed(), reason="no products with packed integers in this torch")
 def test_packed_integer_products_are_right():
     """Few vectors, up to as many rows as fp32 counts exactly, dense and as slices of larger inputs."""
@@ -729,6 +735,7 @@ def test_packed_integer_products_are_right():
         assert torch.equal(tier.packed_product(x, tier.pack(w), out).long(), x.long() @ w.long().t()), (m, k, n, pad)
 
 
+@needs_int8
 @pytest.mark.skipif(not tier.has_packed(), reason="no products with packed integers in this torch")
 def test_few_vectors_read_packed_weights_and_give_the_bits_of_many(hardware):
     """Weights are packed once per age, for vectors that come in small batches; copies pack their own."""

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from mho_fast import tier
 from mho_kit.bench import Witness
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,6 +22,7 @@ def steady(monkeypatch):
     monkeypatch.setattr(Watch, "due", lambda watch, array: False)
 
 
+needs_int8 = pytest.mark.skipif(not tier.has_int8(), reason="no exact and fast integer products on this processor")
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 FAST = ("int8", "fp32-main", "fp32")
 OUT, ROWS, TILE = 300, 400, 128  # 120,000 weights on tiles of 4 x 100 rows; the quantile table has 65,536 numbers
@@ -89,6 +91,7 @@ def evaluated(tile, x):
         return operations(lambda: tile(x))
 
 
+@needs_int8
 @pytest.mark.parametrize("precision", FAST)
 def test_a_forward_on_a_chip_does_nothing_with_the_weights_but_multiply(precision):
     """abs(W), W as integers, W in another type: made once for every age, not for every forward."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch._inductor.config
-from mho_fast import Fast, cells, kernels as made
+from mho_fast import Fast, cells, kernels as made, tier
 from torch import nn
 
 import mho
@@ -18,6 +18,7 @@ from mho import Field, Nonideality
 from mho.effects import draws
 from mho.effects.nonideality import Side, absolute, magnitude
 
+needs_int8 = pytest.mark.skipif(not tier.has_int8(), reason="no exact and fast integer products on this processor")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:training an analog network without mho.attach"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
@@ -229,6 +230,7 @@ def test_every_kernel_counts_for_itself(monkeypatch):
     assert all(how["fullgraph"] for _, how in seen)  # so a tenth size raises, and is reported
 
 
+@needs_int8
 def test_arrays_of_one_kind_share_their_kernels_and_keep_nobody(monkeypatch):
     """Not those that draw, nor arrays of another hardware, shape, arithmetic or backward pass; and no kernel keeps an array."""
     compiled = []
@@ -518,6 +520,7 @@ def test_halves_of_rows_are_views_wherever_there_is_room():
     assert torch.equal(cells.laid_out(array.backend.kernels, t), t)
 
 
+@needs_int8
 @pytest.mark.parametrize(("rows", "products"), [(32, "mho.int8_products"), (64, "_int_mm")])
 def test_a_graph_computes_products_where_they_are_read(rows, products):
     """Each of several tiles on its own would be copied behind the others; a tile alone needs no operation of mho's."""

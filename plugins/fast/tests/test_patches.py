@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mho_fast import epilogue
+from mho_fast import epilogue, tier
 from mho_fast.epilogue import many_small
 from torch import nn
 
@@ -13,6 +13,7 @@ import mho
 from mho.tile import layout
 from mho.tile.patches import Patches, Window
 
+needs_int8 = pytest.mark.skipif(not tier.has_int8(), reason="no exact and fast integer products on this processor")
 pytestmark = pytest.mark.filterwarnings("ignore:training an analog network without mho.attach")
 FULL = "nonidealities: [pcm.programming_noise, circuit.ir_drop, pcm.read_noise, circuit.output_noise]"
 QUIET = "nonidealities: [circuit.ir_drop]"
@@ -73,6 +74,7 @@ def gradients(made, x):
     return y.detach(), {"x": x.grad, **named}
 
 
+@needs_int8
 @pytest.mark.parametrize("name", CONVS)
 def test_a_chip_gives_the_same_bits_whichever_comes_first(hardware, name):
     made, x = layer(hardware, name)
@@ -84,6 +86,7 @@ def test_a_chip_gives_the_same_bits_whichever_comes_first(hardware, name):
         assert torch.equal(unfolded(made)(x), y)
 
 
+@needs_int8
 @pytest.mark.parametrize("name", CONVS)
 def test_training_has_the_same_bits_and_gradients_whichever_comes_first(hardware, name):
     """Weights, inputs, input ranges (R003-70), output scales; sums are in another order, so gradients agree to rounding."""
@@ -96,6 +99,7 @@ def test_training_has_the_same_bits_and_gradients_whichever_comes_first(hardware
     assert (x.abs() > 1).any() and found["tiles.input_range"].any()
 
 
+@needs_int8
 @pytest.mark.parametrize("name", [n for n in CONVS if "groups" in n or "depth" in n or n == "2d"])
 def test_values_and_gradients_are_those_of_the_reference_path(hardware, name):
     """Without noise, to one code of the ADC in every row tile: integer sides are good to 1/127 of their range."""
@@ -122,6 +126,7 @@ def test_small_tiles_at_once_give_the_bits_of_one_after_the_other(hardware, monk
         assert torch.equal(made(x), y)
 
 
+@needs_int8
 @pytest.mark.parametrize("precision", ["fp32-main", "fp32"])
 def test_sums_in_another_order_move_a_few_codes_in_the_other_tiers(hardware, precision):
     made, x = layer(hardware, "2d", QUIET, extra=f"precision: {precision}")
@@ -181,6 +186,7 @@ def test_a_nan_reaches_the_outputs_whose_kernel_saw_it_and_no_others(hardware):
     assert torch.equal(y.isnan().any(1), hit) and torch.equal(y.isnan().all(1), hit)
 
 
+@needs_int8
 def test_saved_for_backward_are_the_codes_of_pixels(hardware):
     """Bytes per pixel and channel: one of the code, one of the clip mask; nothing nine times as large."""
     made, _ = layer(hardware, "2d")
