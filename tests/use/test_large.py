@@ -1,5 +1,6 @@
 """Large models: converted on `meta`, loaded from shards, and used on chips that keep no cells, without a second copy."""
 
+import copy
 import json
 import weakref
 
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mho
+from mho.tile import TileArray
 
 FEW = mho.load("pcm.standard", set=["tiles.pcm.compensation.vectors=1"])  # read-outs are kept
 
@@ -121,16 +123,27 @@ def test_every_further_layer_takes_the_memory_of_its_weights(tmp_path):
     assert 64 * 64 * 4 <= (most[1] - most[0]) / 12 < 1.3 * 64 * 64 * 4
 
 
-def test_a_lean_chip_has_the_bits_of_one_that_is_kept(tmp_path):
+@pytest.mark.filterwarnings("ignore:training an analog network without")
+@pytest.mark.parametrize("how", [True, "codes"])
+@pytest.mark.parametrize("precision", ["auto", "reference"])
+def test_a_lean_chip_has_the_bits_of_one_that_is_kept(tmp_path, how, precision):
     torch.manual_seed(0)
-    net = mho.to_analog(nn.Sequential(nn.Linear(20, 12), nn.Tanh(), nn.Linear(12, 3)), "pcm.standard").eval()
+    hw = mho.load("pcm.standard", set=[f"precision={precision}", "tiles.pcm.corrections=[digital.affine]"])
+    net = mho.to_analog(nn.Sequential(nn.Linear(20, 12), nn.Tanh(), nn.Linear(12, 3)), hw).eval()
     x = torch.randn(5, 20)
+    mho.calibrate(net, [torch.randn(64, 20)])
 
     def seen(lean):
         chip = mho.program(net, seed=3, age="1 h", lean=lean)
-        found = [net(x)]
+        with torch.no_grad():
+            found = [net(x), net(x), net(x)]
+        found.append(net(x))  # for a gradient
         chip.age("1 day")
-        found.append(net(x))
+        with torch.no_grad():
+            found += [net(x), net(x)]
+        net.train()
+        net(x)
+        net.eval()
         chip.save(tmp_path / f"{lean}")
         mho.unprogram(net)
         with chip.on():
@@ -138,14 +151,43 @@ def test_a_lean_chip_has_the_bits_of_one_that_is_kept(tmp_path):
         assert (net[0].tiles.chip is None) and mho.chip_on(net) is None
         return torch.stack(found)
 
-    assert torch.equal(seen(True), seen(False))
-    kept, lean = (load_file(tmp_path / f"{lean}") for lean in (False, True))
+    assert torch.equal(seen(how), seen(False))
+    kept, lean = (load_file(tmp_path / f"{lean}") for lean in (False, how))
     assert kept.keys() == lean.keys() and all(torch.equal(kept[k], lean[k]) for k in kept)
 
     def score(net):
         return float(net(x).square().mean())
 
-    assert mho.evaluate(net, score, chips=2, lean=True) == mho.evaluate(net, score, chips=2)
+    assert mho.evaluate(net, score, chips=2, lean=how) == mho.evaluate(net, score, chips=2)
+
+
+@pytest.mark.skipif(mho.routes(mho.load("pcm.standard"))["pcm"].tier != "int8", reason="no fast integer products here")
+def test_a_lean_chip_may_keep_its_codes_which_take_the_memory_of_the_weights(monkeypatch):
+    """Cells are programmed once at every age, and gone when the forward is; a copy of the network carries none."""
+    program, kept = TileArray.program, []
+    for count in (4, 4, 12):  # the first for tables and workspaces that stay
+        net = mho.to_analog(nn.Sequential(*(nn.Linear(256, 256, bias=False) for _ in range(count))), FEW).eval()
+        made = []
+        monkeypatch.setattr(TileArray, "program", lambda self, *a, **k: (made.append(self.name), program(self, *a, **k))[1])  # noqa: B023
+        mho.program(net, seed=0, age="1 h", lean="codes")
+        with Live() as live, torch.no_grad():
+            net(torch.ones(2, 256))
+            net(torch.ones(200, 256))
+        assert made == [str(k) for k in range(count)] * 2  # named by `program`, made by the first forward
+        kept.append(live.now)
+    assert 256 * 256 * 4 <= (kept[2] - kept[1]) / 8 < 1.1 * 256 * 256 * 4
+    with torch.no_grad():
+        mho.age(net, "1 day")
+        assert not net[0].tiles.chip.coded
+        y = net(torch.ones(2, 256))
+    assert made == [str(k) for k in range(12)] * 3 and net[0].tiles.chip.coded and torch.isfinite(y).all()
+    assert not copy.deepcopy(net)[0].tiles.chip.coded
+
+
+def test_a_lean_chip_keeps_nothing_codes_or_all():
+    net = mho.to_analog(nn.Linear(2, 2), "pcm.standard").eval()
+    with pytest.raises(mho.MhoError, match="lean is True, False or 'codes', got 'code'"):
+        mho.program(net, seed=0, lean="code")
 
 
 def test_a_lean_chip_is_no_chip_of_other_weights():

@@ -29,9 +29,7 @@ def suggest(name: str, known: Iterable[str], what: str) -> str:
     """`did you mean 'x'?`, or the list of what is known."""
     names = list(known)
     near = difflib.get_close_matches(name, names, 1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"{what}: {', '.join(names) or 'none'}"
+    return f"did you mean {near[0]!r}?" if near else f"{what}: {', '.join(names) or 'none'}"
 
 
 @dataclass(frozen=True)

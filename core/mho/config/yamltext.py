@@ -48,9 +48,7 @@ class Node:
         """The plain value, without places: dicts, tuples and scalars."""
         if isinstance(self.value, dict):
             return {k: v.data for k, v in self.value.items()}
-        if isinstance(self.value, tuple):
-            return tuple(v.data for v in self.value)
-        return self.value
+        return tuple(v.data for v in self.value) if isinstance(self.value, tuple) else self.value
 
     @property
     def entries(self) -> dict[str, Node]:

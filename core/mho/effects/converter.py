@@ -156,6 +156,4 @@ class Adc(Converter, kind="mho.adc"):
         """y [vector, tile, out] in analog units -> digital value in the same units."""
         from mho.effects.encoding import quantise
 
-        if self.bound is None:
-            return y
-        return quantise(y, self.bound, self.top, rounding)
+        return y if self.bound is None else quantise(y, self.bound, self.top, rounding)

@@ -278,6 +278,4 @@ class Nonideality(Kinded):
         if new.shape != value.shape:
             needed = f"the core needs {[*value.shape]} (count axes from the end)"
             raise MhoError(f"{stage} of {self.kind} returns shape {[*new.shape]}, {needed}")
-        if self.factor == 1 or not self.writes(stage):
-            return new
-        return value + self.factor * (new - value)
+        return new if self.factor == 1 or not self.writes(stage) else value + self.factor * (new - value)

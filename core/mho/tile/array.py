@@ -100,10 +100,15 @@ class TileArray(Mapped, Member):
                 raise MhoError(
                     f"weights of {self.name!r} have changed or moved since its lean chip was programmed, or are computed"
                 )
-            self.chip = replace(self.chip, of=state)  # a copy knows its weights from now on
+            lean = self.chip = replace(self.chip, of=state)  # a copy knows its weights from now on
+            coded_alone = lean.lean == "codes" and not (torch.is_grad_enabled() or transformed() or torch.compiler.is_compiling())
             with keeping([self], "chip"):
-                self.program(weight, self.chip.key, self.chip.time)
-                return self.forward(x, weight)
+                self.chip = lean.coded.get("alone") if coded_alone else None
+                if self.chip is None:
+                    self.program(weight, lean.key, lean.time)
+                y = self.forward(x, weight)
+                lean.coded.update({"alone": cast(Programmed, self.chip).hollow()} if coded_alone else {})
+                return y
         layer = x if isinstance(x, Patches) else Patches(x)
         self.view.check(layer.shape, layer.image.dtype)
         given = self.dac_inputs(layer)
@@ -344,15 +349,15 @@ class TileArray(Mapped, Member):
 
     # -- a chip -----------------------------------------------------------------------------------------------
     @torch.no_grad()
-    def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: object = None, lean: bool = False) -> None:
+    def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: object = None, lean: bool | str = False) -> None:
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
-        the fingerprint `of` is kept from chip to chip. A `lean` chip is only named here, and made in every forward. Raises
+        the fingerprint `of` is kept from chip to chip. A `lean` chip is only named here, and made in a forward. Raises
         `MhoError` for weights that are NaN or infinite."""
         self.follow(weight, sure=True)
         if weight.numel() and not perhaps(torch.stack(weight.aminmax()).isfinite().all()):  # takes no memory
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         if lean:
-            self.chip = Programmed(key, self.gamma.clone(), None, None, {}, self._state_of(weight), t)
+            self.chip = Programmed(key, self.gamma.clone(), None, None, {}, self._state_of(weight), t, lean=lean)
             return
         key, before, view = draws.fold_words(key, self.path), self.chip, self.view
         known = before is not None and of is not None and not view.mapping.sliced and _as_target(before.target, weight)
@@ -379,7 +384,7 @@ class TileArray(Mapped, Member):
         the compensation: the reference is read out at age 0 s, where the gain is exactly 1 (R003-22)."""
         assert self.chip is not None
         if self.chip.target is None:
-            self.chip = replace(self.chip, time=t)
+            self.chip = replace(self.chip, time=t, coded={})
             return
         compensation = self.spec.compensation
         if isinstance(compensation, Compensation) and t and self.chip.reference is None:

@@ -33,7 +33,7 @@ class Mapped(Scales):
     def __getstate__(self) -> dict[str, Any]:
         """Ids and addresses are given out again: a copy compares its weights anew."""
         chip = self.__dict__.get("chip")
-        lean = {"chip": replace(chip, of=None)} if chip is not None and chip.target is None else {}
+        lean = {"chip": replace(chip, of=None, coded={})} if chip is not None and chip.target is None else {}
         return {**self.__dict__, "known": None, "_lies": None, **lean}
 
     @property

@@ -19,7 +19,8 @@ SAVED = {"target": "target", "programmed": "programmed", "reference": "reference
 @dataclass(frozen=True, eq=False)
 class Programmed:
     """One weight matrix on one chip at one age. Nothing here is changed: ageing makes another one of the same conductances.
-    Of a lean chip, key (that of all layers), gamma and time are all there is: a forward makes the rest, and forgets it.
+    Of a lean chip, key (that of all layers), gamma and time are all there is: a forward makes the rest, and forgets it, or
+    keeps it in `coded` as "alone".
 
     key         of the chip in this layer
     gamma       [tile, out] when it was programmed: remapping the weights does not change a chip
@@ -34,7 +35,8 @@ class Programmed:
     range       [tile, 1] the input ranges that a file brought along; None where those of the network are used
     gain        [tile, out] of the compensation; None where the gain is 1
     repair      which correction has found something at this age, and what (`CorrectionModule.repair`)
-    coded       what a back-end keeps of `weights`
+    coded       what a back-end keeps of `weights`; `suffices`: whether forwards without gradients use nothing else
+    lean        see `mho.program`
     """
 
     key: draws.Key
@@ -51,12 +53,18 @@ class Programmed:
     gain: Tensor | None = None
     repair: tuple[int, tuple[Tensor, ...]] | None = None
     coded: dict[str, Any] = field(default_factory=dict)
+    lean: bool | str = False
 
     def at(self, t: float, weights: Tensor) -> Programmed:
         """The same conductances t seconds after programming, where they make these weights."""
         words = [word for key in keys_at(self.key, t) for word in key]
         now = draws.as_tensor(words, weights.device)
         return replace(self, time=t, weights=weights, words=now, repair=None, coded={})
+
+    def hollow(self) -> Programmed:
+        """Without the numbers of the cells (NaN that take no memory), where what a back-end has coded suffices."""
+        cells = torch.full((), torch.nan).expand(self.weights.shape)
+        return replace(self, target=cells, programmed=None, weights=cells, reference=None) if "suffices" in self.coded else self
 
     @property
     def stream(self) -> Stream:

@@ -143,9 +143,7 @@ class Session:
     # -- layer calls ------------------------------------------------------------------------------------------
     def enter(self, array: Member, shape: torch.Size, device: torch.device) -> Stream:
         """The keys of one layer call on input vectors [...shape]."""
-        if array.deployed:
-            return self._deployed(array, shape)
-        return self._drawn(array, shape.numel(), device)
+        return self._deployed(array, shape) if array.deployed else self._drawn(array, shape.numel(), device)
 
     def _deployed(self, array: Member, shape: torch.Size) -> Stream:
         vectors = shape.numel()
@@ -185,7 +183,9 @@ class Session:
 
     def mini_batch(self, array: Member, device: torch.device) -> Key:
         """The key of the weights of this root forward."""
-        if not self.active and not (array.held and _in_backward()):  # called on its own: a root forward of one layer
+        # Activation checkpointing replays layers during backward, outside their root forward; they must see its weights.
+        replayed = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+        if not self.active and not (array.held and replayed):  # called on its own: a root forward of one layer
             array.hold(draws.fresh(device), by_root=False)
         assert array.weight_key is not None
         return draws.fold_words(draws.as_numbers(Key(*array.weight_key)), array.path)
@@ -234,11 +234,6 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(v)
     elif isinstance(value, dict):
         yield from _tensors(list(value.values()))
-
-
-def _in_backward() -> bool:
-    """Activation checkpointing replays layers during backward, outside their root forward; they must see its weights."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def members(model: nn.Module) -> list[Member]:

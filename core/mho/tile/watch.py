@@ -67,7 +67,7 @@ class Watch:
 
     def due(self, array: TileArray) -> bool:
         """Whether this call is looked at; none on an accelerator, which would have to be waited for."""
-        if self.off:
+        if self.off or (array.chip is not None and array.chip.programmed is None):  # its cells are forgotten
             return False
         about = version(array.input_range), version(array.gamma), array.known, array.chip is None
         if about != self.about:

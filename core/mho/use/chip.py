@@ -32,7 +32,9 @@ Time = str | float | int | timedelta
 class Chip:
     """One simulated chip that carries a network. Made by `program`; chip k of seed s is seed hash(s, k)."""
 
-    def __init__(self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: Any = None, lean: bool = False):
+    def __init__(
+        self, net: nn.Module, seed: int, index: int = 0, time: float = 0.0, weights: Any = None, lean: bool | str = False
+    ):
         self.net, self.seed, self.index, self.time, self.lean = net, seed, index, time, lean
         self._weights: Fingerprint = Fingerprint(net) if weights is None else weights
         self._file: Path | None = None
@@ -110,17 +112,21 @@ class Chip:
         return f"Chip(seed={self.seed}, index={self.index}, age={format_seconds(self.time)})"
 
 
-def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int = 0, age: Time = 0.0, lean: bool = False) -> Any:
+def program(net: nn.Module, seed: int, chips: int | None = None, *, index: int = 0, age: Time = 0.0, lean: Any = False) -> Any:
     """Program `net` on simulated devices and leave the first chip on it, at an age of 0 s or `age`.
 
     Returns one `Chip` (number `index` of this seed), or with `chips=K` a list of K independent ones. The trainable
-    weights are not touched. A chip holds three numbers in fp32 for every weight; a `lean` one none: every forward of a
-    layer programs and ages its cells and forgets them, for the same bits. Raises `MhoError` for a network without analog
-    layers, weights that are NaN, and arguments that are none of those.
+    weights are not touched. A chip holds three numbers in fp32 for every weight, and their codes; a `lean` one none: every
+    forward of a layer programs and ages its cells and forgets them, for the same bits. With `lean="codes"` the first forward at
+    an age keeps their codes alone, which take the memory of the weights, and the next ones without gradients are as fast as
+    those of other chips; where codes do not suffice (not int8, see `mho show`), it keeps the cells. Raises `MhoError` for a
+    network without analog layers, weights that are NaN, and arguments that are none of those.
     """
     arrays_of(net)
     seed, index = whole("seed", seed), whole("index", index, least=0)
     chips = None if chips is None else whole("chips", chips, least=1)
+    if lean not in (False, True, "codes"):
+        raise MhoError(f"lean is True, False or 'codes', got {lean!r}")
     weights, t = Fingerprint(net), seconds(age)
     made = [Chip(net, seed, index + k, t, weights, lean) for k in range(chips or 1)]
     made[0]._write(net)

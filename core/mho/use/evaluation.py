@@ -112,7 +112,7 @@ def evaluate(
     reference: float | None = None,
     chance: float | None = None,
     batch_axis: int = 0,
-    lean: bool = False,
+    lean: bool | str = False,
     progress: bool = False,
     done: dict[int, tuple[float, ...]] | None = None,
     on_chip: Callable[[int, tuple[float, ...]], Any] | None = None,
@@ -123,7 +123,7 @@ def evaluate(
     `score(net)` returns a fraction, higher is better; it runs in eval mode without gradients. `reference` and `chance`
     give normalised accuracy. `batch_axis` is 1 for networks that are given [time, batch, ...]: noise is drawn by the
     number of the sample, so the result does not depend on how `score` cuts its data into batches. `lean` chips take no memory,
-    see `program`. `done` holds the scores
+    or that of their codes, see `program`. `done` holds the scores
     of chips known already, `on_chip(k, scores)` is told of new ones: that is how a run resumes. The network, the chip
     that was on it and its training mode are as before afterwards; until then the network belongs to this call (in other
     threads evaluate copies, `copy.deepcopy(net)`).
@@ -172,7 +172,7 @@ def _times(net: nn.Module, times: Iterable[Time] | Time | None) -> tuple[float, 
 
 @torch.no_grad()
 def one_chip(
-    net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int, lean: bool = False
+    net: nn.Module, score: Callable[[nn.Module], float], times: tuple[float, ...], seed: int, k: int, lean: bool | str = False
 ) -> tuple[float, ...]:
     """Scores of chip k of this seed at each time, in seconds; the chip stays on the network, which is in eval mode.
     Raises `MhoError` for a score that is no number."""

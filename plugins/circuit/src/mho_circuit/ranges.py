@@ -63,10 +63,6 @@ def _outputs(array: TileArray, weight: Tensor, x: Tensor) -> Tensor:
     return product(torch.cat([dac.part(codes, k) / dac.part_top for k in range(len(dac.passes))]), traced["weights"]).abs()
 
 
-def _granular(y: Tensor, top: int, quantile: float) -> float:
-    return float(top * 2.0 ** math.ceil(math.log2(max(float(y.max()), 1e-12) / top)))
-
-
 def _least_error(y: Tensor, top: int, quantile: float) -> float:
     bounds = [float(y.max()) * k / 40 for k in range(1, 41)]
     return min(bounds, key=lambda b: float(((y * top / b).round().clamp(max=top) * b / top - y).square().mean()))
@@ -74,7 +70,7 @@ def _least_error(y: Tensor, top: int, quantile: float) -> float:
 
 METHODS: dict[str, Callable[[Tensor, int, float], float]] = {
     "max": lambda y, top, quantile: float(y.max()),
-    "granular": _granular,
+    "granular": lambda y, top, quantile: float(top * 2.0 ** math.ceil(math.log2(max(float(y.max()), 1e-12) / top))),
     "quantile": lambda y, top, quantile: float(y.sort().values[min(len(y) - 1, int(quantile * len(y)))]),
     "mse": _least_error,
 }

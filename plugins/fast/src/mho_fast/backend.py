@@ -142,6 +142,7 @@ class Fast:
         kept = call.chip.coded
         if "planes" not in kept:
             kept["planes"], kept["bound"] = CodedWeights.apply(call.chip.weights, self.product(call, False))
+            kept |= {"suffices": True} if self.route.tier == "int8" and not self.route.whole else {}
         if torch.compiler.is_compiling():
             return Planes(kept["planes"], kept["bound"])
         return Planes(kept["planes"], kept["bound"], kept.setdefault("packed", Packed()))

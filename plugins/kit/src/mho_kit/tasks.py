@@ -157,6 +157,4 @@ def _equal(a: Any, b: Any) -> bool:
         return isinstance(b, Tensor) and same(a, b)
     if isinstance(a, Mapping):
         return a.keys() == b.keys() and all(_equal(v, b[k]) for k, v in a.items())
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    return bool(a == b)
+    return len(a) == len(b) and all(map(_equal, a, b)) if isinstance(a, (list, tuple)) else bool(a == b)

@@ -30,7 +30,7 @@ def citations(hardware: Hardware) -> tuple[dict[str, list[str]], dict[str, str]]
         text, kind = str(getattr(part, "bibtex", "")).strip(), str(part.KIND)
         if not text and part.source:
             silent[kind] = part.source
-        for entry in _split(text):
+        for entry in (f"@{e.strip()}" for e in f"\n{text}".split("\n@")[1:]):  # each from its @ to the next
             kinds = entries.setdefault(next((e for e in entries if _key(e) == _key(entry)), entry), [])
             kinds.extend([kind] if kind not in kinds else [])
     return entries, silent
@@ -43,11 +43,6 @@ def used_parts(hardware: Hardware) -> list[Kinded]:
         parts += [part for _, part in tile if isinstance(part, Kinded)]
         parts += [e for e in tile.nonidealities if getattr(e, "active", True)]
     return [*parts, *hardware.training.all_methods.values()]
-
-
-def _split(bibtex: str) -> list[str]:
-    """The entries of a text, each from its @ to the next."""
-    return [f"@{entry.strip()}" for entry in ("\n" + bibtex).split("\n@")[1:]]
 
 
 def _key(entry: str) -> str:

@@ -82,9 +82,7 @@ def _number() -> int:
 
 def moved(batch: Any) -> Any:
     """A batch on the device of this process: whatever has a method `to`, in lists, tuples and mappings."""
-    if hasattr(batch, "to"):
-        return batch.to(current())
-    return within(moved, batch)
+    return batch.to(current()) if hasattr(batch, "to") else within(moved, batch)
 
 
 def within(f: Callable[[Any], Any], batch: Any) -> Any:

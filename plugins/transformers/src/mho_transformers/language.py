@@ -60,6 +60,7 @@ class Pretrained(Task):
     epochs = 0
     hwa_epochs = 0
     hwa_lr = 1e-5
+    lean: bool | str = "codes"  # one number for every weight, as many as the model
     remedies = 0.0  # deployed with what `mho.calibrate(method="auto")` chooses, without a digital multiply-add
     window: int = 256  # tokens
     batch_size: int = 1

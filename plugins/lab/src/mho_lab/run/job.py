@@ -254,7 +254,7 @@ class Job:
 
         curve = evaluate(
             net, score, self.hardware.times, self.chips, self.seed,
-            reference=reference, chance=self.task.chance, progress=self.progress,
+            reference=reference, chance=self.task.chance, progress=self.progress, lean=self.task.lean,
             done={k: tuple(line["scores"]) for k, line in lines.items()}, on_chip=keep,
         )  # fmt: skip
         rows = [lines[k] for k in range(self.chips)]

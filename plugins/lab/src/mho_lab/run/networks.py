@@ -81,7 +81,7 @@ def chip_scores(net: nn.Module, item: Item) -> Sequence[Score]:
         taken.append(task.checked_score(net))
         return taken[-1]
 
-    one_chip(net, score, tuple(item["times"]), item["seed"], item["chip"])
+    one_chip(net, score, tuple(item["times"]), item["seed"], item["chip"], task.lean)
     return taken
 
 

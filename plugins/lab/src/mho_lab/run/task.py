@@ -47,6 +47,7 @@ class Task:
     epochs, lr     plain training; `hwa_epochs`, `hwa_lr` hardware-aware training; `training:` in YAML overrides the latter
     range_cap      no input range that is set from data is larger, see `mho.calibrate`; Rasch et al. 2023 use 10
     remedies       None, or deployment without training is `mho.calibrate(method="auto")` with this budget of digital operations
+    lean           what chips keep in memory while they are scored, see `mho.program`
     data_version   changes when the data do, so that old results are not mixed with new ones
     """
 
@@ -58,6 +59,7 @@ class Task:
     hwa_lr: float = 1e-3
     range_cap: float | None = None
     remedies: float | None = None
+    lean: bool | str = False
     data_version: str = "1"
 
     def model(self) -> nn.Module:
