@@ -23,7 +23,7 @@ from torch import nn
 
 import mho
 from mho.effects.nonideality import Nonideality
-from mho.tile import tile_arrays
+from mho.tile import Programmed, tile_arrays
 
 Cases = dict[str, Callable[[], object]]
 RANGE = "tiles.pcm.dac.range=1.0"
@@ -374,7 +374,16 @@ def preparation(rounds: int) -> None:
         quietly(lambda net=converted: net(x))()
         print(f"{name:46s} in forwards: " + ", ".join(f"{k} {v / forward:.1f}" for k, v in takes.items()))
         print(f"{'':46s} programming and ageing {made / weights * 1e9:.1f} ns a weight")
-        print(f"{'':46s} a chip keeps {chip_bytes(converted) / 4 / weights:.2f} x the bytes of its weights in fp32")
+        kept = [chip_bytes(converted) / 4 / weights]
+        mho.program(converted, 1, age="1 h", lean="codes")
+        quietly(lambda net=converted: net(x))()
+        kept.append(chip_bytes(converted) / 4 / weights)
+        print(f"{'':46s} a chip keeps {kept[0]:.2f} x the bytes of its weights in fp32, with lean='codes' {kept[1]:.2f} x")
+        large = mho.to_analog(Decoder(*[Block(576, 9, 3, 1536, gated=True) for _ in range(6)]).eval(), hw)
+        count = sum(p.numel() for p in large.parameters() if p.dim() > 1)
+        mho.program(large, 0, age="1 h")
+        made = processor_time(lambda net=large: mho.program(net, 1, age="1 h"), 3)
+        print(f"{'':46s} matrices of 135 M ({count / 1e6:.0f} M of them): {made / count * 1e9:.1f} ns a weight")
 
 
 def chip_bytes(net: nn.Module) -> int:
@@ -387,8 +396,8 @@ def chip_bytes(net: nn.Module) -> int:
         elif isinstance(value, (tuple, list)):
             for v in value:
                 look(v)
-        elif isinstance(value, dict):
-            look(list(value.values()))
+        elif isinstance(value, (dict, Programmed)):
+            look(list((value if isinstance(value, dict) else vars(value)).values()))
 
     for array in tile_arrays(net):
         look(vars(array.chip))

@@ -155,7 +155,7 @@ def train(t: LanguageModel, net: nn.Module, how: str, seen: dict[str, Any], step
 def on_chip(t: LanguageModel, net: nn.Module, row: Row, k: int, seen: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Scores of chip k at every time of the row."""
     start = time.time()
-    chip = mho.program(net, seed=SEED, index=k, age=row.times[0])
+    chip = mho.program(net, seed=SEED, index=k, age=row.times[0], lean="codes")
     seen["programming s"] = time.time() - start
     scores = {}
     for at in row.times:
