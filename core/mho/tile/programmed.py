@@ -63,7 +63,7 @@ class Programmed:
 
     def hollow(self) -> Programmed:
         """Without the numbers of the cells (NaN that take no memory), where what a back-end has coded suffices."""
-        cells = torch.full((), torch.nan).expand(self.weights.shape)
+        cells = self.weights.new_full((), torch.nan).expand(self.weights.shape)
         return replace(self, target=cells, programmed=None, weights=cells, reference=None) if "suffices" in self.coded else self
 
     @property
