@@ -26,7 +26,7 @@ STEPS, RATE, OUTPUTS = 30, 0.1, 512  # steps of Adam, the first step, outputs th
 FACTORS = (6.0, 3.0, 2.0, 1.5)  # of the quantile, from which on channels are digital; rising cost
 RANKS = (4, 8, 16)  # of what is read from the chip along the directions of the inputs; rising cost
 MARGIN = 0.98  # of the error without, that scaling has to reach: it costs a multiplication for every input
-PREFERRED = 0.93  # "energy" counts as so much better than it is: errors of cells are the same for all vectors, fresh noise averages
+PREFERRED = 0.93  # "energy" counts as so much better: errors of cells are the same for all vectors, fresh noise averages out
 STEP = 2**-0.5  # between input ranges, from the largest input down
 WORSE = 3  # ranges in a row that may be worse before the search ends
 Part = TypeVar("Part", bound=CorrectionModule)
