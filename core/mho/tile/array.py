@@ -96,16 +96,15 @@ class TileArray(Mapped, Member):
         """x [..., in], weight [out, in] -> [..., out]. `drawn` are the weights of `draw`."""
         if self.deployed and self.chip is not None and self.chip.target is None:
             state = self._state_of(weight)
-            if state is None or self.chip.of not in (None, state):
-                raise MhoError(
-                    f"weights of {self.name!r} have changed or moved since its lean chip was programmed, or are computed"
-                )
+            if state is None or self.chip.of not in (state, state[-1:]):
+                raise MhoError(f"{self.name!r}: weights have changed or moved since its lean chip was made, or are computed")
             lean = self.chip = replace(self.chip, of=state)  # a copy knows its weights from now on
             coded_alone = lean.lean == "codes" and not (torch.is_grad_enabled() or transformed() or torch.compiler.is_compiling())
-            with keeping([self], "chip"):
-                self.chip = lean.coded.get("alone") if coded_alone else None
+            with keeping([self], "chip", "gamma"):
+                self.chip, self.gamma = lean.coded.get("alone") if coded_alone else None, lean.gamma.clone()
                 if self.chip is None:
-                    self.program(weight, lean.key, lean.time)
+                    with torch.autocast(weight.device.type, enabled=False):
+                        self._write(weight, lean.key, lean.time)
                 y = self.forward(x, weight)
                 lean.coded.update({"alone": cast(Programmed, self.chip).hollow()} if coded_alone else {})
                 return y
@@ -351,14 +350,19 @@ class TileArray(Mapped, Member):
     @torch.no_grad()
     def program(self, weight: Tensor, key: draws.Key, t: float = 0.0, of: object = None, lean: bool | str = False) -> None:
         """Write the weights of the layer to the chip that `key` names, and let it age to t seconds. The target of weights with
-        the fingerprint `of` is kept from chip to chip. A `lean` chip is only named here, and made in a forward. Raises
+        the fingerprint `of` is kept from chip to chip. A `lean` chip is only named here, and written in a forward. Raises
         `MhoError` for weights that are NaN or infinite."""
         self.follow(weight, sure=True)
         if weight.numel() and not perhaps(torch.stack(weight.aminmax()).isfinite().all()):  # takes no memory
             raise MhoError(f"layer {self.name!r} has weights that are NaN or infinite")
         if lean:
-            self.chip = Programmed(key, self.gamma.clone(), None, None, {}, self._state_of(weight), t, lean=lean)
-            return
+            self.chip = Programmed(key, self.gamma.clone(), None, None, {}, self._state_of(weight) or (), t, lean=lean)
+        else:
+            self._write(weight, key, t, of)
+
+    @torch.no_grad()
+    def _write(self, weight: Tensor, key: draws.Key, t: float, of: object = None) -> None:
+        """`program` with the scales that there are."""
         key, before, view = draws.fold_words(key, self.path), self.chip, self.view
         known = before is not None and of is not None and not view.mapping.sliced and _as_target(before.target, weight)
         if known and before is not None and before.of == of:  # the fingerprint is taken last

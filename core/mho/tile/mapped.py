@@ -24,7 +24,7 @@ class Mapped(Scales):
     weight_quantiser: QuantiserModule | None
     input_quantiser: QuantiserModule | None
     corrections: Any  # a ModuleList of CorrectionModules
-    known: tuple[int, ...] | None = None
+    known: tuple[Any, ...] | None = None
     mapped: Tensor | None = None
     attached_as: int | None = None  # id of this array if `attach` has been called on it (a copy has another)
     _zeros = -1, False  # version of `zero`, and whether there is one
@@ -33,7 +33,7 @@ class Mapped(Scales):
     def __getstate__(self) -> dict[str, Any]:
         """Ids and addresses are given out again: a copy compares its weights anew."""
         chip = self.__dict__.get("chip")
-        lean = {"chip": replace(chip, of=None, coded={})} if chip is not None and chip.target is None else {}
+        lean = {"chip": replace(chip, of=chip.of[-1:], coded={})} if chip is not None and chip.target is None else {}
         return {**self.__dict__, "known": None, "_lies": None, **lean}
 
     @property
@@ -137,7 +137,7 @@ class Mapped(Scales):
         self.known = self._state_of(weight)
         self._lies = None if self.known is None else StorageWeakRef(weight.untyped_storage())
 
-    def _state_of(self, weight: Tensor) -> tuple[int, ...] | None:
+    def _state_of(self, weight: Tensor) -> tuple[Any, ...] | None:
         """Which parameter a weight is, in which memory its values lie, how often they, quantiser and corrections were changed in
         place; None for a weight that is no parameter (computed by pruning, given to `functional_call`): always looked at."""
         owner = weight if weight._base is None else weight._base
@@ -145,7 +145,7 @@ class Mapped(Scales):
             return None
         changing = [m for m in (self.weight_quantiser, *(c for c in self.corrections if c.acts_before)) if m is not None]
         others = [version(t) for m in changing for t in (*m.parameters(), *m.buffers())]
-        return id(owner), owner.untyped_storage()._cdata, owner.data_ptr(), owner._version, *others
+        return id(owner), owner.untyped_storage()._cdata, owner.data_ptr(), owner._version, *others, weight.dtype
 
     @torch.no_grad()
     def follow_zeros(self, weight: Tensor) -> None:

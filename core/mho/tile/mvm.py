@@ -26,6 +26,7 @@ from torch import Tensor
 
 from mho.config import Backward
 from mho.effects import Rounding, Site, Stream, draws, product, straight
+from mho.ground import MhoError
 from mho.tile.plan import Placed
 from mho.tile.programmed import Programmed
 from mho.tile.view import TileView
@@ -78,7 +79,8 @@ class Call:
         """The weights that columns see in this call: those of the chip, or `weight` [tile, out, row] / gamma, saturated at
         the device range, with what training does to them. The gradient is that of weight / gamma."""
         if self.chip is not None or weight is None:
-            assert self.chip is not None
+            if self.chip is None or self.chip.weights is None:
+                raise MhoError("this lean chip keeps no weights: program it again without `lean`")
             return self.chip.weights
         w = (weight / self.gamma.unsqueeze(-1)).clamp(-1, 1)
         if self.drop:

@@ -88,8 +88,8 @@ class Programmed:
         constants = {k: {n: move(v) for n, v in names.items()} for k, names in self.constants.items()}
         repair = None if self.repair is None else (self.repair[0], tuple(map(move, self.repair[1])))
         return replace(
-            self, **tensors, constants=constants, repair=repair, of=None, coded={}
-        )  # `of` was computed in another type
+            self, **tensors, constants=constants, repair=repair, of=self.of[-1:] if self.lean else None, coded={}
+        )  # `of` was computed in another type, which a lean chip remembers
 
     def state(self) -> dict[str, Tensor]:
         """What a file keeps, by name; `restored` reads it."""

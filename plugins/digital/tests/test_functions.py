@@ -164,7 +164,7 @@ def test_a_lean_chip_of_computed_weights_is_refused(model, x):
     net = corrected(model, x)
     prune.l1_unstructured(net[0], "weight", 0.3)
     mho.program(net, seed=0, lean=True)
-    with pytest.raises(mho.MhoError, match="lean chip was programmed, or are computed"):
+    with pytest.raises(mho.MhoError, match="lean chip was made, or are computed"):
         net(x)
 
 

@@ -98,12 +98,7 @@ def _compared(a: VariantScores, b: VariantScores) -> tuple[str, str, int]:
     chips."""
     sems, chips = (a.sem[-1], b.sem[-1]), min(len(a.last), len(b.last))
     gain, sem = (a.mean[-1] or 0) - (b.mean[-1] or 0), None if None in sems else math.hypot(*filter(None, sems))
-    if sem is None:
-        how = "one chip"
-    elif abs(gain) <= t95(chips - 1) * sem:
-        how = "equal"
-    else:
-        how = "better" if gain > 0 else "worse"
+    how = "one chip" if sem is None else "equal" if abs(gain) <= t95(chips - 1) * sem else "better" if gain > 0 else "worse"
     return how, words.points(gain, sem), chips
 
 
