@@ -77,7 +77,8 @@ class Call:
 
     def weights(self, weight: Tensor | None) -> Tensor:
         """The weights that columns see in this call: those of the chip, or `weight` [tile, out, row] / gamma, saturated at
-        the device range, with what training does to them. The gradient is that of weight / gamma. Raises `MhoError` for a lean chip."""
+        the device range, with what training does to them. The gradient is that of weight / gamma. Raises `MhoError` for a
+        lean chip."""
         if self.chip is not None or weight is None:
             if self.chip is None or self.chip.weights is None:
                 raise MhoError("this lean chip keeps no weights: program it again without `lean`")
