@@ -154,8 +154,8 @@ class Search:
         best = self._found(start)
         plain, *scaled = self._scaled(torch.zeros_like(outliers.digital), start)
         best = min(best, plain, key=lambda f: f.remedy.after)
-        found = min(scaled, key=lambda f: f.remedy.after * (PREFERRED if f.remedy.scaling == "energy" else 1))
-        best = self._with_columns(found if found.remedy.after < MARGIN * best.remedy.after else best)
+        worth = [f for f in scaled if f.remedy.after < MARGIN * best.remedy.after] or [best]
+        best = self._with_columns(min(worth, key=lambda f: f.remedy.after * (PREFERRED if f.remedy.scaling == "energy" else 1)))
         yield best
         for factor in FACTORS if more else ():
             digital = outliers.chosen(self._x(), factor)
